@@ -152,7 +152,7 @@ LATENTS, TRUTH = blobs()
 @pytest.mark.parametrize(
     ("data", "options", "error", "words"),
     [
-        (LATENTS, {"features": ("BC",)}, UsageError, "select them in what you pass"),
+        (LATENTS, {"features": ("BC",)}, UsageError, "features is a setting of va.cluster_store"),
         (LATENTS.rename(latent="pca_component"), {"latents": (0,)}, UsageError, "are no latents"),
         (LATENTS, {"k_min": 1, "criterion": "silhouette"}, UsageError, "2 <= k_min"),
         ((LATENTS > 5.5).astype(float), {"scale": "robust"}, DataError, "use scale='standard'"),

@@ -74,11 +74,11 @@ def irregular_region(shape: tuple[int, int] = SHAPE) -> np.ndarray:
 
 
 def null_p_values(
-    draw: Draw, n_targets: int, *, n_latents: int = 2, irregular: bool = False, seed: int = 0, **settings: object
+    draw: Draw, n_targets: int, *, n_latents: int = 2, irregular: bool = False, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """`p_value` and `p_naive` of Pearson's r of independent maps, `n_latents` for each of `n_targets` targets."""
     rng = np.random.default_rng(seed)
-    config = SignificanceConfig.from_attrs({"n_surrogates": 99, "correction": "none", "seed": seed, **settings})
+    config = SignificanceConfig(n_surrogates=99, correction="none", seed=seed)
     roi = xr.DataArray(irregular_region(), dims=("y", "x")) if irregular else None
     found: dict[str, list[np.ndarray]] = {"p_value": [], "p_naive": []}
     for _ in range(n_targets):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
@@ -15,10 +16,12 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 import vaearr as va
+from vaearr.errors import UsageError
 
 from .harness import attributes, nested, tree, vaearr, zarr
 
 RUN = ("--run", "theirs")
+LATENTS = ("--latent", 0, "--latent", 1, "--latent", 3)
 NOISE, OUTSIDE = -1, -2
 METHODS: dict[str, dict[str, Any]] = {
     "gmm": {"k": 3},
@@ -95,7 +98,7 @@ def test_dbscan_with_its_radius_from_the_distances() -> None:
         assert metrics.adjusted_rand_score(theirs.labels_[core], ours[core]) == 1
 
 
-@pytest.mark.parametrize("criterion", ["bic", "silhouette"])
+@pytest.mark.parametrize("criterion", ["bic", "silhouette", "hybrid"])
 def test_the_number_is_chosen_and_a_bound_is_told(criterion: str) -> None:
     ds = blobs().where(lambda ds: abs(ds.a) < 9)
     free = va.cluster(ds, "gmm", k_min=2, criterion=criterion)
@@ -106,6 +109,39 @@ def test_the_number_is_chosen_and_a_bound_is_told(criterion: str) -> None:
     tight = va.cluster(ds, "gmm", k_min=2, k_max=2, criterion=criterion)
     assert tight.attrs["k_at_bound"]
     assert any("k_max" in text for text in tight.attrs["warnings"])
+
+
+def test_hybrid_is_the_mean_rank_of_the_three_criteria() -> None:
+    ds = blobs().where(lambda ds: abs(ds.a) < 9)
+    found = {
+        name: va.cluster(ds, "gmm", criterion=name, k_max=6).attrs for name in ("bic", "aic", "silhouette", "hybrid")
+    }
+    columns = {name: attrs["scores"] for name, attrs in found.items()}
+    table = pd.DataFrame(columns)[["bic", "aic", "silhouette"]].assign(silhouette=lambda table: -table.silhouette)
+    expected = table.rank().mean(axis=1)
+    np.testing.assert_allclose(list(columns["hybrid"].values()), expected)
+    assert found["hybrid"]["k"] == int(expected.idxmin())
+    first = va.cluster(ds, "gmm", criterion="hybrid", k_min=4, k_max=7).attrs
+    assert first["k_at_bound"]
+    assert "Lower k_min" in " ".join(first["warnings"])
+    with pytest.raises(UsageError, match="2 <= k_min"):
+        va.cluster(ds, "gmm", criterion="hybrid", k_min=1)
+
+
+def test_settings_of_stores_are_refused_for_arrays() -> None:
+    for name, value in {"name": "grains", "run": "b", "features": ("BC",)}.items():
+        with pytest.raises(UsageError, match=rf"{name} is a setting of va\.cluster_store.*leave {name} out"):
+            va.cluster(blobs(), "kmeans", k=3, **{name: value})
+
+
+def test_a_run_stands_for_its_store(known_store: Path) -> None:
+    run = va.load_run(known_store, "theirs")
+    found = va.cluster_store(run, method="kmeans", k=2, name="two")
+    assert found.two.attrs["features"][0] == "latents_theirs: 0"
+    again = va.cluster_store(va.open_store(known_store), run="theirs", method="kmeans", k=2, name="two")
+    np.testing.assert_array_equal(again.two, found.two)
+    with pytest.raises(UsageError, match="the run 'theirs' is given together with run='other'"):
+        va.cluster_store(run, run="other")
 
 
 def test_a_bound_is_told_on_the_command_line(known_store: Path) -> None:
@@ -150,6 +186,13 @@ def test_agreement_with_the_phases(known_template: Path) -> None:
     }
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(value), name
+    out = vaearr("cluster", known_template, *RUN, "--k", 3, "--name", "three", *LATENTS).out
+    (line,) = (
+        line for line in out.splitlines() if line.startswith(f"agreement with the phases at {both.sum()} points")
+    )
+    labels = ("ARI", "NMI", "homogeneity", "completeness", "V-measure", "majority accuracy", "Hungarian accuracy")
+    for label, value in zip(labels, expected.values(), strict=True):
+        assert f"{label} {value:.3f}" in line
 
 
 def test_noise_is_not_what_was_left_out(known_template: Path) -> None:

@@ -10,6 +10,9 @@ import pytest
 import scipy.optimize
 from sklearn.decomposition import PCA
 
+import vaearr as va
+from vaearr.errors import UsageError
+
 from . import inputs
 from .harness import attributes, nested, tree, vaearr, zarr
 
@@ -93,7 +96,7 @@ def rich_scan(path: Path, components: int) -> Path:
 def test_an_automatic_number_at_its_limit_is_told(tmp_path: Path) -> None:
     store = tmp_path / "rich.zarr"
     vaearr("ingest", rich_scan(tmp_path / "rich.h5", 80), store)
-    done = vaearr("embed", store, "--set", "n_components=null", "--name", "auto")
+    done = vaearr("embed", store, "--components", "none", "--name", "auto")
     (warning,) = (line for line in done.out.splitlines() if line.startswith("warning: "))
     assert "64 components" in warning
     assert "--components" in warning  # which the command has:
@@ -122,10 +125,19 @@ def test_the_same_again_is_there_already_and_other_settings_are_refused(known_st
     assert tree(known_store) == before
 
 
+def test_a_run_stands_for_its_store_and_means_nothing_for_a_dataset(known_store: Path) -> None:
+    ds = va.embed_store(va.load_run(known_store, "theirs"), n_components=3, name="three")
+    again = va.embed_store(va.open_store(known_store), run="theirs", n_components=3, name="three")
+    np.testing.assert_array_equal(ds.three, again.three)
+    with pytest.raises(UsageError, match=r"run is a setting of va\.embed_store.*va\.embed takes arrays"):
+        va.embed(ds, run="nonsense")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
         (("--method", "tsne"), 2, "pca"),
+        (("--components", "many"), 2, "n_components"),
         (("--components", 5000, "--name", "many"), 2, "at most 371"),
         (("--name", "latents"), 2, "--name"),
         (("--clusters", "phase"), 2, "--method nmf"),

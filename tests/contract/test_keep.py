@@ -49,6 +49,8 @@ def test_results_are_kept_and_read_with_plain_xarray(store: Path) -> None:
     assert "texture_components" in kept
     assert plain.patterns.chunks[:2] == plain.texture.chunks[:2] == plain.groups.chunks
     np.testing.assert_array_equal(va.load_run(store, "theirs").table("contrast").association, table)
+    va.keep(va.load_run(store, "theirs"), again=table)
+    assert "association" in va.load_run(store, "theirs").table("again")
     vaearr("verify", store)
     vaearr("verify", store, "--remove", "texture")
     assert not any(str(name).startswith("texture") for name in xr.open_zarr(store).variables)

@@ -135,6 +135,15 @@ def test_refusals_say_what_is_wrong(latents: xr.DataArray, phase: xr.DataArray) 
         va.probe(latents, phase.isel(x=slice(0, 9)))
 
 
+@pytest.mark.parametrize("setting", [{"run": "nonsense"}, {"name": "mine"}, {"targets": ("BC",)}])
+def test_settings_of_stores_are_refused_for_arrays(
+    setting: dict[str, object], latents: xr.DataArray, phase: xr.DataArray
+) -> None:
+    (name,) = setting
+    with pytest.raises(UsageError, match=rf"{name} is a setting of va\.probe_store.*va\.probe takes arrays"):
+        va.probe(latents, phase, **setting)
+
+
 def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
     found = va.probe_store(
         known_store,
@@ -159,6 +168,9 @@ def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
         maps=True,
     )
     np.testing.assert_array_equal(again.score, found.score)
+    of_run = va.probe_store(va.load_run(known_store, "theirs"), targets=("BC",), n_permutations=0, name="of_run")
+    of_dataset = va.probe_store(ds, run="theirs", targets=("BC",), n_permutations=0, name="of_run")
+    np.testing.assert_array_equal(of_run.score, of_dataset.score)
     with pytest.raises(ExistsError, match="n_permutations"):
         va.probe_store(known_store, run="theirs", targets=("BC", "phase"), features=("latents", "patterns"), maps=True)
     out = vaearr(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import xarray as xr
 
@@ -11,12 +10,12 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, UsageError
 from vaearr.recipe import log, now, versions
+from vaearr.run import StoreOrRun, path_of, with_run
 from vaearr.store import (
     check_run_name,
     has_table,
     open_store,
     open_table,
-    store_of,
     write_results,
 )
 from vaearr.store.read import block_shape
@@ -26,24 +25,26 @@ Result = xr.Dataset | xr.DataArray
 
 
 def keep(
-    data: str | Path | xr.Dataset,
+    data: StoreOrRun,
     *,
-    run: str = n.DEFAULT_RUN,
+    run: str | None = None,
     overwrite: bool = False,
     **results: Result,
 ) -> xr.Dataset:
     """Write results into a store, under the names they are given by: `va.keep(ds, grains=labels, texture=pca)`.
 
-    data: the store, or a Dataset that was opened from one. What lies over the store's navigation dims becomes
-    variables: a DataArray the variable `grains`; a Dataset, such as `va.embed` returns, all of its variables, whose
-    common beginning (`pca`) becomes the name. Everything else, such as an association, becomes a table of `run`, see
-    `va.load_run(…).table(name)`. All results are checked before the first is written, and each appears whole or not at
-    all. One that is there with the same values is left as it is; `overwrite` replaces another that vaearr made.
+    data: the store, a Dataset that was opened from one, or a Run. run: where tables go; default: `vae`, or that Run.
+    What lies over the store's navigation dims becomes variables: a DataArray the variable `grains`; a Dataset, such as
+    `va.embed` returns, all of its variables, whose common beginning (`pca`) becomes the name. Everything else, such as
+    an association, becomes a table of `run`, see `va.load_run(…).table(name)`. All results are checked before the first
+    is written, and each appears complete or not at all. One that exists with the same values is left as it is;
+    `overwrite` replaces another that vaearr made.
 
     Returns the opened store. Raises ExistsError for a name that holds other values, SchemaError for results of another
     grid, UsageError for names with a meaning of their own, NoInputError for a run that is not there.
     """
-    path = store_of(data)
+    path = path_of(data)
+    run = with_run(data, {} if run is None else {"run": run}).get("run", n.DEFAULT_RUN)
     ds = open_store(path, chunks=None)
     signal, to_do = schema.signal_dims(ds), []
     for name, result in results.items():

@@ -12,7 +12,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +24,14 @@ from vaearr.analysis.association.stored import PARAMETERS
 from vaearr.analysis.association.surrogates import Neighbourhood, block_side, field_surrogates, neighbourhood
 from vaearr.analysis.association.targets import TARGET, columns, targets_of
 from vaearr.analysis.clustering.features import columns_of, navigation_of, select_features, variables_of
-from vaearr.config import ClusterConfig, resolved, settings_as_keywords
+from vaearr.config import ClusterConfig, refuse_settings_of_stores, resolved, settings_as_keywords
 from vaearr.config.probes import ProbeConfig
 from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.recipe import Recipe, is_made, nested
+from vaearr.run import StoreOrRun, path_of, with_run
 from vaearr.schema.grid import laid_over
 from vaearr.schema.pattern_steps import bin_patterns
-from vaearr.store import check_inputs, check_store, has_table, open_store, open_table, run_folder, write_results
+from vaearr.store import check_inputs, has_table, open_store, open_table, run_folder, write_results
 from vaearr.store.remove import removable
 
 FEATURES, METHOD, CLASS, RECALL = "features", "probe", "class", "recall"
@@ -112,21 +112,30 @@ def probe(
     UsageError for fewer than two groups or classes, or a name that is not there.
     """
     settled = resolved(ProbeConfig, config, settings)
+    refuse_settings_of_stores(settled, ("run", "targets", "features", "name"), "probe")
+    return _probe(features, target, settled.by if by is None else by, roi, settled)
+
+
+def _probe(
+    features: xr.Dataset | xr.DataArray,
+    target: xr.Dataset | xr.DataArray,
+    by: xr.DataArray | str | None,
+    roi: xr.DataArray | None,
+    config: ProbeConfig,
+) -> xr.Dataset:
+    """Probe each target with settled settings."""
     nav = navigation_of(features)
     sets = {name: _raw(one) if name == n.PATTERNS else one for name, one in variables_of(features).items()}
     if not sets:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'pca']].")
-    found = [
-        _probed(sets, one, nav, settled.by if by is None else by, features, roi, settled)
-        for one in _targets(target, nav)
-    ]
+    found = [_probed(sets, one, nav, by, features, roi, config) for one in _targets(target, nav)]
     scores = [one.drop_vars(RECALL, errors="ignore") for one in found]
     ds = xr.concat(scores, TARGET, join="outer", combine_attrs="drop")
     if recalls := [one[RECALL] for one in found if RECALL in one]:
         ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
     ds[TARGET] = ds[TARGET].astype(str)
     told = list(dict.fromkeys(text for one in found for text in one.attrs["warnings"]))
-    return ds.assign_attrs(config=settled.to_attrs(), warnings=told)
+    return ds.assign_attrs(config=config.to_attrs(), warnings=told)
 
 
 def _raw(patterns: xr.DataArray) -> xr.DataArray:
@@ -435,7 +444,7 @@ def _predictions(
 
 @settings_as_keywords(ProbeConfig)
 def probe_store(
-    store: str | Path, config: ProbeConfig | None = None, *, overwrite: bool = False, **settings: Any
+    store: StoreOrRun, config: ProbeConfig | None = None, *, overwrite: bool = False, **settings: Any
 ) -> xr.Dataset:
     """How well a run's latents, and other variables, tell maps of a store, over the run's ROI; kept in `/runs/<run>`.
 
@@ -444,8 +453,8 @@ def probe_store(
     returned as it is; `overwrite` replaces any other. Raises ExistsError where the name holds another table,
     NoInputError for a run, feature or target that is not there, and what `probe` raises.
     """
-    config = resolved(ProbeConfig, config, settings)
-    path = check_store(store)
+    config = resolved(ProbeConfig, config, with_run(store, settings))
+    path = path_of(store)
     run_folder(path, config.run)
     ds = open_store(path)
     names = config.features or (n.LATENTS, *([n.PCA] if n.PCA in ds else []))
@@ -469,7 +478,7 @@ def probe_store(
         there = f"run {config.run!r} of {path} already has the table {name!r}"
         if is_made(there, found.attrs.get(PARAMETERS), recipe, overwrite=overwrite):
             return found
-    found = probe(features, targets, by=by, roi=roi, config=config)
+    found = _probe(features, targets, by, roi, config)
     found.attrs |= {PARAMETERS: recipe.as_attrs()}
     maps = _as_variables(found, recipe)
     same = [key for key in maps if key in ds and recipe.differences(nested(ds[key].attrs, n.PROVENANCE)) == ""]

@@ -366,7 +366,7 @@ def write_reconstructions(found: Any, folder: Path, binarise: float | None) -> N
 
 
 @app.command()
-@with_settings(config.AssociateConfig)
+@with_settings(config.AssociateConfig, flags={"quantiles": "--quantiles"})
 def associate(
     store: Store,
     *,
@@ -403,6 +403,17 @@ def probe(store: Store, *, settings: Given, overwrite: Overwrite = False) -> Non
     print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **settings)))
 
 
+SCORE_LABELS = {
+    "ari": "ARI",
+    "nmi": "NMI",
+    "homogeneity": "homogeneity",
+    "completeness": "completeness",
+    "v_measure": "V-measure",
+    "majority_accuracy": "majority accuracy",
+    "hungarian_accuracy": "Hungarian accuracy",
+}
+
+
 @app.command()
 @with_settings(config.ClusterConfig)
 def cluster(store: Store, *, settings: Given, overwrite: Overwrite = False) -> None:
@@ -410,6 +421,9 @@ def cluster(store: Store, *, settings: Given, overwrite: Overwrite = False) -> N
     chosen = resolved(config.ClusterConfig, None, settings)
     found = va.cluster_store(store, chosen, overwrite=overwrite)
     print_lines(va.describe(found))
+    if "ari" in found:
+        scores = ", ".join(f"{label} {float(found[name]):.3f}" for name, label in SCORE_LABELS.items())
+        print_lines([f"agreement with the phases at {found.attrs['n_scored']} points: {scores}"])
     say(f"labels are in {store} as {chosen.name!r}")
 
 

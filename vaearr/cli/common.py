@@ -120,6 +120,7 @@ FORMS = {
     "window": "ROWSxCOLUMNS",
     "spacing": "ZxYxX",
     "endmembers": "X:Y",
+    "quantiles": "LOW:HIGH",
 }
 
 
@@ -158,6 +159,11 @@ def option(name: str, setting: Setting, flag: str) -> Option:
         return _repeatable(flag, "TEXT", words, lambda texts: texts)
     if origin is Literal:
         return Option(Annotated[str | None, typer.Option(flag, metavar="|".join(map(str, get_args(kind))), help=words)])
+    if kind in (int, float) and setting.takes_none and setting.default is not None:
+        return Option(
+            Annotated[str | None, typer.Option(flag, metavar="NUMBER|none", help=words)],
+            lambda text: None if text == "none" else text,
+        )
     if kind in (int, float):
         return Option(Annotated[kind | None, typer.Option(flag, min=_minimum(setting), help=words)])
     metavar = "FILE" if kind is Path else "TEXT"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
@@ -50,8 +50,15 @@ def _not_empty(ends: tuple[float | None, float | None]) -> tuple[float | None, f
     return ends
 
 
+def _within_one(quantiles: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= quantiles[0] < quantiles[1] <= 1:
+        raise ValueError("quantiles are two numbers with 0 <= low < high <= 1")
+    return quantiles
+
+
 Name = Annotated[str, AfterValidator(_usable_name)]
 Interval = Annotated[tuple[float, float], AfterValidator(_not_empty)]
+Quantiles = Annotated[tuple[float, float], AfterValidator(_within_one)]
 Window = Annotated[tuple[float | None, float | None], AfterValidator(_not_empty)]
 
 
@@ -493,11 +500,7 @@ class ReconstructConfig(Config):
 class SignificanceConfig(Config):
     """How likely an association as strong comes about by chance in maps whose neighbours are alike."""
 
-    method: Literal["spectrum", "blocks"] = field(
-        "spectrum", "surrogate maps: random fields with the map's own autocovariance, or shuffled blocks"
-    )
     n_surrogates: int = field(199, "surrogate maps per target; the least p-value is 1 / (n + 1)", ge=19)
-    block: int | None = field(None, "side of a block in scan points; default: from the correlation", ge=1)
     max_points: int = field(
         2500,
         "points, spread over the region, that all metrics but correlations and their partial forms are tested on",
@@ -507,6 +510,19 @@ class SignificanceConfig(Config):
         "max", "per target: Westfall-Young, Benjamini-Yekutieli or Holm (these two need many surrogates), or none"
     )
     seed: int = field(0, "of the surrogate maps", ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blocks(cls, given: Any) -> Any:
+        """Settings of earlier versions; only those that asked for blocks meant something else."""
+        if not isinstance(given, dict) or not {"method", "block"} & set(given):
+            return given
+        if given.get("method", "spectrum") != "spectrum" or given.get("block") is not None:
+            raise ValueError(
+                "shuffled blocks are gone, since they found too much; leave out method and block, and surrogate maps "
+                "are random fields with the map's own autocovariance"
+            )
+        return {key: value for key, value in given.items() if key not in ("method", "block")}
 
 
 class AssociateConfig(Config):
@@ -518,6 +534,9 @@ class AssociateConfig(Config):
     targets: tuple[str, ...] = field((), "variables; empty = BC, every element, phase, as far as present")
     metrics: tuple[str, ...] = field(("pearson", "spearman"), "registered metrics, or 'all'")
     variable: str | None = field(None, "instead of the run's latents: pca, nmf, or any over one further dim")
+    quantiles: Quantiles = field(
+        (0.0, 1.0), "elements in sums and rgb(...): these quantiles of their values in the region become 0 and 1"
+    )
     significance: SignificanceConfig | None = field(None, "p-values from surrogate maps, if given")
     name: Name | None = field(None, "table association_<name> of the run; default: association[_<variable>]")
 
@@ -538,7 +557,9 @@ class ClusterConfig(Config):
     k: int | None = field(None, "number of clusters; default: the best of k_min to k_max", ge=1)
     k_min: int = field(2, "least number of clusters that is tried", ge=1)
     k_max: int = field(12, "largest number of clusters that is tried", ge=2)
-    criterion: Literal["bic", "aic", "silhouette"] = field("bic", "how k is chosen")
+    criterion: Literal["bic", "aic", "silhouette", "hybrid"] = field(
+        "bic", "how the mixture's k is chosen; hybrid: by the mean of its ranks in the other three"
+    )
     covariance: Literal["full", "tied", "diag", "spherical"] = field("full", "of the mixture's components")
     eps: float | None = field(None, "DBSCAN's radius, in scaled units; default: k-distance curve", gt=0)
     eps_rule: Literal["quantile", "elbow"] = field(
@@ -679,6 +700,17 @@ def resolved(kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
     """The settings `config`, by default all as they are, with single ones over them, see `placed`."""
     base = {} if config is None else config.model_dump(exclude_unset=True)
     return kind.from_attrs(over(base, placed(kind, given)))
+
+
+def refuse_settings_of_stores(settings: Config, names: Sequence[str], function: str) -> None:
+    """Raise UsageError for settings that a function of arrays has no use for, and that its twin for stores has."""
+    usual = type(settings)()
+    for name in names:
+        if getattr(settings, name) != getattr(usual, name):
+            raise UsageError(
+                f"{name} is a setting of va.{function}_store, which works on a store; va.{function} takes arrays, so "
+                f"leave {name} out, or call va.{function}_store."
+            )
 
 
 def settings_as_keywords(kind: type[Config]) -> Callable[[F], F]:

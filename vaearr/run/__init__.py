@@ -15,7 +15,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr import schema
 from vaearr.config.parts import trusted_names
-from vaearr.errors import NoInputError
+from vaearr.errors import NoInputError, UsageError
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.store import (
     open_group,
@@ -282,6 +282,20 @@ def load_run(
 def path_of(store: StoreOrRun) -> Path:
     """The store that is meant."""
     return store.path if isinstance(store, Run) else store_of(store)
+
+
+def with_run(store: StoreOrRun, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a step, with the name of the run where one is given in the place of a store.
+
+    Raises UsageError where the settings name another run.
+    """
+    if not isinstance(store, Run):
+        return settings
+    if settings.get("run", store.name) != store.name:
+        raise UsageError(
+            f"the run {store.name!r} is given together with run={settings['run']!r}; leave one of them out."
+        )
+    return {**settings, "run": store.name}
 
 
 def open_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:

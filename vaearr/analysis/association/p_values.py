@@ -12,12 +12,10 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association.columns import Columns, columns_of
-from vaearr.analysis.association.correlations import average_ranks
+from vaearr.analysis.association.correlations import average_ranks, polynomials
 from vaearr.analysis.association.metrics import MIN_POINTS, Metric, apply, choose, same_missing
 from vaearr.analysis.association.surrogates import (
     Neighbourhood,
-    block_side,
-    block_surrogates,
     covariance_weights,
     effective_points,
     field_surrogates,
@@ -49,12 +47,16 @@ WORDS = {
     HIGH: "upper end of the 95 % confidence interval",
     P_NAIVE: "p-value as if points were independent, for comparison only",
 }
-HALF_WIDTH = {"pearson": 1.96, "spearman": 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
+PEARSON, SPEARMAN = "pearson", "spearman"
+HALF_WIDTH = {PEARSON: 1.96, SPEARMAN: 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
+TREND_DEGREE = {"partial_pearson": 1, "partial_pearson_2": 2, "partial_pearson_3": 3}
 CORRECTIONS = ("fdr", "holm", "none")  # of p-values alone; "max" needs the surrogates
-MATRIX_PRODUCTS = ("pearson", "spearman", "partial_pearson", "partial_pearson_2", "partial_pearson_3")
+MATRIX_PRODUCTS = (PEARSON, SPEARMAN, *TREND_DEGREE)
 SURROGATE_MEMORY = 2**26  # bytes of surrogate maps held at once
 LEVEL = 0.05  # adjusted p-values that the warning about too few surrogates speaks of
-FEW_POINTS = 10  # effective points below which a p-value rests on a guess of the smoothness
+MIN_EFFECTIVE = (
+    20  # below it the smoothness of a map is not known well enough for a test (tests/benchmarks/test_calibration.py)
+)
 TIE = 1e-12  # relative difference below which a surrogate counts as equally strong
 
 
@@ -80,21 +82,22 @@ def significance(
     latents, target, metrics, roi
         As for `associate`. Surrogates are made of the points where the target and at least one latent are finite.
     config
-        Method, number of surrogates, correction and seed; default SignificanceConfig(). With `spectrum`, random fields
-        with the map's own autocovariance; with `blocks`, blocks of the map in random places. The samples of a
-        collection have no neighbours: their values are permuted. `association` is of all points; what is compared with
-        the surrogates is, of the metrics that are no products of matrices, their value at `max_points` of the points,
-        which as a test is as valid, and weaker the fewer they are.
+        Number of surrogates, correction and seed; default SignificanceConfig(). Surrogates are random fields with the
+        map's own autocovariance. The samples of a collection have no neighbours: their values are permuted.
+        `association` is of all points. Metrics other than Pearson, Spearman and the partial forms are slow, so they are
+        tested at no more than `max_points` points: the test is as valid, and the weaker the fewer they are.
 
     Returns
     -------
     xr.Dataset
         Over (metric, latent[, target]), NaN where the association is. `p_adjusted` is corrected over latents and
-        metrics, target by target, see SignificanceConfig. `n_effective`, for pearson and spearman: the number of
-        independent points that would let r vary as much under the null, from the fitted autocovariances of values and
-        of ranks, see `surrogates.effective_points`; NaN for other metrics. `low` and `high`, for the same two: ends of
-        a 95 % confidence interval with that number of points. `p_naive`, for the same: Student's t test as if points
-        were independent, for comparison only. attrs: `config`, and `warnings`, a list of sentences.
+        metrics, target by target, see SignificanceConfig. `n_effective`: the number of independent points that would
+        let r vary as much under the null, from the fitted autocovariances, see `surrogates.effective_points`: of values
+        for pearson, less the terms of the trend for its partial forms, of ranks for all other metrics. Where it is
+        below 20, the maps are too smooth to be tested: `p_value` and `p_adjusted` are NaN, and `warnings` says so.
+        `low` and `high`, for pearson and spearman: ends of a 95 % confidence interval with that number of points.
+        `p_naive`, for the same: Student's t test as if points were independent, for comparison only. attrs: `config`,
+        and `warnings`, a list of sentences.
 
     Raises what `associate` raises.
     """
@@ -119,12 +122,22 @@ def significance(
             def tell(done: int, before: int = before, text: str = text) -> None:
                 show(before + done, total, text)
 
+            effective = _effective_points(maps, t, chosen)
+            found[N_EFFECTIVE][..., t] = np.where(np.isfinite(observed[..., t]), effective, np.nan)
+            _add_intervals(maps, t, chosen, observed[..., t], found)
+            is_tested = np.isfinite(observed[..., t])
+            if maps.has_neighbours:
+                is_tested &= effective >= MIN_EFFECTIVE
+            if not is_tested.any():
+                continue
             strength, null = _tested(maps, t, chosen, observed[..., t], settings, tell)
-            p = found[P_VALUE][..., t] = _p_values(strength, null)
-            found[P_ADJUSTED][..., t] = (
-                np.maximum(p, _of_the_largest(strength, null)) if by_max else adjust(p, settings.correction)
-            )
-            _linear(maps, t, chosen, observed[..., t], found)
+            strength[~is_tested] = np.nan
+            p = _p_values(strength, null)
+            found[P_VALUE][..., t] = p
+            if by_max:
+                found[P_ADJUSTED][..., t] = np.maximum(p, _of_the_largest(strength, null))
+            else:
+                found[P_ADJUSTED][..., t] = adjust(p, settings.correction)
     ds = table.to_dataset(name=ASSOCIATION)
     for name, values in found.items():
         ds[name] = (table.dims, values.reshape(table.shape), {"long_name": WORDS[name], "units": "1"})
@@ -255,6 +268,8 @@ def _of_the_largest(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     all maps, the observed one among them. One that is the same in all maps counts for nothing.
     """
     known = np.isfinite(observed)
+    if not known.any():
+        return np.full(observed.shape, np.nan)
     every = np.concatenate([null[:, known], observed[known][None]])
     finite = np.where(np.isfinite(every), every, np.nan)
     deviation = np.nanstd(finite, axis=0)
@@ -285,11 +300,7 @@ def _surrogates(
     if not maps.has_neighbours:
         rng = np.random.default_rng(seed)
         return (rng.permutation(values) for _ in range(settings.n_surrogates))
-    near = maps.near(inside)
-    if settings.method == "blocks":
-        side = settings.block or block_side(near, values)
-        return block_surrogates(near, values, settings.n_surrogates, seed, side)
-    return field_surrogates(near, values, settings.n_surrogates, seed)
+    return field_surrogates(maps.near(inside), values, settings.n_surrogates, seed)
 
 
 def _batches(surrogates: Iterator[np.ndarray], n_points: int) -> Iterator[np.ndarray]:
@@ -299,29 +310,50 @@ def _batches(surrogates: Iterator[np.ndarray], n_points: int) -> Iterator[np.nda
         yield np.column_stack(batch)
 
 
-def _linear(maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray, found: dict[str, np.ndarray]) -> None:
-    """Fill in `n_effective` and `p_naive` of one target, for the metrics that have them."""
+def _effective_points(maps: _Maps, t: int, chosen: Sequence[Metric]) -> np.ndarray:
+    """Effective number of independent points (metric, latent) of each latent with a target.
+
+    That of Pearson's correlation by the values, less one for each term of a trend that is taken off; that of all
+    other metrics by the ranks.
+    """
+    points = maps.points
+    known = np.isfinite(points.targets[:, t])
+    by_values, by_ranks = np.full((2, points.latents.shape[1]), np.nan)
+    for keep, members, latents, _ in _same_points(points.latents[known], points.positions[known]):
+        inside = known.copy()
+        inside[known] = keep
+        target = columns_of(points.targets[inside, t : t + 1])
+        by_values[members] = maps.effective(inside, latents.values, target.values, PEARSON)
+        by_ranks[members] = maps.effective(inside, average_ranks(latents), average_ranks(target), SPEARMAN)
+    effective = np.empty((len(chosen), len(by_values)))
+    for i, item in enumerate(chosen):
+        if item.name in TREND_DEGREE:
+            trend = polynomials(columns_of(points.positions[known]), TREND_DEGREE[item.name])
+            effective[i] = np.maximum(by_values - (trend.shape[1] - 1), 0)
+        else:
+            effective[i] = by_values if item.name == PEARSON else by_ranks
+    return effective
+
+
+def _add_intervals(
+    maps: _Maps, t: int, chosen: Sequence[Metric], observed: np.ndarray, found: dict[str, np.ndarray]
+) -> None:
+    """Fill in `low`, `high` and `p_naive` of one target, for the metrics that have them."""
     from scipy.stats import t as student
 
     points = maps.points
     known = np.isfinite(points.targets[:, t])
+    count = np.isfinite(points.latents[known]).sum(axis=0)
     for i, item in enumerate(chosen):
         if item.name not in HALF_WIDTH:
             continue
-        for keep, members, own, _ in _same_points(points.latents[known], points.positions[known]):
-            inside = known.copy()
-            inside[known] = keep
-            mine = columns_of(points.targets[inside, t : t + 1])
-            r = observed[i, members]
-            with np.errstate(divide="ignore"):
-                score = np.abs(r) * np.sqrt((mine.n - 2) / np.maximum(1 - r**2, 0))
-            found[P_NAIVE][i, members, t] = 2 * student.sf(score, mine.n - 2)
-            if item.name == "spearman":
-                own, mine = columns_of(average_ranks(own)), columns_of(average_ranks(mine))
-            effective = maps.effective(inside, own.values, mine.values, item.name)
-            found[N_EFFECTIVE][i, members, t] = np.where(np.isfinite(r), effective, np.nan)
-            ends = _interval(r, effective, HALF_WIDTH[item.name])
-            found[LOW][i, members, t], found[HIGH][i, members, t] = ends
+        r = observed[i]
+        with np.errstate(divide="ignore"):
+            score = np.abs(r) * np.sqrt((count - 2) / np.maximum(1 - r**2, 0))
+        found[P_NAIVE][i, :, t] = 2 * student.sf(score, count - 2)
+        low, high = _interval(r, found[N_EFFECTIVE][i, :, t], HALF_WIDTH[item.name])
+        found[LOW][i, :, t] = low
+        found[HIGH][i, :, t] = high
 
 
 def _interval(r: np.ndarray, effective: np.ndarray, half_width: float) -> tuple[np.ndarray, np.ndarray]:
@@ -353,10 +385,12 @@ def _warnings(ds: xr.Dataset, settings: SignificanceConfig) -> list[str]:
             f"below {min(least, 1.0):.2g}: use {int(np.ceil(factor / LEVEL))} surrogates, fewer metrics or latents, or "
             f"another correction."
         )
-    few = float(ds[N_EFFECTIVE].min())
-    if few < FEW_POINTS:
+    too_smooth = ds[ASSOCIATION].notnull() & ds[P_VALUE].isnull()
+    if too_smooth.any():
+        fewest = float(ds[N_EFFECTIVE].where(too_smooth).min())
         found.append(
-            f"some maps vary so slowly that they hold no more than {few:.0f} independent points: their p-values rest "
-            f"on how smooth they are guessed to be."
+            f"{int(too_smooth.sum())} of {too_smooth.size} associations get no p-value: the maps are too smooth for "
+            f"this test. They hold as few as {fewest:.0f} independent points, and {MIN_EFFECTIVE} are "
+            "needed (n_effective). Take a larger region."
         )
     return found

@@ -37,7 +37,7 @@ def latent_partitions(
     roi: xr.DataArray | None = None,
     *,
     k_range: tuple[int, int] = (2, 12),
-    criterion: Literal["bic", "aic", "silhouette"] = "bic",
+    criterion: Literal["bic", "aic", "silhouette", "hybrid"] = "bic",
     seed: int = 0,
     max_points: int | None = 20_000,
 ) -> xr.Dataset:

@@ -19,9 +19,9 @@ from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import AssociateConfig, resolved, settings_as_keywords
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.recipe import FINGERPRINTS, Recipe, changed_inputs, is_made, nested
+from vaearr.run import StoreOrRun, path_of, with_run
 from vaearr.store import (
     check_inputs,
-    check_store,
     has_table,
     open_store,
     open_table,
@@ -35,7 +35,7 @@ PARAMETERS = "parameters"
 
 @settings_as_keywords(AssociateConfig)
 def associate_store(
-    store: str | Path,
+    store: StoreOrRun,
     config: AssociateConfig | None = None,
     *,
     overwrite: bool = False,
@@ -53,19 +53,19 @@ def associate_store(
     """
     from dask import compute as dask_compute
 
-    config = resolved(AssociateConfig, config, settings)
-    check_store(store)
+    config = resolved(AssociateConfig, config, with_run(store, settings))
+    store = path_of(store)
     run_folder(store, config.run)  # a run that is not there is told first, with the names of those that are
     ds = open_store(store)
     latents = latents_of(ds, config.run, config.variable)
     roi = ds.get(n.run_name(n.ROI, config.run))
-    targets = targets_of(ds, config.targets, roi=roi)
+    targets = targets_of(ds, config.targets, roi=roi, quantiles=config.quantiles)
     metrics = [item.name for item in choose(config.metrics)]
     recipe, name = _recipe(store, ds, config, targets, metrics), table_name(config.variable, config.name)
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
-        part = _part_of(found, recipe)
-        there = f"run {config.run!r} of {check_store(store)} already has the table {name!r}"
+        part = _part_of(found, recipe, config)
+        there = f"run {config.run!r} of {store} already has the table {name!r}"
         made = found.attrs.get(PARAMETERS) if part is None else part.attrs[PARAMETERS]
         if is_made(there, made, recipe, overwrite=overwrite):
             return found if part is None else part
@@ -91,7 +91,7 @@ def _named(table: xr.Dataset, latents: xr.DataArray) -> xr.Dataset:
     return named
 
 
-def _opened(store: str | Path, run: str, name: str) -> xr.Dataset:
+def _opened(store: Path, run: str, name: str) -> xr.Dataset:
     """A kept table, with the name `latent` again."""
     table = open_table(store, run, name)
     found = next(iter(table.data_vars.values())).dims
@@ -99,7 +99,7 @@ def _opened(store: str | Path, run: str, name: str) -> xr.Dataset:
 
 
 def partitions_store(
-    store: str | Path,
+    store: StoreOrRun,
     config: AssociateConfig,
     reference: str,
     *,
@@ -114,6 +114,7 @@ def partitions_store(
     `overwrite` replaces any other. Raises ExistsError for another table of this reference, NoInputError for a run,
     latents or reference that are not there, UsageError for a k_max below 2.
     """
+    store = path_of(store)
     run_folder(store, config.run)
     ds = open_store(store)
     latents = latents_of(ds, config.run, config.variable)
@@ -125,7 +126,7 @@ def partitions_store(
     name = "_".join(["partitions", reference, *filter(None, (config.variable, config.name))])
     if has_table(store, config.run, name):
         found = _opened(store, config.run, name)
-        there = f"run {config.run!r} of {check_store(store)} already has the table {name!r}"
+        there = f"run {config.run!r} of {store} already has the table {name!r}"
         made = {"k_max": found.attrs["k_range"][1], **found.attrs[PARAMETERS]}  # earlier tables have it there alone
         if is_made(there, made, recipe, overwrite=overwrite):
             return found
@@ -144,7 +145,7 @@ def check_reference(ds: xr.Dataset, reference: str) -> None:
         raise NoInputError(f"there is no reference {reference!r}.{did_you_mean(reference, known)}")
 
 
-def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str | None = None) -> xr.Dataset | None:
+def current_table(store: Path, ds: xr.Dataset, run: str, *, variable: str | None = None) -> xr.Dataset | None:
     """The run's stored table, if there is one and it was made from the latents and maps of `ds`; else None."""
     name = table_name(variable)
     if not has_table(store, run, name):
@@ -153,7 +154,7 @@ def current_table(store: str | Path, ds: xr.Dataset, run: str, *, variable: str 
     try:
         config = AssociateConfig.from_attrs(table.attrs[PARAMETERS]["config"])
         roi = ds.get(n.run_name(n.ROI, config.run))
-        targets = targets_of(ds, config.targets, roi=roi)
+        targets = targets_of(ds, config.targets, roi=roi, quantiles=config.quantiles)
         # the metrics are those that the table names: what a store names is never looked up as code
         recipe = _recipe(store, ds, config, targets, table.attrs[PARAMETERS]["metrics"])
         differences = recipe.differences(table.attrs[PARAMETERS])
@@ -195,10 +196,12 @@ def latents_of(ds: xr.Dataset, run: str, variable: str | None = None) -> xr.Data
     return ds[variable]
 
 
-def _part_of(table: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
+def _part_of(table: xr.Dataset, recipe: Recipe, config: AssociateConfig) -> xr.Dataset | None:
     """What is asked, out of a table of the same latents and maps that holds more; None where it does not."""
     made, asked = table.attrs.get(PARAMETERS), recipe.as_attrs()
     if not isinstance(made, dict) or asked["config"]["significance"] is not None:
+        return None
+    if AssociateConfig.from_attrs(made["config"]).quantiles != config.quantiles:
         return None
     metrics, targets, parents = asked["metrics"], asked["targets"], made.get("parents", {})
     if changed_inputs(made.get(FINGERPRINTS), asked.get(FINGERPRINTS)):

@@ -9,8 +9,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.clustering.features import feature_table, scaled, select_features
-from vaearr.analysis.clustering.methods import choose, fit
-from vaearr.config import ClusterConfig
+from vaearr.analysis.clustering.methods import Method, choose, fit
+from vaearr.config import ClusterConfig, refuse_settings_of_stores
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json
 from vaearr.schema.grid import edges, fill_grid, label_borders
@@ -60,10 +60,18 @@ def cluster(
     named = method if isinstance(method, str | None) else getattr(method, "__name__", type(method).__name__)
     wanted = (config or ClusterConfig()).replace(method=named, **settings)
     chosen = choose(wanted.method if named is method else method, settings)
+    refuse_settings_of_stores(wanted, ("name",), "cluster")
     if isinstance(features, xr.Dataset) and n.PATTERNS in features:
         features = select_features(features, wanted)
-    elif "features" in settings:
-        raise UsageError("features names variables of a whole Dataset with patterns; select them in what you pass.")
+    else:
+        refuse_settings_of_stores(wanted, ("run", "features"), "cluster")
+    return clustered(features, wanted, chosen, roi)
+
+
+def clustered(
+    features: xr.Dataset | xr.DataArray, wanted: ClusterConfig, chosen: Method, roi: xr.DataArray | None
+) -> xr.DataArray:
+    """Cluster by these features with settled settings."""
     table, inside = feature_table(features, roi=roi, latents=wanted.latents)
     values, about = scaled(table, wanted.scale)
     labels, info = fit(values, wanted, chosen)

@@ -188,15 +188,14 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
 
     Each k starts three times from k-means (k-means++), runs ten steps, and goes on from the likeliest (Biernacki,
     Celeux & Govaert, Comput. Stat. Data Anal. 41, 561 (2003), doi:10.1016/S0167-9473(02)00163-6). k is the one with
-    the least BIC (Schwarz 1978) or AIC (Akaike 1974), or the greatest mean silhouette. `stability` is the mean
-    posterior probability of each cluster's points.
+    the least BIC (Schwarz 1978) or AIC (Akaike 1974), the greatest mean silhouette, or (hybrid) the least mean of its
+    ranks by these three. `stability` is the mean posterior probability of each cluster's points.
     """
     import pandas as pd
     from sklearn.mixture import GaussianMixture
 
     part = values[subsample(len(values), config.max_points, config.seed)]
     floor = REGULARISATION * (float(part.var(axis=0).mean()) or 1.0)
-    by_silhouette = config.criterion == "silhouette"
 
     def mixture(k: int) -> GaussianMixture:
         trials = [
@@ -212,17 +211,29 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
         best = max(trials, key=lambda trial: trial.lower_bound_)
         return best if best.converged_ else best.set_params(warm_start=True, max_iter=LONG).fit(part)
 
-    def score(model: GaussianMixture) -> float:
-        if by_silhouette:
-            return float(silhouette_widths(part, model.predict(part), config.seed).mean())
-        return float(model.bic(part) if config.criterion == "bic" else model.aic(part))
+    def silhouette(model: GaussianMixture) -> float:
+        return float(silhouette_widths(part, model.predict(part), config.seed).mean())
 
-    model, info = _best_number(part, config, mixture, score, largest=by_silhouette, least=2 if by_silhouette else 1)
+    def rate(models: dict[int, GaussianMixture]) -> dict[int, float]:
+        if config.criterion == "bic":
+            return {k: float(model.bic(part)) for k, model in models.items()}
+        if config.criterion == "aic":
+            return {k: float(model.aic(part)) for k, model in models.items()}
+        widths = {k: silhouette(model) for k, model in models.items()}
+        if config.criterion == "silhouette":
+            return widths
+        columns = {
+            "bic": [model.bic(part) for model in models.values()],
+            "aic": [model.aic(part) for model in models.values()],
+            "silhouette": [-width for width in widths.values()],
+        }
+        ranks = pd.DataFrame(columns, index=list(models)).rank(na_option="bottom")
+        return dict(zip(models, ranks.mean(axis=1).tolist(), strict=True))
+
+    needs_two = config.criterion in ("silhouette", "hybrid")
+    largest = config.criterion == "silhouette"
+    model, info = _best_number(part, config, mixture, rate, largest=largest, least=2 if needs_two else 1)
     best, found = info["k"], info["warnings"]
-    is_first = config.k is None and best == min(info["scores"]) > 1 and not (found or by_silhouette)
-    if is_first and score(mixture(best - 1)) < info["scores"][best]:
-        found.append(f"k = {best} is the smallest that was tried and {best - 1} fits better. Lower k_min.")
-    at_bound = bool(found)
     posterior = model.predict_proba(values)
     labels = posterior.argmax(axis=1)
     if empty := best - len(np.unique(labels)):
@@ -230,7 +241,6 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
     if not model.converged_:
         found.append(f"the mixture of {best} components had not converged after {LONG} steps.")
     return labels, info | {
-        "k_at_bound": at_bound,
         "criterion": config.criterion,
         "regularisation": floor,
         "stability": pd.Series(posterior.max(axis=1)).groupby(labels).mean().reindex(range(best)),
@@ -249,10 +259,11 @@ def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     def fitted(k: int) -> KMeans:
         return KMeans(k, n_init=KMEANS_STARTS, random_state=config.seed).fit(part)
 
-    def score(model: KMeans) -> float:
-        return float(silhouette_widths(part, model.labels_, config.seed).mean())
+    def rate(models: dict[int, KMeans]) -> dict[int, float]:
+        widths = {k: silhouette_widths(part, model.labels_, config.seed) for k, model in models.items()}
+        return {k: float(width.mean()) for k, width in widths.items()}
 
-    model, info = _best_number(part, config, fitted, score, largest=True, least=2)
+    model, info = _best_number(part, config, fitted, rate, largest=True, least=2)
     if len(part) < len(values):
         model = model.set_params(init=model.cluster_centers_, n_init=1, copy_x=False).fit(values)
     then = "the centres were then moved on with all points"
@@ -263,13 +274,15 @@ def _best_number(
     part: np.ndarray,
     config: ClusterConfig,
     fitted: Callable[[int], Any],
-    score: Callable[[Any], float],
+    rate: Callable[[dict[int, Any]], dict[int, float]],
     *,
     largest: bool,
     least: int,
 ) -> tuple[Any, dict[str, Any]]:
     """The model whose number of clusters has the best score (the fewest of equals), and what is told of the choice.
 
+    rate: scores of models by their number of clusters. Warns where the best number is the last that was tried, or the
+    first and one fewer scores better.
     One fit per number, in threads; each works alone, so the results do not depend on how many there are. Raises
     UsageError for more clusters than there are different points.
     """
@@ -291,12 +304,19 @@ def _best_number(
     numbers = range(high, low - 1, -1)  # those that take longest first
     with ThreadPoolExecutor(min(len(numbers), os.cpu_count() or 1)) as pool:
         models = dict(zip(numbers, pool.map(alone, numbers), strict=True))
-    scores = {number: score(models[number]) for number in reversed(numbers)}
+    models = {number: models[number] for number in reversed(numbers)}
+    scores = rate(models)
     known = {number: value for number, value in scores.items() if np.isfinite(value)}
     best = (max if largest else min)(known, key=lambda number: known[number], default=low)
-    is_last = config.k is None and best == high
-    words = [f"k = {best} is the largest that was tried: more clusters may fit better. Raise k_max."] if is_last else []
-    return models[best], {"k": best, "k_at_bound": is_last, "scores": scores, "warnings": words}
+    notes = []
+    if config.k is None and best == high:
+        notes.append(f"k = {best} is the largest that was tried: more clusters may fit better. Raise k_max.")
+    elif config.k is None and best == low > least:
+        with_fewer = rate({low - 1: alone(low - 1)} | models)
+        fewer, best_score = with_fewer[low - 1], with_fewer[best]
+        if fewer > best_score if largest else fewer < best_score:
+            notes.append(f"k = {best} is the smallest that was tried and {best - 1} fits better. Lower k_min.")
+    return models[best], {"k": best, "k_at_bound": bool(notes), "scores": scores, "warnings": notes}
 
 
 # ---- regions of high density; what lies between them is noise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -11,16 +10,16 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.association.targets import columns
 from vaearr.analysis.clustering.features import navigation_of, select_features
-from vaearr.analysis.clustering.labels import cluster
+from vaearr.analysis.clustering.labels import clustered
 from vaearr.analysis.clustering.methods import choose
-from vaearr.analysis.clustering.tables import CLUSTER, cluster_scores, cluster_summary
+from vaearr.analysis.clustering.tables import CLUSTER, SCORES, cluster_scores, cluster_summary
 from vaearr.config import ClusterConfig, resolved, settings_as_keywords
 from vaearr.errors import RoiError, UsageError
 from vaearr.recipe import Recipe, is_made, nested
+from vaearr.run import StoreOrRun, path_of, with_run
 from vaearr.store import (
     check_inputs,
     check_run_name,
-    check_store,
     has_table,
     open_store,
     open_table,
@@ -30,12 +29,12 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 
-OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability"}
+OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability", *SCORES}
 
 
 @settings_as_keywords(ClusterConfig)
 def cluster_store(
-    store: str | Path,
+    store: StoreOrRun,
     config: ClusterConfig | None = None,
     *,
     overwrite: bool = False,
@@ -49,16 +48,19 @@ def cluster_store(
     they are; `overwrite` replaces others. Without the run (possible where no feature is of one), all measured points
     are used.
 
-    Returns the label map with its summary. Raises ExistsError when `config.name` holds anything else, NoInputError for
-    a run or feature that is not there, and what `cluster` raises.
+    store: a path, a Dataset that was opened from one, or a Run, whose latents and region are used then.
+
+    Returns the label map with its summary and, where there are phases, the scores against them (`ari`, `nmi`, …).
+    Raises ExistsError when `config.name` holds anything else, NoInputError for a run or feature that is not there, and
+    what `cluster` raises.
     """
-    config = resolved(ClusterConfig, config, settings)
-    path = check_store(store)
+    config = resolved(ClusterConfig, config, with_run(store, settings))
+    path = path_of(store)
     check_run_name(config.run)
     if config.name in n.RESERVED or config.name in OF_A_SUMMARY or config.name.startswith(n.OF_LATER_RUNS):
         raise UsageError(f"{config.name!r} has a meaning of its own; choose another name with name='…' (--name).")
     usual = ClusterConfig().to_attrs()
-    choose(config.method, {key: value for key, value in config.to_attrs().items() if value != usual[key]})
+    chosen = choose(config.method, {key: value for key, value in config.to_attrs().items() if value != usual[key]})
     has_run = config.run in run_names(path)
     if not has_run and (config.run != n.DEFAULT_RUN or n.LATENTS in config.features):
         run_folder(path, config.run)  # raises, with the names of the runs there are
@@ -82,7 +84,7 @@ def cluster_store(
             replacing = removable(path, variables=[config.name])
     is_stored = labels is not None
     if labels is None:
-        labels = cluster(features, roi=roi, config=config).rename(config.name).reset_coords(drop=True)
+        labels = clustered(features, config, chosen, roi).rename(config.name).reset_coords(drop=True)
         labels.attrs[n.PROVENANCE] = recipe.stamp("scikit-learn", "hdbscan")
     table_name, time = f"{n.CLUSTERS}_{config.name}", nested(labels.attrs, n.PROVENANCE)["time"]
     if is_stored and has_run and has_table(path, config.run, table_name):
@@ -119,4 +121,5 @@ def _summary(ds: xr.Dataset, features: xr.Dataset, labels: xr.DataArray) -> tupl
     if n.PHASE in ds:
         with suppress(RoiError):  # no phase is known where the clusters are
             scores = cluster_scores(labels, ds[n.PHASE].load())
+            summary = summary.assign({name: scores[name] for name in SCORES}).assign_attrs(n_scored=scores.attrs["n"])
     return summary, scores

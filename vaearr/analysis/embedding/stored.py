@@ -21,15 +21,16 @@ from vaearr.analysis.embedding.pca import Pca, fit_pca
 from vaearr.batching.blocks import Blocks, in_chunks, read_chosen
 from vaearr.computing.device import pick_device
 from vaearr.computing.progress import Progress, Show, showing
-from vaearr.config import EmbedConfig, PreprocessConfig, resolved, settings_as_keywords
+from vaearr.config import EmbedConfig, PreprocessConfig, refuse_settings_of_stores, resolved, settings_as_keywords
 from vaearr.config.parts import trusted_names
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import check_fits, load_model
 from vaearr.models.preprocess import Preprocess, seen_patterns, settled
 from vaearr.recipe import Recipe, is_made, nested
+from vaearr.run import StoreOrRun, path_of, with_run
 from vaearr.run.train import data_fingerprint
 from vaearr.schema import grid
-from vaearr.store import add_variables, check_inputs, check_store, open_store, run_manifest, run_names
+from vaearr.store import add_variables, check_inputs, open_store, run_manifest, run_names
 from vaearr.store.read import block_shape
 from vaearr.store.remove import removable
 from vaearr.training import fingerprint
@@ -72,7 +73,15 @@ def embed(
     Raises UsageError for settings that do not fit the data, RoiError for a region that is too small, DataError for
     patterns that cannot be decomposed.
     """
-    settings, ds = resolved(EmbedConfig, config, given), schema.as_dataset(ds)
+    settings = resolved(EmbedConfig, config, given)
+    refuse_settings_of_stores(settings, ("run",), "embed")
+    return _embedded(schema.as_dataset(ds), settings, roi, like, progress)
+
+
+def _embedded(
+    ds: xr.Dataset, settings: EmbedConfig, roi: xr.DataArray | None, like: Preprocess | None, progress: Progress
+) -> xr.Dataset:
+    """Decompose patterns with settled settings."""
     inside = _region(ds, grid.roi(ds) if roi is None else roi)
     step = _step(ds, settings, like)
     _maps_of(ds, settings)
@@ -91,7 +100,7 @@ def embed(
 
 @settings_as_keywords(EmbedConfig)
 def embed_store(
-    store: str | Path,
+    store: StoreOrRun,
     config: EmbedConfig | None = None,
     *,
     overwrite: bool = False,
@@ -108,8 +117,8 @@ def embed_store(
     Returns the opened store. Raises ExistsError where the name is taken by anything else, NoInputError for a run that
     is not there, DataError for a damaged store, and what `embed` raises.
     """
-    settings = resolved(EmbedConfig, config, given)
-    path = check_store(store)
+    settings = resolved(EmbedConfig, config, with_run(store, given))
+    path = path_of(store)
     ds = open_store(path, chunks=None)
     name = settings.name or settings.method
     roi, step, recipe = _plan(path, ds, settings, trusted_names(trust))
@@ -120,7 +129,7 @@ def embed_store(
         if is_made(there, made, recipe, overwrite=overwrite):
             return open_store(path)
         replacing = removable(path, variables=taken)
-    found = embed(ds, settings, roi=roi, like=step, progress=progress)
+    found = _embedded(ds, settings, roi, step, progress)
     for variable in {name, f"{name}_{RESIDUAL}"} & set(found):
         found[variable] = found[variable].assign_attrs({n.PROVENANCE: recipe.stamp("scipy")}).chunk(block_shape(path))
     add_variables(path, found, replacing=replacing)

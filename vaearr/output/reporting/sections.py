@@ -145,7 +145,7 @@ def _strongest(found: xr.Dataset, metric: str, target: str, top: int) -> str:
         number = f"{value:+.2f}"
         if P_ADJUSTED in found:
             p_value = float(found[P_ADJUSTED].sel(metric=metric, target=target, latent=latent))
-            number += f", p = {p_value:.2g}"
+            number += ", too smooth for a p-value" if np.isnan(p_value) else f", p = {p_value:.2g}"
         words.append(f"{latent} ({number})")
     return ", ".join(words) or "no value"
 

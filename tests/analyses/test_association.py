@@ -20,17 +20,6 @@ def scan() -> xr.Dataset:
     return random_patterns_dataset({"y": 7, "x": 9}, {"dy": 2, "dx": 2}, seed=2).compute()
 
 
-def test_elements_are_scaled_between_quantiles_of_the_region(scan: xr.Dataset) -> None:
-    roi = scan["x"] < scan["x"][4]
-    found = targets_of(scan, ["2*Fe - Ni/2"], roi=roi, quantiles=(0.1, 0.8))[0]
-    expected = 0.0
-    for name, share in {"Fe": 0.8, "Ni": -0.2}.items():
-        part = scan["elements"].sel(element=name).astype("f8")
-        low, high = np.nanquantile(part.where(roi), [0.1, 0.8])
-        expected = expected + share * ((part - low) / (high - low)).clip(0, 1)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [

@@ -8,7 +8,7 @@ function under `@metric(...)`, also in a package of your own, where it is an ent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,31 +112,27 @@ def apply(
     """
     import dask
 
-    finite_latents, finite_targets = np.isfinite(latents), np.isfinite(targets)
-    at_once = max(1, min(LATENTS_AT_ONCE, VALUES_AT_ONCE // len(latents)))
-    values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
-    groups = [
-        (keep, _blocks(columns, TARGETS_AT_ONCE), _blocks(members, at_once))
-        for pattern, members in same_missing(finite_latents)  # nearly always one pattern
-        for keep, columns in same_missing(finite_targets & pattern[:, None])
-        if keep.sum() >= MIN_POINTS
-    ]
-
-    def share(values: Any) -> Any:
+    def shared(values: Any) -> Any:
+        """One node of the graph for all tasks that take these values."""
         return dask.delayed(values, pure=False, traverse=False)
 
-    def tasks() -> Iterator[Any]:
-        own, others = share(latents), share(targets)
-        for keep, targets_at_once, latents_at_once in groups:
-            points = share(keep)
-            where = share(columns_of(positions[keep]))
-            for wanted in targets_at_once:
-                prepared = dask.delayed(_prepared)(metrics, others, points, wanted, where)
-                yield from (dask.delayed(_task)(metrics, own, points, block, prepared) for block in latents_at_once)
-
-    every = np.arange(len(metrics))
-    places = [np.ix_(every, block, wanted) for _, t, latent in groups for wanted in t for block in latent]
-    for place, found in zip(places, dask.compute(*tasks()), strict=True):
+    finite_latents, finite_targets = np.isfinite(latents), np.isfinite(targets)
+    latents_at_once = max(1, min(LATENTS_AT_ONCE, VALUES_AT_ONCE // len(latents)))
+    every_metric = np.arange(len(metrics))
+    all_latents, all_targets = shared(latents), shared(targets)
+    tasks, places = [], []
+    for latent_points, members in same_missing(finite_latents):  # nearly always one group
+        for keep, columns in same_missing(finite_targets & latent_points[:, None]):
+            if keep.sum() < MIN_POINTS:
+                continue
+            points, positions_there = shared(keep), shared(columns_of(positions[keep]))
+            for target_block in _blocks(columns, TARGETS_AT_ONCE):
+                prepared = dask.delayed(_prepared)(metrics, all_targets, points, target_block, positions_there)
+                for latent_block in _blocks(members, latents_at_once):
+                    tasks.append(dask.delayed(_task)(metrics, all_latents, points, latent_block, prepared))
+                    places.append(np.ix_(every_metric, latent_block, target_block))
+    values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
+    for place, found in zip(places, dask.compute(*tasks), strict=True):
         values[place] = found
     n = (finite_targets & finite_latents.any(axis=1)[:, None]).sum(axis=0)
     return values, n

@@ -295,7 +295,7 @@ def test_the_tree_of_a_store_opens_with_dimensions_named_for_what_they_are(known
         (("--target", "__import__('os')"), 2, "__import__"),
         (("--variable", "pcb"), 66, "'pca'"),
         (("--reference", "phases"), 66, "'phase'"),
-        (("--reference", "phase", "--k-max", 1), 2, "k_range"),
+        (("--reference", "phase", "--k-max", 1), 2, "--k-max"),
         (("--run", "ours"), 66, "theirs"),
         (("--set", "significance.n_surrogates=3"), 2, "n_surrogates"),
         (("--set", "metric=pearson"), 2, "metrics"),

@@ -126,9 +126,9 @@ def test_the_same_again_is_there_already_and_other_settings_are_refused(known_st
 
 
 def test_a_run_stands_for_its_store_and_means_nothing_for_a_dataset(known_store: Path) -> None:
-    ds = va.embed_store(va.load_run(known_store, "theirs"), n_components=3, name="three")
-    again = va.embed_store(va.open_store(known_store), run="theirs", n_components=3, name="three")
-    np.testing.assert_array_equal(ds.three, again.three)
+    ds = va.embed_store(va.load_run(known_store, "theirs"), n_components=3, name="by_run")
+    again = va.embed_store(va.open_store(known_store), run="theirs", n_components=3, name="by_run")
+    np.testing.assert_array_equal(ds.by_run, again.by_run)
     with pytest.raises(UsageError, match=r"run is a setting of va\.embed_store.*va\.embed takes arrays"):
         va.embed(ds, run="nonsense")
 

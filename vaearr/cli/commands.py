@@ -433,7 +433,9 @@ def embed(store: Store, *, settings: Given, trust: Trust = None, overwrite: Over
     """Decompose the patterns (PCA, NMF with fixed endmembers), to compare with the latents."""
     chosen = resolved(config.EmbedConfig, None, settings)
     found = va.embed_store(store, chosen, trust=trust or (), overwrite=overwrite)
-    print_lines(va.describe(found))
+    name = chosen.name or chosen.method
+    variables = [item for item in found.data_vars if item == name or str(item).startswith(f"{name}_")]
+    print_lines(va.describe(found[variables]))
 
 
 @app.command()

@@ -277,6 +277,7 @@ def _move(store: Path, moves: Mapping[str, str | None]) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing."""
+    """Remove a folder that holds nothing, if that is possible."""
     if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+        with suppress(OSError):  # tidying up must not hide why a command failed
+            folder.rmdir()

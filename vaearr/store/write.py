@@ -463,7 +463,7 @@ def staged_run(
             yield folder
         finally:
             if folder.exists() and not any(file.is_file() for file in folder.rglob("*")):
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)
                 remove_if_empty(staging_root(store))
 
 

@@ -278,7 +278,8 @@ def _for_matplotlib(shown: Any) -> Any:
     if isinstance(converted, hv.Overlay | hv.NdOverlay):
         allowed = _allowed_options(converted)
         options = {name: value for name, value in _options_of(shown).items() if name in allowed}
-        if not 1 < _n_names(shown) <= MAX_NAMES:
+        least = 1 if options.get("legend_position") == "right" else 2
+        if not least <= _n_names(shown) <= MAX_NAMES:
             options["show_legend"] = False
         if options.get("show_frame") is False:
             options["hooks"] = [_hide_frame]

@@ -169,7 +169,7 @@ def test_clusters_and_noise_never_share_a_colour(trained_template: Path) -> None
     shown = va.view(labels, kind="clusters", latent=latent, target=ds.BC)
     (picture,) = shown.traverse(lambda element: element, [views.common.holoviews().Image])[:1]
     palette = picture.opts.get("style").kwargs["cmap"]
-    numbers = picture.dimension_values(2, flat=False)[::-1]
+    numbers = picture.dimension_values(2, flat=False)
     colors = {}
     for code in np.unique(labels.where(labels >= -1, drop=False).fillna(-2).astype(int)):
         inside = numbers[(labels == code).values]

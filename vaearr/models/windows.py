@@ -16,6 +16,7 @@ from vaearr.errors import UsageError, need
 from vaearr.models.networks import with_edges
 
 AGREEMENT = 0.99  # correlation with the latents of the undivided sample, below which users are warned
+REFERENCE_VALUES = 2**20  # pixels of a sample that is encoded undivided for comparison: some GB of feature maps
 
 
 @torch.inference_mode()
@@ -108,27 +109,50 @@ def _blended(
 
 
 @torch.inference_mode()
-def window_agreement(network: Any, sample: torch.Tensor, window: Sequence[int], overlap: float) -> float:
-    """Correlation of latents by windows with those without, away from the borders.
+def window_agreement(
+    network: Any, sample: torch.Tensor, window: Sequence[int], overlap: float
+) -> tuple[float, tuple[int, ...]]:
+    """Compare latents by windows with those of an undivided sample, away from the borders.
 
-    It is measured on the middle of one sample `(1, *input_shape)`, two windows long in the dim that has most windows
-    and one in the others, so that it takes the memory of two windows.
+    Parameters
+    ----------
+    network
+        Network with spatial latents, made for the whole sample.
+    sample
+        One preprocessed sample `(1, *input_shape)`.
+    window, overlap
+        As of `encode_windows`.
+
+    Returns
+    -------
+    tuple
+        Pearson correlation over all latents, and the sides of the undivided region in pixels: the
+        whole sample, or its middle where the sample has more than `REFERENCE_VALUES` pixels.
     """
     positions = _positions(network, window, overlap)
     sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
-    shape = network.input_shape[1:]
-    ratios = [size / side for size, side in zip(shape, sides, strict=True)]
-    longest = ratios.index(max(ratios))
-    lengths = [
-        min(size, side * (1 + (dim == longest))) for dim, (size, side) in enumerate(zip(shape, sides, strict=True))
-    ]
-    middle = sample
-    for dim, (size, length) in enumerate(zip(shape, lengths, strict=True), start=2):
-        middle = middle.narrow(dim, (size - length) // 2, length)
-    part = network.resized(lengths)
-    whole = part.encode(middle)[0]
-    pieces = encode_windows(part, middle, sides, overlap)[0]
-    length = whole.shape[longest + 2]
-    margin = min(positions[longest] // 4, (length - 1) // 2)
-    inner = [value.narrow(longest + 2, margin, length - 2 * margin).flatten() for value in (whole, pieces)]
-    return float(torch.corrcoef(torch.stack(inner))[0, 1])
+    region_sides = _reference_sides(network.input_shape[1:], sides)
+    region = sample
+    for dim, side in enumerate(region_sides, start=2):
+        region = region.narrow(dim, (region.shape[dim] - side) // 2, side)
+    part = network.resized(region_sides)
+    undivided = part.encode(region)[0]
+    blended = encode_windows(part, region, sides, overlap)[0]
+    for dim, count in enumerate(positions, start=2):
+        length = undivided.shape[dim]
+        margin = min(count // 4, (length - 1) // 2)
+        undivided = undivided.narrow(dim, margin, length - 2 * margin)
+        blended = blended.narrow(dim, margin, length - 2 * margin)
+    both = torch.stack([undivided.flatten(), blended.flatten()])
+    return float(torch.corrcoef(both)[0, 1]), region_sides
+
+
+def _reference_sides(shape: Sequence[int], window_sides: Sequence[int]) -> tuple[int, ...]:
+    """Sides of the region that is encoded undivided: all of it, or two windows along the longest dim."""
+    if math.prod(shape) <= REFERENCE_VALUES:
+        return tuple(shape)
+    n_windows = [size / side for size, side in zip(shape, window_sides, strict=True)]
+    region_sides = list(window_sides)
+    longest = n_windows.index(max(n_windows))
+    region_sides[longest] *= 2
+    return tuple(min(size, side) for size, side in zip(shape, region_sides, strict=True))

@@ -242,8 +242,12 @@ def _check_windows(model: TrainedModel, patterns: xr.DataArray, inside: xr.DataA
     sample = np.asarray(patterns.isel(first).values).reshape(1, *model.seen_shape)
     sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
     target = model.preprocess(torch.from_numpy(sample).to(model.device))
-    agreement = window_agreement(model.network, target, settings.window, settings.overlap)
-    words = f"latents by windows agree with those of an undivided sample to r = {agreement:.4f} away from the borders"
+    agreement, sides = window_agreement(model.network, target, settings.window, settings.overlap)
+    size = " x ".join(map(str, sides))
+    words = (
+        f"away from the borders, latents by windows correlate with those of an undivided sample of {size} px "
+        f"by r = {agreement:.4f}"
+    )
     if agreement >= AGREEMENT:
         log.info(words)
     else:

@@ -56,6 +56,3 @@ class Idx(SourceEngine):
     """IDX images with their labels beside them."""
 
     format = digits.IDX
-
-
-OmeZarr = SourceEngine  # editable installs of earlier versions still list this engine

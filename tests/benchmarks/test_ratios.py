@@ -7,11 +7,8 @@ here can fail on speed: machines differ and are shared. Read the table.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +30,6 @@ from vaearr.store.folders import sync_tree
 from vaearr.store.listing import refresh_listing
 
 from ..data import random_patterns_dataset
-from ..test_batching import meeting_ratio
 
 pytestmark = pytest.mark.benchmarks
 
@@ -144,21 +140,6 @@ def _single_reads(file: Path) -> int:
     return n_single
 
 
-@pytest.mark.skipif(importlib.util.find_spec("xbatcher") is None, reason="NOT COMPARED: xbatcher is not installed")
-def test_batches_against_xbatcher(store: Path) -> None:
-    import xbatcher
-
-    ds = open_store(store, chunks=None)
-    streamed = batches(ds, memory=QUARTER)
-
-    def theirs() -> int:
-        blocks = xbatcher.BatchGenerator(ds[["patterns"]], {"y": 16, "x": 16, "dy": HEIGHT, "dx": WIDTH})
-        return sum(torch.from_numpy(block.patterns.values).shape[:2].numel() for block in blocks)
-
-    ours = lambda: sum(len(batch) for batch in streamed)  # noqa: E731
-    compare("batches, streamed, any epoch", ours, {"xbatcher, unshuffled 16x16 blocks": (theirs, "")})
-
-
 def test_encoding_against_the_bare_forward_pass(tmp_path: Path) -> None:
     device = pick_device("auto")
     side = SIDE if device.type == "cuda" else min(SIDE, 128)
@@ -184,34 +165,3 @@ def test_encoding_against_the_bare_forward_pass(tmp_path: Path) -> None:
         return side * side
 
     compare("va.encode, reading and writing", ours, {"bare encode + decode in memory": (bare, "(target 0.9)")})
-
-
-MEMORY = """
-import sys
-from vaearr.batching import batches
-from vaearr.store import open_store
-def now(key):
-    return next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith(key))
-loader = batches(open_store(sys.argv[1], chunks=None), memory=float(sys.argv[2]))
-print("before", now("VmRSS:"), end="")
-for epoch in range(3):
-    n = sum(len(batch) for batch in loader)
-    print(f"; epoch {epoch + 1}:", now("VmRSS:"), "peak", now("VmHWM:"), end="")
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="NOT MEASURED: this system has no /proc")
-def test_memory_over_three_streamed_epochs(store: Path) -> None:
-    told = subprocess.run([sys.executable, "-c", MEMORY, str(store), str(QUARTER)], capture_output=True, check=True)
-    allowed = QUARTER * 1024
-    LINES.append(f"RSS in MiB, allowance {allowed:.0f} MiB, store {4 * allowed:.0f} MiB: {told.stdout.decode()}")
-
-
-def test_quality_of_the_shuffle(store: Path) -> None:
-    labels = np.arange(POINTS).reshape(SIDE, SIDE)
-    ds = open_store(store, chunks=None)
-    for name, memory in (("streamed, a quarter of the store", QUARTER), ("in RAM", 8 * QUARTER)):
-        loader = batches(ds, memory=memory, labels=labels)
-        ratios = [meeting_ratio(loader, 0, step) for step in (1, 2, 4, 16)]
-        told = ", ".join(f"{step}: {r:.2f}" for step, r in zip((1, 2, 4, 16), ratios, strict=True))
-        LINES.append(f"two scan points in one batch / chance, {name}, by steps apart: {told}   (target 1: <= 1.5)")

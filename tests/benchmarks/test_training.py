@@ -1,4 +1,4 @@
-"""Training and encoding speed against the bare step, the first seed's loop, the tiers, the devices: `make bench`.
+"""Training and encoding speed against the bare step and the devices: `make bench`.
 
 Both sides of a ratio take turns inside one run, epoch by epoch, so that a busy machine slows both. Nothing here can
 fail on speed. VAEARR_BENCH_SIGNAL=400x500, VAEARR_BENCH_POINTS and VAEARR_BENCH_EPOCHS set the size; a GPU is used
@@ -13,23 +13,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import vaearr as va
-from vaearr.computing.device import autocast, pick_device, pick_precision
+from vaearr.computing.device import pick_device
 from vaearr.config import TrainConfig
-from vaearr.models import MODELS, for_training
+from vaearr.models import for_training
 from vaearr.models.artifacts import TrainedModel
 from vaearr.run.train import settled, train
-from vaearr.store import create_store, open_store
-from vaearr.testing import synthetic_scan
+from vaearr.store import open_store
 from vaearr.training.step import Step, make_optimizer
-
-from .rivals import SeedVAE
 
 pytestmark = pytest.mark.benchmarks
 
@@ -117,119 +113,6 @@ def test_training_against_the_bare_step(store: Path, mode: str) -> None:
         n_points / other,
         "(0.95)",
     )
-
-
-class SeedNetwork(SeedVAE):
-    """The first seed's network with our interface, so that the loops and not the networks are compared."""
-
-    is_deterministic = False
-
-    def __init__(self, input_shape: tuple[int, int, int], latent_dim: int = 32) -> None:
-        super().__init__(*input_shape[1:], latent_dim)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        mean, logvar = self.encode(x.contiguous(memory_format=torch.channels_last))
-        z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean) if self.training else mean
-        return self.decode(z), mean, logvar
-
-
-def seed_loop(file: Path, n_patterns: int) -> float:
-    """Patterns per second of the first seed's loop: an HDF5 read and a min-max per sample, float32, loss values read
-    back at every step."""
-
-    class Samples(torch.utils.data.Dataset[torch.Tensor]):
-        def __init__(self) -> None:
-            self.images = h5py.File(file)["images"]
-
-        def __len__(self) -> int:
-            return n_patterns
-
-        def __getitem__(self, i: int) -> torch.Tensor:
-            pattern = self.images[i].astype("f4")
-            return torch.from_numpy((pattern - pattern.min()) / (pattern.max() - pattern.min()))
-
-    device = pick_device("auto")
-    network = SeedNetwork((1, HEIGHT, WIDTH)).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    loader = torch.utils.data.DataLoader(Samples(), batch_size=256, shuffle=True)
-    began = time.perf_counter()
-    for batch in loader:
-        x = batch.to(device)
-        recon, mean, logvar = network(x)
-        kl = -0.5 * torch.mean(1 + logvar - mean.square() - logvar.exp())
-        loss = nn.functional.mse_loss(recon, x) + kl
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        loss.item()
-    return n_patterns / (time.perf_counter() - began)
-
-
-def bare_rate(*, fast: bool) -> float:
-    """Patterns per second of the bare step of the first seed's network: float32 as it was, or bfloat16 where the
-    hardware has it and channels_last. Their ratio is what the hardware lets a loop gain."""
-    device = pick_device("auto")
-    x = torch.rand(256, 1, HEIGHT, WIDTH, device=device)
-    network = SeedNetwork((1, HEIGHT, WIDTH)).to(device)
-    if fast:
-        network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fast)
-    rates = []
-    for _ in range(4):
-        wait()
-        began = time.perf_counter()
-        with autocast(device, pick_precision("auto", device) if fast else torch.float32):
-            recon, mean, logvar = network(x)
-        kl = -0.5 * torch.mean(1 + logvar - mean.square() - logvar.exp())
-        optimizer.zero_grad()
-        (nn.functional.mse_loss(recon, x) + kl).backward()
-        optimizer.step()
-        wait()
-        rates.append(len(x) / (time.perf_counter() - began))
-    return max(rates)
-
-
-def test_training_against_the_first_seeds_loop(
-    store: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(MODELS, "seed", f"{__name__}:SeedNetwork")
-    config = TrainConfig(epochs=2, batch_size=256, model={"name": "seed"}, split={"fraction": 0.0})
-    run = train(store, run="seed", config=config)
-    ours = SIDE * SIDE / float(run.history.seconds[-1])
-    seed = seed_loop(files["patterns"], min(SIDE * SIDE, 2048))
-    row("training, the seed's network", ours, "the first seed's loop, float32", seed, "(5, with AMX or a GPU)")
-    row(
-        "bare step of the seed's network",
-        bare_rate(fast=True),
-        "float32, as the seed trains",
-        bare_rate(fast=False),
-        "",
-    )
-    default = TrainConfig(epochs=2, split={"fraction": 0.0})
-    ours = SIDE * SIDE / float(train(store, run="default", config=default).history.seconds[-1])
-    row("training, the default network", ours, "the first seed's loop and network", seed, "")
-
-
-def test_tiers_give_the_same_curve(tmp_path: Path, said: list[str]) -> None:
-    """A simulated scan, streamed with an allowance of a quarter of it, in memory, and on the GPU where there is one."""
-    store = create_store(synthetic_scan(nx=64, ny=48, n_grains=72, n_twins=10), tmp_path / "scan.zarr")
-    quarter = 64 * 48 * 60 * 60 / 4 / 2**30
-    tiers = {"in memory": {"device_memory": 0.0}, "streamed, a quarter": {"device_memory": 0.0, "memory": quarter}}
-    if torch.cuda.is_available():
-        tiers["on the GPU"] = {"device_memory": 64.0}
-    curves = {}
-    for i, (name, changes) in enumerate(tiers.items()):
-        config = TrainConfig(epochs=20, **changes)
-        run = train(store, run=f"tier_{i}", config=config)
-        curves[name] = run.history.val_loss.values
-        rate = run.manifest["n_train"] / float(run.history.seconds[1:].median())
-        losses = " ".join(f"{value:.0f}" for value in curves[name])
-        LINES.append(f"tier {name:22} {rate:9.0f} patterns/s (validation included)   validation loss {losses}")
-    first, *others = curves.values()
-    for curve in others:
-        span = first.max() - first.min()
-        LINES.append(f"     largest difference of the curves: {abs(curve - first).max() / span:.3f} of their span")
-        assert np.isfinite(curve).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to compare with the CPU")

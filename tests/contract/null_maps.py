@@ -37,32 +37,9 @@ def gaussian_maps(
     return np.array(fields[:count])
 
 
-def skewed(maps: np.ndarray) -> np.ndarray:
-    """Log-normal values: few bright spots on a dark ground."""
-    return np.asarray(np.exp(1.5 * maps))
-
-
 def two_classes(maps: np.ndarray) -> np.ndarray:
     """1 in about three of ten points, else 0."""
     return (maps > 0.5).astype(float)
-
-
-def with_trend(maps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A plane in a random direction, about as strong as the map itself, on top."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in maps.shape[1:]), indexing="ij")
-    angle = rng.uniform(0, 2 * np.pi, (len(maps), 1, 1))
-    return np.asarray(maps + 1.5 * (y * np.sin(angle) + x * np.cos(angle)))
-
-
-def grains(rng: np.random.Generator, count: int, n_grains: int) -> np.ndarray:
-    """One random value for each cell of a Voronoi diagram, as orientation and chemistry follow grains."""
-    points = np.stack(np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij"), axis=-1).reshape(-1, 1, 2)
-    maps = np.empty((count, *SHAPE))
-    for i in range(count):
-        centres = rng.uniform(0, SHAPE, (1, n_grains, 2))
-        cell = ((points - centres) ** 2).sum(axis=-1).argmin(axis=1)
-        maps[i] = rng.standard_normal(n_grains)[cell].reshape(SHAPE)
-    return maps
 
 
 def irregular_region(shape: tuple[int, int] = SHAPE) -> np.ndarray:

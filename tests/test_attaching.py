@@ -1,4 +1,4 @@
-"""Latents and maps that were computed elsewhere: read, placed, written, analysed like our own."""
+"""Latents and maps that were computed elsewhere: read, placed, refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tests.data import random_patterns_dataset
 from vaearr.analysis.association import targets_of
 from vaearr.errors import DataError, ExistsError, NoInputError, UsageError
-from vaearr.ingestion.attaching import KINDS, attach
+from vaearr.ingestion.attaching import attach
 from vaearr.ingestion.placing import place_in_order, place_points
 from vaearr.store import create_store, open_store, run_names
 
-NY, NX, L = 5, 6, 3
+NY, NX = 5, 6
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +58,6 @@ def test_classes_become_a_map_of_codes(store: Path) -> None:
         attach(store, np.where(np.arange(30) == 2, -7, 0), kind="classes", name="x2")
 
 
-def test_elements_and_scores(tmp_path: Path) -> None:
-    ds = random_patterns_dataset({"y": 3, "x": 4}).drop_vars(["elements", "element"])
-    store = create_store(ds, tmp_path / "scan.zarr")
-    points = [(x, y) for y in range(3) for x in range(4)]
-    frame = pd.DataFrame(points, columns=["x", "y"]).assign(**{"Fe [wt%]": np.arange(12), "Ni (at%)": 1.0})
-    frame.to_csv(tmp_path / "e.csv", index=False)
-    attach(store, tmp_path / "e.csv", kind="elements", units="wt%", read_as="steps")
-    attach(store, tmp_path / "e.csv", kind="elements", name="eds2", read_as="steps")
-    attach(store, np.zeros((12, 2)), kind="scores", name="pca")
-    got = open_store(store)
-    assert got["elements"].dims == ("element", "y", "x")
-    assert got["element"].values.tolist() == ["Fe", "Ni"]
-    assert got["elements"].attrs["units"] == "wt%"
-    assert got["eds2"].dims == ("eds2_element", "y", "x")
-    assert got["pca"].dims == ("y", "x", "pca_component")
-    with pytest.raises(DataError, match="has the element columns"):
-        attach(store, np.zeros((12, 2)), kind="elements", name="eds3")
-
-
 @given(
     st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.25, 1.0, 3.7]), st.integers(0, 9), st.booleans(),
     st.randoms(use_true_random=False),
@@ -101,20 +82,6 @@ def test_placing_inverts_the_coordinates(ny: int, nx: int, step: float, first: i
     np.testing.assert_array_equal(in_order.on_grid(values, np.nan).ravel(), values)
 
 
-def test_rows_of_a_region(tmp_path: Path) -> None:
-    ds = random_patterns_dataset({"y": 4, "x": 5}, missing=3, roi=True)
-    store = create_store(ds, tmp_path / "scan.zarr")
-    inside = ds["roi"].values
-    values = np.arange(inside.sum(), dtype="f8")
-    for run, roi in (("a", "vae"), ("b", ds["roi"])):
-        attach(store, values, run=run, roi=roi)
-        got = open_store(store)[f"latents_{run}"].values[..., 0]
-        np.testing.assert_array_equal(got[inside], values)
-        assert np.isnan(got[~inside]).all()
-    assert attach(store, np.arange(20.0), run="c").attrs["n_left_out"] == 3
-    np.testing.assert_array_equal(open_store(store)["roi_c"].values, ds["present"].values)
-
-
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a length": ({"values": np.zeros(7), "roi": "vae"}, DataError, r"7 rows found, expected 30 .* or \d+ "),
     "points": ({"coords": np.zeros((6, 2))}, DataError, "30 rows, .* has 6 points"),
@@ -127,6 +94,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "NaN only": ({"values": np.full(30, np.nan)}, DataError, "no value for any"),
     "a cube": ({"values": np.zeros((30, 2, 2))}, DataError, "has shape"),
     "two columns": ({"values": np.zeros((30, 2)), "kind": "map", "run": None, "name": "m"}, DataError, "2 values"),
+    "no names of elements": (
+        {"values": np.zeros((30, 2)), "kind": "elements", "run": None, "name": "eds3"},
+        DataError,
+        "has the element columns",
+    ),
     "a name": ({"kind": "map", "run": None, "name": "latents_c"}, UsageError, "of its own"),
     "a dim": ({"kind": "map", "run": None, "name": "sample"}, UsageError, "of its own"),
     "no name": ({"kind": "map", "run": None, "name": "a-b"}, UsageError, "letters, digits"),
@@ -163,42 +135,14 @@ def test_npz_and_what_cannot_be_read(store: Path, tmp_path: Path) -> None:
         attach(store, tmp_path / "z.txt", run="b")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_replaced_only_when_asked(tmp_path: Path, kind: str, said: list[str]) -> None:
-    ds = random_patterns_dataset({"y": NY, "x": NX}).drop_vars(["elements", "element"])
-    store = create_store(ds, tmp_path / "scan.zarr")
-    said.clear()
-    frame = pd.DataFrame([(x, y) for y in range(NY) for x in range(NX)], columns=["x", "y"])
-    frame.assign(Fe=1).to_csv(tmp_path / "a.csv", index=False)
-    frame.assign(Fe=2, **({"Ni": 3} if kind in ("latents", "scores", "elements") else {})).to_csv(tmp_path / "b.csv")
-    given: dict[str, Any] = {"kind": kind, "read_as": "steps"}
-    given |= {"run": "own"} if kind == "latents" else {"name": "own"}
-    name = "latents_own" if kind == "latents" else "own"
-    for _ in range(2):
-        attach(store, tmp_path / "a.csv", **given)
-    assert any("created with the same settings" in line for line in said)
-    with pytest.raises(ExistsError, match="--overwrite"):
-        attach(store, tmp_path / "b.csv", **given, columns=[] if kind != "map" else ["Fe"])
-    assert (open_store(store)[name] == 1).all()
-    attach(store, tmp_path / "b.csv", **given, overwrite=True)
-    assert open_store(store)[name].max() == (2 if kind in ("map", "classes") else 3)
-
-
 def test_names_of_columns_say_what_they_are(tmp_path: Path) -> None:
-    """Numbered columns of a prefix; points as steps or, where both readings fit, as the names say."""
+    """Numbered columns of a prefix, in order of their numbers; where both readings of points fit, it is asked."""
     store = create_store(random_patterns_dataset({"y": 8, "x": 8}, step=0.5), tmp_path / "scan.zarr")
     frame = pd.DataFrame({"x": [0, 1, 2], "y": [0, 1, 3], "PCA_10": 0.1, "PCA_2": [1.0, 2.0, 3.0], "note": 1})
-    for names, more, place in (
-        ({}, {"read_as": "steps"}, (3, 2)),
-        ({"x": "x [um]", "y": "y [um]"}, {}, (6, 4)),
-        ({"x": "x_index", "y": "y_index"}, {}, (3, 2)),
-    ):
-        frame.rename(columns=names).to_csv(tmp_path / "z.csv", index=False)
-        run = f"r{len(run_names(store))}"
-        attach(store, tmp_path / "z.csv", run=run, **more)
-        found = open_store(store)[f"latents_{run}"]
-        assert found[f"latent_{run}"].values.tolist() == [2, 10]
-        np.testing.assert_array_equal(found[place], [3, 0.1])
     frame.to_csv(tmp_path / "z.csv", index=False)
+    attach(store, tmp_path / "z.csv", run="own", read_as="steps")
+    found = open_store(store)["latents_own"]
+    assert found["latent_own"].values.tolist() == [2, 10]
+    np.testing.assert_array_equal(found[3, 2], [3, 0.1])
     with pytest.raises(UsageError, match="read_as='steps' or read_as='coordinates'"):
         attach(store, tmp_path / "z.csv", run="z")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 import vaearr as va
 from vaearr.config import ModelConfig, PreprocessConfig
@@ -20,19 +18,12 @@ from ..conftest import SMALL_NETWORK, TINY_TRAINING
 from ..data import random_patterns_dataset
 
 PREPROCESS = PreprocessConfig(static_background="none", normalise="zscore")
-MakeModel = Callable[..., TrainedModel]
 
 
 @pytest.fixture(scope="session")
 def scan_path(trained_template: Path) -> Path:
     """The trained scan."""
     return trained_template
-
-
-@pytest.fixture(scope="session")
-def scan_ds(trained_template: Path) -> xr.Dataset:
-    """The trained scan in memory."""
-    return va.open_store(trained_template, chunks=None).load()
 
 
 @pytest.fixture(scope="session")

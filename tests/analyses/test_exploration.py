@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 from scipy import stats
 
 import vaearr as va
@@ -27,11 +25,6 @@ def known(values: np.ndarray) -> np.ndarray:
     """Rows of latents that are known, float64."""
     flat = values.reshape(-1, values.shape[-1]).astype("f8")
     return flat[np.isfinite(flat).all(1)]
-
-
-@pytest.fixture(scope="module")
-def z(scan_ds: xr.Dataset) -> np.ndarray:
-    return known(scan_ds["latents"].values)
 
 
 @pytest.fixture(scope="module")
@@ -64,35 +57,6 @@ def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(spatial
     assert explore.latent_pca(spatial_path)["components"].shape == (23, 2, 3, 4)
     health = explore.health(spatial_path)
     assert (health["correlation"].shape, health.attrs["n"]) == ((2, 2), 24)
-
-
-def test_pca_of_spatial_latents_inverts_exactly(spatial_path: Path) -> None:
-    asked = [[0.0, 0.0], [1.5, -0.7]]
-    found, scatter = (
-        explore.path(spatial_path, points=asked, space="pca"),
-        explore.embedding(spatial_path, method="pca"),
-    )
-    offset = found["latents"].values.reshape(2, -1) - scatter["mean"].values.ravel()
-    components = scatter["components"].values.reshape(2, -1)
-    np.testing.assert_allclose(offset, np.asarray(asked) @ components, atol=1e-5)  # nothing beside the plane
-    np.testing.assert_allclose(found["position"], asked, atol=1e-5)
-
-
-def test_embeddings_are_repeatable_and_elsewhere_the_nearest_sample_is_decoded(
-    scan_path: Path, spatial_path: Path, scan_ds: xr.Dataset, z: np.ndarray
-) -> None:
-    scatter = explore.embedding(scan_path, max_points=60, seed=2)
-    np.testing.assert_array_equal(scatter["position"], explore.embedding(scan_path, max_points=60, seed=2)["position"])
-    assert scatter.attrs["perplexity"] == pytest.approx(59 / 3)
-    assert explore.embedding(spatial_path, max_points=5).attrs["perplexity"] == pytest.approx(4 / 3)
-    target = scatter["position"].values[[4, 20]]
-    found = explore.path(scan_path, points=target + 1e-6, space="tsne", scatter=scatter)
-    np.testing.assert_array_equal(found["nearest"], [4, 20])
-    want = scan_ds["latents"].values.reshape(-1, 3)[scatter["number"].values[[4, 20]]]
-    np.testing.assert_array_equal(found["latents"], want)
-    own = np.linalg.svd(z - z.mean(0), full_matrices=False)
-    projected = explore.embedding(scan_path, method="pca", max_points=10**6)["position"]
-    np.testing.assert_allclose(abs(projected), abs(own[0][:, :2] * own[1][:2]), atol=1e-5)
 
 
 @pytest.mark.long
@@ -202,43 +166,6 @@ def test_health_of_known_latents(attached_path: Path) -> None:
 def test_refusals(scan_path: Path, name: str, options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         getattr(explore, name)(scan_path, **options)
-
-
-SHOWN = {
-    "manifold": ("scan", "--dim", 2, "--dim", 0, "--steps", 3),
-    "path": ("scan", "--point", "0:0"),
-    "health": ("scan",),
-    "scatter": ("own", "--method", "pca"),
-    "describe": ("own",),
-    "components": ("own",),
-}
-
-
-@pytest.mark.parametrize("command", SHOWN)
-def test_sheets_and_pages(command: str, scan_path: Path, attached_path: Path, tmp_path: Path) -> None:
-    whose, *options = SHOWN[command]
-    given_ = [scan_path] if whose == "scan" else [attached_path, "--run", "own"]
-    for ending, begins in (("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")):
-        out = tmp_path / f"a.{ending}"
-        assert f"written: {out}" in vaearr("look", command, *given_, *options, "--out", out).err
-        assert out.read_bytes().startswith(begins)
-    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", out.read_text())
-
-
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_tables_as_files(attached_path: Path, tmp_path: Path, ending: str) -> None:
-    read = pd.read_csv if ending == "csv" else pd.read_parquet
-
-    def table(command: str, *options: object) -> pd.DataFrame:
-        out = tmp_path / f"{command}.{ending}"
-        vaearr("look", command, attached_path, "--run", "own", *options, "--out", out)
-        return read(out)
-
-    assert (table("activations", "--by", "phase", "--class", "fcc")["phase_name"] == "fcc").all()
-    assert table("describe")["count"].tolist() == [166] * 4
-    assert table("components", "--components", 2).filter(like="latent_").shape == (2, 4)
-    assert table("health")["wasserstein"].shape == (4,)
-    assert set(table("scatter", "--method", "pca", "--color", "BC")["class_name"].dropna()) == {"fcc", "bcc", "none"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Two samples through a network, layer by layer: exact nulls, numbers as by hand; pairs and their tests."""
+"""Two samples through a network, layer by layer: exact nulls, a model left alone; pairs and their tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
-from torch.nn import functional as F
 
 import vaearr as va
 from vaearr.analysis.layers import (
@@ -81,27 +80,6 @@ def test_any_shape_and_network(shape: tuple[int, ...], seed: int, options: dict[
         np.testing.assert_allclose(np.sqrt((found[name].values ** 2).mean()), at["rms"], rtol=1e-5)
     top = [float(found["relative_l2"][int(name.rpartition("_")[2])]) for name in found.attrs["maps"]]
     assert top == sorted(top, reverse=True)
-
-
-def test_numbers_are_those_of_the_layers(images: np.ndarray) -> None:
-    model = make_model()
-    found = compare_layers(model, images[0], images[1])
-    outputs: list[torch.Tensor] = []
-    with torch.inference_mode():
-        for image in images[:2]:
-            seen = model.preprocess(torch.from_numpy(image)[None])
-            mean, _ = model.network.encode(seen)
-            first = model.network.encoder[0](F.pad(seen, (0, 1)))  # to whole patches
-            outputs += [seen, first, mean, model.network.decode(mean)]
-    for label, *two in zip(["input", "encoder.0", "latent", "output"], outputs[:4], outputs[4:], strict=True):
-        a, b = (one.double().numpy().ravel() for one in two)
-        l2 = np.linalg.norm(a - b)
-        wanted = {"l2": l2, "rms": l2 / np.sqrt(a.size), "relative_l2": l2 / np.linalg.norm(a), "n_values": a.size}
-        wanted |= {"cosine": a @ b / np.linalg.norm(a) / np.linalg.norm(b), "mean_abs": abs(a - b).mean()}
-        for name, value in (wanted | {"rms_b": np.sqrt((b**2).mean())}).items():
-            assert float(found[name].sel(layer=label)) == pytest.approx(value, rel=1e-5), (label, name)
-    turned = xr.DataArray(images[0], dims=("channel", "dy", "dx")).transpose("dx", "channel", "dy")
-    xr.testing.assert_identical(found, compare_layers(model, turned, images[1]))
 
 
 def test_a_volume_a_layer_called_twice_and_a_model_left_as_it_was() -> None:
@@ -183,6 +161,7 @@ MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
         (lambda ds: compare_layers(MODEL, IMAGE * np.nan, IMAGE), DataError, "not finite"),
         (lambda ds: compare_layers(MODEL, IMAGE.astype("c8"), IMAGE), DataError, "dtype complex64"),
         (lambda ds: compare_layers(MODEL, IMAGE, IMAGE, part="encode"), UsageError, "Did you mean 'encoder'"),
+        (lambda ds: compare_layers(MODEL, IMAGE, IMAGE, level="leafs"), UsageError, "Did you mean 'leaf'"),
         (lambda ds: compare_layers(MODEL, IMAGE, IMAGE, top=-1), UsageError, "top is -1"),
         (lambda ds: compare_pairs(MODEL, []), DataError, "no pair to compare"),
         (lambda ds: sample_of(ds, 99), UsageError, "nothing at sample = 99"),

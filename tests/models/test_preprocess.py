@@ -1,4 +1,4 @@
-"""Preprocessing: known backgrounds go, constant patterns become zeros, nothing becomes NaN, and there is a way back.
+"""Preprocessing: known backgrounds go, nothing becomes NaN, and there is a way back.
 
 Augmentation: geometry against scipy, the same for input and target, off means untouched.
 """
@@ -16,7 +16,6 @@ from vaearr.models.preprocess import (
     apply,
     dynamic_background,
     needs_input,
-    normalise,
     remove_static,
     settled,
     undo,
@@ -48,25 +47,6 @@ def test_low_pass_equals_a_direct_gaussian_sum():
             w = torch.exp(-0.5 * (((rows - i) / std) ** 2 + ((columns - j) / std) ** 2))
             out[0, 0, i, j] = (w * x[0, 0]).sum() / w.sum()
     torch.testing.assert_close(dynamic_background(x, 0.2), out, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("mode", ["zscore", "robust", "minmax"])
-def test_a_common_scale(mode):
-    """Of a constant pattern zeros, after the whole chain too; brightness and gain do not matter."""
-    x = patterns(3, 3, 31, 29)
-    x[1] = 93
-    for sigma in (0.0, 0.125):
-        config = PreprocessConfig(static_background="divide", dynamic_background=sigma, normalise=mode)
-        out = apply(x, x.float().mean(0), config)
-        assert out.dtype == torch.float32
-        assert bool((out[1] == 0).all())
-        assert bool((out[[0, 2]].flatten(1).std(1) > 0.1).all())
-    scaled = normalise(x, mode)
-    torch.testing.assert_close(normalise(3 * x.float() + 40, mode), scaled, atol=1e-4, rtol=1e-4)
-    if mode == "zscore":
-        flat = scaled[[0, 2]].flatten(1)
-        torch.testing.assert_close(flat.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
-        torch.testing.assert_close(flat.std(1, correction=0), torch.ones(2), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("static", ["none", "subtract", "divide"])

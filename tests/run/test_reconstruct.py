@@ -1,4 +1,4 @@
-"""Stores and single files through the model: numbers as by hand, in the stated units, whole or not at all."""
+"""Stores and single files through the model: numbers as by hand, whole or not at all, refusals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -17,26 +16,20 @@ from PIL import Image
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.config import IngestConfig, ModelConfig, PreprocessConfig, RoiConfig
+from vaearr.config import IngestConfig, PreprocessConfig, RoiConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
 from vaearr.models.quality import image_metrics
-from vaearr.run.reconstruct import metrics_csv, sample_names, summarise
-from vaearr.sources.images import read_image
-from vaearr.sources.single import as_dtype
-from vaearr.store import open_store, open_table
+from vaearr.run.reconstruct import sample_names
+from vaearr.store import open_store
 
 from ..conftest import TINY_TRAINING
 from ..data import random_patterns_dataset
 from ..store.test_store import tree_hash
 
-AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])
 TINY = TINY_TRAINING.replace(
     objective=TINY_TRAINING.objective.replace(target="self").to_attrs(), epochs=1, batch_size=4,
     preprocess=PreprocessConfig(static_background="none", normalise="zscore").to_attrs(),
 )  # fmt: skip
-SPATIAL = ModelConfig(
-    name="autoencoder-kl", latent_dim=2, options={"channels": (4, 4), "groups": 2, "mid_attention": False}
-)
 Kept = tuple[Path, list[Path]]
 
 
@@ -62,62 +55,6 @@ def test_preprocessed_units_are_what_the_network_sees(trained_store: Path) -> No
     assert found["mse"].attrs["units"] == found.attrs["units"] == "1"
 
 
-def test_stored_units_give_back_each_patterns_scale(trained_store: Path) -> None:
-    found = va.reconstruct_store(trained_store, out="variable")
-    ds = open_store(trained_store, chunks=None)
-    inside, recon = ds["roi"].values, ds["reconstruction"]
-    assert (recon.dims, recon.dtype) == (ds["patterns"].dims, np.float32)
-    assert recon.attrs["units"] == found.attrs["units"] == "counts"
-    np.testing.assert_array_equal(np.isfinite(recon.values).all((2, 3)), inside)
-    error = recon.values[inside] - ds["patterns"].values[inside].astype("f4")
-    np.testing.assert_allclose(found["mse"].values[inside], (error**2).mean((1, 2)), rtol=1e-4)
-    wanted = {"data_range": 255, "given_back": ["mean and standard deviation"], "compression_ratio": 9 * 11 / 12}
-    assert {key: found.attrs[key] for key in wanted} == wanted
-    assert found["mse"].attrs["units"] == "counts^2"
-    example = found.isel(example=0)
-    at = {"y": example["example_y"], "x": example["example_x"]}
-    np.testing.assert_array_equal(example["reconstruction"], recon.sel(at))
-    np.testing.assert_array_equal(example["input"], ds["patterns"].sel(at))
-    assert int(ds["split"].sel(at)) == n.VALIDATION
-
-
-def test_a_collection_with_channels(collection: Path) -> None:
-    found = va.reconstruct_store(collection, "ae", out="variable")
-    assert found["ssim"].dims == ("sample",)
-    assert "path" in found.coords
-    assert found["input"].dims == ("example", "channel", "y", "x")
-    assert "reconstruction_ae" in open_store(collection, chunks=None)
-    seen, decoded = _by_hand(collection, "ae")
-    mean = va.load_model(collection, "ae").preprocess.background
-    np.testing.assert_allclose(found["ssim"], image_metrics(seen + mean, decoded + mean, 255.0)["ssim"], atol=1e-5)
-
-
-def test_what_is_replaced_stays_until_the_new_is_there(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    va.reconstruct_store(trained_store, out="variable")
-    before = tree_hash(trained_store)
-    with monkeypatch.context() as broken:
-        broken.setattr("vaearr.run.reconstruct.write_results", lambda *given, **how: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            va.reconstruct_store(trained_store, seed=1, overwrite=True)
-    assert tree_hash(trained_store) == before
-    found = va.reconstruct_store(trained_store, seed=1, overwrite=True)
-    assert "reconstruction" not in open_store(trained_store), "it was made otherwise"
-    xr.testing.assert_equal(open_table(trained_store, "vae", "reconstruction"), found)
-
-
-def test_part_and_region(trained_store: Path) -> None:
-    ds = open_store(trained_store, chunks=None)
-    found = va.reconstruct_store(trained_store, part="validation", name="held")
-    np.testing.assert_array_equal(np.isfinite(found["mse"]), ds["split"] == n.VALIDATION)
-    count = found["count"].sel(metric="mse")
-    assert int(count.sel(part="validation")) == int(count.sel(part="all")) == found.attrs["n"]
-    assert int(count.sel(part="train")) == 0
-    box = va.reconstruct_store(trained_store, roi=RoiConfig(x=(13, 18)), name="box")
-    np.testing.assert_array_equal(np.isfinite(box["mse"]), ds["present"] & (ds["x"] >= 13) & (ds["x"] < 18))
-    given = va.reconstruct_store(trained_store, roi=va.roi(ds, x=(13, 18)), name="given")
-    xr.testing.assert_equal(given["mse"], box["mse"])
-
-
 KILLED = """
 import os, sys
 import vaearr as va
@@ -134,16 +71,6 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
     ds = open_store(trained_store, chunks=None)
     np.testing.assert_array_equal(np.isfinite(ds["reconstruction"].values).all((2, 3)), ds["roi"])
     np.testing.assert_array_equal(np.isfinite(found["mse"]), ds["roi"])
-
-
-def test_summary_by_hand() -> None:
-    maps = xr.Dataset({"psnr": ("sample", [1.0, 3.0, np.nan, np.inf]), "mse": ("sample", [1.0, 2.0, 3.0, 0.0])})
-    found = summarise(maps, xr.DataArray([n.TRAIN, n.TRAIN, n.VALIDATION, n.OUTSIDE], dims="sample"))
-    assert found["summary"].sel(part="train", metric="psnr").values.tolist() == [2, 1, 1, 2, 3]
-    assert np.isnan(found["summary"].sel(part="validation", metric="psnr")).all()
-    assert found["count"].sel(metric="psnr").values.tolist() == [3, 2, 0]
-    assert float(found["summary"].sel(part="all", metric="psnr", statistic="max")) == np.inf
-    assert float(found["summary"].sel(part="all", metric="mse", statistic="mean")) == 1.5
 
 
 @pytest.mark.parametrize(
@@ -193,69 +120,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     return folder / "a.zarr", files
 
 
-@pytest.fixture(scope="module")
-def brains(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """A store of small volumes with a network of spatial latents, and their files, whose axes run left, back, up."""
-    pytest.importorskip("monai")
-    folder, rng = tmp_path_factory.mktemp("brains"), np.random.default_rng(0)
-    files = [folder / "set" / f"sub-{i:02d}.nii.gz" for i in range(16)]
-    files[0].parent.mkdir()
-    turn = nib.orientations.ornt_transform(nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt("LPS"))
-    for file in files:
-        image = nib.Nifti1Image(rng.integers(0, 900, (8, 9, 10)).astype(np.int16), AFFINE)
-        image.header["descrip"] = b"made for a test"
-        nib.save(image.as_reoriented(turn), file)
-    va.ingest(folder / "set", folder / "a.zarr", config=IngestConfig(size=(12, 9, 6), fit="crop"))
-    va.train(folder / "a.zarr", config=TINY.replace(model=SPATIAL.to_attrs()))
-    return folder / "a.zarr", files
-
-
-def test_images_come_back_in_their_own_size(pictures: Kept, tmp_path: Path) -> None:
-    store, files = Path(shutil.copytree(pictures[0], tmp_path / "a.zarr")), pictures[1]
-    found = va.reconstruct_files(store, files[:3], out=tmp_path / "out")
-    for file in files[:3]:
-        with Image.open(tmp_path / "out" / f"{file.stem}.png") as image, Image.open(file) as source:
-            assert (image.size, image.mode) == (source.size, "RGB")
-    same = read_image(tmp_path / "out" / f"{files[1].stem}.png")  # of the samples' size: pixel for pixel
-    np.testing.assert_array_equal(same, as_dtype(found["reconstruction"][1].values, np.dtype("u1")))
-    assert metrics_csv(found).splitlines()[1].startswith(f"{files[0]},")
-    whole = va.reconstruct_store(store, batch_size=5, files=tmp_path / "images")
-    names = [str(name) for name in open_store(store)["path"].values]
-    order = [files[0].parents[1] / name for name in names]
-    single = va.reconstruct_files(store, order, batch_size=3, examples=2)
-    for name in ("mse", "mae", "psnr", "ssim"):  # a file is judged as the store judges it
-        np.testing.assert_allclose(single[name], whole[name], rtol=1e-5)
-    assert single.sizes["example"] == 2
-    np.testing.assert_array_equal(single["input"], open_store(store)["patterns"][:2])
-    for file, name in zip(order, names, strict=True):
-        with Image.open((tmp_path / "images" / name).with_suffix(".png")) as image:
-            assert image.size[::-1] == read_image(file).shape[-2:]
-
-
-def test_volumes_keep_affine_and_axes(brains: Kept, tmp_path: Path) -> None:
-    store, files = Path(shutil.copytree(brains[0], tmp_path / "b.zarr")), brains[1]
-    found = va.reconstruct_files(store, files[:2], out=tmp_path / "out")
-    name = files[0].name
-    image, source = (nib.load(path / name) for path in (tmp_path / "out", files[0].parent))
-    np.testing.assert_array_equal(image.affine, source.affine)
-    assert image.shape == source.shape
-    assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
-    assert image.get_data_dtype() == np.float32
-    assert image.header["descrip"] == source.header["descrip"]
-    ras = nib.as_closest_canonical(image).get_fdata()
-    assert np.isfinite(ras).sum() == 6 * 9 * 10, "x was cut to 6 voxels, z padded to 12"
-    np.testing.assert_array_equal(ras[1:7].T, found["reconstruction"][0, 1:11].values)
-    table = va.reconstruct_store(store, out="variable", files=tmp_path / "volumes")
-    ds = open_store(store)
-    for i, name in enumerate(map(str, ds["path"].values)):
-        image = nib.load(tmp_path / "volumes" / name)
-        np.testing.assert_allclose(image.affine, ds["affine"][i])
-        np.testing.assert_array_equal(image.get_fdata().T, ds["reconstruction"][i])
-    again = va.reconstruct_store(store, out="variable", files=tmp_path / "again")  # the table is there
-    np.testing.assert_array_equal(again["mse"], table["mse"])
-    assert (tmp_path / "again" / "sub-03.nii.gz").exists()
-
-
 def test_scans_become_arrays(trained_store: Path, tmp_path: Path) -> None:
     ds = open_store(trained_store, chunks=None)
     chosen = xr.zeros_like(ds["present"].load())
@@ -268,18 +132,6 @@ def test_scans_become_arrays(trained_store: Path, tmp_path: Path) -> None:
     single = va.reconstruct_files(trained_store, [tmp_path / "one.npy"], out=tmp_path / "single")
     np.testing.assert_allclose(np.load(tmp_path / "single" / "one.npy"), values, rtol=1e-4)
     np.testing.assert_allclose(single["mse"][0], found["mse"][12, 20], rtol=1e-5)
-
-
-def test_between_two_files(pictures: Kept) -> None:
-    store, files = pictures
-    order = [str(name) for name in open_store(store)["path"].values]
-    places = [order.index(f"{file.parent.name}/{file.name}") for file in files[:2]]
-    by_file, mixed, by_number = (
-        va.interpolate(store, "vae", *ends, 4) for ends in (files[:2], (files[0], places[1]), places)
-    )
-    for found in (by_file, mixed):
-        np.testing.assert_allclose(found["latents"], by_number["latents"], atol=1e-6)
-    assert mixed["file_of_end"].values.tolist() == [files[0].name, f"sample {places[1]}"]
 
 
 def test_refusals_leave_nothing(pictures: Kept, tmp_path: Path) -> None:

@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 
 from tests.sources.refusals import refused
-from vaearr.ingestion.ingest import ingest
-from vaearr.recipe import nested
-from vaearr.schema import categories
 from vaearr.sources import find_source, open_source
 
 CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
@@ -23,23 +20,6 @@ COLOUR = np.stack([DIGITS, DIGITS // 2, DIGITS // 3], -1)
 def idx(values: np.ndarray) -> bytes:
     sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
     return bytes([0, 0, CODES[values.dtype.newbyteorder(">").str.lstrip("|")], values.ndim]) + sizes + values.tobytes()
-
-
-@pytest.mark.parametrize("dtype", CODES)
-def test_idx(dtype: str, tmp_path: Path) -> None:
-    values, path = DIGITS.astype(dtype), tmp_path / "train-images-idx3-ubyte.gz"
-    labels = tmp_path / "train-labels-idx1-ubyte"
-    path.write_bytes(gzip.compress(idx(values)))
-    labels.write_bytes(idx(LABELS))
-    stored = ingest(path, tmp_path / "a.zarr")
-    np.testing.assert_array_equal(stored.patterns, values)
-    assert stored.patterns.dtype == np.dtype(dtype).newbyteorder("=")
-    assert categories(stored.label) == {0: "0", 1: "4", 2: "8"}
-    used = sum(file.stat().st_size for file in (path, labels))
-    assert nested(stored.attrs, "provenance")["source"]["bytes"] == used
-    refused(labels, r"holds uint8 of shape \(40,\); expected images")
-    labels.unlink()
-    assert "label" not in open_source(path)
 
 
 def test_idx_refusals(tmp_path: Path) -> None:

@@ -192,33 +192,6 @@ def scan_of(folder: Path, name: str = "x{x}_y{y}.png") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "template"),
-    [
-        ("Ni scan X={x:03d} Y={y:03d}.BMP", None),
-        ("map7-y{y}x{x}.tif", None),
-        ("scan2_{y}_{x}.png", None),
-        ("scan-{y}-{x}.png", None),
-        ("s {y} {x}.png", None),
-        ("a.{y}, {x}.png", None),
-        ("{y} - {x}.png", None),
-        ("v2.1_{y}_{x}.png", None),
-        ("run5 {x}-{y} b.png", "run5 {x}-{y} b"),
-        ("{i}_{x}_{y}.tiff", "*_{x}_{y}"),
-        ("c{x}r{y}q.png", r"c(?P<x>\d+)r(?P<y>\d+)"),
-    ],
-)
-def test_names_give_the_place(name: str, template: str | None, tmp_path: Path) -> None:
-    folder = scan_of(tmp_path / "images", name)
-    (folder / "notes.txt").write_text("not an image")
-    (folder / ".hidden.png").write_bytes(b"")
-    ds = open_source(folder, format="point-images", filenames=template, step=0.5)
-    np.testing.assert_array_equal(ds.patterns, GRID)
-    assert ds.patterns.dtype == np.uint8
-    np.testing.assert_allclose(ds.x, np.arange(NX) * 0.5)
-    assert bool(ds.attrs) == (template is None and "y" not in name.lower().replace("{y}", ""))  # the order is said
-
-
-@pytest.mark.parametrize(
     ("name", "template", "match"),
     [
         *((name, None, "12 of 12 image names hold no scan point") for name in SIGNED),

@@ -37,8 +37,8 @@ def test_what_is_no_sum_of_elements_is_refused(scan: xr.Dataset, text: str, erro
 
 
 def test_too_few_points_and_ranges_are_refused() -> None:
-    latents = xr.DataArray(np.random.default_rng(0).normal(size=(6, 18, 2)), dims=("y", "x", "latent"))
-    scores = latents.rename(latent="pca_component")
+    latents = xr.DataArray(np.random.default_rng(0).normal(size=(6, 18, 2)), dims=("y", "x", "latent"), name="latents")
+    scores = latents.rename("pca").rename(latent="pca_component")
     with pytest.raises(UsageError, match="1 <= first <= last"):
         latent_partitions(latents, scores, k_range=(5, 2))
     with pytest.raises(SchemaError, match="at least 120"):

@@ -12,9 +12,9 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.contract.prefect_server import ROOT, Server, free_port
-from vaearr.config import EncodeConfig, TrainConfig
+from vaearr.config import EncodeConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.flows.by_name import FLOWS, run, validated
+from vaearr.flows.by_name import FLOWS, run
 from vaearr.flows.running import RETRIES, is_passing, key_of, step
 from vaearr.flows.steps import encode_flow
 
@@ -47,15 +47,6 @@ def test_wrong_parameters_are_named(name: str, given: dict[str, Any], words: str
     with pytest.raises(UsageError) as raised:
         run(name, given)
     assert words in str(raised.value)
-
-
-def test_parameters_become_their_types() -> None:
-    given = {"store": "a.zarr", "roi": None, "train": {"epochs": 3}}
-    assert validated(FLOWS["train-vae"], given) == {
-        "store": Path("a.zarr"), "roi": None, "train": TrainConfig(epochs=3)
-    }  # fmt: skip
-    given = {"source": "a.h5", "store": "a.zarr", "associate": {"metrics": ["pearson"]}}
-    assert validated(FLOWS["analyse-scan"], given)["associate"].significance is not None  # as the flow sets it
 
 
 def test_parameters_make_forms_and_deployments() -> None:

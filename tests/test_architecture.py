@@ -140,7 +140,7 @@ def test_nothing_is_unpickled() -> None:
 def test_modules_and_functions_stay_short() -> None:
     for _, path in _modules():
         tree = _tree(path)
-        assert len(path.read_text().splitlines()) <= 700, path
+        assert len(path.read_text().splitlines()) <= 800, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]

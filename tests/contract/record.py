@@ -132,11 +132,13 @@ def layers(folder: Path) -> Table:
     return {name: np.array([row[name] for row in rows]) for name in ("l2", "rms", "relative_l2", "cosine")}
 
 
-def explored(folder: Path, command: str, out: Path, *options: object, store: str = "scan.zarr") -> Table:
+def explored(
+    folder: Path, command: str, out: Path, *options: object, store: str = "scan.zarr", decoded: str = "decoded"
+) -> Table:
     """The latents of an exploring command and what they decode to."""
     vaearr("look", command, folder / store, *options, "--out", out / "arrays.npz")
     with np.load(out / "arrays.npz") as arrays:
-        return {name: arrays[name] for name in ("latents", "decoded")}
+        return {"latents": arrays["latents"], "decoded": arrays[decoded]}
 
 
 def table(folder: Path, command: str, out: Path, *columns: str) -> Table:
@@ -162,10 +164,14 @@ RESULTS: dict[str, Callable[[Path, Path], Table]] = {
     "fidelity of the scan": lambda folder, out: fidelity(folder, "scan.zarr", "mse", "mae", "psnr", "ssim"),
     "fidelity of the volumes": lambda folder, out: fidelity(folder, "volumes.zarr", "mse", "mae", "psnr", "ssim"),
     "layers": lambda folder, out: layers(folder),
-    "traversal": lambda folder, out: explored(folder, "traverse", out, "--steps", 3),
-    "manifold": lambda folder, out: explored(folder, "manifold", out, "--steps", 2, "--dim", 2, "--dim", 0),
-    "prototypes of the scan": lambda folder, out: explored(folder, "prototypes", out),
-    "prototypes of the images": lambda folder, out: explored(folder, "prototypes", out, store="images.zarr"),
+    "traversal": lambda folder, out: explored(folder, "traverse", out, "--steps", 3, "--base", "mean"),
+    "manifold": lambda folder, out: explored(
+        folder, "manifold", out, "--steps", 2, "--dim", 2, "--dim", 0, "--base", "mean"
+    ),
+    "prototypes of the scan": lambda folder, out: explored(folder, "prototypes", out, decoded="decoded_mean"),
+    "prototypes of the images": lambda folder, out: explored(
+        folder, "prototypes", out, store="images.zarr", decoded="decoded_mean"
+    ),
     "description": lambda folder, out: table(
         folder, "describe", out, *("count", "mean", "std", "min", "25%", "50%", "75%", "max")
     ),

@@ -377,7 +377,7 @@ def test_a_model_of_the_users_own(scan_store: Path, images_store: Path) -> None:
     assert np.asarray(model.decode(np.zeros((2, 3), "float32"))).shape == (2, 20, 20)
     assert nested(zarr(scan_store, "runs/vae").attrs["config"])["model"]["options"] == {"gain": 2}
     weights = scan_store / "runs" / "vae" / "model"
-    assert f"{400 * 6 + 6 + 3 * 400 + 400:,} parameters" in vaearr("info", scan_store, "--model").out
+    assert f"n_parameters = {400 * 6 + 6 + 3 * 400 + 400};" in vaearr("info", scan_store, "--model").out
     vaearr("reconstruct", scan_store)
     assert "already" in vaearr("encode", scan_store).err
     error = vaearr("import", scan_store, weights, "--run", "vae", code=EXISTS).error

@@ -28,7 +28,6 @@ PLACES = ("-p", "source=none.h5", "-p", "store=new.zarr")
 @pytest.mark.parametrize(
     ("package", "install", "arguments"),
     [
-        ("umap", "vaearr[umap]", ["look", "scatter", "none.zarr", "--method", "umap"]),
         ("monai", "vaearr[monai]", ["train", "none.zarr", "--set", "model.name=autoencoder-kl"]),
         ("monai", "vaearr[monai]", ["run", "analyse-scan", *PLACES, "-p", "train.model.name=autoencoder-kl"]),
         ("tensorboard", "vaearr[loggers]", ["train", "none.zarr", "--set", 'log=["tensorboard"]']),

@@ -120,6 +120,7 @@ def test_refusals_change_nothing(name: str, trained_template: Path) -> None:
 def test_what_is_there_stays_as_it_is(trained_store: Path) -> None:
     """Adding results changes no byte of the arrays and runs that are there."""
     before = {name: digest for name, digest in tree(trained_store).items() if "/" in name}
+    del before["runs/zarr.json"]  # the list of all arrays that have checksums
     vaearr("cluster", trained_store, "--method", "kmeans", "--k", 2, "--name", "halves")
     vaearr("train", trained_store, "--run", "b", "--epochs", 1, *TINY)
     vaearr("encode", trained_store, "--run", "b")

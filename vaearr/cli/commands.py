@@ -45,7 +45,7 @@ from vaearr.computing.cluster import computing_on
 from vaearr.config import over, resolved
 from vaearr.config.presets import check_preset, preset_settings
 from vaearr.config.probes import ProbeConfig
-from vaearr.errors import DataError
+from vaearr.errors import DataError, UsageError
 from vaearr.names import BC, DEFAULT_RUN
 
 
@@ -301,7 +301,9 @@ def encode(
     options: Given = {"name": name, "roi": region(x, y, z, where), "overwrite": overwrite}
     with computing_on(scheduler):
         if source is None:
-            va.encode(trusted_run(store, run, trust), **options, **settings)
+            if name is not None or options["roi"] is not None:
+                raise UsageError("--name and a region are for a run of another store; name that store by --from.")
+            va.encode(trusted_run(store, run, trust), overwrite=overwrite, **settings)
         else:
             va.encode(store, source=trusted_run(source, run, trust), **options, **settings)
     say(f"latents of run {name or run!r} are in {store}; open it with xarray.open_zarr({store!r})")

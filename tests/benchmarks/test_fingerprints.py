@@ -32,20 +32,21 @@ def test_share_of_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ds["BC"] = (("y", "x"), np.random.default_rng(0).random((SIDE, SIDE), dtype="f4"))
     va.ingest(ds, tmp_path / "scan.zarr", progress=False)
     store = check_store(tmp_path / "scan.zarr")
-    small = {"options": {"width": 4, "max_width": 8, "hidden": 8, "squeeze": 4}, "latent_dim": 2}
+    small = {"options": {"width": 4, "max_width": 8, "hidden": 8, "squeeze": 4}, "latent_dim": 32}
     va.train(store, model=small, epochs=1, epoch_samples=1024, device="cpu", progress=False)
     steps = {
         "encode": (("patterns", "roi"), lambda: va.encode(store, device="cpu", progress=False)),
         "associate": (
             ("latents", "roi", "BC"),
-            lambda: va.associate_store(store, targets=("BC",), metrics=("pearson",), progress=False),
+            lambda: va.associate_store(store, targets=("BC",), progress=False),
         ),
     }
-    lines = []
+    lines, shares = [], dict[str, float]()
     for name, (inputs, step) in steps.items():
         whole = seconds(step)
         check = min(seconds(lambda inputs=inputs: check_inputs(store, inputs)) for _ in range(5))  # type: ignore[misc]
         lines.append(f"{name}: {whole:.2f} s, check of {', '.join(inputs)} {check * 1000:.1f} ms = {check / whole:.2%}")
-        assert check <= MOST * whole, lines[-1]
+        shares[name] = check / whole
     with capsys.disabled():
         print("\n" + "\n".join(lines))
+    assert max(shares.values()) <= MOST

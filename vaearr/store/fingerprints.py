@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,22 @@ def variable_fingerprint(store: Path, name: str) -> str:
     described = {key: metadata.get(key) for key in VALUE_METADATA}
     values = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for chunk in sorted(chunk_files(sizes)):
-        if has_checksum:
-            with (folder / chunk).open("rb", buffering=0) as file:
-                file.seek(max(0, sizes[chunk] - CHECKSUM_BYTES))
-                content = file.read()
-        else:
-            content = sha256_of(folder / chunk).encode()
+        content = _last_bytes(f"{folder}/{chunk}", sizes[chunk]) if has_checksum else _all_bytes(folder / chunk)
         values.update(f"{chunk} {sizes[chunk]} ".encode() + content)
     return values.hexdigest()[:32]
+
+
+def _last_bytes(path: str, size: int) -> bytes:
+    """The checksum at the end of a chunk file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(handle, CHECKSUM_BYTES, max(0, size - CHECKSUM_BYTES))
+    finally:
+        os.close(handle)
+
+
+def _all_bytes(chunk: Path) -> bytes:
+    return sha256_of(chunk).encode()
 
 
 def stored_array(folder: Path) -> zarr.Array:

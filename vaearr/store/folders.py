@@ -70,16 +70,23 @@ def is_there(root: Path, name: str) -> bool:
 def file_sizes(folder: Path) -> dict[str, int]:
     """Size of each file below a folder, by its path in it; 0 for links, pipes and devices."""
     sizes = {}
-    for root, folders, files in os.walk(folder):
-        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
-        for name in (*files, *links):
-            path = os.path.join(root, name)
-            try:
-                status = os.lstat(path)
-            except FileNotFoundError:  # renamed by a writer since it was listed
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        try:
+            entries = list(os.scandir(folder / below))
+        except (FileNotFoundError, NotADirectoryError):  # removed by a writer since it was listed
+            continue
+        for entry in entries:
+            name = f"{below}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(f"{name}/")
                 continue
-            is_file = stat.S_ISREG(status.st_mode)
-            sizes[os.path.relpath(path, folder)] = status.st_size if is_file else 0
+            try:
+                is_file = entry.is_file(follow_symlinks=False)
+                sizes[name] = entry.stat(follow_symlinks=False).st_size if is_file else 0
+            except FileNotFoundError:
+                continue
     return sizes
 
 

@@ -14,17 +14,17 @@ SHAPE = (48, 64)
 Draw = Callable[[np.random.Generator, int], np.ndarray]  # -> (count, y, x)
 
 
-def gaussian_maps(rng: np.random.Generator, count: int, length: float) -> np.ndarray:
+def gaussian_maps(rng: np.random.Generator, count: int, length: float, shape: tuple[int, int] = SHAPE) -> np.ndarray:
     """Stationary Gaussian fields (count, y, x) with covariance exp(-h^2 / 2 length^2), drawn on a torus far larger than
     the map."""
-    torus = tuple(4 * size + 8 * int(np.ceil(length)) for size in SHAPE)
+    torus = tuple(4 * size + 8 * int(np.ceil(length)) for size in shape)
     y, x = np.meshgrid(*(np.fft.fftfreq(size) * size for size in torus), indexing="ij")
     h = np.hypot(y, x) / length
     power = np.maximum(np.fft.fft2(np.exp(-0.5 * h**2)).real, 0)
     fields = []
     while len(fields) < count:
         noise = rng.standard_normal(torus) + 1j * rng.standard_normal(torus)
-        both = np.fft.ifft2(noise * np.sqrt(power * power.size))[: SHAPE[0], : SHAPE[1]]
+        both = np.fft.ifft2(noise * np.sqrt(power * power.size))[: shape[0], : shape[1]]
         fields += [both.real, both.imag]
     return np.array(fields[:count])
 

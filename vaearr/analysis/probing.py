@@ -134,8 +134,8 @@ def _probe(
     if recalls := [one[RECALL] for one in found if RECALL in one]:
         ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
     ds[TARGET] = ds[TARGET].astype(str)
-    told = list(dict.fromkeys(text for one in found for text in one.attrs["warnings"]))
-    return ds.assign_attrs(config=config.to_attrs(), warnings=told)
+    warnings = list(dict.fromkeys(text for one in found for text in one.attrs["warnings"]))
+    return ds.assign_attrs(config=config.to_attrs(), warnings=warnings)
 
 
 def _raw(patterns: xr.DataArray) -> xr.DataArray:

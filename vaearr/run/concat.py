@@ -66,8 +66,11 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
     pieces, first_rows, n_rows = [], [], 0
     for number, ds in enumerate(datasets):
         n_own = ds.sizes[nav[0]]
-        n_gap = gap if ds is not datasets[-1] else 0
-        padding = {nav[0]: (0, n_gap)} | {dim: (0, side - ds.sizes[dim]) for dim, side in sides.items()}
+        is_last = number == len(datasets) - 1
+        n_gap = 0 if is_last else gap
+        padding = {nav[0]: (0, n_gap)}
+        for dim, side in sides.items():
+            padding[dim] = (0, side - ds.sizes[dim])
         scan = (nav[0], [number] * n_own + [GAP] * n_gap)
         pieces.append(_padded(ds, names, padding).assign_coords({SCAN: scan}))
         first_rows.append(n_rows)

@@ -44,7 +44,7 @@ log = logging.getLogger("vaearr")
 
 FEW_SAMPLES = 16
 GIVEN_AS_MAP = "given as a map"
-TRAINED = "trained"  # kind of a run, beside imported and attached
+TRAINED = "trained"  # kind of a run; others are imported and attached
 SCANS = "scans"  # in a manifest: what identifies the patterns of each of the joined scans, by number
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 

@@ -107,7 +107,7 @@ def chunk_files(names: Iterable[str]) -> list[str]:
 
 
 def damaged(store: Path | str, key: str, problem: str) -> DamagedError:
-    """The error for a file of a store that is not as it was written."""
+    """The error for a damaged file of a store."""
     return DamagedError(
         f"{store} is damaged: {key} {problem}; 'vaearr verify {store}' says what to do, or restore it from a copy."
     )

@@ -152,8 +152,8 @@ def refresh_listing(store: Path, changed: Collection[str] | None = None, *, with
     store
         The folder of the store.
     changed
-        Keys that are listed anew, with all below them. Everything else stays listed as it was
-        published, so that later damage is not taken for good. None lists everything anew.
+        Keys that are listed again, with all below them. Other keys keep their published entries,
+        so that later damage is not accepted. None lists everything again.
     without
         Keys that are no longer listed.
     """

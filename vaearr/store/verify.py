@@ -351,7 +351,7 @@ def _undecodable(folder: Path, names: list[str]) -> dict[str, str]:
 
 
 def _listing_damage(store: Path, found: Tree) -> Iterator[tuple[str, str]]:
-    """The list of variables against what is there: key, and what is wrong."""
+    """Compare the list of variables with the stored ones: key, and what is wrong."""
     try:
         metadata = dict(read_metadata(store)[LISTING]["metadata"])
     except BAD_JSON as error:

@@ -212,8 +212,9 @@ def manifold_sheet(found: xr.Dataset) -> Any:
     images = stacked(found["decoded"], ("row", "column"))
     heading = f"others: {brief(found.attrs['base'], 60)} ({units_of(found['decoded'])})"
     limits = robust_limits(images, LIMITS)
-    lines = [(0, 0), (0, 0), (0, 1), (0, 1), *[(0, 0)] * (images.ndim - 4)]
-    images = np.pad(images, lines, constant_values=np.nan)  # white lines between the pictures
+    white_lines = [(0, 0)] * images.ndim
+    white_lines[2] = white_lines[3] = (0, 1)  # below and to the right of each picture
+    images = np.pad(images, white_lines, constant_values=np.nan)
     rows, columns = (_some_ticks(found[name].values) for name in ("row", "column"))
     width = images.shape[3]
     ticks = [((i + 0.5) * width, word) for i, word in enumerate(columns) if word]

@@ -181,9 +181,13 @@ def _slice(
         x, y = edges(x), edges(y)
         middle = (x[0] + x[-1]) / 2, (y[0] + y[-1]) / 2
         width, height = np.ptp(x), np.ptp(y)
-        ends = (x[0] + 0.06 * width, x[-1] - 0.06 * width, y[0] + 0.06 * height, y[-1] - 0.06 * height)
-        places = ([*ends[:2], middle[0], middle[0]], [middle[1], middle[1], *ends[2:]], [*SIDES[along], *SIDES[up]])
-        parts.append(hv.Labels(places, [along, up], "side").opts(text_color=CROSS, text_font_size="9pt", **BOKEH))
+        left, right = x[0] + 0.06 * width, x[-1] - 0.06 * width
+        low, high = y[0] + 0.06 * height, y[-1] - 0.06 * height
+        label_x = [left, right, middle[0], middle[0]]
+        label_y = [middle[1], middle[1], low, high]
+        side_names = [*SIDES[along], *SIDES[up]]
+        labels_of_sides = hv.Labels((label_x, label_y, side_names), [along, up], "side")
+        parts.append(labels_of_sides.opts(text_color=CROSS, text_font_size="9pt", **BOKEH))
     return hv.Overlay(parts)
 
 

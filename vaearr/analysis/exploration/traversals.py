@@ -194,8 +194,12 @@ def decoded(run: Run, z: np.ndarray, dims: tuple[str, ...], sizes: tuple[int, ..
         ),
         "sample_distance": named(dims, distances.reshape(sizes), "distance to the nearest sample"),
     }
-    attrs = {"usual_distance": samples.usual_distance, "warnings": samples.warnings(distances)}
-    return xr.Dataset(data, {**flat.coords, n.LATENT: np.arange(z.shape[1])}, {**run.attrs, **attrs})
+    decoded = xr.Dataset(data, flat.coords, run.attrs)
+    decoded = decoded.assign_coords({n.LATENT: np.arange(z.shape[1])})
+    return decoded.assign_attrs(
+        usual_distance=samples.usual_distance,
+        warnings=samples.warnings(distances),
+    )
 
 
 def base_coords(run: Run, begin: Start) -> dict[str, Any]:

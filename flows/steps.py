@@ -12,7 +12,6 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 import vaearr as va
 from vaearr.analysis.association import ranking, targets_of
-from vaearr.analysis.association.stored import table_name
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
@@ -33,6 +32,7 @@ from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, Vae
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
 from vaearr.output.reporting.write import is_current, report_folder
 from vaearr.recipe import as_json
+from vaearr.run.associating import table_name
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
 from vaearr.store import check_store

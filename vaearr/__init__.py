@@ -25,7 +25,7 @@ class _Explore(ModuleType):
 def __getattr__(name: str) -> Any:
     if name != "explore":
         return _load(name)
-    exploration = import_module("vaearr.analysis.exploration")
+    exploration = import_module("vaearr.run.exploration")
     exploration.__class__ = _Explore
     return exploration
 

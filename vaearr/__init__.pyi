@@ -1,7 +1,7 @@
 """The public names, where each is defined; `vaearr/__init__.py` loads a name when it is first used."""
 
-import vaearr.analysis.exploration as _exploration
 import vaearr.app.serve as _serve
+import vaearr.run.exploration as _exploration
 
 from .analysis.association import (
     associate as associate,
@@ -10,20 +10,12 @@ from .analysis.association import (
     associate_jointly as associate_jointly,
 )
 from .analysis.association import (
-    associate_store as associate_store,
-)
-from .analysis.association import (
     significance as significance,
 )
 from .analysis.clustering import cluster as cluster
-from .analysis.clustering import cluster_store as cluster_store
-from .analysis.embedding import embed as embed
-from .analysis.embedding import embed_store as embed_store
-from .analysis.keeping import keep as keep
 from .analysis.layers import compare_layers as compare_layers
 from .analysis.layers import compare_pairs as compare_pairs
 from .analysis.probing import probe as probe
-from .analysis.probing import probe_store as probe_store
 from .batching import batches as batches
 from .config.presets import preset as preset
 from .ingestion.attaching import attach as attach
@@ -32,12 +24,18 @@ from .models.artifacts import load_model as load_model
 from .output.exporting import export as export
 from .output.reporting import report as report
 from .run import load_run as load_run
+from .run.associating import associate_store as associate_store
+from .run.clustering import cluster_store as cluster_store
 from .run.concat import concat as concat
 from .run.draw import interpolate as interpolate
 from .run.draw import sample_prior as sample_prior
+from .run.embedding import embed as embed
+from .run.embedding import embed_store as embed_store
 from .run.encode import encode as encode
 from .run.fidelity import sample_fidelity as sample_fidelity
 from .run.importing import import_model as import_model
+from .run.keeping import keep as keep
+from .run.probing import probe_store as probe_store
 from .run.reconstruct import (
     reconstruct as reconstruct,
 )

@@ -26,7 +26,7 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import LEAF, evaluating, watching
 from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
 from vaearr.recipe import Recipe, is_made, nested
-from vaearr.run.draw import find_point
+from vaearr.schema.grid import find_point
 from vaearr.sources.single import SUFFIXES, read_single
 from vaearr.store import check_store, has_table, open_table, read_block, run_manifest, write_table
 
@@ -475,7 +475,7 @@ def sample_of(ds: xr.Dataset, given: str | Path | float | Mapping[str, float]) -
     """
     if isinstance(given, str | Path):
         return read_single(ds, given).values
-    place = find_point(ds, given)  # type: ignore[arg-type]  # a float coordinate is a number too
+    place = find_point(ds, given)
     return read_block(ds[n.PATTERNS], {dim: slice(i, i + 1) for dim, i in place.items()})[(0,) * len(place)]
 
 

@@ -383,7 +383,7 @@ def associate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
-    from vaearr.analysis.association import check_reference, partitions_store
+    from vaearr.run.associating import check_reference, partitions_store
 
     if significance:
         settings = over({"significance": {}}, settings)

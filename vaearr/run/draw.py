@@ -16,6 +16,7 @@ from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.models.preprocess import needs_input, undo_without_input
 from vaearr.run import Run, StoreOrRun, open_run
 from vaearr.run.statistics import latent_statistics, latent_sums
+from vaearr.schema.grid import find_point
 from vaearr.sources.single import read_single
 
 BATCH = 256
@@ -240,36 +241,6 @@ def _end_coords(ds: xr.Dataset, points: tuple[Point, Point]) -> dict[str, Any]:
     told = [", ".join(f"{dim} {ds[dim].values[i]}" for dim, i in place.items()) for place in places]
     words = [point.name if isinstance(point, Path) else text for point, text in zip(points, told, strict=True)]
     return {"file_of_end": ("end", words)}
-
-
-def find_point(ds: xr.Dataset, point: Point) -> dict[str, int]:
-    """Position of a scan point or sample along each navigation dim. Raises UsageError that says what there is."""
-    nav = schema.navigation_dims(ds)
-    given = dict(point) if isinstance(point, Mapping) else {nav[0]: point} if len(nav) == 1 else {}
-    if set(given) != set(nav):
-        raise UsageError(f"a point needs a value for each of {', '.join(nav)}, such as {dict.fromkeys(nav, 0)}.")
-    place = {dim: _position(ds[dim], given[dim]) for dim in nav}
-    if n.PRESENT in ds and not bool(ds[n.PRESENT].isel(place)):
-        raise UsageError(f"the point {given} was not measured; choose another one.")
-    return place
-
-
-def _position(coordinate: xr.DataArray, value: Any) -> int:
-    """Where a coordinate has a value: a number the nearest within half a step, anything else the same."""
-    values = coordinate.values
-    if values.dtype.kind in "iuf":
-        try:
-            off = abs(values.astype("f8") - float(value))
-        except (TypeError, ValueError):
-            raise UsageError(f"{coordinate.name} = {value!r} is not a number.") from None
-        step = float(np.median(np.diff(np.sort(values.astype("f8"))))) if len(values) > 1 else 1.0
-        hits = np.flatnonzero(off == off.min())[:1] if off.min() <= step / 2 * (1 + 1e-9) else np.zeros(0, int)
-    else:
-        hits = np.flatnonzero(values == value)
-    if not len(hits):
-        span = f"{values[0]} to {values[-1]} {coordinate.attrs.get('units', '')}".strip()
-        raise UsageError(f"there is nothing at {coordinate.name} = {value}; it spans {span}.")
-    return int(hits[0])
 
 
 def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:

@@ -8,13 +8,13 @@ shapes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import SchemaError, did_you_mean
+from vaearr.errors import NoInputError, SchemaError, did_you_mean
 
 
 def navigation_dims(ds: xr.Dataset) -> tuple[str, ...]:
@@ -68,6 +68,20 @@ def vectors(latents: xr.DataArray) -> xr.DataArray:
     pooled = latents.mean(positions, skipna=True, keep_attrs=True)
     text = f"{latents.attrs.get('long_name', 'latent')}, mean over positions"
     return pooled.assign_attrs(long_name=text, pooled_over=positions)
+
+
+def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
+    """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError, naming the runs that
+    have some, if it has none."""
+    if n.run_name(n.LATENTS, run) not in ds:
+        refuse_not_encoded(ds, run)
+    return vectors(ds[n.run_name(n.LATENTS, run)])
+
+
+def refuse_not_encoded(ds: xr.Dataset, run: str) -> NoReturn:
+    """Raise NoInputError that names the runs with latents."""
+    hint = did_you_mean(run, runs(ds))
+    raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
 
 
 def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:

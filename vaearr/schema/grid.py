@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import reduce
 from typing import Any, TypeVar, cast
 
@@ -433,6 +433,36 @@ def laid_over(
         if dim not in data.dims or not np.array_equal(data[dim].values, mask[dim].values):
             raise SchemaError(f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store.")
     return mask.transpose(*dims).load()
+
+
+def find_point(ds: xr.Dataset, point: Mapping[str, Any] | float | str) -> dict[str, int]:
+    """Position of a scan point or sample along each navigation dim. Raises UsageError that says what there is."""
+    nav = schema.navigation_dims(ds)
+    given = dict(point) if isinstance(point, Mapping) else {nav[0]: point} if len(nav) == 1 else {}
+    if set(given) != set(nav):
+        raise UsageError(f"a point needs a value for each of {', '.join(nav)}, such as {dict.fromkeys(nav, 0)}.")
+    place = {dim: _position(ds[dim], given[dim]) for dim in nav}
+    if n.PRESENT in ds and not bool(ds[n.PRESENT].isel(place)):
+        raise UsageError(f"the point {given} was not measured; choose another one.")
+    return place
+
+
+def _position(coordinate: xr.DataArray, value: Any) -> int:
+    """Where a coordinate has a value: a number the nearest within half a step, anything else the same."""
+    values = coordinate.values
+    if values.dtype.kind in "iuf":
+        try:
+            off = abs(values.astype("f8") - float(value))
+        except (TypeError, ValueError):
+            raise UsageError(f"{coordinate.name} = {value!r} is not a number.") from None
+        step = float(np.median(np.diff(np.sort(values.astype("f8"))))) if len(values) > 1 else 1.0
+        hits = np.flatnonzero(off == off.min())[:1] if off.min() <= step / 2 * (1 + 1e-9) else np.zeros(0, int)
+    else:
+        hits = np.flatnonzero(values == value)
+    if not len(hits):
+        span = f"{values[0]} to {values[-1]} {coordinate.attrs.get('units', '')}".strip()
+        raise UsageError(f"there is nothing at {coordinate.name} = {value}; it spans {span}.")
+    return int(hits[0])
 
 
 def edges(coord: np.ndarray) -> np.ndarray:

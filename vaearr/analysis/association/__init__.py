@@ -6,13 +6,6 @@ from vaearr.analysis.association.joint import associate_jointly
 from vaearr.analysis.association.metrics import METRICS, metric
 from vaearr.analysis.association.p_values import P_ADJUSTED, significance
 from vaearr.analysis.association.partitions import latent_partitions
-from vaearr.analysis.association.stored import (
-    associate_store,
-    check_reference,
-    current_table,
-    partitions_store,
-    run_latents,
-)
 from vaearr.analysis.association.table import associate, ranking
 from vaearr.analysis.association.targets import element_rgb, targets_of
 
@@ -22,15 +15,10 @@ __all__ = [
     "Columns",
     "associate",
     "associate_jointly",
-    "associate_store",
-    "check_reference",
-    "current_table",
     "element_rgb",
     "latent_partitions",
     "metric",
-    "partitions_store",
     "ranking",
-    "run_latents",
     "significance",
     "targets_of",
 ]

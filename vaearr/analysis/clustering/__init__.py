@@ -2,7 +2,6 @@
 
 from vaearr.analysis.clustering.labels import boundary_segments, cluster
 from vaearr.analysis.clustering.methods import METHODS, Method, method
-from vaearr.analysis.clustering.stored import cluster_store
 from vaearr.analysis.clustering.tables import cluster_scores, cluster_summary
 
 __all__ = [
@@ -11,7 +10,6 @@ __all__ = [
     "boundary_segments",
     "cluster",
     "cluster_scores",
-    "cluster_store",
     "cluster_summary",
     "method",
 ]

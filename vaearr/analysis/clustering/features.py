@@ -10,7 +10,6 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.stored import refuse_not_encoded
 from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
@@ -64,7 +63,7 @@ def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
             parts = {label: part for key, one in known.items() for label, part in columns(one.rename(key), nav)}
         if own not in known and own not in parts:
             if name == n.LATENTS:
-                refuse_not_encoded(ds, config.run)
+                schema.refuse_not_encoded(ds, config.run)
             raise NoInputError(f"there is no feature {name!r}.{did_you_mean(name, sorted({*known, *parts}))}")
         chosen[own] = known[own] if own in known else parts[own]
     return xr.Dataset(chosen)

@@ -2,6 +2,5 @@
 
 from vaearr.analysis.embedding.nmf import nnls
 from vaearr.analysis.embedding.pca import Pca, broken_stick, fit_pca, pca_reconstruct
-from vaearr.analysis.embedding.stored import embed, embed_store
 
-__all__ = ["Pca", "broken_stick", "embed", "embed_store", "fit_pca", "nnls", "pca_reconstruct"]
+__all__ = ["Pca", "broken_stick", "fit_pca", "nnls", "pca_reconstruct"]

@@ -10,8 +10,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, UsageError
-from vaearr.run.draw import find_point
 from vaearr.schema import grid, meanings
+from vaearr.schema.grid import find_point
 
 LARGEST_CONDITION = 1e12  # of the Gram matrix of endmembers of unit length
 REACH = 1  # of a window to each side of its centre: 3 x 3 scan points

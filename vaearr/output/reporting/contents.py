@@ -13,12 +13,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import METRICS, associate, current_table, ranking, run_latents, targets_of
+from vaearr.analysis.association import METRICS, associate, ranking, targets_of
 from vaearr.analysis.clustering import cluster_scores, cluster_summary
 from vaearr.config import ReportConfig
 from vaearr.errors import VaearrError
 from vaearr.recipe import nested, now, versions
 from vaearr.run import StoreOrRun, load_run
+from vaearr.run.associating import current_table
 from vaearr.store import has_table, open_store, open_table
 from vaearr.views import on_paper, show, view
 from vaearr.views.common import holoviews, unit
@@ -62,7 +63,7 @@ class Contents:
         self.figures: dict[str, Any] = {}
         self.captions: set[tuple[str, str]] = set()
         whole = open_store(self.store)
-        latents = run_latents(whole, config.run)
+        latents = schema.run_latents(whole, config.run)
         latents_name = str(latents.name)
         roi_name = n.run_name(n.ROI, config.run)
         self.whole = whole.assign({latents_name: latents})

@@ -15,7 +15,9 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.targets import targets_of
 from vaearr.analysis.embedding.pca import Pca, fit_pca
-from vaearr.analysis.exploration.points import (
+from vaearr.errors import NoInputError, UsageError, did_you_mean, need
+from vaearr.run import Run, StoreOrRun
+from vaearr.run.exploration.points import (
     POINT,
     classes_if_any,
     dimensions,
@@ -26,9 +28,7 @@ from vaearr.analysis.exploration.points import (
     some,
     some_rows,
 )
-from vaearr.analysis.exploration.traversals import STEP, TYPICAL, Base, base_coords, decoded, start
-from vaearr.errors import NoInputError, UsageError, did_you_mean, need
-from vaearr.run import Run, StoreOrRun
+from vaearr.run.exploration.traversals import STEP, TYPICAL, Base, base_coords, decoded, start
 from vaearr.run.nearest import filled
 
 AXIS, COLOR, COMPONENT = "axis", "color", "component"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import xarray as xr
 
@@ -168,24 +168,10 @@ def table_name(variable: str | None, name: str | None = None) -> str:
     return "_".join([ASSOCIATION, *filter(None, (variable, name))])
 
 
-def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
-    """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError, naming the runs that
-    have some, if it has none."""
-    if n.run_name(n.LATENTS, run) not in ds:
-        refuse_not_encoded(ds, run)
-    return schema.vectors(ds[n.run_name(n.LATENTS, run)])
-
-
-def refuse_not_encoded(ds: xr.Dataset, run: str) -> NoReturn:
-    """Raise NoInputError that names the runs with latents."""
-    hint = did_you_mean(run, schema.runs(ds))
-    raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
-
-
 def latents_of(ds: xr.Dataset, run: str, variable: str | None = None) -> xr.DataArray:
     """A run's latents, or another variable with one dim beside the navigation dims, such as PCA scores; lazy."""
     if variable is None:
-        return run_latents(ds, run)
+        return schema.run_latents(ds, run)
     dims = schema.navigation_dims(ds)
     known = [str(k) for k, v in ds.data_vars.items() if set(dims) < set(v.dims) and len(v.dims) == len(dims) + 1]
     if variable not in known:

@@ -4,16 +4,16 @@ For any store: scans, collections, volumes. All functions give labelled Datasets
 that draw take a seed. Reached as `vaearr.explore`.
 """
 
-from vaearr.analysis.exploration.distributions import (
+from vaearr.run.exploration.distributions import (
     activation_table,
     activations,
     histograms,
     latent_table,
     pairs,
 )
-from vaearr.analysis.exploration.embeddings import embedding, latent_pca, path
-from vaearr.analysis.exploration.health import health
-from vaearr.analysis.exploration.traversals import manifold, prototypes, traverse
+from vaearr.run.exploration.embeddings import embedding, latent_pca, path
+from vaearr.run.exploration.health import health
+from vaearr.run.exploration.traversals import manifold, prototypes, traverse
 
 __all__ = [
     "activation_table",

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.exploration.points import named, open_encoded
 from vaearr.run import Run, StoreOrRun
+from vaearr.run.exploration.points import named, open_encoded
 from vaearr.run.statistics import Sums, correlations, has_posterior, latent_sums, posteriors, statistics_of
 
 LEAST_DRAWS = 20_000  # of the aggregate posterior: a distance of two distributions is known to about 1 / root of this

@@ -13,12 +13,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.exploration.points import CLASS, classes_of, dimensions, named, open_encoded
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean
 from vaearr.run import Run, StoreOrRun
-from vaearr.run.draw import decoded_array, find_point, stored_sample
+from vaearr.run.draw import decoded_array, stored_sample
+from vaearr.run.exploration.points import CLASS, classes_of, dimensions, named, open_encoded
 from vaearr.run.nearest import Samples, filled, known_rows, typical_index
 from vaearr.run.statistics import latent_sums
+from vaearr.schema.grid import find_point
 
 TYPICAL, MEAN, PROTOTYPE = "typical", "mean", "prototype"
 STD, ABSOLUTE = "std", "absolute"

@@ -11,9 +11,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.exploration.points import CLASS, POINT, class_names, latent_points, named, open_encoded, some
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import StoreOrRun
+from vaearr.run.exploration.points import CLASS, POINT, class_names, latent_points, named, open_encoded, some
 from vaearr.run.statistics import correlations
 from vaearr.schema import meanings
 

@@ -270,7 +270,9 @@ class ModelConfig(Config):
     """Which network; `options` are the keyword arguments of the registered model."""
 
     name: str = field("conv", "registered model")
-    latent_dim: int = field(32, "latent dimensions", ge=1, le=4096)
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = field(
+        32, "latent dimensions; auto: of pca, those before the knee of the explained variance"
+    )
     options: dict[str, Any] = field({}, "keyword arguments of the model")
 
 

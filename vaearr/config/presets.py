@@ -83,9 +83,7 @@ _BETA_VAE = {
 _FACTORS = {
     "model": {"name": "ppca", "latent_dim": 5},
     "preprocess": {"static_background": "none", "normalise": "quantile"},
-    "objective": dict(_PLAIN),
     "split": {"method": "random", "fraction": 0.0},
-    **{"batch_size": 32, "epochs": 200, "learning_rate": 1e-2, "weight_decay": 0.0},
 }
 
 # name -> what it is, settings of `TrainConfig`; OF_IMAGES: those that volumes do not suit

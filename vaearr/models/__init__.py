@@ -6,8 +6,8 @@ and `forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits`
 Its `latent_shape` is `(latent_dim,)` for a vector, also where it has none, and `(latent_dim, [lz,] ly, lx)` for spatial
 latents. Spatial ones have `stride`, input pixels per latent position, and `pad_before`, pixels that were added in front
 of the sample, one number per spatial dim: latent position i begins at pixel `i * stride - pad_before`. Its
-`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. Where it has
-`scaled(x)`, the likelihood compares samples so scaled.
+`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. A model that has
+`fit(samples)` is fitted by it instead of being trained, see `vaearr.models.linear`.
 
 Adding a model is one file and one line in `MODELS`; from a package of your own it is an entry point of the group
 `vaearr.models` (of `vaearr.discriminators` for a discriminator):
@@ -31,7 +31,9 @@ REGISTERED: dict[str, dict[str, str]] = {
     "model": {
         "conv": "vaearr.models.networks:ConvVAE",
         "conv_ae": "vaearr.models.networks:conv_ae",
-        "ppca": "vaearr.models.networks:LinearVAE",
+        "pca": "vaearr.models.linear:PCA",
+        "ppca": "vaearr.models.linear:PPCA",
+        "nmf": "vaearr.models.nmf:NMF",
         "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
     },
     "discriminator": {name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")},
@@ -85,6 +87,11 @@ def build_model(config: ModelConfig, input_shape: tuple[int, ...], trust: Collec
     return network
 
 
+def is_fitted(name: str, trust: Collection[str] = ()) -> bool:
+    """Whether a registered model is fitted in closed form instead of being trained."""
+    return hasattr(_maker("model", name, trust)[0], "fit")
+
+
 def for_training(config: ModelConfig, *, likelihood: str, normalise: str, target: str = "self") -> ModelConfig:
     """The model that a user asks for as likelihood and preprocessing need it, with the options that follow from them.
 
@@ -93,6 +100,8 @@ def for_training(config: ModelConfig, *, likelihood: str, normalise: str, target
     squeeze: larger where a scan's neighbours are predicted, or small rotations inside grains are lost. Raises
     UsageError for a model with another head.
     """
+    if config.latent_dim == "auto":
+        raise UsageError(f"the model {config.name!r} needs a number of latent dimensions; 'auto' is for pca.")
     options = dict(config.options)
     if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
         raise UsageError(f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}.")
@@ -101,5 +110,5 @@ def for_training(config: ModelConfig, *, likelihood: str, normalise: str, target
         options = {name: value for name, value in OF_NEIGHBOURS.items() if name in known} | options
     if "contrast" in known:
         is_scaled = normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
-        options.setdefault("contrast", is_scaled and config.latent_dim > 1)
+        options.setdefault("contrast", is_scaled and config.latent_dim != 1)
     return config.replace(options=options)

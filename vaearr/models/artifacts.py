@@ -86,7 +86,7 @@ class TrainedModel(nn.Module):
         self.label, self.classes = about.label, about.classes
         self.preprocess = Preprocess(about.preprocess, self.input_shape)
         self.network = build_model(about.model, self.seen_shape, trust)
-        self.classifier = nn.Linear(about.model.latent_dim, len(self.classes)) if self.classes else None
+        self.classifier = nn.Linear(self.latent_shape[0], len(self.classes)) if self.classes else None
 
     @property
     def seen_shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The networks: a convolutional VAE with a vector latent, a linear one, and the KL autoencoder of latent diffusion.
+"""The networks: a convolutional VAE with a vector latent, and the KL autoencoder of latent diffusion.
 
 `ConvVAE` is for patterns of any size and number of channels. Its encoder cuts the pattern into patches (as in
 Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021), halves the grid until it is small (at most 8 x 8), and reads
@@ -222,49 +222,6 @@ class ConvVAE(Variational):
 
 
 conv_ae = partial(ConvVAE, is_deterministic=True)
-
-
-class LinearVAE(Variational):
-    """Factors of a small collection: x = mean + scale * (weight z) + noise, with z of the prior N(0, 1).
-
-    Probabilistic principal components of standardised values (Tipping & Bishop, J. R. Stat. Soc. B 61, 611 (1999)): the
-    encoder is the exact posterior, mean and diagonal, so that only the decoder is learned. `mean` and the deviation of
-    each value are averages over the batches of training; `scale` is that deviation plus the root mean square of all, so
-    that what changes little counts too and what never changes does not count much. The loss is of values divided by
-    `scale`. For samples of any shape `(B, C, …)`, latents `(B, latent_dim)`.
-    """
-
-    def __init__(self, input_shape: tuple[int, ...], latent_dim: int = 5) -> None:
-        super().__init__()
-        self.input_shape, self.latent_dim, self.latent_shape = tuple(input_shape), latent_dim, (latent_dim,)
-        size = math.prod(input_shape)
-        require(size > latent_dim > 0, f"{latent_dim} latents of samples of {size} values.")
-        self.seen = nn.BatchNorm1d(size, affine=False, momentum=None)  # its averages
-        self.weight, self.noise = nn.Parameter(0.01 * torch.randn(size, latent_dim)), nn.Parameter(torch.zeros(()))
-
-    def scaled(self, x: torch.Tensor) -> torch.Tensor:
-        """Samples in units of the deviation of each value, `(B, size)`, float32."""
-        return x.float().flatten(1) / self._scale()
-
-    def _scale(self) -> torch.Tensor:
-        deviation = self.seen.get_buffer("running_var").sqrt()
-        return (deviation + deviation.square().mean().sqrt()).clamp_min(1e-12)
-
-    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log-variance of the posterior, `(B, *input_shape) -> 2 x (B, latent_dim)`, float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            if self.training and len(x) > 1:
-                self.seen(x.detach().float().flatten(1))
-            noise, weight = self.noise.exp(), self.weight
-            inverse = torch.linalg.inv(weight.T @ weight + noise * torch.eye(self.latent_dim, device=x.device))
-            mean = (self.scaled(x) - self.seen.get_buffer("running_mean") / self._scale()) @ weight @ inverse
-            return mean, (noise * inverse.diagonal()).log().expand_as(mean)
-
-    def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Samples expected for latents, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave out."""
-        with torch.autocast(z.device.type, enabled=False):
-            decoded: torch.Tensor = z.float() @ self.weight.T * self._scale() + self.seen.get_buffer("running_mean")
-            return decoded.unflatten(1, self.input_shape)
 
 
 class Residual(nn.Module):

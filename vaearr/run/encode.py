@@ -120,6 +120,8 @@ def encode(
 
     names = [n.run_name(variable, opened.name) for variable in VALUES]
     parents = [n.PATTERNS, n.run_name(n.ROI, opened.name)]
+    if opened.config["model"].get("options", {}).get("elements"):
+        parents.append(n.ELEMENTS)
     inputs = {
         "run": opened.name,
         "parents": parents,
@@ -145,6 +147,9 @@ def encode(
     ds, data_record = _as_trained(ds, own, opened.manifest, region)
     patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(own)), model.preprocess_config)
     inside = evenly_spread(region, settings.max_points)
+    elements = None
+    if getattr(model.network, "elements", ()):
+        elements = model.network.content(own).reshape(inside.size, -1)
     coords = latent_coords(ds, model, opened.name, draws=settings.draws)
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}
     specs = _specs(own, coords, settings, provenance)
@@ -153,7 +158,7 @@ def encode(
         log.info(f"encoding {int(inside.sum())} {schema.samples_word(own)}")
         if settings.window is not None:
             _check_windows(model, patterns, inside, settings)
-        results = _encode_blocks(model, patterns, inside, staging, settings)
+        results = _encode_blocks(model, patterns, inside, staging, settings, elements)
         write_blocks(staging, results, what="encoding", progress=progress)
         if len(model.latent_shape) > 1 or not schema.is_scan(own):
             _add_channel_attrs(staging, names[0], own[n.run_name(n.SPLIT, opened.name)].load())
@@ -226,12 +231,13 @@ def _encode_blocks(
     inside: xr.DataArray,
     staging: Staging,
     settings: EncodeConfig,
+    elements: np.ndarray | None,
 ) -> Iterator[BlockResult]:
-    """Latents of the blocks that are not written yet."""
+    """Latents of the blocks that are not written yet. elements: see `_encoded`."""
     blocks = Blocks(patterns, list(map(str, inside.dims)), sides(staging.regions))
     for block in read_chosen(blocks, inside.values, model.seen_shape, pending(staging), model.device):
         numbers = np.ravel_multi_index(tuple(block.points.T), inside.shape)
-        yield BlockResult(block.region, block.inside, _encoded(model, block.stored, numbers, settings))
+        yield BlockResult(block.region, block.inside, _encoded(model, block.stored, numbers, settings, elements))
 
 
 @torch.inference_mode()
@@ -278,12 +284,16 @@ def _as_trained(
 
 @torch.inference_mode()
 def _encoded(
-    model: TrainedModel, stored: torch.Tensor, numbers: np.ndarray, settings: EncodeConfig
+    model: TrainedModel,
+    stored: torch.Tensor,
+    numbers: np.ndarray,
+    settings: EncodeConfig,
+    elements: np.ndarray | None,
 ) -> Callable[[], Values]:
     """Latents, standard deviation, reconstruction error and draws of a block's patterns `(n, C, …)`, by name.
 
-    numbers: of the samples in the grid. They come from a GPU while the next block is encoded there; what is returned
-    waits for them.
+    numbers: of the samples in the grid. elements: their content at all grid points, for a model that explains it too.
+    Results come from a GPU while the next block is encoded there; what is returned waits for them.
     """
     if not len(stored):
         return dict
@@ -292,8 +302,11 @@ def _encoded(
     parts: dict[str, list[torch.Tensor]] = {}
     for start in range(0, len(stored), size):
         batch = slice(start, start + size)
+        content = None
+        if elements is not None:
+            content = elements[numbers[batch]]
         with autocast(model.device, precision):
-            passed = through(model, stored[batch], settings.window, settings.overlap)
+            passed = through(model, stored[batch], settings.window, settings.overlap, content)
         mean = passed.mean.float()
         std = (0.5 * passed.logvar.float()).exp()
         residual = (passed.target - passed.decoded).flatten(1)

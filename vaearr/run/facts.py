@@ -29,7 +29,7 @@ from vaearr.store import (
 MOST_CLASSES = 40  # of a coordinate of text or numbers that is taken for classes
 NAMED = 12  # classes that a line of text lists
 PARTS = {n.TRAIN: "train", n.VALIDATION: "validation", n.OUTSIDE: "outside"}
-OF_A_RUN = ("roi", "n_roi", "n_train", "n_validation", "best_epoch", "epochs_run", "time")
+OF_A_RUN = ("latent_dim", "roi", "n_roi", "n_train", "n_validation", "best_epoch", "epochs_run", "time")
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
@@ -63,10 +63,12 @@ def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
         facts = {"kind": kind, "model": None, "latents": latents, "encoded": latents in ds, "warnings": []}
         facts |= {key: manifest.get(key) for key in OF_A_RUN}
         if kind == n.ATTACHED:
-            return facts | {"latent_dim": manifest.get("latent_dim")}
+            return facts
         health = open_table(path, run, n.HEALTH).attrs
         known = {"n_active": health["n_active"], "explained_variance": health["explained_variance"]}
-        return facts | known | {"model": manifest["config"]["model"], "warnings": list(health["warnings"])}
+        model = manifest["config"]["model"]
+        known["latent_dim"] = facts["latent_dim"] or model["latent_dim"]
+        return facts | known | {"model": model, "warnings": list(health["warnings"])}
     except KeyError as error:
         return {"damaged": f"it lacks {error}"}
     except (VaearrError, ValueError, TypeError, OSError) as error:
@@ -111,7 +113,7 @@ def run_lines(r: dict[str, Any], one: str = "scan points") -> list[str]:
     epochs = f", best epoch {r['best_epoch']} of {r['epochs_run']}" if r["epochs_run"] else ""
     parts = f", {r['n_train']} trained, {r['n_validation']} validated" if r["n_train"] else ""
     return [
-        f"{r['model']['name']}, {r['model']['latent_dim']} latent dimensions, {made} {r['time']}{epochs}",
+        f"{r['model']['name']}, {r['latent_dim']} latent dimensions, {made} {r['time']}{epochs}",
         f"ROI of {r['n_roi']} {one} ({roi_words(r['roi'], one)}){parts}",
         f"{r['n_active']} active dimensions, {r['explained_variance']:.1%} of the variance, noise included, explained",
         f"encoded as {r['latents']!r}" if r["encoded"] else "not encoded yet",

@@ -92,16 +92,21 @@ class Passed(NamedTuple):
 
 @torch.inference_mode()
 def through(
-    model: TrainedModel, stored: torch.Tensor, window: Sequence[int] | None = None, overlap: float = 0.25
+    model: TrainedModel,
+    stored: torch.Tensor,
+    window: Sequence[int] | None = None,
+    overlap: float = 0.25,
+    elements: np.ndarray | None = None,
 ) -> Passed:
     """Preprocess, encode and decode stored patterns `(B, C, …)`; nothing is learned.
 
-    window, overlap: spatial latents window by window, see `vaearr.models.windows`.
+    window, overlap: spatial latents window by window, see `vaearr.models.windows`. elements: content of each sample,
+    for a model that explains it too.
     """
     network = model.network
     target = model.preprocess(stored.to(model.device, non_blocking=True))
     if window is None:
-        mean, logvar = network.encode(target)
+        mean, logvar = network.encode(target) if elements is None else network.encode(target, elements)
         decoded = network.decode(mean)
     else:
         mean, logvar = encode_windows(network, target, window, overlap)

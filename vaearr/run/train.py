@@ -122,7 +122,7 @@ def train(
     with joined(settings.device) as (team, torch_device), ExitStack() as stack:
         show = stack.enter_context(showing(progress, "training"))
         source = open_training_data(data, store_path, roi)
-        settings = settled(settings, source.ds)
+        settings = settled(settings, source.ds, trusted)
         recipe = Recipe(settings, source.inputs, input_fingerprints(store_path, settings))
         if team.first_does(_is_trained, source, run, recipe, overwrite):
             return Run(store_path, run, trust=trusted)
@@ -166,7 +166,8 @@ def train(
             publish_run(store_path, run, folder, manifest, source.store_maps(split, run), replacing=replaced)
             for warning in tables[n.HEALTH].attrs["warnings"]:
                 log.warning(warning)
-    return Run(store_path, run, trust=trusted, history=tables[n.HISTORY], health=tables[n.HEALTH], manifest=manifest)
+    known: dict[str, Any] = {name: tables[name] for name in (n.HISTORY, n.HEALTH) if name in tables}
+    return Run(store_path, run, trust=trusted, manifest=manifest, **known)
 
 
 def _loss_text(row: Mapping[str, float]) -> str:
@@ -383,11 +384,18 @@ def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
     return _model_folder(store, wanted.run)
 
 
-def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
+def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) -> TrainConfig:
     """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there is no grid."""
+    from vaearr.models import is_fitted
     from vaearr.models.preprocess import settled as settled_preprocess
 
-    objective, is_scan = settings.objective, schema.is_scan(ds)
+    preprocess, objective = settings.preprocess, settings.objective
+    if settings.model.name == "nmf" and preprocess.normalise == "auto":  # amounts are not negative
+        preprocess = preprocess.replace(normalise="none")
+    preprocess = settled_preprocess(preprocess, ds[n.PATTERNS])
+    if is_fitted(settings.model.name, trust):
+        return settings.replace(preprocess=preprocess.to_attrs())
+    is_scan = schema.is_scan(ds)
     if objective.input_noise is None:
         objective = objective.replace(input_noise=float(is_scan))
     if objective.target == "neighbour" and not is_scan:
@@ -396,7 +404,6 @@ def settled(settings: TrainConfig, ds: xr.Dataset) -> TrainConfig:
         )
     if objective.target == "auto":
         objective = objective.replace(target="neighbour" if is_scan else "self")
-    preprocess = settled_preprocess(settings.preprocess, ds[n.PATTERNS])
     return settings.replace(objective=objective.to_attrs(), preprocess=preprocess.to_attrs())
 
 

@@ -27,7 +27,7 @@ from vaearr.batching import Batch, PatternBatches, Walk, batches
 from vaearr.batching.blocks import in_chunks
 from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.errors import TrainingError, UsageError, VaearrError
-from vaearr.models import for_training
+from vaearr.models import for_training, is_fitted
 from vaearr.models.artifacts import TrainedModel, load_folder, save_model, write_tensors
 from vaearr.models.foreign import in_words, load_foreign
 from vaearr.models.losses import check_targets, takes_logits
@@ -37,6 +37,7 @@ from vaearr.models.quality import ACTIVE_VARIANCE, MIN_SAMPLES, latent_health
 from vaearr.recipe import differing, now, stored_and_requested, versions
 from vaearr.schema import grid
 from vaearr.training.checkpoint import CHECKPOINT, KEPT, REMEDY, History, Training, check_checkpoint, newest_checkpoint
+from vaearr.training.fitting import fit_model
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.records import history_dataset, read_sheets, tensorboard, write_history, write_sheet
 from vaearr.training.step import TERMS, seed_step, seeded
@@ -78,8 +79,8 @@ def train_model(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
-    """Train into `folder` (config.json, weights, history) and judge the latents: the tables of the run (history,
-    health, and sheets where they were asked for), and what its manifest says.
+    """Train (or fit, see `fit_model`) into `folder` (config.json, weights, history) and judge the latents: the tables
+    of the run (history, health, and sheets where they were asked for), and what its manifest says.
 
     split: map of the parts. data: fingerprints of the patterns and of the maps that choose among them. init: model
     folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder whose encoder
@@ -87,6 +88,8 @@ def train_model(
     folder, and `restart` throws that away. trust: networks of the user's own that model folders may name.
     logs: folder and name for loggers.
     """
+    if is_fitted(settings.model.name, trust):
+        return team.first_does(fit_model, ds, split, settings, folder, device, data, trust)
     n_validation = int((split == n.VALIDATION).sum())
     patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds)), settings.preprocess)
     preprocessed = ds.drop_dims(schema.signal_dims(ds)).assign({n.PATTERNS: patterns})

@@ -106,8 +106,7 @@ class Step(nn.Module):
             terms["reconstruction_nll"] = losses.shape_nll(wanted, decoded, self.likelihood).mean()
             terms["amplitude_nll"] = losses.amplitude_nll(clean, decoded, self.likelihood).mean()
         else:
-            scaled = getattr(network, "scaled", lambda x: x)
-            terms["reconstruction_nll"] = window_share * self.likelihood(scaled(wanted), scaled(decoded)).mean()
+            terms["reconstruction_nll"] = window_share * self.likelihood(wanted, decoded).mean()
         kl = losses.posterior_kl(network, mean.float(), logvar.float())
         terms["kl"] = window_share * kl.flatten(1).sum(1).mean()
         # the value of the amplitude term always counts, its gradient when its time has come

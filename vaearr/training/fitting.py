@@ -1,0 +1,91 @@
+"""Models that are fitted in closed form instead of being trained: `fit_model`."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.config import TrainConfig
+from vaearr.errors import UsageError
+from vaearr.models.artifacts import TrainedModel, save_model
+from vaearr.models.linear import Samples
+from vaearr.models.quality import MIN_SAMPLES, latent_health
+from vaearr.recipe import now, versions
+
+log = logging.getLogger("vaearr")
+
+# settings that mean something for a fit, or say where and how fast
+OF_A_FIT = ("model", "preprocess", "split", "seed", "batch_size", "memory", *TrainConfig.passing)
+
+
+def _check_settings(settings: TrainConfig) -> None:
+    """Raise UsageError for settings that are given, but mean nothing for a model that is fitted."""
+    usual = TrainConfig()
+    given = [name for name in TrainConfig.model_fields if getattr(settings, name) != getattr(usual, name)]
+    unused = [name for name in given if name not in OF_A_FIT]
+    if unused:
+        raise UsageError(f"{settings.model.name} is fitted in closed form; leave out {', '.join(unused)}.")
+
+
+def fit_model(
+    ds: xr.Dataset,
+    split: xr.DataArray,
+    settings: TrainConfig,
+    folder: Path,
+    device: torch.device,
+    data: Mapping[str, Any],
+    trust: tuple[str, ...] = (),
+) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+    """Fit a model to the training samples, save it in `folder`, and judge its latents: the table of the run's health,
+    and what its manifest says.
+
+    split: map of the parts. data: fingerprints of the patterns and of the maps that choose among them.
+    """
+    _check_settings(settings)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model = TrainedModel(
+        model=settings.model,
+        preprocess=settings.preprocess,
+        input_shape=schema.input_shape(ds),
+        signal_dims=schema.signal_dims(ds),
+        input_dtype=str(ds[n.PATTERNS].dtype),
+        trust=trust,
+    ).to(torch.device("cpu") if device.type == "mps" else device)  # MPS lacks float64
+    training = (split == n.TRAIN).values
+    validation = (split == n.VALIDATION).values
+    samples = Samples(ds, training, training | validation, model.preprocess, settings.seed)
+    log.info(f"fitting {settings.model.name} to {samples.n_samples} {schema.samples_word(ds)}")
+    if settings.preprocess.static_background != "none":
+        model.preprocess.fit(stored for _, stored in samples.stored())
+    found = model.network.fit(samples)
+    n_latents = model.latent_shape[0]
+    model.record = model.record.replace(model={**settings.model.to_attrs(), "latent_dim": n_latents})
+    judged = samples
+    if validation.sum() >= MIN_SAMPLES:
+        judged = samples.at(validation)
+    health = latent_health(model, (stored for _, stored in judged.stored())).assign(found.data_vars)
+    facts = dict(found.attrs)
+    health.attrs["warnings"] += facts.pop("warnings", [])
+    manifest = {
+        "state": "trained",
+        "config": settings.to_attrs(),
+        "latent_dim": n_latents,
+        "fit": facts,
+        "data": data["patterns"],
+        "n_train": samples.n_samples,
+        "n_validation": int(validation.sum()),
+        "n_weights": sum(p.numel() for p in model.network.parameters()),
+        "versions": versions("scipy"),
+        "time": now(),
+    }
+    manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
+    return {n.HEALTH: health}, manifest

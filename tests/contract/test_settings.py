@@ -96,7 +96,7 @@ def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path
     ("given", "words"),
     [
         ({"epochs": 0}, "greater than or equal to 1"),
-        ({"latent_dim": "many"}, "model.latent_dim: Input should be a valid integer"),
+        ({"latent_dim": "many"}, "model.latent_dim.*: Input should be a valid integer"),
         ({"bta": 2.0}, "Did you mean 'beta'"),
         ({"objective": {"bta": 2.0}}, "Did you mean 'beta'"),
     ],

@@ -68,6 +68,7 @@ def test_settings_survive_json(cls: type[c.Config]) -> None:
 
 
 def test_settings_of_earlier_versions_are_read() -> None:
-    assert c.TrainConfig.from_attrs({"lanes": None, "epochs": 3}) == c.TrainConfig(epochs=3)
-    with pytest.raises(UsageError, match="no setting 'lanes'"):
-        c.TrainConfig.from_attrs({"lanes": 2})
+    """Those that decided nothing."""
+    assert c.TrainConfig.from_attrs({"lanes": None, "ema": 0.0, "epochs": 3}) == c.TrainConfig(epochs=3)
+    with pytest.raises(UsageError, match="no setting 'ema'"):
+        c.TrainConfig.from_attrs({"ema": 0.9})

@@ -61,9 +61,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
     ).to(device)
     model.network.to(memory_format=torch.channels_last)
     model.train()
-    step: nn.Module = Step(model, config)
-    if config.compile != "off":
-        step.compile(mode=config.compile, dynamic=False)
+    step = Step(model, config)
     optimizer = make_optimizer(model.parameters(), config)
     weights = torch.tensor([1.0, 1.0, 0.0], device=device)
     other = held.roll(1, 0) if config.objective.target == "neighbour" else None
@@ -74,7 +72,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
         for i in range(0, len(held), config.batch_size):
             part = slice(i, i + config.batch_size)
             optimizer.zero_grad(set_to_none=True)
-            step(held[part], None if other is None else other[part], None, weights)[0][0].backward()
+            step(held[part], None if other is None else other[part], None, weights).loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
         wait()
@@ -83,24 +81,23 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
     return epoch
 
 
-@pytest.mark.parametrize("mode", ["off", *(["default", "reduce-overhead"] if torch.cuda.is_available() else [])])
-def test_training_against_the_bare_step(store: Path, mode: str) -> None:
+def test_training_against_the_bare_step(store: Path) -> None:
     """Whole epochs of `va.train` (data, loop, history; no validation part) and bare epochs in turn, and the whole call
     (reading, background, neighbours, health, publishing) against the bare epochs."""
     config = settled(
-        TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, objective={"target": "neighbour"}, compile=mode),
+        TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, objective={"target": "neighbour"}),
         open_store(store, chunks=None),
     )
     epoch = bare_epoch(store, config)
     epoch()
     bare: list[float] = []
     began = time.perf_counter()
-    run = train(store, run=f"bare_{mode.replace('-', '_')}", config=config, progress=lambda *_: bare.append(epoch()))
+    run = train(store, run="bare", config=config, progress=lambda *_: bare.append(epoch()))
     whole = time.perf_counter() - began - sum(bare)
     n_points, ours = SIDE * SIDE, [float(value) for value in run.history.seconds][1:]
     other = statistics.median(bare)
     row(
-        f"training, epochs ({mode})",
+        "training, epochs",
         n_points / statistics.median(ours),
         "bare step, tensors in memory",
         n_points / other,

@@ -55,13 +55,11 @@ def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[s
 
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings, what else makes them possible
-    "sgd": ({"optimizer": "sgd", "schedule": "constant", "rise": 0}, {}),
+    "sgd": ({"optimizer": "sgd", "rate_end": 1, "rise": 0}, {}),
     "adam": ({"optimizer": "adam", "schedule_per": "epoch"}, {}),
     "decay": ({"weight_decay": 0.9}, {}),
     "clip": ({"clip": 1e-3}, {}),
-    "averaged": ({"ema": 0.9, "accumulate": 2}, {}),
     "laplace": ({"objective.likelihood": "laplace", "objective.free_bits": 2}, {}),
-    "capacity": ({"objective.likelihood": "gaussian", "objective.capacity": 3}, {}),
     "bernoulli": ({"objective.likelihood": "bernoulli"}, {"preprocess.normalise": "minmax"}),
     "unweighted": ({"objective.beta": 0, "objective.target": "self", "objective.input_noise": 0}, {}),
     "labelled": ({"objective.label": "phase", "balance": "phase"}, {}),

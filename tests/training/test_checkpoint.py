@@ -50,7 +50,7 @@ def _interrupted(store: Path, config: TrainConfig = CONFIG, at: int = 20, times:
     """The run `cut`, stopped by a signal in the midst of a step."""
 
     def interrupt(epoch: int, step: int) -> None:
-        assert step <= at + config.accumulate
+        assert step <= at + 1
         if step == at:
             for _ in range(times):
                 signal.raise_signal(signal.SIGINT)
@@ -70,8 +70,7 @@ def _assert_same_training(store: Path, one: str, other: str) -> None:
 
 OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {  # step at which it is interrupted, of 14 or so in an epoch
     "streamed": (17, {"memory": STREAMED}),
-    "average": (17, {"ema": 0.95}),
-    "sgd-accumulated": (18, {"optimizer": "sgd", "learning_rate": 1e-4, "accumulate": 3}),
+    "sgd": (18, {"optimizer": "sgd", "learning_rate": 1e-4}),
     "batch-norm": (31, {"model": {"latent_dim": 3, "options": {"norm": "batch", "dropout": 0.2, "width": 8}}}),
     "adversarial": (17, {"objective": {**SELF, "adversarial": CRITIC}}),
     "augmented": (12, {"augment": {"flip_x": True, "rotate": 9.0, "noise": 0.3}}),

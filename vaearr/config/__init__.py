@@ -72,6 +72,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     passing: ClassVar[tuple[str, ...]] = ()  # settings that say where and how fast, and decide no value
+    without_effect: ClassVar[Mapping[str, Any]] = {}  # settings of earlier versions -> what each was without effect
     shortcuts: ClassVar[Mapping[str, str]] = {}  # short name -> setting of a group, such as beta -> objective.beta
 
     @field_validator("*", mode="before")
@@ -84,6 +85,18 @@ class Config(BaseModel):
         if isinstance(value, int) and abs(value) >= 2**63:
             raise ValueError("whole numbers are below 2^63")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_earlier_settings(cls, values: Any) -> Any:
+        """Settings that stores of earlier versions hold, but that decided nothing."""
+        if not isinstance(values, Mapping):
+            return values
+        kept = dict(values)
+        for key, usual in cls.without_effect.items():
+            if kept.get(key, ...) in (None, usual):
+                del kept[key]
+        return kept
 
     def to_attrs(self) -> dict[str, Any]:
         """Plain JSON-ready dict, as stored in attributes."""
@@ -305,14 +318,15 @@ class AdversarialConfig(Config):
 class ObjectiveConfig(Config):
     """The loss, in nats per sample: loss = reconstruction_nll + beta * kl, with further terms where they are set."""
 
+    without_effect: ClassVar = {"capacity": None}
+
     likelihood: str = field(
         "optimal_sigma",
         "optimal_sigma, gaussian: of one analytic variance, of variance 1; laplace: absolute error; bernoulli: 0 to 1",
     )
     beta: float = field(1.0, "weight of the KL divergence", ge=0)
-    warmup: float = field(0.2, "share of all steps over which beta, or `capacity`, rises from 0", ge=0, le=1)
+    warmup: float = field(0.2, "share of all steps over which beta rises from 0", ge=0, le=1)
     free_bits: float = field(0.0, "nats per latent dimension that the KL term does not punish", ge=0)
-    capacity: float | None = field(None, "nats per sample that the KL divergence is held at", ge=0)
     input_noise: float | None = field(
         None, "deviation of noise on the input, preprocessed units; default: 1 for a scan, 0 for a collection", ge=0
     )
@@ -326,12 +340,6 @@ class ObjectiveConfig(Config):
     label_weight: float = field(1.0, "weight of that head's cross entropy, in nats per sample", ge=0)
     perceptual: PerceptualConfig | None = field(None, "distance in the features of a frozen network")
     adversarial: AdversarialConfig | None = field(None, "a discriminator that learns beside the VAE")
-
-    @model_validator(mode="after")
-    def _one_rule_for_the_kl(self) -> Self:
-        if self.capacity is not None and self.free_bits > 0:
-            raise ValueError("capacity and free_bits both say how many nats are free: set one of them")
-        return self
 
 
 class AugmentConfig(Config):
@@ -355,6 +363,8 @@ class TrainConfig(Config):
 
     passing: ClassVar = ("device", "device_memory", "checkpoint_minutes", "checkpoint_every", "sheets_every", "log")
 
+    without_effect: ClassVar = {"lanes": 1, "accumulate": 1, "schedule": "cosine", "ema": 0.0, "compile": "off"}
+
     shortcuts: ClassVar = {"model": "model.name", "latent_dim": "model.latent_dim", "beta": "objective.beta"}
 
     model: ModelConfig = field(ModelConfig(), "which network")
@@ -373,24 +383,18 @@ class TrainConfig(Config):
         ge=0,
     )
     batch_size: int = field(128, "patterns per step, in each process", ge=1)
-    accumulate: int = field(1, "batches whose gradients are averaged before each update", ge=1)
     optimizer: Literal["adamw", "adam", "sgd"] = field("adamw", "rule of the updates")
     learning_rate: float = field(2e-3, "the highest; the schedule starts and ends lower", gt=0)
-    schedule: Literal["cosine", "constant"] = field("cosine", "of the learning rate, after its rise")
     schedule_per: Literal["step", "epoch"] = field("step", "when the learning rate changes")
     restarts: int = field(0, "how often the cosine starts again at the highest rate", ge=0)
     rise: float = field(0.15, "share of the training over which the learning rate rises", ge=0, le=1)
-    rate_end: float = field(1e-3, "lowest learning rate, as a share of the highest", ge=0, le=1)
+    rate_end: float = field(1e-3, "lowest learning rate, as a share of the highest; 1 = constant", ge=0, le=1)
     weight_decay: float = field(1e-2, "of the weights, in each update", ge=0)
     clip: float = field(1.0, "largest norm of the gradient", gt=0)
-    ema: float = field(0.0, "decay per update of averaged weights, used instead; 0 = off", ge=0, lt=1)
     patience: int = field(15, "epochs without a better validation loss before training stops", ge=1)
     min_delta: float = field(0.0, "nats per sample by which it must be better", ge=0)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = field(
         "auto", "auto: bfloat16 where it is fast; float16 scales the gradients"
-    )
-    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = field(
-        "off", "torch.compile mode of the step"
     )
     deterministic: bool = field(False, "refuse operations whose result differs from run to run")
     device: str = field("auto", DEVICE)
@@ -401,14 +405,6 @@ class TrainConfig(Config):
     sheets_every: int = field(0, "keep decoded samples of every N-th epoch; 0 = none", ge=0)
     log: tuple[Literal["tensorboard"], ...] = field((), "loggers beside the stored history: tensorboard")
     seed: int = field(0, "of split, weights and order", ge=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_stored_before(cls, values: Any) -> Any:
-        """Runs of earlier versions say how many lanes an update had: one."""
-        if isinstance(values, Mapping) and values.get("lanes", 0) in (None, 1):
-            return {key: value for key, value in values.items() if key != "lanes"}
-        return values
 
 
 class EncodeConfig(Config):
@@ -443,6 +439,7 @@ class EncodeConfig(Config):
 class ImportConfig(Config):
     """What a checkpoint is read as."""
 
+    without_effect: ClassVar = {"model": "autoencoder-kl"}
     passing: ClassVar[tuple[str, ...]] = ("device",)
 
     layout: Literal["auto", "ldm", "diffusers", "monai"] = field(
@@ -456,14 +453,6 @@ class ImportConfig(Config):
     )
     device: str = field("auto", f"for the health of the latents: {DEVICE}")
     seed: int = field(0, "of the samples that the health is told from")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_stored_before(cls, values: Any) -> Any:
-        """Imports of earlier versions name the model, which is autoencoder-kl."""
-        if isinstance(values, Mapping) and values.get("model") == "autoencoder-kl":
-            return {key: value for key, value in values.items() if key != "model"}
-        return values
 
 
 class ReconstructConfig(Config):
@@ -504,6 +493,8 @@ class ReconstructConfig(Config):
 class SignificanceConfig(Config):
     """How likely an association as strong comes about by chance in maps whose neighbours are alike."""
 
+    without_effect: ClassVar = {"method": "spectrum", "block": None}
+
     n_surrogates: int = field(199, "surrogate maps per target; the least p-value is 1 / (n + 1)", ge=19)
     max_points: int = field(
         2500,
@@ -514,19 +505,6 @@ class SignificanceConfig(Config):
         "max", "per target: Westfall-Young, Benjamini-Yekutieli or Holm (these two need many surrogates), or none"
     )
     seed: int = field(0, "of the surrogate maps", ge=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_blocks(cls, given: Any) -> Any:
-        """Settings of earlier versions; only those that asked for blocks meant something else."""
-        if not isinstance(given, dict) or not {"method", "block"} & set(given):
-            return given
-        if given.get("method", "spectrum") != "spectrum" or given.get("block") is not None:
-            raise ValueError(
-                "shuffled blocks are gone, since they found too much; leave out method and block, and surrogate maps "
-                "are random fields with the map's own autocovariance"
-            )
-        return {key: value for key, value in given.items() if key not in ("method", "block")}
 
 
 class AssociateConfig(Config):

@@ -40,6 +40,7 @@ REGISTERED: dict[str, dict[str, str]] = {
 }
 MODELS = REGISTERED["model"]
 OF_NEIGHBOURS = {"hidden": 512, "squeeze": 64}
+OPTIONAL = {"is_deterministic": False, "contrast": False, "stride": ()}  # what a network need not have
 NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
 
 
@@ -80,10 +81,9 @@ def build(
 def build_model(config: ModelConfig, input_shape: tuple[int, ...], trust: Collection[str] = ()) -> Any:
     """The network of a model's settings, for samples of `input_shape`; see `build`."""
     network = build("model", config.name, input_shape, config.options, trust=trust, latent_dim=config.latent_dim)
-    if not hasattr(network, "latent_shape"):
-        network.latent_shape = (config.latent_dim,)
-    if not hasattr(network, "is_deterministic"):
-        network.is_deterministic = False
+    for name, value in {"latent_shape": (config.latent_dim,), **OPTIONAL}.items():
+        if not hasattr(network, name):
+            setattr(network, name, value)
     return network
 
 

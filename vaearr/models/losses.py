@@ -49,7 +49,7 @@ def posterior_kl(network: nn.Module, mean: Tensor, logvar: Tensor) -> Tensor:
 
     A deterministic network is one whose `is_deterministic` is true; it has no posterior (its logvar is -inf).
     """
-    return torch.zeros_like(mean) if getattr(network, "is_deterministic", False) else kl_divergence(mean, logvar)
+    return torch.zeros_like(mean) if network.is_deterministic else kl_divergence(mean, logvar)
 
 
 def kl_penalty(kl: Tensor, free_bits: float = 0.0) -> Tensor:
@@ -60,15 +60,6 @@ def kl_penalty(kl: Tensor, free_bits: float = 0.0) -> Tensor:
     """
     per_dimension = kl.mean(0)
     return (per_dimension.clamp_min(free_bits) if free_bits > 0 else per_dimension).sum()
-
-
-def capacity_penalty(kl: Tensor, capacity: Tensor | float) -> Tensor:
-    """|KL - capacity| in nats, of the KL summed over dimensions and averaged over samples: `(B, L, …) -> ()`.
-
-    Holds the KL at `capacity` nats per sample instead of making it small; with capacity 0 it is the plain KL. Burgess
-    et al., "Understanding disentangling in beta-VAE", arXiv:1804.03599, eq. 8, where the weight is called gamma.
-    """
-    return (kl.flatten(1).sum(1).mean() - capacity).abs()
 
 
 def gaussian_nll(target: Tensor, recon: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """All that a training is at a moment, in one file: written aside and renamed in, read without unpickling.
 
-Tensors (weights, optimizer, average, best weights) are safetensors; numbers and history are JSON in its header. The
+Tensors (weights, optimizer, best weights) are safetensors; numbers and history are JSON in its header. The
 random state needs no place: the numbers of each step follow from (seed, rank, step), the order of the samples from
 (seed, epoch).
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,10 @@ from vaearr.models import build
 from vaearr.models.artifacts import TrainedModel, check_fit, read_header, read_tensors, write_tensors
 from vaearr.recipe import differing, stored_and_requested, versions
 from vaearr.training.processes import ALONE, Processes
-from vaearr.training.step import TERMS, Critic, Step, make_optimizer, schedule, seeded, seen_shape
+from vaearr.training.step import Critic, Step, Sums, make_optimizer, schedule, seeded, seen_shape
 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
-FORMAT = 2
+FORMAT = 3
 REMEDY = "Lower learning_rate, use precision='float32'"
 GRADIENT_SCALE = 4096.0  # at the start, of a training in float16
 NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch")
@@ -44,8 +43,8 @@ History = dict[str, Any]  # an epoch's row: a number by name, of latent_kl one p
 class Training:
     """A training: what it is made of, what follows from that, and what changes while it runs and checkpoints hold.
 
-    average: exponential moving average of the parameters, `config.ema`. totals: sums of the running epoch's terms over
-    samples of this process. schedule: see `step.schedule`; weights: its first columns on the device.
+    sums: of the running epoch's terms over samples of this process. schedule: see `step.schedule`; weights: its first
+    columns on the device.
     """
 
     model: TrainedModel
@@ -60,6 +59,7 @@ class Training:
 
     epoch: int = 0  # the running one, from 0
     batch: int = 0  # batches of it that are done
+    sums: Sums = field(default_factory=dict)
     seconds: float = 0.0  # spent in the running epoch before this process took over
     rows: list[History] = field(default_factory=list)
     best: float = math.inf
@@ -74,15 +74,12 @@ class Training:
         self.loss_step = Step(model, config, perceptual=self.perceptual)
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizers = {"optimizer": make_optimizer(parameters, config)}  # by the group of their tensors in a file
-        self.average = {name: p.detach().clone() for name, p in model.named_parameters()} if config.ema else {}
-        self.totals = torch.zeros(len(TERMS), device=device)
         is_half = self.loss_step.precision == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=GRADIENT_SCALE, enabled=is_half)
         self.due = time.monotonic() + 60 * config.checkpoint_minutes  # the next checkpoint
         most = math.ceil(self.epoch_samples / (config.batch_size * self.team.size)) or len(self.train)
         self.epoch_batches = min(most, len(self.train))  # the next epoch goes on where the one before has ended
-        self.per_epoch = math.ceil(self.epoch_batches / config.accumulate)  # updates
-        self.schedule = schedule(config, self.per_epoch)
+        self.schedule = schedule(config, self.epoch_batches)
         self.weights = torch.tensor(self.schedule[:, :3], dtype=torch.float32, device=device)
         self.critic: Critic | None = None
         if adversarial is not None:
@@ -97,11 +94,6 @@ class Training:
             self.optimizers["critic_optimizer"] = make_optimizer(list(network.parameters()), rates)
 
     @property
-    def n_updates(self) -> int:
-        """Optimizer updates done in all."""
-        return self.epoch * self.per_epoch + math.ceil(self.batch / self.config.accumulate)
-
-    @property
     def n_batches(self) -> int:
         """Batches done in all."""
         return self.epoch * self.epoch_batches + self.batch
@@ -113,7 +105,7 @@ class Training:
 
     def has_full_critic(self, epoch: int) -> bool:
         """Whether an epoch ends with the adversarial term at its final weight; always so where there is none."""
-        return epoch >= 0 and bool(self.schedule[(epoch + 1) * self.per_epoch - 1, 2] == self.schedule[-1, 2])
+        return epoch >= 0 and bool(self.schedule[(epoch + 1) * self.epoch_batches - 1, 2] == self.schedule[-1, 2])
 
     @property
     def is_over(self) -> bool:
@@ -122,37 +114,28 @@ class Training:
         is_out_of_patience = waited >= self.config.patience and self.has_full_critic(self.epoch - 1)
         return self.epoch >= self.config.epochs or is_out_of_patience
 
-    def update_average(self) -> None:
-        """Take in the parameters: average += (1 - decay) * (parameter - average).
-
-        The decay rises to its value over the first updates, so that the start is forgotten: (1 + n) / (10 + n) at most.
-        """
-        decay = min(self.config.ema, (1 + self.n_updates) / (10 + self.n_updates))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - decay)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The model with the averaged parameters, where there are such, inside the block."""
-        own = {name: p.detach().clone() for name, p in self.model.named_parameters()} if self.average else {}
-        self.model.load_state_dict(self.average, strict=False)
-        yield
-        self.model.load_state_dict(own, strict=False)
-
     def tensors(self) -> Tensors:
         """The tensors themselves that a checkpoint holds as they are, by group and name."""
-        groups = {"weights": self.model.state_dict(), "average": self.average}
-        groups |= {"critic": self.critic.network.state_dict()} if self.critic else {}
-        return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+        tensors = {f"weights.{name}": value for name, value in self.model.state_dict().items()}
+        if self.critic:
+            tensors |= {f"critic.{name}": value for name, value in self.critic.network.state_dict().items()}
+        return tensors
 
-    def save(self, path: Path, totals: torch.Tensor) -> None:
-        """Write a checkpoint; `totals` are the sums over all processes.
+    def summed(self) -> dict[str, list[float]]:
+        """Sums of the running epoch's terms over the samples of all processes, and how many samples these are."""
+        if not self.sums:
+            return {}
+        pairs = self.team.total(torch.stack(list(self.sums.values())))
+        return dict(zip(self.sums, pairs.tolist(), strict=True))
+
+    def save(self, path: Path, sums: Mapping[str, list[float]]) -> None:
+        """Write a checkpoint; `sums` are those of all processes.
 
         Raises TrainingError for weights that are not finite: the checkpoint that is there stays.
         """
         tensors = self.tensors()
         weights = [value for name, value in tensors.items() if name.startswith("weights.")]
-        if not all(bool(torch.isfinite(value).all()) for value in [totals, *weights]):
+        if not all(bool(torch.isfinite(value).all()) for value in [torch.tensor([*sums.values()]), *weights]):
             found = f"weights or loss are not finite after {self.place}, so no checkpoint was written"
             raise TrainingError(f"{found}. {REMEDY}.")
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
@@ -160,7 +143,7 @@ class Training:
             for i, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"{group}.{i}.{key}": value for key, value in moments.items() if value is not None}
         numbers = {name: getattr(self, name) for name in NUMBERS}
-        numbers |= {"totals": totals.tolist(), "scaler": self.scaler.state_dict()}
+        numbers |= {"sums": dict(sums), "scaler": self.scaler.state_dict()}
         header = {"format": FORMAT, "about": dict(self.about), "state": numbers, "made_with": surroundings()}
         write_tensors(path, tensors, header)
 
@@ -172,8 +155,8 @@ class Training:
         """
         check_checkpoint(path, self.about)
         tensors, header = read_tensors(path)
-        own, groups = self.tensors(), ("weights.", "average.", "critic.")
-        held = {name: value for name, value in tensors.items() if name.startswith(groups)}
+        own = self.tensors()
+        held = {name: value for name, value in tensors.items() if name.startswith(("weights.", "critic."))}
         check_fit(own, held, f"{path} holds other networks; throw it away with restart=True (--restart)")
         for name, value in own.items():
             value.copy_(held[name])
@@ -188,7 +171,8 @@ class Training:
                 optimizer.state[mine][name] = like
         for name in NUMBERS:
             setattr(self, name, header["state"][name])
-        self.totals.copy_(torch.tensor(header["state"]["totals"], dtype=self.totals.dtype))
+        for name, pair in header["state"]["sums"].items():
+            self.sums[name] = torch.tensor(pair, device=self.model.device)
         if header["state"].get("scaler"):
             self.scaler.load_state_dict(header["state"]["scaler"])
         return stored_and_requested(differing(header["made_with"], surroundings()))

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count, islice, repeat
 from pathlib import Path
@@ -40,19 +40,16 @@ from vaearr.training.checkpoint import CHECKPOINT, KEPT, REMEDY, History, Traini
 from vaearr.training.fitting import fit_model
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.records import history_dataset, read_sheets, tensorboard, write_history, write_sheet
-from vaearr.training.step import TERMS, seed_step, seeded
+from vaearr.training.step import Sums, seed_step, seeded
 
 log = logging.getLogger("vaearr")
 
 # range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within three deviations
 RANGES = {"unit": (0.0, 1.0), "minmax": (0.0, 1.0), "quantile": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
 DEVIATIONS = (-3.0, 3.0)
-MAY_BE_NAN = ("label_nll", "accuracy", "adversarial", "critic")
-CRITIC = TERMS.index("critic")
+OF_JUDGES = ("adversarial", "critic")  # of the updates with a discriminator
+MAY_BE_NAN = ("label_nll", "label_accuracy", *OF_JUDGES)  # of an epoch without labels, or without a discriminator
 AGREE_EVERY = 16  # updates after which several processes ask each other whether to stop or to save
-WRITING_SHARE = 0.02  # of the time at most goes into checkpoints
-TIMED = 4, 20  # updates between which the time is taken
-WORTH_TELLING = 20.0  # seconds
 MIN_EPOCH_SAMPLES, MAX_EPOCH_SAMPLES = 1408, 8192  # of a scan: neighbours are alike, so fewer passes teach as much
 VALIDATED = 2048  # samples by which an epoch is judged at most
 MEASURED = 256  # training samples by which the latents are measured where there is no validation
@@ -326,7 +323,7 @@ def _perceptual(
 def fit(
     state: Training, *, resume: Path | None = None, on_epochs: Sequence[OnEpoch] = (), on_step: OnStep | None = None
 ) -> None:
-    """Train in place; the model ends with the weights of the best epoch (the averaged ones if `config.ema`).
+    """Train in place; the model ends with the weights of the best epoch.
 
     The best epoch is the one with the lowest validation loss at the final beta, lower by `config.min_delta` than the
     best before it (without validation, the last); with a discriminator, of those that end with its whole weight, and
@@ -341,23 +338,20 @@ def fit(
     config, team, device = state.config, state.team, state.model.device
     step = team.parallel(state.loss_step, device)
     critic = team.parallel(state.critic, device) if state.critic else None
-    if config.compile != "off":
-        step.compile(mode=config.compile, dynamic=False)
     if resume and (found := state.load(resume)):
         log.warning(f"it goes on with {found}; the last digits may differ from an undisturbed training's")
-    if not team.is_first:
-        state.totals.zero_()  # a checkpoint holds the sums over all processes; the first one carries them on
+    if not team.is_first:  # a checkpoint holds the sums over all processes; the first one carries them on
+        state.sums = {name: torch.zeros_like(pair) for name, pair in state.sums.items()}
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     with signals_wait() as asked, seeded(config.seed, device):
         try:
             torch.use_deterministic_algorithms(config.deterministic or was_deterministic)
             if takes_logits(config.objective.likelihood):
                 check_targets(state.model.preprocess(next(state.train.epoch(0)).patterns), config.objective.likelihood)
-            stream, tell_time = _stream(state), _telling_time()
+            stream = _stream(state)
             while not state.is_over:
                 began = time.perf_counter() - state.seconds
                 for _ in _updates(state, stream, step, critic, on_step):
-                    tell_time(state)
                     _pause(state, asked, time.perf_counter() - began)
                 row = _finish_epoch(state, began)
                 for on_epoch in on_epochs:
@@ -365,12 +359,12 @@ def fit(
                 _pause(state, asked, 0.0)
         except torch.OutOfMemoryError as error:
             needs = f"batch_size {config.batch_size} needs more memory than the GPU has ({str(error).split('. ')[0]})"
-            raise TrainingError(f"{needs}; halve it and double accumulate, for as many patterns per update.") from None
+            raise TrainingError(f"{needs}; halve it.") from None
         finally:
             torch.use_deterministic_algorithms(was_deterministic)
         if team.is_first:
             write_tensors(state.folder / "last.safetensors", state.model.state_dict())
-            state.save(state.folder / CHECKPOINT, state.totals)  # what follows may fail and be done again
+            state.save(state.folder / CHECKPOINT, {})  # what follows may fail and be done again
     state.model.load_state_dict(state.best_weights)
 
 
@@ -411,39 +405,34 @@ def _updates(
     """The rest of the running epoch; yields after every update."""
     config, scaler = state.config, state.scaler
     step.train()  # with the model and the perceptual term, which validation has set to evaluation
-    while group := list(islice(stream, min(config.accumulate, state.epoch_batches - state.batch))):
-        weights = state.weights[state.n_updates]
-        _, _, adversarial_share, learning_rate = state.schedule[state.n_updates].tolist()
+    while state.batch < state.epoch_batches:
+        batch = next(stream)
+        weights = state.weights[state.n_batches]
+        _, _, adversarial_share, learning_rate = state.schedule[state.n_batches].tolist()
         discriminator = None
         if state.critic and adversarial_share > 0:
             discriminator = state.critic.network
-        for i, batch in enumerate(group):
-            seed_step(config.seed, state.team.rank, state.n_batches)
-            with _gradients_meet(step, is_last=i == len(group) - 1):
-                output = step(batch.patterns, batch.target, batch.labels, weights, discriminator)
-                scaler.scale(output.terms[0] / len(group)).backward()
-            terms = output.terms.detach()
-            if critic is not None and discriminator is not None:
-                critic_loss = critic(output.target, output.decoded.detach())
-                scaler.scale(critic_loss / len(group)).backward()
-                terms[CRITIC] += critic_loss.detach()
-            state.totals += terms * len(batch.patterns)
-            state.batch += 1
-            if on_step:
-                on_step(state.epoch, state.n_batches)
-        _take_step(state, "optimizer", learning_rate)
-        if discriminator is not None:
+        seed_step(config.seed, state.team.rank, state.n_batches)
+        output = step(batch.patterns, batch.target, batch.labels, weights, discriminator)
+        scaler.scale(output.loss).backward()
+        _add(state.sums, output.sums)
+        if critic is not None and discriminator is not None:
+            critic_loss = critic(output.target, output.decoded.detach())
+            scaler.scale(critic_loss).backward()
+            n_samples = critic_loss.new_full((), len(batch.patterns))
+            _add(state.sums, {"critic": torch.stack([critic_loss.detach() * n_samples, n_samples])})
             _take_step(state, "critic_optimizer", state.critic_rate * (learning_rate / config.learning_rate))
+        _take_step(state, "optimizer", learning_rate)
         scaler.update()
-        if state.average:
-            state.update_average()
+        state.batch += 1
+        if on_step:
+            on_step(state.epoch, state.n_batches)
         yield
 
 
-def _gradients_meet(step: nn.Module, *, is_last: bool) -> AbstractContextManager[Any]:
-    """Of several processes: average gradients at the last batch of an update only."""
-    no_sync = getattr(step, "no_sync", None)
-    return no_sync() if no_sync and not is_last else nullcontext()
+def _add(sums: Sums, more: Sums) -> None:
+    for name, pair in more.items():
+        sums[name] = sums[name] + pair if name in sums else pair
 
 
 def _take_step(state: Training, name: str, learning_rate: float) -> None:
@@ -458,24 +447,6 @@ def _take_step(state: Training, name: str, learning_rate: float) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def _telling_time() -> Callable[[Training], None]:
-    """Says, once, how long the training will take at most, from the updates `TIMED` of this process."""
-    moments: list[float] = []
-
-    def tell(state: Training) -> None:
-        if len(moments) > TIMED[1]:
-            return
-        moments.append(time.perf_counter())
-        if len(moments) > TIMED[1] and state.team.is_first:
-            each = (moments[TIMED[1]] - moments[TIMED[0]]) / (TIMED[1] - TIMED[0])
-            left = each * (len(state.schedule) - state.n_updates)
-            if left > WORTH_TELLING:
-                words = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-                log.info(f"about {words} for {state.config.epochs} epochs, less if the validation loss ends its fall")
-
-    return tell
-
-
 def _walk(state: Training) -> Walk | None:
     objective = state.config.objective
     return Walk(state.model.preprocess, objective.walk) if objective.target == "neighbour" else None
@@ -485,19 +456,17 @@ def _pause(state: Training, asked: list[int], seconds: float) -> None:
     """Between updates: save if it is time, end if a signal came. Several processes decide together."""
     wanted = [bool(asked), time.monotonic() > state.due]
     if state.team.size > 1:
-        if state.n_updates % AGREE_EVERY and state.batch:
+        if state.n_batches % AGREE_EVERY and state.batch:
             return
-        votes = torch.tensor(wanted, dtype=torch.float32, device=state.totals.device)
+        votes = torch.tensor(wanted, dtype=torch.float32, device=state.model.device)
         wanted = [value > 0 for value in state.team.total(votes).tolist()]
     if not any(wanted):
         return
     state.seconds = seconds
-    totals = state.team.total(state.totals.clone())
+    sums = state.summed()
     if state.team.is_first:
-        began = time.monotonic()
-        state.save(state.folder / CHECKPOINT, totals)
-        ended = time.monotonic()
-        state.due = ended + max(60 * state.config.checkpoint_minutes, (ended - began) / WRITING_SHARE)
+        state.save(state.folder / CHECKPOINT, sums)
+        state.due = time.monotonic() + 60 * state.config.checkpoint_minutes
     state.seconds = 0.0
     if wanted[0]:
         log.info(f"saved after {state.place}; the same command goes on from there")
@@ -509,31 +478,26 @@ def _finish_epoch(state: Training, began: float) -> History:
     """Close the books of an epoch: history, validation, best weights, checkpoints."""
     config = state.config
     state.team.agree(state.model.network)
-    n_trained = state.train.handed_out(state.n_batches) - state.train.handed_out(state.n_batches - state.epoch_batches)
-    row = _row(state, state.totals, n_trained)
-    if config.objective.adversarial:  # means over the updates that had a discriminator; NaN where none had
-        shares = state.schedule[state.epoch * state.per_epoch :, 2][: state.per_epoch]
-        judged_share = float((shares > 0).mean())
-        for name in ("adversarial", "critic"):
-            row[name] = row[name] / judged_share if judged_share else math.nan
-    with state.averaged():
-        row |= evaluate(state)
-        last_update = state.n_updates - 1
-        row["beta" if config.objective.capacity is None else "capacity"] = float(state.weights[last_update, 0])
-        row["learning_rate"] = float(state.schedule[last_update, 3])
-        row["seconds"] = time.perf_counter() - began
-        _check_finite(state, row)
-        _keep_if_best(state, row)
-        if state.team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
-            write_sheet(state)
+    row = _means(state.summed())
+    if config.objective.adversarial:
+        for name in OF_JUDGES:
+            row.setdefault(name, math.nan)
+    row |= evaluate(state)
+    last_update = state.n_batches - 1
+    row["beta"] = float(state.weights[last_update, 0])
+    row["learning_rate"] = float(state.schedule[last_update, 3])
+    row["seconds"] = time.perf_counter() - began
+    _check_finite(state, row)
+    _keep_if_best(state, row)
+    if state.team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
+        write_sheet(state)
     state.rows.append(row)
     state.epoch += 1
-    state.batch, state.seconds = 0, 0.0
-    state.totals.zero_()
+    state.batch, state.seconds, state.sums = 0, 0.0, {}
     if state.team.is_first:
         write_history(state)
         if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
-            state.save(state.folder / KEPT.replace("*", f"{state.epoch:04d}"), state.totals)
+            state.save(state.folder / KEPT.replace("*", f"{state.epoch:04d}"), {})
     return row
 
 
@@ -567,10 +531,10 @@ def evaluate(state: Training) -> History:
     The adversarial term is left out, which compares nothing from one epoch to the next. Without validation only the
     latents are measured, on a few training samples. Weights and random state stay as they are.
     """
-    model, step = state.model, state.loss_step.eval()  # its forward alone, never compiled: sizes differ
+    model, step = state.model, state.loss_step.eval()
     samples, most = state.validation or state.train, VALIDATED if state.validation else MEASURED
     weights = torch.tensor([state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32)
-    totals = torch.zeros_like(state.totals)
+    sums: Sums = {}
     latents = np.zeros((3, *model.latent_shape))  # sums of the KL divergence, the mean, its square
     n_batches = min(len(samples), -(-most // (state.config.batch_size * state.team.size)))
     walk = _walk(state) if state.validation else None
@@ -581,14 +545,14 @@ def evaluate(state: Training) -> History:
         each = [column.split(size) if column is not None else repeat(None) for column in columns]
         for patterns, target, labels in zip(*each, strict=False):
             output = step.forward(patterns, target, labels, weights)
-            totals += output.terms * len(patterns)
+            _add(sums, output.sums)
             for i, values in enumerate((output.kl, output.mean, output.mean.float().square())):
                 latents[i] += values.cpu().double().sum(0).numpy()
-    n_samples = samples.handed_out(n_batches)
-    row = _latent_columns(state, latents, n_samples)
+    row = _latent_columns(state, latents, samples.handed_out(n_batches))
     if state.validation is not None:
-        terms = _row(state, totals, n_samples)
-        row |= {f"val_{name}": value for name, value in terms.items() if name not in ("adversarial", "critic")}
+        together = state.team.total(torch.stack(list(sums.values())))
+        means = _means(dict(zip(sums, together.tolist(), strict=True)))
+        row |= {f"val_{name}": value for name, value in means.items()}
     return row
 
 
@@ -596,20 +560,14 @@ def _latent_columns(state: Training, latents: np.ndarray, n_samples: int) -> His
     """KL divergence of each latent dimension and the number of active ones, from sums over samples."""
     sums = torch.tensor(np.append(latents.ravel(), n_samples), dtype=torch.float64)
     if state.team.size > 1:
-        sums = state.team.total(sums.to(state.totals.device)).cpu()
+        sums = state.team.total(sums.to(state.model.device)).cpu()
     means = (sums[:-1] / sums[-1]).numpy()
     kl, mean, squared = means.reshape(3, latents.shape[1], -1)
     variance = (squared - mean**2).mean(1)
     return {"latent_kl": kl.sum(1).tolist(), "active_units": int((variance > ACTIVE_VARIANCE).sum())}
 
 
-def _row(state: Training, totals: torch.Tensor, n_samples: int) -> History:
-    """Means over an epoch, from sums over this process's samples and their number: of the terms that there are."""
-    whole = state.team.total(torch.tensor([float(n_samples)], device=totals.device)).item()
-    means = zip(TERMS, state.team.total(totals).tolist(), strict=True)
-    row = {name: value / whole for name, value in means if name in state.loss_step.term_names}
-    if state.config.objective.label:
-        share_right, share_labelled = row.pop("label_right"), row.pop("label_known")
-        row["label_nll"] = row["label_nll"] / share_labelled if share_labelled else math.nan
-        row["label_accuracy"] = share_right / share_labelled if share_labelled else math.nan
-    return row
+def _means(sums: Mapping[str, Sequence[float]]) -> History:
+    """Means of the terms, the loss first, from their sums over samples and the number of these."""
+    means = {name: total / count if count else math.nan for name, (total, count) in sums.items()}
+    return {"loss": means.pop("loss"), **means}

@@ -37,7 +37,6 @@ UNITS = {
     "label_nll": ("cross entropy of the labels, mean over the labelled samples", NATS),
     "label_accuracy": ("share of the labelled samples that the head names right", "1"),
     "beta": ("weight of the KL divergence at the end of the epoch", "1"),
-    "capacity": ("nats that the KL divergence is held at, at the end of the epoch", NATS),
     "learning_rate": ("learning rate of the epoch's last update", "1"),
     "seconds": ("time of the epoch, validation included", "s"),
     "active_units": (f"latent dimensions whose posterior mean varies (variance > {ACTIVE_VARIANCE})", "1"),

@@ -22,20 +22,41 @@ from vaearr.models import losses
 from vaearr.models.artifacts import TrainedModel, pooled
 from vaearr.models.augmentation import add_noise, crop_window, draw_geometry
 
-TERMS: tuple[str, ...] = ("loss", "reconstruction_nll", "amplitude_nll", "kl", "perceptual", "adversarial", "critic")
-TERMS += ("label_nll", "label_right", "label_known")
 BETAS, MOMENTUM = (0.9, 0.99), 0.9
+
+Sums = dict[str, torch.Tensor]  # name of a term -> its sum over samples, and how many samples these are
+
+
+class Terms:
+    """The loss of a batch, added up term by term, with the sums that the history is made from."""
+
+    def __init__(self, n_samples: int) -> None:
+        self.n_samples = n_samples
+        self.loss: Any = 0.0
+        self.sums: Sums = {}
+
+    def add(self, name: str, value: torch.Tensor, weight: Any = 1.0, *, penalty: torch.Tensor | None = None) -> None:
+        """Add `weight` times the mean over the batch; penalty: what is weighted in place of the recorded value."""
+        self.loss = self.loss + weight * (value if penalty is None else penalty)
+        self.record(name, value)
+
+    def record(self, name: str, value: torch.Tensor, count: torch.Tensor | None = None) -> None:
+        """Note the mean of a quantity over so many samples, by default all of the batch."""
+        if count is None:
+            count = value.new_full((), self.n_samples)
+        self.sums[name] = torch.stack([value.detach() * count, count])
 
 
 class StepOutput(NamedTuple):
     """What a step computes for a batch.
 
-    `terms` are means over the batch in the order of `TERMS`. `target` holds the preprocessed patterns to predict,
+    `loss` is the mean over the batch, `sums` are those of `Terms`. `target` holds the preprocessed patterns to predict,
     `decoded` the prediction. `mean` and `kl` `(B, L, …)` are the posterior mean and the KL divergence of each latent
     dimension, without gradients.
     """
 
-    terms: torch.Tensor
+    loss: torch.Tensor
+    sums: Sums
     target: torch.Tensor
     decoded: torch.Tensor
     mean: torch.Tensor
@@ -43,14 +64,10 @@ class StepOutput(NamedTuple):
 
 
 class Step(nn.Module):
-    """Terms of the loss for a batch of stored patterns.
-
-    Terms are in nats per sample, except `perceptual` (a distance), `adversarial` (the loss of `models.losses`),
-    `critic` (0 here; the discriminator has a step of its own), and the last two: the shares of samples that have a
-    label, and that the head classifies correctly.
+    """Loss of a batch of stored patterns, in nats per sample.
 
     perceptual: a module of `models.perceptual`. is_split: the partner's pattern decides on shapes only, and the input
-    pattern on the amplitude. term_names: of the terms in use.
+    pattern on the amplitude.
     """
 
     def __init__(self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None) -> None:
@@ -61,11 +78,7 @@ class Step(nn.Module):
         self.likelihood: Any = part("objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood])
         self.model, self.objective, self.augment, self.perceptual = model, objective, config.augment, perceptual
         self.noise, self.precision = objective.input_noise, pick_precision(config.precision, model.device)
-        self.is_split = objective.target == "neighbour" and bool(getattr(model.network, "contrast", False))
-        in_use = {"amplitude_nll": self.is_split, "perceptual": objective.perceptual is not None}
-        in_use |= dict.fromkeys(("adversarial", "critic"), objective.adversarial is not None)
-        in_use |= dict.fromkeys(("label_nll", "label_right", "label_known"), objective.label is not None)
-        self.term_names = [name for name in TERMS if in_use.get(name, True)]
+        self.is_split = objective.target == "neighbour" and model.network.contrast
 
     def forward(
         self,
@@ -81,7 +94,7 @@ class Step(nn.Module):
         three numbers of a row of `schedule`. critic: gives logit maps of preprocessed patterns, once it is in use; its
         weights get no gradient here.
         """
-        model = self.model
+        model, objective = self.model, self.objective
         with autocast(patterns.device, self.precision):
             sample = model.preprocess(patterns)
             clean, wanted, network = sample, sample, model.network
@@ -91,7 +104,7 @@ class Step(nn.Module):
             if self.training:
                 clean, wanted, network = self._augmented(sample, wanted, is_own_target=target is None)
                 shown = add_noise(add_noise(clean, self.noise), self.augment.noise, self.augment.circle)
-            has_logits = losses.takes_logits(self.objective.likelihood)
+            has_logits = losses.takes_logits(objective.likelihood)
             options = {"logits": True} if has_logits else {}
             decoded, mean, logvar = network(shown, **options)
             class_logits = None
@@ -101,34 +114,34 @@ class Step(nn.Module):
         # terms of windows are scaled up to complete samples, so that weights and history mean the same
         n_values = sample[0].numel()
         window_share = n_values / clean[0].numel()
-        terms = dict.fromkeys(TERMS, decoded.new_zeros((), dtype=torch.float32))
+        terms = Terms(len(patterns))
         if target is not None and self.is_split:
-            terms["reconstruction_nll"] = losses.shape_nll(wanted, decoded, self.likelihood).mean()
-            terms["amplitude_nll"] = losses.amplitude_nll(clean, decoded, self.likelihood).mean()
+            terms.add("reconstruction_nll", losses.shape_nll(wanted, decoded, self.likelihood).mean())
+            # the value of the amplitude term always counts, its gradient when its time has come
+            amplitude = losses.amplitude_nll(clean, decoded, self.likelihood).mean()
+            held = amplitude.detach()
+            terms.add("amplitude_nll", amplitude, penalty=held + weights[1] * (amplitude - held))
         else:
-            terms["reconstruction_nll"] = window_share * self.likelihood(wanted, decoded).mean()
+            terms.add("reconstruction_nll", window_share * self.likelihood(wanted, decoded).mean())
         kl = losses.posterior_kl(network, mean.float(), logvar.float())
-        terms["kl"] = window_share * kl.flatten(1).sum(1).mean()
-        # the value of the amplitude term always counts, its gradient when its time has come
-        amplitude = terms["amplitude_nll"]
-        loss = terms["reconstruction_nll"] + amplitude.detach() + weights[1] * (amplitude - amplitude.detach())
-        if not getattr(network, "is_deterministic", False):
-            loss = loss + self._kl_loss(kl, weights[0], window_share)
+        kl_sum = window_share * kl.flatten(1).sum(1).mean()
+        if network.is_deterministic:
+            terms.record("kl", kl_sum)
+        else:
+            terms.add("kl", kl_sum, weights[0] * window_share, penalty=losses.kl_penalty(kl, objective.free_bits))
         picture = decoded.sigmoid() if has_logits else decoded  # no logits for the networks that look at it
-        if self.objective.perceptual is not None and self.perceptual is not None:
+        if objective.perceptual is not None and self.perceptual is not None:
             with autocast(patterns.device, self.precision):
-                terms["perceptual"] = self.perceptual(wanted, picture).mean()
-            loss = loss + self.objective.perceptual.weight * n_values * terms["perceptual"]
-        if self.objective.adversarial is not None and critic is not None:
-            terms["adversarial"] = self._adversarial(picture, critic, self.objective.adversarial)
-            loss = loss + weights[2] * self.objective.adversarial.weight * n_values * terms["adversarial"]
+                distance = self.perceptual(wanted, picture).mean()
+            terms.add("perceptual", distance, objective.perceptual.weight * n_values)
+        if objective.adversarial is not None and critic is not None:
+            judged = self._adversarial(picture, critic, objective.adversarial)
+            terms.add("adversarial", judged, weights[2] * objective.adversarial.weight * n_values)
         if class_logits is not None and labels is not None:
-            terms["label_nll"] = losses.classification_nll(class_logits, labels)
-            loss = loss + self.objective.label_weight * terms["label_nll"]
-            terms["label_right"] = (class_logits.argmax(1) == labels).float().mean()  # no argmax is -1
-            terms["label_known"] = (labels >= 0).float().mean()
-        terms["loss"] = loss
-        return StepOutput(torch.stack(list(terms.values())), wanted.detach(), picture, mean.detach(), kl.detach())
+            self._add_labels(terms, class_logits, labels)
+        loss = terms.loss
+        terms.record("loss", loss)
+        return StepOutput(loss, terms.sums, wanted.detach(), picture, mean.detach(), kl.detach())
 
     def _augmented(
         self, sample: torch.Tensor, wanted: torch.Tensor, *, is_own_target: bool
@@ -145,18 +158,22 @@ class Step(nn.Module):
             network = network.resized(moved.shape[2:])
         return moved, wanted, network
 
-    def _kl_loss(self, kl: torch.Tensor, weight: torch.Tensor, window_share: float) -> torch.Tensor:
-        """The KL term of the loss: weighted by beta, or held at a capacity. weight: beta, or the capacity."""
-        if self.objective.capacity is None:
-            return weight * window_share * losses.kl_penalty(kl, self.objective.free_bits)
-        return self.objective.beta * losses.capacity_penalty(window_share * kl, weight)
-
     def _adversarial(self, picture: torch.Tensor, critic: nn.Module, config: AdversarialConfig) -> torch.Tensor:
         """The generator's loss, with the discriminator's weights held."""
         held = {name: parameter.detach() for name, parameter in critic.named_parameters()}
         with autocast(picture.device, self.precision):
             maps = torch.func.functional_call(critic, held, (picture,))
         return losses.generator_loss(maps, config.kind)
+
+    def _add_labels(self, terms: Terms, class_logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Cross entropy: in the loss its share of all samples, in the history the mean over the labelled ones."""
+        nll = losses.classification_nll(class_logits, labels)
+        n_labelled = (labels >= 0).sum().to(nll)
+        per_label = len(labels) / n_labelled.clamp_min(1)
+        terms.loss = terms.loss + self.objective.label_weight * nll
+        terms.record("label_nll", nll * per_label, n_labelled)
+        n_right = (class_logits.argmax(1) == labels).sum()  # no argmax is -1
+        terms.record("label_accuracy", n_right / n_labelled.clamp_min(1), n_labelled)
 
 
 class Critic(nn.Module):
@@ -181,13 +198,13 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
 
     Raises UsageError for windows of a network that takes whole samples alone, and for windows that do not fit it.
     """
-    if (crop := augment.crop) is None:
+    crop, stride = augment.crop, model.network.stride
+    if crop is None:
         return model.seen_shape
-    stride = getattr(model.network, "stride", ()) if hasattr(model.network, "resized") else ()
     if len(crop) != len(stride) or any(size < step or size % step for size, step in zip(crop, stride, strict=True)):
         given = f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}"
         raise UsageError(f"{given}; give a multiple of it; a network without a stride takes whole samples.")
-    return (model.seen_shape[0], *(min(a, b) for a, b in zip(crop, model.seen_shape[1:], strict=True)))
+    return (model.seen_shape[0], *map(min, crop, model.seen_shape[1:]))
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
@@ -200,27 +217,27 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> t
 
 
 def schedule(config: TrainConfig, per_epoch: int) -> np.ndarray:
-    """What changes over a training, a row per update: beta, or the capacity; whether the amplitude counts; share of the
-    adversarial weight; learning rate.
+    """What changes over a training, a row per update: beta; whether the amplitude counts; share of the adversarial
+    weight; learning rate.
 
-    Beta (or the capacity) rises linearly over the warm-up, against collapse: Bowman et al., "Generating Sentences from
-    a Continuous Space", 2016; Sønderby et al., "Ladder Variational Autoencoders", 2016. The amplitude waits until it
-    has risen: before, shapes are random and would drive it to 0. The adversarial weight is 0 until the decoder has
-    begun to reconstruct, then rises linearly to 1: a discriminator of noise teaches nothing.
+    Beta rises linearly over the warm-up, against collapse: Bowman et al., "Generating Sentences from a Continuous
+    Space", 2016; Sønderby et al., "Ladder Variational Autoencoders", 2016. The amplitude waits until it has risen:
+    before, shapes are random and would drive it to 0. The adversarial weight is 0 until the decoder has begun to
+    reconstruct, then rises linearly to 1: a discriminator of noise teaches nothing.
     """
-    objective, critic, n_updates = config.objective, config.objective.adversarial, per_epoch * config.epochs
+    critic, n_updates = config.objective.adversarial, per_epoch * config.epochs
     update = np.arange(n_updates)
-    rise, final = round(objective.warmup * n_updates), objective.beta
-    final = final if objective.capacity is None else objective.capacity
-    weight, share = final * np.minimum(1.0, (update + 1) / max(rise, 1)), np.zeros(n_updates)
+    rise = round(config.objective.warmup * n_updates)
+    beta = config.objective.beta * np.minimum(1.0, (update + 1) / max(rise, 1))
+    share = np.zeros(n_updates)
     if critic is not None:
         start, ramp = round(critic.start * n_updates), max(1, round(critic.rise * n_updates))
         share = np.clip((update - start + 1) / ramp, 0.0, 1.0)
-    return np.stack([weight, update >= rise, share, config.learning_rate * learning_rates(config, per_epoch)], 1)
+    return np.stack([beta, update >= rise, share, config.learning_rate * learning_rates(config, per_epoch)], 1)
 
 
 def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
-    """Shares of the highest learning rate, for each update: a linear rise, then a cosine down, or no change.
+    """Shares of the highest learning rate, for each update: a linear rise, then a cosine down.
 
     With `restarts` the cosine starts again that many times, in parts of equal length (Loshchilov & Hutter, "SGDR", ICLR
     2017). With `schedule_per="epoch"` the rate is that of the epoch's first update.
@@ -232,8 +249,7 @@ def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
     rise = round(config.rise * n_updates)
     done = (update - rise) / max(1, n_updates - rise) * n_parts
     cosine = config.rate_end + (1 - config.rate_end) * 0.5 * (1 + np.cos(np.pi * (done % 1)))
-    after = cosine if config.schedule == "cosine" else 1.0
-    return np.where(update < rise, (update + 1) / max(rise, 1), after)
+    return np.where(update < rise, (update + 1) / max(rise, 1), cosine)
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from torch import nn
 from vaearr.sources import Source
 
 
-def read_stack(path: Path, config: Any, *, scratch: Path | None = None) -> xr.Dataset:
+def read_stack(path: Path, config: Any) -> xr.Dataset:
     """Patterns `(y, x, dy, dx)` as NumPy saves them."""
     return xr.Dataset({"patterns": (("y", "x", "dy", "dx"), np.load(path, mmap_mode="r"))})
 
 
-STACK = Source("a stack of patterns as .stack", lambda path: 2 * (path.suffix == ".stack"), read_stack)
+STACK = Source("a stack of patterns as .stack", read_stack, lambda path: path.suffix == ".stack")
 
 
 class LinearVAE(nn.Module):

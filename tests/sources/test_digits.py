@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.sources.refusals import refused
-from vaearr.sources import find_source, open_source
+from vaearr.sources import detect, open_source
 
 CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
 DIGITS = np.random.default_rng(1).integers(0, 256, (40, 9, 8), dtype=np.uint8)
@@ -52,7 +52,7 @@ def test_idx_refusals(tmp_path: Path) -> None:
 def test_npz(arrays: dict[str, np.ndarray], images: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "digits.npz"
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-    assert find_source(path) == "npz"
+    assert detect(path).format == "npz"
     ds = open_source(path)
     np.testing.assert_array_equal(ds.patterns, images)
     known = np.where((np.arange(40) < 30) | ("test_images" not in arrays), LABELS.astype(int) // 4, -1)

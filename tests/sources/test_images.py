@@ -18,7 +18,7 @@ from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.ingestion.ingest import ingest
 from vaearr.schema import categories
-from vaearr.sources import find_source, open_source
+from vaearr.sources import detect, open_source
 from vaearr.sources.images import refit
 
 CLASSES = ("benign", "malignant", "normal")
@@ -94,7 +94,7 @@ def test_manifest(tmp_path: Path) -> None:
     table = tmp_path / "set" / "list.csv"
     table.write_text("path;label;subject;ward;age;site\n" + "\n".join(lines) + "\nbenign/b.png;;9;07;30,5;x\n")
     ds = open_source(table)
-    assert find_source(table) == "images"
+    assert detect(table).format == "images"
     np.testing.assert_array_equal(ds.patterns[:6], GREY[:6])
     assert categories(ds.label) == {0: "grade_0", 1: "grade_1"}
     assert ds.label.values.tolist() == [0, 1, 0, 1, 0, 1, -1]
@@ -152,9 +152,9 @@ def test_which_folder_is_which(tmp_path: Path) -> None:
     for i in range(4):
         Image.fromarray(GREY[i]).save(tmp_path / "scan" / f"x{i}_y0.png")
         Image.fromarray(GREY[i]).save(tmp_path / "plain" / f"photo{i}.png")
-    assert find_source(tmp_path / "scan") == "point-images"
-    assert find_source(tmp_path / "plain") == "images"
-    assert find_source(tmp_path) == "images"
+    assert detect(tmp_path / "scan").format == "point-images"
+    assert detect(tmp_path / "plain").format == "images"
+    assert detect(tmp_path).format == "images"
     assert open_source(tmp_path / "scan", format="images").sizes == {"sample": 4, "y": 9, "x": 11}
     assert open_source(tmp_path / "scan", size=(4, 4)).sizes["sample"] == 4
     for folder, match, error, asked in (

@@ -17,7 +17,7 @@ from tests.sources.refusals import refused
 from vaearr import schema
 from vaearr.errors import DataError, UsageError
 from vaearr.ingestion.ingest import ingest
-from vaearr.sources import find_source, open_source
+from vaearr.sources import detect, open_source
 
 SHAPE = (7, 8, 9)  # x, y, z
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])
@@ -39,7 +39,7 @@ def write(path: Path, values: np.ndarray = VALUES, affine: np.ndarray = AFFINE, 
 )
 def test_one_volume(codes: str, suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{suffix}", codes=codes)
-    assert find_source(path) == "nifti"
+    assert detect(path).format == "nifti"
     ds = open_source(path)
     schema.validate(ds)
     assert ds.patterns.dims == ("sample", "z", "y", "x")

@@ -106,10 +106,10 @@ def ingest(
 
 def _ingest(source: Given, store: str | Path, config: IngestConfig, progress: Progress) -> None:
     """Write a source as a new store."""
-    folder = _existing_parent(store_path(store))
+    _check_parent(store_path(store))
     before = _state(source, config)
     if isinstance(source, Detected):
-        opening: Any = source.open(config, scratch=folder)
+        opening: Any = source.open(config)
     else:
         opening = nullcontext(schema.as_dataset(source))
     with opening as lazy:
@@ -274,12 +274,11 @@ def _state(source: Given, config: IngestConfig) -> dict[str, Any]:
     return state
 
 
-def _existing_parent(target: Path) -> Path:
-    """The nearest folder above `target` that exists, on the disk that will hold the store."""
+def _check_parent(target: Path) -> None:
+    """Raise WriteError unless the nearest folder above `target` that exists can be written to."""
     folder = next(folder for folder in target.absolute().parents if folder.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise WriteError(f"{folder} is no folder that can be written to; choose another path or its permissions.")
-    return folder
 
 
 # less of the detector

@@ -5,22 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import xarray as xr
 
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.config.parts import of_packages, part
-from vaearr.errors import DataError, UsageError, VaearrError
+from vaearr.errors import DataError, UsageError
 from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
 from vaearr.sources.hdf5 import check_file, in_words, open_hdf5
 from vaearr.sources.orientation_maps import open_orientation_map
 
-__all__ = ["SOURCES", "Detected", "Source", "detect", "find_source", "open_orientation_map", "open_source"]
-ZARR, HDF5_SIGNATURE = "zarr", b"\x89HDF\r\n\x1a\n"
+__all__ = ["SOURCES", "Detected", "Source", "detect", "open_orientation_map", "open_source"]
+ZARR = "zarr"
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ class Source:
     ----------
     holds : str
         What a file of this format holds, in words.
-    sniff : callable
-        How sure the format is of a path: 0 no, 1 it knows the container, 2 and more it knows the content. The highest
-        number wins, of equal numbers the first format. Formats in HDF5 get the opened file instead of the path.
     open : callable
-        (path, config, scratch=…) -> Dataset.
+        (path, config) -> Dataset.
+    sniff : callable
+        Whether a path is of this format, by its content. Without it the format is only read by name.
     files : callable
         All files that a path stands for.
     packages : tuple of str
@@ -43,8 +42,8 @@ class Source:
     """
 
     holds: str
-    sniff: Callable[[Any], int]
-    open: Callable[..., xr.Dataset]
+    open: Callable[[Path, IngestConfig], xr.Dataset]
+    sniff: Callable[[Path], bool] = lambda path: False
     files: Callable[[Path, IngestConfig], list[Path]] = lambda path, config: [path]
     packages: tuple[str, ...] = ()
 
@@ -57,9 +56,9 @@ class Detected:
     format: str
     source: Source
 
-    def open(self, config: IngestConfig, scratch: Path | None = None) -> xr.Dataset:
+    def open(self, config: IngestConfig) -> xr.Dataset:
         """The lazy, valid Dataset; see `open_source`."""
-        ds = self.source.open(self.path, config, scratch=scratch)
+        ds = self.source.open(self.path, config)
         if self.format not in SOURCES:
             ds = schema.as_dataset(ds)
         ds.encoding.setdefault("source", str(self.path))
@@ -71,11 +70,11 @@ class Detected:
         return self.source.files(self.path, config)
 
 
-def _sniff_zarr(path: Path) -> int:
-    return 2 * any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def _open_zarr(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+def _open_zarr(path: Path, config: IngestConfig) -> xr.Dataset:
     with in_words(path, "a zarr store"), warnings.catch_warnings(action="ignore"):  # of metadata not consolidated
         return schema.as_dataset(xr.open_zarr(path, chunks=None, use_zarr_fill_value_as_mask=False))
 
@@ -84,46 +83,41 @@ def _zarr_files(path: Path, config: IngestConfig) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _vendor_source(name: str, holds: str) -> Source:
-    if name in vendor.HDF5_FORMATS:
-        return Source(holds, partial(vendor.sniff_hdf5, name), vendor.open_vendor, packages=("kikuchipy",))
-    return Source(holds, partial(vendor.sniff, name), vendor.open_vendor, packages=("kikuchipy",))
-
-
-SOURCES: dict[str, Source] = {
-    kikuchi_h5.ENGINE: Source(
-        "HDF5 with patterns 'images' and step numbers 'coords'", kikuchi_h5.sniff, kikuchi_h5.open_kikuchi_h5
+KIKUCHIPY = ("kikuchipy",)
+SOURCES: dict[str, Source] = {  # of several that fit, the first is taken
+    kikuchi_h5.ENGINE: Source("HDF5 with patterns 'images' and step numbers 'coords'", kikuchi_h5.open_kikuchi_h5),
+    **{name: Source(holds, vendor.open_vendor_hdf5, packages=KIKUCHIPY) for name, holds in vendor.HDF5_FORMATS.items()},
+    "edax-up": Source("EDAX UP1 or UP2 patterns", vendor.open_binary, vendor.is_up, packages=KIKUCHIPY),
+    "nordif": Source(
+        "NORDIF patterns (.dat) with Setting.txt next to them", vendor.open_binary, vendor.is_nordif, packages=KIKUCHIPY
     ),
+    nifti.ENGINE: Source(
+        "NIfTI volumes: a file, folder or manifest of them", nifti.open_nifti, nifti.sniff, nifti.files, ("nibabel",)
+    ),
+    ZARR: Source("a zarr store that xarray opens, with patterns", _open_zarr, _is_zarr, _zarr_files),
     images.POINTS: Source(
         "a folder with one image for each scan point",
-        images.sniff_points,
         images.open_points,
+        images.sniff_points,
         images.point_files,
         ("pillow",),
     ),
     images.COLLECTION: Source(
-        "a folder or manifest of images, each a sample", images.sniff, images.open_images, images.files, ("pillow",)
+        "a folder or manifest of images, each a sample", images.open_images, images.sniff, images.files, ("pillow",)
     ),
-    nifti.ENGINE: Source(
-        "NIfTI volumes: a file, folder or manifest of them", nifti.sniff, nifti.open_nifti, nifti.files, ("nibabel",)
-    ),
-    ZARR: Source("a zarr store that xarray opens, with patterns", _sniff_zarr, _open_zarr, _zarr_files),
-    digits.IDX: Source("IDX images, their labels next to them", digits.sniff_idx, digits.open_idx, digits.idx_files),
-    digits.NPZ: Source("NPZ with images x and labels y", digits.sniff_npz, digits.open_npz),
+    digits.IDX: Source("IDX images, their labels next to them", digits.open_idx, digits.sniff_idx, digits.idx_files),
+    digits.NPZ: Source("NPZ with images x and labels y", digits.open_npz, digits.sniff_npz),
     digits.BUNDLED: Source(
         "the digits that come with scikit-learn, without a file",
-        digits.sniff_bundled,
         digits.open_bundled,
-        lambda path, config: [],
-        ("scikit-learn",),
+        files=lambda path, config: [],
+        packages=("scikit-learn",),
     ),
-    **{name: _vendor_source(name, holds) for name, holds in vendor.FORMATS.items()},
     orientation_maps.ENGINE: Source(
-        ".ang or .ctf map (no patterns)", orientation_maps.sniff, orientation_maps.refuse_without_patterns
+        ".ang or .ctf map (no patterns)", orientation_maps.refuse_without_patterns, orientation_maps.sniff
     ),
 }
-FOLDERS = (images.POINTS, images.COLLECTION, nifti.ENGINE, ZARR)  # formats of which a path may be a folder
-IN_HDF5 = (kikuchi_h5.ENGINE, *vendor.HDF5_FORMATS)
+FOLDERS = (nifti.ENGINE, ZARR, images.POINTS, images.COLLECTION)  # formats of which a path may be a folder
 # settings that say that a folder is a collection, not a scan
 COLLECTION_SETTINGS = ("size", "manifest", "label_map", "classes", "exclude", "n_samples", "spacing")
 
@@ -133,13 +127,7 @@ def named_source(name: str) -> Source:
     found = part("source", name, SOURCES, called="format", trust=[name])
     if isinstance(found, Source):
         return found
-
-    def open_by_function(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
-        ds: xr.Dataset = found(path)
-        return ds
-
-    holds = " ".join((found.__doc__ or name).split())
-    return Source(holds, lambda path: 0, open_by_function)
+    return Source(" ".join((found.__doc__ or name).split()), lambda path, config: found(path))
 
 
 def detect(path: str | Path, config: IngestConfig | None = None) -> Detected:
@@ -149,7 +137,7 @@ def detect(path: str | Path, config: IngestConfig | None = None) -> Detected:
     """
     config = config or IngestConfig()
     file = Path(path).expanduser()
-    name = config.format or _best_format(file, config)
+    name = config.format or _format_of(file, config)
     source = named_source(name)
     if file.is_dir() and name in SOURCES and name not in FOLDERS:
         raise UsageError(f"{file} is a folder, which format={name!r} does not read; give a file.")
@@ -158,69 +146,42 @@ def detect(path: str | Path, config: IngestConfig | None = None) -> Detected:
     return Detected(file, name, source)
 
 
-def find_source(path: str | Path, config: IngestConfig | None = None) -> str:
-    """Name of the format that fits a path best; see `detect`."""
-    return detect(path, config).format
-
-
-def _best_format(file: Path, config: IngestConfig) -> str:
+def _format_of(file: Path, config: IngestConfig) -> str:
     if str(file) == digits.BUNDLED:
         return digits.BUNDLED
+    if file.is_dir() and config.filenames is not None:
+        return images.POINTS
     if not file.is_dir():
         check_file(file)
-    scores = sniff_all(file)
-    if file.is_dir():
-        if not any(scores.values()):
-            suffixes = ", ".join((*images.SUFFIXES, *nifti.SUFFIXES))
-            raise DataError(
-                f"{file} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr "
-                "store."
-            )
-        if config.filenames is not None:
-            return images.POINTS
-        if any(getattr(config, key) for key in COLLECTION_SETTINGS):
-            scores[images.POINTS] = 0
-    best = max(scores, key=lambda name: scores[name])
-    if scores[best] == 0:
-        with file.open("rb") as opened:
-            start = opened.read(len(HDF5_SIGNATURE))
-        if start == HDF5_SIGNATURE:
-            open_hdf5(file).close()  # raises the error that says what is wrong
-        known = "; ".join(f"{name}: {source.holds}" for name, source in SOURCES.items())
-        raise DataError(f"{file} is in no format that vaearr reads (it starts with {start!r}); expected {known}.")
-    return best
+    name = _sniffed(file)
+    if name == images.POINTS and any(getattr(config, key) for key in COLLECTION_SETTINGS):
+        return images.COLLECTION
+    return name
 
 
-def sniff_all(file: Path) -> dict[str, int]:
-    """How sure each format is of a file or folder, those of other packages first."""
-    scores = {name: named_source(name).sniff(file) for name in of_packages("source")}
-    if not file.is_dir() and (in_hdf5 := _sniff_hdf5(file)):
-        return scores | in_hdf5
+def _sniffed(file: Path) -> str:
+    """The format of a file or folder by its content. Raises DataError where none fits."""
+    for name in of_packages("source"):
+        if named_source(name).sniff(file):
+            return name
+    if file.is_file() and h5py.is_hdf5(file):
+        with in_words(file, "HDF5"), open_hdf5(file) as opened:
+            return vendor.hdf5_format(opened) or kikuchi_h5.ENGINE
     for name in FOLDERS if file.is_dir() else SOURCES:
-        if name not in IN_HDF5:
-            scores[name] = SOURCES[name].sniff(file)
-    return scores
+        if SOURCES[name].sniff(file):
+            return name
+    if file.is_dir():
+        suffixes = ", ".join((*images.SUFFIXES, *nifti.SUFFIXES))
+        raise DataError(
+            f"{file} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr store."
+        )
+    with file.open("rb") as opened:
+        start = opened.read(8)
+    known = "; ".join(f"{name}: {source.holds}" for name, source in SOURCES.items())
+    raise DataError(f"{file} is in no format that vaearr reads (it starts with {start!r}); expected {known}.")
 
 
-def _sniff_hdf5(file: Path) -> dict[str, int]:
-    """The same for formats in HDF5; empty for a file that cannot be opened as HDF5."""
-    scores = dict.fromkeys(IN_HDF5, 0)
-    try:
-        opened = open_hdf5(file)
-    except VaearrError:
-        return {}
-    with opened:
-        try:
-            for name in IN_HDF5:
-                scores[name] = SOURCES[name].sniff(opened)
-        except Exception:  # of a damaged file, whatever it raises; opening it says what is wrong
-            scores[kikuchi_h5.ENGINE] = 1
-    return scores
-
-
-def open_source(
-    path: str | Path, config: IngestConfig | None = None, *, scratch: str | Path | None = None, **settings: Any
-) -> xr.Dataset:
+def open_source(path: str | Path, config: IngestConfig | None = None, **settings: Any) -> xr.Dataset:
     """Open a file or folder as a lazy, labelled Dataset.
 
     Parameters
@@ -229,8 +190,6 @@ def open_source(
         File, folder of images or volumes, zarr store, or `sklearn:digits`.
     config : IngestConfig, optional
         How the files are read.
-    scratch : str or Path, optional
-        Folder for a temporary copy where the order of the file makes reading blocks slow.
     **settings
         Single settings of IngestConfig, such as `step=0.5`.
 
@@ -245,4 +204,4 @@ def open_source(
         If the file does not exist or does not hold what it should.
     """
     config = (config or IngestConfig()).replace(**settings)
-    return detect(path, config).open(config, None if scratch is None else Path(scratch))
+    return detect(path, config).open(config)

@@ -219,7 +219,7 @@ def collection(patterns: Any, signal: Sequence[str], found: pd.DataFrame, attrs:
 
 def samples(read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """A dask array (sample, *shape) of what `read` gives for each sample."""
-    return lazy_array(one_by_one(read, shape, dtype), np.arange(count), shape, dtype)
+    return lazy_array(one_by_one(read), np.arange(count), shape, dtype)
 
 
 def _label_variable(labels: pd.Series) -> xr.Variable:

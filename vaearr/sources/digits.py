@@ -32,7 +32,7 @@ from vaearr.store.layout import pattern_chunks
 
 IDX, NPZ = "idx", "npz"
 BUNDLED = "sklearn:digits"  # name of the set that needs no file
-GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+GZIP = b"\x1f\x8b"
 MAX_IDX_HEADER = 20  # bytes
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 IMAGES, LABELS = ("x", "images", "data"), ("y", "labels", "label")
@@ -41,27 +41,24 @@ MOST_CHANNELS = 4
 Part = tuple[str, np.ndarray, np.ndarray | None]  # its name, its images, their labels
 
 
-def sniff_idx(path: Path) -> int:
-    """2: starts as IDX does, perhaps inside gzip; 0: anything else."""
+def sniff_idx(path: Path) -> bool:
+    """Whether a file starts as IDX does, perhaps inside gzip."""
     try:
         with _opened(path) as file:
-            return 2 * (_idx_header(file.read(MAX_IDX_HEADER)) is not None)
+            return _idx_header(file.read(MAX_IDX_HEADER)) is not None
     except (OSError, EOFError, zlib.error):
-        return 0
+        return False
 
 
-def sniff_npz(path: Path) -> int:
-    """2: a zip file with images under a name that is known; 1: another one of .npy files; 0: anything else."""
-    with path.open("rb") as file:
-        if file.read(4) != ZIP:
-            return 0
+def sniff_npz(path: Path) -> bool:
+    """Whether a file is named .npz, or is a zip file of .npy files."""
+    if path.suffix.lower() == ".npz":
+        return True
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return any(name.endswith(".npy") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
-        return 1 * (path.suffix.lower() == ".npz")
-    arrays = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
-    return 2 if _pairs(arrays) else 1 * bool(arrays)
+        return False
 
 
 def idx_files(path: Path, config: IngestConfig) -> list[Path]:
@@ -71,13 +68,13 @@ def idx_files(path: Path, config: IngestConfig) -> list[Path]:
     return [path, *[file for file in beside if file != path and file.is_file()][:1]]
 
 
-def open_idx(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+def open_idx(path: Path, config: IngestConfig) -> xr.Dataset:
     """Dataset of the images of an IDX file and their labels. Raises DataError for files that do not fit."""
     images, *labels = [_read_idx(check_file(file)) for file in idx_files(path, config)]
     return _dataset(path, config, [("", images, labels[0] if labels else None)])
 
 
-def open_npz(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+def open_npz(path: Path, config: IngestConfig) -> xr.Dataset:
     """Dataset of the images of an NPZ file and their labels. Raises DataError for files that do not fit.
 
     Nothing is unpickled: arrays of Python objects are refused.
@@ -91,12 +88,7 @@ def open_npz(path: Path, config: IngestConfig, *, scratch: Path | None = None) -
     return _dataset(path, config, parts)
 
 
-def sniff_bundled(path: Path) -> int:
-    """0: no file holds this set; it is named."""
-    return 0
-
-
-def open_bundled(path: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+def open_bundled(path: Path, config: IngestConfig) -> xr.Dataset:
     """The digits that come with scikit-learn: 1 797 images of 8 x 8 pixels, labels 0 to 9."""
     from sklearn.datasets import load_digits
 

@@ -13,7 +13,7 @@ from xarray.backends import BackendEntrypoint
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources import digits, kikuchi_h5, nifti, open_source, sniff_all
+from vaearr.sources import SOURCES, digits, kikuchi_h5, nifti, open_source
 
 
 class SourceEngine(BackendEntrypoint):
@@ -34,9 +34,9 @@ class SourceEngine(BackendEntrypoint):
         return ds.drop_vars(drop, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Only what holds the engine's own format."""
+        """Only files of the engine's own format."""
         with suppress(OSError, TypeError):
-            return self.format is not None and sniff_all(Path(filename_or_obj)).get(self.format, 0) >= 2
+            return self.format is not None and SOURCES[self.format].sniff(Path(filename_or_obj))
         return False
 
 

@@ -7,19 +7,17 @@ are held against the size of the file before anything is read.
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from vaearr.errors import DataError, NoInputError, VaearrError, did_you_mean
 
 PLENTY, MAX_PACKED = 256 * 2**20, 100  # bytes above which a packed byte may stand for so many
-MAX_RATIO = 1000
-RATIO_FROM_BYTES = 2**30
 MAX_DEPTH = 64  # groups in one another
 
 
@@ -78,7 +76,8 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     dataset = file.get(name)
     where = f"{file.filename}: dataset {name!r}"
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        names = [path for path, item in items_below(file) if isinstance(item, h5py.Dataset)]
+        names: list[str] = []
+        file.visititems(lambda path, item: names.append(path) if isinstance(item, h5py.Dataset) else None)
         raise DataError(
             f"{file.filename} has no dataset {name!r} with values; choose one with {setting}=…"
             f"{did_you_mean(name, names)}"
@@ -93,7 +92,8 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
                 f"{where} is compressed with filter {code} ({words.decode(errors='replace') or 'unnamed'}), which this "
                 f"HDF5 lacks; rewrite it with 'h5repack -f GZIP=4', or import hdf5plugin first."
             )
-    check_size(dataset, where)
+    declared = math.prod(dataset.shape) * dataset.dtype.itemsize
+    refuse_bomb(Path(file.filename), declared, Path(file.filename).stat().st_size)
     return dataset
 
 
@@ -111,49 +111,15 @@ def keys_of(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]
 
 def refuse_outside_links(file: h5py.File) -> None:
     """Raise DataError where a link of the file leads into another file, or groups are nested too deeply."""
-    for _ in items_below(file):
-        pass
 
+    def check(path: str, link: Any) -> None:
+        where = f"{file.filename}: {path[:100]!r}"
+        if isinstance(link, h5py.ExternalLink):
+            raise DataError(f"{where} is a link to another file ({link.filename}); copy the data into one file.")
+        if path.count("/") > MAX_DEPTH:
+            raise DataError(f"{where} is nested more than {MAX_DEPTH} deep; copy the data into a flat file.")
 
-def items_below(file: h5py.File) -> Iterator[tuple[str, Any]]:
-    """Path and object of all groups and datasets, each group once; links within the file are left out.
-
-    Raises DataError where a link leads into another file, or groups are nested too deeply.
-    """
-    root = file["/"]
-    waiting = [("", root, 0)]
-    addresses = {h5py.h5o.get_info(root.id).addr}
-    while waiting:
-        parent, group, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise DataError(
-                f"{file.filename}: groups are nested more than {MAX_DEPTH} deep; copy the data into a flat file."
-            )
-        for name in group:
-            path = f"{parent}{name}"
-            if not _is_hard_link(group, name, f"{file.filename}: {path!r}"):
-                continue
-            item = group[name]
-            yield path, item
-            if isinstance(item, h5py.Group):
-                address = h5py.h5o.get_info(item.id).addr
-                if address not in addresses:
-                    addresses.add(address)
-                    waiting.append((f"{path}/", item, depth + 1))
-
-
-def _is_hard_link(group: h5py.Group, name: str, where: str) -> bool:
-    """Whether a link is the object itself, not another name of it. Raises DataError for links into other files."""
-    try:
-        link = group.get(name, getlink=True)
-    except TypeError as error:  # a kind of link that h5py has no name for
-        raise DataError(f"{where} is a link of an unknown kind ({error}); copy the data into one file.") from error
-    if isinstance(link, h5py.SoftLink):
-        return False
-    if isinstance(link, h5py.HardLink):
-        return True
-    target = getattr(link, "filename", "unknown")
-    raise DataError(f"{where} is a link to another file ({target}); copy the data into one file.")
+    file.visititems_links(check)
 
 
 def refuse_bomb(file: Path, needed: int, stored: int) -> None:
@@ -162,16 +128,4 @@ def refuse_bomb(file: Path, needed: int, stored: int) -> None:
         raise DataError(
             f"{file} declares {needed} bytes, more than its {stored} packed bytes can be believed to hold; fetch it "
             "again, or unpack it first if that size is right."
-        )
-
-
-def check_size(dataset: h5py.Dataset, where: str) -> None:
-    """Raise DataError where the declared size cannot be true for a file of this size."""
-    declared = int(dataset.dtype.itemsize) * int(np.prod([int(size) for size in dataset.shape], dtype=object))
-    on_disk = Path(dataset.file.filename).stat().st_size
-    is_plain = dataset.chunks is None and dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
-    if (is_plain and declared > on_disk) or (declared > RATIO_FROM_BYTES and declared > MAX_RATIO * on_disk):
-        raise DataError(
-            f"{where} declares {declared} bytes (shape {dataset.shape}), but the file has {on_disk}; it is damaged or "
-            f"was never filled, so fetch it again from where it was written."
         )

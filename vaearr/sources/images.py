@@ -43,7 +43,7 @@ from vaearr.sources.collection import (
     source_files,
 )
 from vaearr.sources.hdf5 import in_words
-from vaearr.sources.lazy import one_by_one
+from vaearr.sources.lazy import lazy_array, one_by_one
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_dataset, scan_grid
 
 log = logging.getLogger("vaearr")
@@ -170,12 +170,9 @@ def image_geometry(file: Path, shape: tuple[int, ...], size: tuple[int, ...], fi
 # a collection
 
 
-def sniff(path: Path) -> int:
-    """3: a folder with images that are no scan points, or a manifest of images; 1: other images; 0: anything else."""
-    some = some_files(path, SUFFIXES, LOOKED_AT)
-    direct = [file.stem for file in some if file.parent == path]
-    n_places = sum(len(re.findall(r"\d+", stem)) >= 2 for stem in direct)
-    return (1 if direct and 2 * n_places >= len(direct) else 3) if some else 0
+def sniff(path: Path) -> bool:
+    """Whether a path is a folder with images, or a manifest of images."""
+    return bool(some_files(path, SUFFIXES))
 
 
 def files(path: Path, config: IngestConfig) -> list[Path]:
@@ -183,7 +180,7 @@ def files(path: Path, config: IngestConfig) -> list[Path]:
     return source_files(path, config, SUFFIXES)
 
 
-def open_images(folder: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+def open_images(folder: Path, config: IngestConfig) -> xr.Dataset:
     """Lazy Dataset of images (sample[, channel], y, x) with paths, labels and masks; 8 and 16 bits are kept.
 
     Raises DataError or NoInputError that names all files that cannot be used (see `read_image`); DataError for images
@@ -257,9 +254,12 @@ def _agreed(
 # a scan
 
 
-def sniff_points(path: Path) -> int:
-    """2: a folder with image files; 0: anything else."""
-    return 2 * (path.is_dir() and next(files_below(path, SUFFIXES, deep=False), None) is not None)
+def sniff_points(path: Path) -> bool:
+    """Whether a path is a folder with images directly in it, half of which or more have two numbers in their name."""
+    some = some_files(path, SUFFIXES, LOOKED_AT)
+    direct = [file.stem for file in some if file.parent == path]
+    n_places = sum(len(re.findall(r"\d+", stem)) >= 2 for stem in direct)
+    return path.is_dir() and bool(direct) and 2 * n_places >= len(direct)
 
 
 def point_files(folder: Path, config: IngestConfig) -> list[Path]:
@@ -275,7 +275,7 @@ def point_files(folder: Path, config: IngestConfig) -> list[Path]:
     return found
 
 
-def open_points(folder: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+def open_points(folder: Path, config: IngestConfig) -> xr.Dataset:
     """Lazy Dataset of patterns (y, x, dy, dx) with `present`; 8 and 16 bit grey values are kept as they are.
 
     Raises DataError for names that do not match or repeat a scan point, and for a first image that is not grey;
@@ -298,8 +298,8 @@ def open_points(folder: Path, config: IngestConfig, *, scratch: Path | None = No
         return values
 
     units = config.units if config.step is not None else "step"
-    reader = one_by_one(read, first.shape, first.dtype)
-    ds = scan_dataset(reader, grid, first.shape, first.dtype, (config.step, config.step), units, folder)
+    patterns = lazy_array(one_by_one(read), grid.rows, first.shape, first.dtype)
+    ds = scan_dataset(patterns, grid, (config.step, config.step), units, folder)
     if note:
         ds.attrs["notes"] = [note]
     return ds

@@ -11,20 +11,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import h5py
 import numpy as np
 import xarray as xr
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources.hdf5 import (
-    check_file,
-    find_dataset,
-    in_words,
-    open_hdf5,
-    refuse_outside_links,
-)
-from vaearr.sources.lazy import Flat, H5Rows
+from vaearr.sources.hdf5 import find_dataset, in_words, open_hdf5, refuse_outside_links
+from vaearr.sources.lazy import H5Rows, lazy_array
 from vaearr.sources.scan_grid import scan_dataset, scan_grid, step_numbers
 
 log = logging.getLogger("vaearr")
@@ -33,20 +26,11 @@ ENGINE = "kikuchi-h5"
 MOST_CHANNELS = 4  # of a stack of four dims; more are columns of a scan
 
 
-def sniff(file: h5py.File) -> int:
-    """2: HDF5 with `images` and `coords`; 1: other HDF5."""
-    return 2 if {"images", "coords"} <= set(file) else 1
-
-
-def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scratch: Path | None = None) -> xr.Dataset:
+def open_kikuchi_h5(file: Path, config: IngestConfig) -> xr.Dataset:
     """Lazy Dataset of patterns (y, x[, channel], dy, dx) with `present`.
 
-    scratch: folder for one copy of the rows, made at the first read if the rows lie so far from grid order that reading
-    blocks of that size would read the file more than twice. Raises DataError or NoInputError for a file that does not
-    hold what it should.
+    Raises DataError or NoInputError for a file that does not hold what it should.
     """
-    config = config or IngestConfig()
-    file = check_file(path)
     with open_hdf5(file) as opened, in_words(file, "HDF5"):
         refuse_outside_links(opened)
         images = find_dataset(opened, config.images, "images")
@@ -64,13 +48,14 @@ def open_kikuchi_h5(path: str | Path, config: IngestConfig | None = None, *, scr
             steps = np.indices(images.shape[1::-1]).reshape(2, -1, order="F").T
         else:
             steps = step_numbers(find_dataset(opened, config.coords, "coords")[()], where)
-        if is_grid and len(steps) == images.shape[0] * images.shape[1]:
-            images = Flat(images)
-        if len(steps) != images.shape[0]:
+        is_grid = is_grid and len(steps) == images.shape[0] * images.shape[1]
+        if len(steps) != images.shape[0] and not is_grid:
             raise DataError(f"{where} has {len(steps)} rows for {images.shape[0]} patterns; expected one [x, y] each.")
         grid = scan_grid(steps, where)
-        step, units = config.step, config.units if config.step else "step"
-        rows, row_shape, dtype = H5Rows(images, grid.rows, scratch), images.shape[1:], images.dtype
-    ds = scan_dataset(rows, grid, row_shape, dtype, (step, step), units, file)
+        shape = images.shape[2:] if is_grid or images.shape[1] == 1 else images.shape[1:]
+        rows = H5Rows(images, is_grid=is_grid)
+        patterns = lazy_array(rows, grid.rows, shape, images.dtype)
+    units = config.units if config.step else "step"
+    ds = scan_dataset(patterns, grid, (config.step, config.step), units, file)
     ds.set_close(rows.close)
     return ds

@@ -44,9 +44,9 @@ AFFINE, ORIENTATION = "affine", "orientation"
 AXES = (n.Z, n.Y, n.X)
 
 
-def sniff(path: Path) -> int:
-    """4: a NIfTI file, a folder with such files or a manifest of them; 0: anything else."""
-    return 4 * bool(some_files(path, SUFFIXES) or (path.is_file() and path.name.lower().endswith(SUFFIXES)))
+def sniff(path: Path) -> bool:
+    """Whether a path is a NIfTI file, a folder with such files or a manifest of them."""
+    return bool(some_files(path, SUFFIXES)) or (path.is_file() and path.name.lower().endswith(SUFFIXES))
 
 
 def files(path: Path, config: IngestConfig) -> list[Path]:
@@ -70,7 +70,7 @@ class Volume:
         return np.asarray(self.geometry.affine @ step)
 
 
-def open_nifti(source: Path, config: IngestConfig, *, scratch: Path | None = None) -> xr.Dataset:
+def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
     """Lazy Dataset of volumes (sample, z, y, x) with `affine`, orientation, paths and labels.
 
     Raises DataError or NoInputError that names all files that cannot be used; DataError for volumes

@@ -49,9 +49,9 @@ TAKEN = (n.RESERVED - {n.PHASE}) | {m.EULER, m.ANGLE}
 TAKEN |= {f"{dim}_index" for dim in n.SCAN_DIMS}
 
 
-def sniff(path: Path) -> int:
-    """2: a file that starts as `.ang` or `.ctf` files do; 0: anything else."""
-    return 2 if _kind(path) else 0
+def sniff(path: Path) -> bool:
+    """Whether a file starts as `.ang` or `.ctf` files do."""
+    return bool(_kind(path))
 
 
 def _kind(path: Path) -> str:
@@ -66,9 +66,7 @@ def _kind(path: Path) -> str:
     return "ang" if is_ang else ""
 
 
-def refuse_without_patterns(
-    path: str | Path, config: IngestConfig | None = None, *, scratch: Path | None = None
-) -> NoReturn:
+def refuse_without_patterns(path: Path, config: IngestConfig) -> NoReturn:
     """Raises DataError: a map without patterns is no source."""
     raise DataError(
         f"{path} is an orientation map without patterns; give it beside the file of the patterns (orientations=…), or "

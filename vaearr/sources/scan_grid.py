@@ -13,7 +13,6 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import DataError
-from vaearr.sources.lazy import Read, lazy_array
 
 LARGEST_STEP_NUMBER = 2**53
 WHOLE = 1e-6
@@ -103,32 +102,26 @@ def refuse_repeats(cells: np.ndarray, where: str, called: Callable[[int], str], 
 
 
 def scan_dataset(
-    read: Read,
-    grid: ScanGrid,
-    row_shape: tuple[int, ...],
-    dtype: np.dtype,
-    step: tuple[float | None, float | None],
-    units: str,
-    source: Path,
+    patterns: Any, grid: ScanGrid, step: tuple[float | None, float | None], units: str, source: Path
 ) -> xr.Dataset:
-    """The patterns, lazy, with coordinates and `present`.
+    """The patterns, a dask array (y, x[, channel], dy, dx), with coordinates and `present`.
 
-    row_shape: `(dy, dx)`, or `(channel, dy, dx)`, where a single channel is left out. step: that of y and of x, None:
-    coordinates are step numbers.
+    step: that of y and of x, None: coordinates are step numbers.
     """
-    shape = row_shape[1:] if len(row_shape) == 3 and row_shape[0] == 1 else row_shape
-    signal = (n.DY, n.DX) if len(shape) == 2 else (n.CHANNEL, n.DY, n.DX)
-    data = lazy_array(read, grid.rows, shape, dtype)
+    signal = (n.CHANNEL, n.DY, n.DX)[-(patterns.ndim - 2) :]
     attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
     dims = (n.Y, n.X, *signal)
     coords: dict[str, Any] = {}
     for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
         coords[dim] = (dim, numbers * (1 if distance is None else distance), {**n.ATTRS[dim], "units": units})
         coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
-    for dim, size in zip(signal, shape, strict=True):
+    for dim, size in zip(signal, patterns.shape[2:], strict=True):
         coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {"long_name": dim}))
-    present = xr.Variable((n.Y, n.X), grid.present, n.ATTRS[n.PRESENT])
-    tile = {"preferred_chunks": dict(zip(dims, data.chunksize, strict=True))}
-    ds = xr.Dataset({n.PATTERNS: xr.Variable(dims, data, attrs, tile), n.PRESENT: present}, coords)
+    tile = {"preferred_chunks": dict(zip(dims, patterns.chunksize, strict=True))}
+    data = {
+        n.PATTERNS: xr.Variable(dims, patterns, attrs, tile),
+        n.PRESENT: xr.Variable((n.Y, n.X), grid.present, n.ATTRS[n.PRESENT]),
+    }
+    ds = xr.Dataset(data, coords)
     ds.encoding["source"] = str(source)
     return ds

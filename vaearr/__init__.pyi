@@ -9,9 +9,6 @@ from .analysis.association import (
 from .analysis.association import (
     associate_jointly as associate_jointly,
 )
-from .analysis.association import (
-    significance as significance,
-)
 from .analysis.clustering import cluster as cluster
 from .analysis.layers import compare_layers as compare_layers
 from .analysis.layers import compare_pairs as compare_pairs

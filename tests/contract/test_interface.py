@@ -52,7 +52,6 @@ def test_patterns_through_the_network_and_back(trained_store: Path) -> None:
 def test_p_values_are_a_setting_of_associate(trained_template: Path) -> None:
     ds = va.open_store(trained_template)
     found = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"], roi=ds.roi, significance=True)
-    xr.testing.assert_identical(found, va.significance(ds.latents, ds[["BC"]], ["pearson"], roi=ds.roi))
     plain = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"], roi=ds.roi)
     np.testing.assert_allclose(found.association, plain, atol=1e-12)
 

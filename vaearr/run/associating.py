@@ -108,8 +108,7 @@ def partitions_store(
 ) -> xr.Dataset:
     """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
 
-    reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store; for classes also
-    `eta_squared` and `adjusted_mutual_information` of each latent, see `latent_partitions`. k_max: most clusters of a
+    reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store. k_max: most clusters of a
     latent (and of a reference that is no map of classes). A table made before from the same data is returned as it is;
     `overwrite` replaces any other. Raises ExistsError for another table of this reference, NoInputError for a run,
     latents or reference that are not there, UsageError for a k_max below 2.
@@ -131,7 +130,7 @@ def partitions_store(
         if is_made(there, made, recipe, overwrite=overwrite):
             return found
     roi = ds.get(n.run_name(n.ROI, config.run))
-    found = latent_partitions(latents, ds[reference], roi, k_range=(2, k_max))
+    found = latent_partitions(latents, ds[reference], roi, k_max=k_max)
     found = found.assign_attrs({"reference_name": reference, PARAMETERS: recipe.as_attrs()})
     write_table(store, config.run, name, _named(found, latents), replace=has_table(store, config.run, name))
     return found

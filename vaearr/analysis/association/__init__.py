@@ -4,7 +4,7 @@ from vaearr.analysis.association import correlations, information, distance, hsi
 from vaearr.analysis.association.columns import Columns
 from vaearr.analysis.association.joint import associate_jointly
 from vaearr.analysis.association.metrics import METRICS, metric
-from vaearr.analysis.association.p_values import P_ADJUSTED, significance
+from vaearr.analysis.association.p_values import P_ADJUSTED
 from vaearr.analysis.association.partitions import latent_partitions
 from vaearr.analysis.association.table import associate, ranking
 from vaearr.analysis.association.targets import element_rgb, targets_of
@@ -19,6 +19,5 @@ __all__ = [
     "latent_partitions",
     "metric",
     "ranking",
-    "significance",
     "targets_of",
 ]

@@ -1,10 +1,9 @@
-"""Columns of values that metrics take, with what is derived from a column made once and shared; compiled loops."""
+"""Columns of values that metrics take, with what is derived from a column computed once and shared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -24,9 +23,6 @@ class Columns:
     def __getstate__(self) -> dict[str, Any]:
         """As it is at one moment, while other threads add to it."""
         return {**vars(self), "_made": dict(self._made)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
 
     def made(self, make: Callable[Concatenate[Columns, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`make(self, ...)`, made at the first call and kept: orders, ranks and sums serve many partners."""
@@ -69,31 +65,3 @@ def each_pair(latents: Columns, targets: Columns, pair: Callable[[int, int], flo
         for j in np.flatnonzero(~still).tolist():
             values[i, j] = pair(i, j)
     return values
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function as machine code, made at its first call, without the interpreter's lock: threads run side by side.
-
-    The machine code is kept beside the byte code for the next process, or in the user's cache folder; where neither can
-    be written it is made again each time.
-    """
-
-    @cache
-    def made() -> Callable[P, R]:
-        import numba
-
-        scope = function.__globals__
-        for name in function.__code__.co_names:  # what it calls is machine code too
-            if hasattr(scope.get(name), "machine_code"):
-                scope[name] = scope[name].machine_code()
-        try:
-            return cast(Callable[P, R], numba.njit(nogil=True, cache=True)(function))
-        except RuntimeError:  # no folder to keep it in
-            return cast(Callable[P, R], numba.njit(nogil=True)(function))
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return made()(*args, **kwargs)
-
-    call.machine_code = made  # type: ignore[attr-defined]
-    return call

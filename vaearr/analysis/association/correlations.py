@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
 
-from vaearr.analysis.association.columns import Columns, compiled, each_pair, order
+from vaearr.analysis.association.columns import Columns, each_pair, order
 from vaearr.analysis.association.metrics import Kernel, metric
 from vaearr.errors import UsageError
 
-RUN = 16  # shorter runs are sorted by insertion
 LEFT = 1e-10  # of a column's deviation: less is rounding, the column is all trend
 LEAST_FREE = 2  # points beyond the trend's terms: residuals of fewer lie on one line, r = +-1 whatever the maps are
 
@@ -47,40 +45,26 @@ def pearson(latents: Columns, targets: Columns) -> np.ndarray:
     return _correlation(latents.made(_of_values), targets.made(_of_values))
 
 
-@dataclass(frozen=True, eq=False)
-class Codes:
-    """A column as numbers 0, 1, … of its distinct values in ascending order."""
+def dense_ranks(columns: Columns) -> np.ndarray:
+    """Numbers 0, 1, … of the distinct values of each column in ascending order, `(n, k)`."""
+    codes = np.empty(columns.values.shape, np.int64, order="F")
+    for j, places in enumerate(columns.made(order).T):
+        ordered = columns.values[places, j]
+        codes[places, j] = np.cumsum(np.r_[False, ordered[1:] != ordered[:-1]])
+    return codes
 
-    code: np.ndarray  # (n,)
-    start: np.ndarray  # (distinct,) place of the first point of each code when sorted
-    order: np.ndarray  # (n,)
-    n_tied_pairs: int
 
-
-def codes(columns: Columns) -> list[Codes]:
-    """Codes of each column."""
-    found = []
-    for values, places in zip(columns.values.T, columns.made(order).T, strict=True):
-        ordered = values[places]
-        start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        sizes = np.diff(np.r_[start, values.size])
-        code = np.empty(values.size, np.int64)
-        code[places] = np.repeat(np.arange(start.size), sizes)
-        found.append(Codes(code, start, np.ascontiguousarray(places), int((sizes * (sizes - 1) // 2).sum())))
+def ranks(columns: Columns) -> np.ndarray:
+    """Ranks from 1 of each column, `(n, k)`; equal values share the mean of their places."""
+    found = np.empty(columns.values.shape, order="F")
+    for j, code in enumerate(columns.made(dense_ranks).T):
+        counts = np.bincount(code)
+        found[:, j] = (np.cumsum(counts) - (counts - 1) / 2)[code]
     return found
 
 
-def average_ranks(columns: Columns) -> np.ndarray:
-    """Ranks from 1 of each column, `(n, k)`; equal values share the mean of their places."""
-    ranks = np.empty(columns.values.shape, order="F")
-    for j, item in enumerate(columns.made(codes)):
-        end = np.r_[item.start[1:], columns.n]
-        ranks[:, j] = ((item.start + end + 1) / 2)[item.code]
-    return ranks
-
-
 def _of_ranks(columns: Columns) -> np.ndarray:
-    return unit(columns.made(average_ranks))
+    return unit(ranks(columns))
 
 
 @metric(
@@ -88,77 +72,43 @@ def _of_ranks(columns: Columns) -> np.ndarray:
     formula="pearson(rank(latent), rank(target)), ties get the average rank",
     reference="Spearman, Am. J. Psychol. 15, 72 (1904), doi:10.2307/1412159",
     higher="closer to monotonic; the sign is its direction",
-    prepare=lambda columns: columns.made(_of_ranks),
 )
 def spearman(latents: Columns, targets: Columns) -> np.ndarray:
     """Rank correlation."""
     return _correlation(latents.made(_of_ranks), targets.made(_of_ranks))
 
 
+def _n_pairs(sizes: np.ndarray) -> int:
+    """Pairs within groups of these sizes."""
+    return int((sizes * (sizes - 1) // 2).sum())
+
+
 @metric(
     signed=True,
     formula="tau-b = (C - D) / sqrt((N - ties(latent)) (N - ties(target))), C and D the concordant and discordant of"
     " N = n(n-1)/2 pairs",
-    reference="Kendall, Biometrika 33, 239 (1945), doi:10.1093/biomet/33.3.239",
+    reference="Kendall, Biometrika 33, 239 (1945), doi:10.1093/biomet/33.3.239; in O(n log n) after Knight, J. Am."
+    " Stat. Assoc. 61, 436 (1966)",
     higher="closer to monotonic; the sign is its direction",
-    prepare=lambda columns: columns.made(codes),
 )
 def kendall(latents: Columns, targets: Columns) -> np.ndarray:
     """Rank correlation by pairs, corrected for ties, in O(n log n) per pair."""
-    ours, theirs = latents.made(codes), targets.made(codes)
+    from vaearr.analysis.association.loops import discordant
+
+    ours, theirs = latents.made(dense_ranks), targets.made(dense_ranks)
     n_pairs = latents.n * (latents.n - 1) // 2
 
     def pair(i: int, j: int) -> float:
-        x, y = ours[i], theirs[j]
-        discordant, tied = _discordant(x.code, x.start, y.code, y.order)
-        excess = n_pairs - x.n_tied_pairs - y.n_tied_pairs + tied - 2 * discordant
-        tau = excess / np.sqrt(n_pairs - x.n_tied_pairs) / np.sqrt(n_pairs - y.n_tied_pairs)
-        return float(np.clip(tau, -1, 1))
+        x, y = ours[:, i], theirs[:, j]
+        n_values = int(y.max()) + 1
+        both = np.sort(x * n_values + y)  # in the order of x, and of y where x is tied
+        n_discordant = discordant(np.zeros(latents.n), (both % n_values).astype("f8"))[0]
+        sizes = np.diff(np.flatnonzero(np.r_[True, both[1:] != both[:-1], True]))
+        x_tied, y_tied = _n_pairs(np.bincount(x)), _n_pairs(np.bincount(y))
+        excess = n_pairs - x_tied - y_tied + _n_pairs(sizes) - 2 * n_discordant
+        return float(np.clip(excess / np.sqrt(n_pairs - x_tied) / np.sqrt(n_pairs - y_tied), -1, 1))
 
     return each_pair(latents, targets, pair)
-
-
-@compiled
-def _discordant(x_code: np.ndarray, x_start: np.ndarray, y_code: np.ndarray, y_order: np.ndarray) -> tuple[int, int]:
-    """Pairs that x and y order differently (Knight, J. Am. Stat. Assoc. 61, 436 (1966)), and pairs tied in both."""
-    n = x_code.size
-    a, b = np.empty(n, np.int64), np.empty(n, np.int64)
-    free = x_start.copy()
-    for i in y_order:  # a: y in the order of x, and of y where x is tied
-        a[free[x_code[i]]] = y_code[i]
-        free[x_code[i]] += 1
-    tied = 0
-    for group in range(x_start.size):
-        same = 0
-        for i in range(x_start[group] + 1, free[group]):
-            same = same + 1 if a[i] == a[i - 1] else 0
-            tied += same
-    swaps = 0
-    for low in range(0, n, RUN):
-        for i in range(low + 1, min(low + RUN, n)):
-            value = a[i]
-            j = i
-            while j > low and a[j - 1] > value:
-                a[j] = a[j - 1]
-                j -= 1
-            a[j] = value
-            swaps += i - j
-    width = RUN
-    while width < n:
-        for low in range(0, n, 2 * width):
-            middle, high = min(low + width, n), min(low + 2 * width, n)
-            i, j = low, middle
-            for place in range(low, high):
-                if j == high or (i < middle and a[i] <= a[j]):
-                    b[place] = a[i]
-                    i += 1
-                else:
-                    b[place] = a[j]
-                    swaps += middle - i
-                    j += 1
-        a, b = b, a
-        width *= 2
-    return swaps, tied
 
 
 def residuals(columns: Columns, degree: int) -> np.ndarray:
@@ -212,7 +162,6 @@ def _partial_metric(degree: int) -> Kernel:
         " NaN for fewer points than its terms and two",
         reference="trend surfaces: Legendre, Ecology 74, 1659 (1993), doi:10.2307/1939924",
         higher="closer to a straight line once large-scale trends are gone; the sign is its direction",
-        prepare=lambda columns: columns.made(_of_residuals, degree),
     )(kernel)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vaearr.analysis.association.columns import Columns, compiled, each_pair, order
+from vaearr.analysis.association.columns import Columns, each_pair, order
 from vaearr.analysis.association.metrics import metric
 
 
@@ -46,10 +46,11 @@ def distances(columns: Columns) -> list[Distances]:
     reference="Szekely, Rizzo, Bakirov, Ann. Stat. 35, 2769 (2007), doi:10.1214/009053607000000505; in O(n log n) after"
     " Chaudhuri, Hu, Comput. Stat. Data Anal. 135, 15 (2019), doi:10.1016/j.csda.2019.01.016",
     higher="more dependent, along any curve; 0 only if independent, 1 if a straight line",
-    prepare=lambda columns: columns.made(distances),
 )
 def distance_correlation(latents: Columns, targets: Columns) -> np.ndarray:
     """Distance correlation `(L, T)` of the V-statistics."""
+    from vaearr.analysis.association.loops import discordant
+
     ours, theirs = latents.made(distances), targets.made(distances)
     n = latents.n
 
@@ -59,39 +60,8 @@ def distance_correlation(latents: Columns, targets: Columns) -> np.ndarray:
             return float("nan")
         # sum over i<j of |dx||dy|: as if all pairs were concordant, and twice the discordant ones on top
         products = n * n * np.mean((x.values - x.values.mean()) * (y.values - y.values.mean()))
-        products += 2 * _discordant_products(x.values[x.order], y.values[x.order])
+        products += 2 * discordant(x.values[x.order], y.values[x.order])[1]
         covariance = 2 * products / n**2 - x.mean * y.mean - 2 * np.mean(x.row_means * y.row_means)
         return float(np.sqrt(min(max(covariance, 0.0) / np.sqrt(x.variance * y.variance), 1.0)))
 
     return each_pair(latents, targets, pair)
-
-
-@compiled
-def _discordant_products(x: np.ndarray, y: np.ndarray) -> float:
-    """Sum of (x_j - x_i)(y_i - y_j) over i < j with y_i > y_j, x ascending: a merge sort of y that carries x."""
-    n = x.size
-    p, q = np.empty(n), np.empty(n)
-    total = 0.0
-    width = 1
-    while width < n:
-        for low in range(0, n, 2 * width):
-            middle, high = min(low + width, n), min(low + 2 * width, n)
-            i, j = middle - 1, high - 1
-            count, sum_x, sum_y, sum_xy, part = 0.0, 0.0, 0.0, 0.0, 0.0
-            for place in range(high - 1, low - 1, -1):  # from the largest y down
-                if j < middle or (i >= low and y[i] > y[j]):
-                    p[place], q[place] = x[i], y[i]
-                    count += 1
-                    sum_x += x[i]
-                    sum_y += y[i]
-                    sum_xy += x[i] * y[i]
-                    i -= 1
-                else:
-                    p[place], q[place] = x[j], y[j]
-                    part += x[j] * (sum_y - count * y[j]) + (y[j] * sum_x - sum_xy)
-                    j -= 1
-            total += part
-        x, p = p, x
-        y, q = q, y
-        width *= 2
-    return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,6 @@ class Sums(NamedTuple):
     " between points, H = 1 - 1/n",
     reference="Gretton, Bousquet, Smola, Schölkopf, Algorithmic Learning Theory, 63 (2005), doi:10.1007/11564089_7",
     higher="more dependent, along any curve; independent columns give about 1/n, not 0",
-    prepare=lambda columns: columns.made(kernels),
 )
 def hsic(latents: Columns, targets: Columns) -> np.ndarray:
     """Biased HSIC `(L, T)`."""
@@ -41,7 +40,6 @@ def hsic(latents: Columns, targets: Columns) -> np.ndarray:
     formula="hsic(latent, target) / sqrt(hsic(latent, latent) hsic(target, target))",
     reference="Cortes, Mohri, Rostamizadeh, J. Mach. Learn. Res. 13, 795 (2012)",
     higher="more dependent, along any curve; at most 1",
-    prepare=lambda columns: columns.made(self_traces),
 )
 def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
     """HSIC over the geometric mean of both columns' HSIC with themselves, `(L, T)`, 0 to 1.
@@ -57,7 +55,6 @@ def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
     formula="(tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1) / (n(n-3)), K and L of hsic with diagonals of 0",
     reference="Song, Smola, Gretton, Bedo, Borgwardt, J. Mach. Learn. Res. 13, 1393 (2012)",
     higher="more dependent, along any curve; 0 on average if independent",
-    prepare=lambda columns: columns.made(kernels),
 )
 def hsic_unbiased(latents: Columns, targets: Columns) -> np.ndarray:
     """Unbiased HSIC `(L, T)`, near 0 and also below it for independent columns; NaN for fewer than four points."""
@@ -73,39 +70,40 @@ def hsic_unbiased(latents: Columns, targets: Columns) -> np.ndarray:
 
 def self_traces(columns: Columns) -> np.ndarray:
     """tr(KHKH) of each column, `(k,)`; NaN where its kernel is 1 throughout, to rounding."""
-    found = np.full(columns.k, np.nan)
-    for i, kernel in enumerate(columns.made(kernels)):
-        if kernel is not None:
-            found[i] = _sums(columns, columns, [(i, kernel)], [(i, kernel)]).centred[i, i]
-    return np.where(found > (ROUNDING * columns.n) ** 2, found, np.nan)
+    traces = np.full(columns.k, np.nan)
+    for i in _varying(columns):
+        traces[i] = _sums(columns, columns, [i], [i]).centred[i, i]
+    return np.where(traces > (ROUNDING * columns.n) ** 2, traces, np.nan)
 
 
 def sums(latents: Columns, targets: Columns) -> Sums:
     """The sums of each pair of columns."""
-    ours = [(i, kernel) for i, kernel in enumerate(latents.made(kernels)) if kernel is not None]
-    theirs = [(j, kernel) for j, kernel in enumerate(targets.made(kernels)) if kernel is not None]
-    return _sums(latents, targets, ours, theirs)
+    return _sums(latents, targets, _varying(latents), _varying(targets))
 
 
-def _sums(latents: Columns, targets: Columns, ours: list[tuple[int, Kernel]], theirs: list[tuple[int, Kernel]]) -> Sums:
-    found = Sums(*(np.full((latents.k, targets.k), np.nan) for _ in Sums._fields))
-    if not ours or not theirs:
-        return found
+def _varying(columns: Columns) -> list[int]:
+    return [i for i, kernel in enumerate(columns.made(kernels)) if kernel is not None]
+
+
+def _sums(latents: Columns, targets: Columns, ours: list[int], theirs: list[int]) -> Sums:
+    found = Sums(*np.full((len(Sums._fields), latents.k, targets.k), np.nan))
     n = latents.n
-    crosses, left, right = _cross([kernel for _, kernel in ours], [kernel for _, kernel in theirs], n)
-    for (i, k), row, a in zip(ours, crosses, left, strict=True):
-        for (j, l), cross, b in zip(theirs, row, right, strict=True):  # noqa: E741
+    our_kernels: Any = [latents.made(kernels)[i] for i in ours]
+    their_kernels: Any = [targets.made(kernels)[j] for j in theirs]
+    crosses, left, right = _cross(our_kernels, their_kernels, n)
+    for i, k, row, a in zip(ours, our_kernels, crosses, left, strict=True):
+        for j, l, cross, b in zip(theirs, their_kernels, row, right, strict=True):  # noqa: E741
             products = float(np.sum(cross**2))
-            if k.outside is None and l.outside is None:
-                centred = float(np.sum((cross - np.outer(a, b) / n) ** 2))
-                here = (centred, products, a @ cross @ b, a @ a, b @ b)
-            else:
+            if k.outside.any() or l.outside.any():
                 products += outside_products(k, l)
                 k_rows, l_rows = latents.made(row_sums, i), targets.made(row_sums, j)
                 k_sum, l_sum = k_rows.sum(), l_rows.sum()
                 centred = products - 2 * _covariance(k_rows, l_rows) - k_sum * l_sum / n**2
-                here = (centred, products, k_rows @ l_rows, k_sum, l_sum)
-            for array, value in zip(found, here, strict=True):
+                values = (centred, products, k_rows @ l_rows, k_sum, l_sum)
+            else:
+                centred = float(np.sum((cross - np.outer(a, b) / n) ** 2))
+                values = (centred, products, a @ cross @ b, a @ a, b @ b)
+            for array, value in zip(found, values, strict=True):
                 array[i, j] = value
     return found
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vaearr.analysis.association.columns import Columns, compiled, each_pair
+from vaearr.analysis.association.columns import Columns, each_pair
 from vaearr.analysis.association.metrics import metric
 
 NEIGHBOURS, SEED = 7, 0
@@ -49,11 +49,12 @@ def noisy(columns: Columns, role: int) -> list[Noisy]:
     reference="Kraskov, Stögbauer, Grassberger, Phys. Rev. E 69, 066138 (2004), doi:10.1103/PhysRevE.69.066138; the"
     " numbers of scikit-learn's mutual_info_regression(latent, target, n_neighbors=7, random_state=0)",
     higher="the target says more about the latent, along any curve",
-    prepare=lambda columns: columns.made(noisy, 1),
 )
 def mutual_information(latents: Columns, targets: Columns) -> np.ndarray:
     """Mutual information by nearest neighbours, `(L, T)` in nats; NaN for so few points that one has no 7."""
     from scipy.special import digamma
+
+    from vaearr.analysis.association.loops import n_within
 
     n = latents.n
     if n <= NEIGHBOURS:
@@ -64,7 +65,7 @@ def mutual_information(latents: Columns, targets: Columns) -> np.ndarray:
     def pair(i: int, j: int) -> float:
         x, y = ours[i], theirs[j]
         radius = np.nextafter(_distance_to_neighbour(x, y), 0)
-        near_x, near_y = _n_within(x.sorted, x.order, radius), _n_within(y.sorted, y.order, radius)
+        near_x, near_y = n_within(x.sorted, x.order, radius), n_within(y.sorted, y.order, radius)
         value = digamma(n) + digamma(NEIGHBOURS) - np.mean(table[near_x]) - np.mean(table[near_y])
         return max(0.0, float(value))
 
@@ -72,102 +73,9 @@ def mutual_information(latents: Columns, targets: Columns) -> np.ndarray:
 
 
 def _distance_to_neighbour(x: Noisy, y: Noisy) -> np.ndarray:
+    from vaearr.analysis.association.loops import neighbour_distance
+
     if x.n_distinct < y.n_distinct:
         x, y = y, x
     size = int(min(np.sqrt(x.values.size * NEIGHBOURS) / 2, 2 * NEIGHBOURS * y.n_distinct))  # no value depends on it
-    return _radius(x.values, x.sorted, x.place, y.values, y.order, NEIGHBOURS, max(size, NEIGHBOURS))
-
-
-@compiled
-def _n_within(ordered: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """How many values, its own included, lie within the radius of each one."""
-    n = ordered.size
-    found = np.empty(n, np.int64)
-    for p in range(n):
-        x, r = ordered[p], radius[order[p]]
-        inside, outside = p, n
-        while outside - inside > 1:
-            middle = (inside + outside) >> 1
-            if ordered[middle] - x <= r:
-                inside = middle
-            else:
-                outside = middle
-        last = inside
-        inside, outside = p, -1
-        while inside - outside > 1:
-            middle = (inside + outside) >> 1
-            if x - ordered[middle] <= r:
-                inside = middle
-            else:
-                outside = middle
-        found[order[p]] = last - inside + 1
-    return found
-
-
-@compiled
-def _radius(
-    x: np.ndarray, x_sorted: np.ndarray, x_place: np.ndarray, y: np.ndarray, y_order: np.ndarray, k: int, size: int
-) -> np.ndarray:
-    """Largest-coordinate distance of each point to its k-th neighbour.
-
-    The plane is cut into strips with `size` points, ascending in x, each sorted by y. A search starts at the
-    point, and leaves a strip, or goes to no further one, where points are farther than the k-th so far.
-    """
-    n = x.size
-    n_strips = (n + size - 1) // size
-    free = np.arange(n_strips) * size
-    index = np.empty(n, np.int64)
-    for i in y_order:
-        strip = x_place[i] // size
-        index[free[strip]] = i
-        free[strip] += 1
-    strip_x, strip_y = x[index], y[index]
-    best, radius = np.empty(k), np.empty(n)
-    for slot in range(n):
-        own = slot // size
-        px, py = strip_x[slot], strip_y[slot]
-        best[:] = np.inf
-        low, high = own * size, min((own + 1) * size, n)
-        _search(strip_x, strip_y, low, slot - 1, slot + 1, high, px, py, best)
-        strip = own - 1
-        while strip >= 0 and px - x_sorted[(strip + 1) * size - 1] < best[-1]:
-            low, high = strip * size, (strip + 1) * size
-            middle = low + np.searchsorted(strip_y[low:high], py)
-            _search(strip_x, strip_y, low, middle - 1, middle, high, px, py, best)
-            strip -= 1
-        strip = own + 1
-        while strip < n_strips and x_sorted[strip * size] - px < best[-1]:
-            low, high = strip * size, min((strip + 1) * size, n)
-            middle = low + np.searchsorted(strip_y[low:high], py)
-            _search(strip_x, strip_y, low, middle - 1, middle, high, px, py, best)
-            strip += 1
-        radius[index[slot]] = best[-1]
-    return radius
-
-
-@compiled
-def _search(
-    x: np.ndarray, y: np.ndarray, low: int, down: int, up: int, high: int, px: float, py: float, best: np.ndarray
-) -> None:
-    """Put nearer points of one strip into `best`, ascending in distance, going away from `py` on both sides."""
-    k = best.size
-    while True:
-        below = py - y[down] if down >= low else np.inf
-        above = y[up] - py if up < high else np.inf
-        if below < above:
-            distance, dx = below, abs(x[down] - px)
-            down -= 1
-        else:
-            if above == np.inf:
-                return
-            distance, dx = above, abs(x[up] - px)
-            up += 1
-        if distance >= best[k - 1]:
-            return
-        distance = max(distance, dx)
-        if distance < best[k - 1]:
-            place = k - 1
-            while place > 0 and best[place - 1] > distance:
-                best[place] = best[place - 1]
-                place -= 1
-            best[place] = distance
+    return neighbour_distance(x.values, x.sorted, x.place, y.values, y.order, NEIGHBOURS, max(size, NEIGHBOURS))

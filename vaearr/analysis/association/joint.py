@@ -60,7 +60,7 @@ def associate_jointly(
 
     latents, target, roi: as of `associate`. given: maps over the same points, or "position". max_points: at most so
     many points, a seeded choice: time and memory grow with their square (2000: about 1 s for each target, 0.7 GB).
-    The test takes points as independent, which neighbours on a scan are not; see `significance`.
+    The test takes points as independent, which neighbours on a scan are not; see `associate`.
 
     Returns `association` and `p_value (metric, latent, target)` with the one latent "all"; NaN where a target is
     constant. Coordinate `n`: points used. Raises as `associate`, RoiError for fewer than 4 points.
@@ -70,53 +70,57 @@ def associate_jointly(
     if max_points < LEAST:
         raise UsageError(f"max_points is {max_points}; it must be at least {LEAST}.")
     dims = latent_dims(latents)[1]
-    by_position = isinstance(given, str)
     wanted = _labelled(align_samples(latents, target, "the target"), dims)
     known = []
     if given is not None and not isinstance(given, str):
         known = _labelled(align_samples(latents, given, "given"), dims)
-    both = stack([*wanted, *((f"given {label}", values) for label, values in known)], dims)
-    points = gather(latents, both, roi)
-    x, y, z = points.latents, *np.split(points.targets, [len(wanted)], axis=1)
-    z = points.positions if by_position else z
-    usable, rng = np.isfinite(np.column_stack([x, z])).all(1), np.random.default_rng(seed)
-    order, rows = rng.permutation(len(x)), []
-    for (label, _), column in zip(wanted, y.T, strict=True):
-        some = order[usable[order] & np.isfinite(column[order])][:max_points]
-        if len(some) < LEAST:
-            raise RoiError(f"target {label!r} has {len(some)} points with all values; at least {LEAST} are needed.")
-        rows.append((len(some), *_of_points(x[some], column[some, None], z[some] if z.size else None)))
-    used, values, partial, p_value = map(np.array, zip(*rows, strict=True))
-    names = [UNBIASED, PARTIAL] if given is not None else [UNBIASED]
-    both_values = np.stack([values, partial])[: len(names), None]
-    p_values = np.stack([p_value, np.full_like(p_value, np.nan)])[: len(names), None]
-    shape = (METRIC, n.LATENT, TARGET)
+    labels = [label for label, _ in wanted]
+    points = gather(latents, stack([*wanted, *((f"given {label}", values) for label, values in known)], dims), roi)
+    x, y, z = points.latents, points.targets[:, : len(wanted)], points.targets[:, len(wanted) :]
+    if isinstance(given, str):
+        z = points.positions
+    usable = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
+    order = np.random.default_rng(seed).permutation(len(x))
+    used = np.zeros(len(labels), int)
+    values, p_values = np.full((2, 2, 1, len(labels)), np.nan)
+    for t, label in enumerate(labels):
+        some = order[usable[order] & np.isfinite(y[order, t])][:max_points]
+        used[t] = len(some)
+        if used[t] < LEAST:
+            raise RoiError(f"target {label!r} has {used[t]} points with all values; at least {LEAST} are needed.")
+        values[:, 0, t], p_values[0, 0, t] = _of_points(x[some], y[some, t : t + 1], z[some])
+    names = [UNBIASED] if given is None else [UNBIASED, PARTIAL]
+    dims_of_table = (METRIC, n.LATENT, TARGET)
+    words = {
+        ASSOCIATION: {"long_name": "association of all latents and target", "units": "1"},
+        P_VALUE: {"long_name": "p-value of the t-test, points independent", "units": "1"},
+    }
     return xr.Dataset(
         {
-            ASSOCIATION: (shape, both_values, {"long_name": "association of all latents and target", "units": "1"}),
-            P_VALUE: (shape, p_values, {"long_name": "p-value of the t-test, points independent", "units": "1"}),
+            ASSOCIATION: (dims_of_table, values[: len(names)], words[ASSOCIATION]),
+            P_VALUE: (dims_of_table, p_values[: len(names)], words[P_VALUE]),
         },
         coords={
             METRIC: names,
             n.LATENT: [ALL],
-            TARGET: [label for label, _ in wanted],
+            TARGET: labels,
             "n": (TARGET, used, {"long_name": "points used", "units": "1"}),
             "signed": (METRIC, [False] * len(names)),
         },
-        attrs={"given": [POSITION] if by_position else [label for label, _ in known], "seed": seed},
+        attrs={"given": [POSITION] if isinstance(given, str) else [label for label, _ in known], "seed": seed},
     )
 
 
-def _of_points(x: np.ndarray, y: np.ndarray, z: np.ndarray | None) -> tuple[float, float, float]:
-    """Of latents `(n, L)` and a target `(n, 1)`: unbiased value, the same given `z (n, d)`, p-value of the first."""
+def _of_points(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[tuple[float, float], float]:
+    """Unbiased value of latents `(n, L)` and a target `(n, 1)`, the same given `z (n, d)`; p-value of the first."""
     import dcor
 
     if not np.ptp(y):
-        return np.nan, np.nan, np.nan
+        return (np.nan, np.nan), np.nan
     x, y = x.astype("f8"), y.astype("f8")
-    partial = np.nan if z is None else float(dcor.partial_distance_correlation(x, y, z.astype("f8")))
-    p_value = dcor.independence.distance_correlation_t_test(x, y).pvalue
-    return float(dcor.u_distance_correlation_sqr(x, y)), partial, float(p_value)
+    value = float(dcor.u_distance_correlation_sqr(x, y))
+    partial = float(dcor.partial_distance_correlation(x, y, z.astype("f8"))) if z.size else np.nan
+    return (value, partial), float(dcor.independence.distance_correlation_t_test(x, y).pvalue)
 
 
 def _labelled(maps: xr.DataArray | xr.Dataset, dims: tuple[str, ...]) -> list[tuple[str, xr.DataArray]]:

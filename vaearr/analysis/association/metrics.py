@@ -19,11 +19,9 @@ from vaearr.config.parts import part
 from vaearr.errors import UsageError
 
 Kernel = Callable[[Columns, Columns], np.ndarray]
-Prepare = Callable[[Columns], object]
 
 MIN_POINTS = 3  # fewer finite points say nothing: the value is NaN
 LATENTS_AT_ONCE, TARGETS_AT_ONCE = 4, 16  # columns of one task
-VALUES_AT_ONCE = 2**24  # of latents in a task, which are fewer columns then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,6 @@ class Metric:
     formula: str
     reference: str
     higher: str  # what a larger (absolute) value means
-    prepare: Prepare | None = None  # makes what the kernel needs of targets, before latents are compared with them
 
     def describe(self) -> dict[str, str | bool]:
         """The metadata, ready for attributes."""
@@ -112,24 +109,21 @@ def apply(
     """
     import dask
 
-    def shared(values: Any) -> Any:
-        """One node of the graph for all tasks that take these values."""
-        return dask.delayed(values, pure=False, traverse=False)
-
     finite_latents, finite_targets = np.isfinite(latents), np.isfinite(targets)
-    latents_at_once = max(1, min(LATENTS_AT_ONCE, VALUES_AT_ONCE // len(latents)))
     every_metric = np.arange(len(metrics))
-    all_latents, all_targets = shared(latents), shared(targets)
+    all_latents = dask.delayed(latents, pure=False, traverse=False)
+    all_targets = dask.delayed(targets, pure=False, traverse=False)
     tasks, places = [], []
     for latent_points, members in same_missing(finite_latents):  # nearly always one group
         for keep, columns in same_missing(finite_targets & latent_points[:, None]):
             if keep.sum() < MIN_POINTS:
                 continue
-            points, positions_there = shared(keep), shared(columns_of(positions[keep]))
+            points = dask.delayed(keep, pure=False, traverse=False)
+            where = dask.delayed(columns_of(positions[keep]), pure=False, traverse=False)
             for target_block in _blocks(columns, TARGETS_AT_ONCE):
-                prepared = dask.delayed(_prepared)(metrics, all_targets, points, target_block, positions_there)
-                for latent_block in _blocks(members, latents_at_once):
-                    tasks.append(dask.delayed(_task)(metrics, all_latents, points, latent_block, prepared))
+                theirs = dask.delayed(_columns)(all_targets, points, target_block, where)
+                for latent_block in _blocks(members, LATENTS_AT_ONCE):
+                    tasks.append(dask.delayed(_task)(metrics, all_latents, points, latent_block, theirs))
                     places.append(np.ix_(every_metric, latent_block, target_block))
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
     for place, found in zip(places, dask.compute(*tasks), strict=True):
@@ -138,22 +132,15 @@ def apply(
     return values, n
 
 
-def _prepared(
-    metrics: Sequence[Metric], targets: np.ndarray, keep: np.ndarray, wanted: np.ndarray, where: Columns | None
-) -> Columns:
-    """Targets at the kept points, with what the metrics need of them."""
-    columns = columns_of(targets[:, wanted][keep], where)
-    for item in metrics:
-        if item.prepare:
-            item.prepare(columns)
-    return columns
+def _columns(values: np.ndarray, keep: np.ndarray, block: np.ndarray, where: Columns | None) -> Columns:
+    return columns_of(values[:, block][keep], where)
 
 
 def _task(
     metrics: Sequence[Metric], latents: np.ndarray, keep: np.ndarray, block: np.ndarray, targets: Columns
 ) -> np.ndarray:
     """Values `(metric, latents of the block, targets)`."""
-    columns = columns_of(latents[:, block][keep], targets.positions)
+    columns = _columns(latents, keep, block, targets.positions)
     return np.stack([item.kernel(columns, targets) for item in metrics])
 
 

@@ -194,15 +194,23 @@ def covariance_weights(near: Neighbourhood, gamma: np.ndarray) -> np.ndarray:
     return weights
 
 
+def covariance(near: Neighbourhood, j: int) -> np.ndarray:
+    """Covariance (*torus) of the j-th part, 1 at offset 0; the last part is the nugget."""
+    if j == len(near.atoms):
+        nugget = np.zeros(near.torus)
+        nugget.flat[0] = 1.0
+        return nugget
+    values = _gaussian(near.atoms[j], _torus_offsets(near.torus) * near.spacing, np.array(near.torus) * near.spacing)
+    return np.asarray(values / values.flat[0])
+
+
 def spectrum(near: Neighbourhood, weights: np.ndarray) -> np.ndarray:
     """Power (*torus), nowhere negative, of the covariance with these weights (atom + nugget,)."""
     import scipy.fft
 
-    power = np.full(near.torus, weights[-1])
-    offsets, periods = _torus_offsets(near.torus) * near.spacing, np.array(near.torus) * near.spacing
-    for j in np.flatnonzero(weights[:-1]):
-        covariance = _gaussian(near.atoms[j], offsets, periods)
-        power += weights[j] * np.maximum(scipy.fft.fftn(covariance / covariance.flat[0]).real, 0)
+    power = np.zeros(near.torus)
+    for j in np.flatnonzero(weights):
+        power += weights[j] * np.maximum(scipy.fft.fftn(covariance(near, j)).real, 0)
     return power
 
 
@@ -215,25 +223,18 @@ def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray)
     """
     import scipy.fft
 
-    given = [np.isfinite(part).all(axis=1) for part in (first, second)]
-    used = np.flatnonzero(np.concatenate([first[given[0]], second[given[1]]]).any(axis=0))
+    used = np.flatnonzero(np.nansum(np.concatenate([first, second]), axis=0))
     mask = scipy.fft.rfftn(near.mask.astype(float), near.torus)
-    pairs = np.maximum(np.rint(scipy.fft.irfftn(np.abs(mask) ** 2, near.torus)), 0).ravel()
-    forward = np.flatnonzero(_is_forward(_torus_offsets(near.torus).reshape(-1, near.mask.ndim)) & (pairs > 0))
-    root = np.sqrt(2 * pairs[forward])
+    pairs = np.maximum(np.rint(scipy.fft.irfftn(np.abs(mask) ** 2, near.torus)), 0)
+    occurs = pairs > 0
     inside = tuple(slice(size) for size in near.mask.shape)
-    offsets, periods = _torus_offsets(near.torus) * near.spacing, np.array(near.torus) * near.spacing
-    by_lag, sums = np.empty((len(used), len(forward))), np.empty((len(used), near.n))
+    by_lag, sums = np.empty((len(used), occurs.sum())), np.empty((len(used), near.n))
     for row, j in enumerate(used):
-        if j == len(near.atoms):
-            by_lag[row], sums[row] = 0.0, 1.0
-            continue
-        covariance = _gaussian(near.atoms[j], offsets, periods)
-        covariance /= covariance.flat[0]
-        by_lag[row] = covariance.ravel()[forward] * root
-        sums[row] = scipy.fft.irfftn(scipy.fft.rfftn(covariance) * mask, near.torus)[inside][near.mask]
+        values = covariance(near, j)
+        by_lag[row] = values[occurs] * np.sqrt(pairs[occurs])
+        sums[row] = scipy.fft.irfftn(scipy.fft.rfftn(values) * mask, near.torus)[inside][near.mask]
     total = sums.sum(axis=1)
-    cross = by_lag @ by_lag.T + near.n - 2 / near.n * sums @ sums.T + np.outer(total, total) / near.n**2
+    cross = by_lag @ by_lag.T - 2 / near.n * sums @ sums.T + np.outer(total, total) / near.n**2
     trace = near.n - total / near.n
     a, b = first[:, used], second[:, used]
     found = 1 + np.outer(a @ trace, b @ trace) / (a @ cross @ b.T)

@@ -63,7 +63,7 @@ def associate(
     roi
         Boolean map, True = used. Points where latent or target is not finite are left out in any case, pair by pair.
     significance
-        True, or settings: a Dataset with p-values too, see `significance`.
+        True, or settings (number of surrogates, correction, seed): a Dataset with p-values that hold for maps.
 
     Returns
     -------
@@ -75,6 +75,22 @@ def associate(
         correlate by 1 or -1). Metrics run under the dask scheduler in use; the numbers depend neither on it nor on
         chunks. Spatial trends are polynomials of the coordinates of the navigation dims, of the index where there are
         none.
+    xr.Dataset
+        With `significance`: `association` as above, and of the same shape, NaN where the association is:
+
+        - `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + number of surrogates)
+          (Davison & Hinkley, Bootstrap Methods and their Application (1997), ch. 4); of signed metrics, absolute values
+          are compared. Null hypothesis: the target is a random map, as smooth and as distributed as it is, drawn
+          without regard to the latents. Surrogates are random fields with the map's own autocovariance, from the points
+          where the target and at least one latent are finite; they serve all latents and metrics. The samples of a
+          collection have no neighbours: their values are permuted. Metrics other than Pearson, Spearman and the partial
+          forms are slow, so they are tested at no more than `max_points` points: as valid, and weaker.
+        - `p_adjusted`: corrected over latents and metrics, target by target, see SignificanceConfig.
+        - `n_effective`: the number of independent points that would let r vary as much under the null, from the fitted
+          autocovariances: of values for pearson, less the terms of the trend for its partial forms, of ranks for all
+          other metrics. Where it is below 20, the maps are too smooth to be tested: `p_value` and `p_adjusted` are NaN,
+          and the attribute `warnings` says so.
+        - `low`, `high`, for pearson and spearman: ends of a 95 % confidence interval with that number of points.
 
     Flattened samples (`va.to_samples`) are matched by the coordinates that they carry, whatever their order.
 
@@ -82,9 +98,10 @@ def associate(
     same points; RoiError if the region is empty; UsageError for an unknown metric.
     """
     if significance:
-        from vaearr.analysis.association.p_values import significance as with_p_values
+        from vaearr.analysis.association import p_values
 
-        return with_p_values(latents, target, metrics, roi, None if significance is True else significance)
+        settings = SignificanceConfig() if significance is True else significance
+        return p_values.significance(latents, target, metrics, roi, settings)
     chosen, dims = choose(metrics), latent_dims(latents)[1]
     target = align_samples(latents, target, "the target")
     points = gather(latents, stacked(target, dims), roi)
@@ -145,6 +162,8 @@ def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | Non
 
     Raises SchemaError for different grids, RoiError for an empty region.
     """
+    import dask
+
     latent_dim, dims = latent_dims(latents)
     if isinstance(roi, xr.DataArray):
         roi = align_samples(latents, roi, "the region of interest")
@@ -163,7 +182,7 @@ def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | Non
             "Select the same points of each first."
         ) from None
     ordered = (latents.transpose(*dims, latent_dim), targets.transpose(*dims, TARGET), mask.transpose(*dims))
-    values, maps, inside = _loaded(*ordered)
+    values, maps, inside = (array.values for array in dask.compute(*ordered))
     if not inside.any():
         raise RoiError("the region of interest holds no scan point; widen it.")
     used = slice(None) if inside.all() else inside.ravel()  # the whole field is not copied
@@ -172,31 +191,20 @@ def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | Non
     return Points(rows, columns, _positions(latents, dims)[used], inside, entries, targets[TARGET].values.tolist())
 
 
-def _loaded(*arrays: xr.DataArray) -> list[np.ndarray]:
-    """Values of arrays, lazy ones in one pass and chunk by chunk into their place, so that they are not there twice."""
-    import dask.array as da
-
-    out = [np.empty(array.shape, array.dtype) if array.chunks else array.values for array in arrays]
-    lazy = [i for i, array in enumerate(arrays) if array.chunks]
-    if lazy:
-        da.store([arrays[i].data for i in lazy], [out[i] for i in lazy], lock=False)
-    return out
-
-
 def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
     """Coordinates `(points, d)` of all points; of samples those of the scan, if they carry some."""
+    of_samples = [name for name in n.SCAN_DIMS if name in latents.coords and latents[name].dims == (n.SAMPLE,)]
     axes = []
-    for i, dim in enumerate(dims):
-        of_samples = [name for name in n.SCAN_DIMS if name in latents.coords and latents[name].dims == (n.SAMPLE,)]
-        names = of_samples if dim == n.SAMPLE and of_samples else [dim]
-        for name in names:
-            is_number = name in latents.coords and latents[name].dtype.kind in "iuf"
-            along = latents[name].values.astype("f8") if is_number else np.arange(float(latents.sizes[dim]))
-            if not np.isfinite(along).all():
-                raise SchemaError(f"coordinate {name!r} is not finite everywhere; a position is needed for each point.")
-            axes.append(along.reshape([-1 if j == i else 1 for j in range(len(dims))]))
-    shape = tuple(latents.sizes[dim] for dim in dims)
-    return np.stack([np.broadcast_to(axis, shape).ravel() for axis in axes], axis=1)
+    for name in of_samples or dims:
+        if name in latents.coords and latents[name].dtype.kind in "iuf":
+            axis = latents[name].astype("f8")
+        else:
+            axis = xr.DataArray(np.arange(float(latents.sizes[name])), dims=name)
+        if not np.isfinite(axis).all():
+            raise SchemaError(f"coordinate {name!r} is not finite everywhere; a position is needed for each point.")
+        axes.append(axis.drop_vars(axis.coords))
+    every = xr.broadcast(*axes)
+    return np.stack([axis.transpose(*dims).values.ravel() for axis in every], axis=1)
 
 
 def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: int = 10) -> xr.Dataset:
@@ -220,20 +228,20 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     order = np.argsort(-strength, kind="stable")
     order = order[np.isfinite(strength[order])]
     strength = strength[order]
-    same = np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)
-    tied = (np.r_[same, False] | np.r_[False, same])[: order.size]
-    first = np.maximum.accumulate(np.where(np.r_[True, ~same][: order.size], np.arange(order.size), 0))
-    cut = slice(0, top)
+    is_next = ~np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)  # weaker than the one before
+    group = np.cumsum(np.r_[0, is_next])[: order.size]
+    count = np.bincount(group)
+    position = (np.cumsum(count) - count + 1)[group]
     return xr.Dataset(
         {
-            n.LATENT: (RANK, column[n.LATENT].values[order][cut]),
-            "value": (RANK, values[order][cut], {"long_name": metric, "units": "1"}),
-            "position": (RANK, first[cut] + 1),
-            "is_tied": (RANK, tied[cut]),
+            n.LATENT: (RANK, column[n.LATENT].values[order]),
+            "value": (RANK, values[order], {"long_name": metric, "units": "1"}),
+            "position": (RANK, position),
+            "is_tied": (RANK, count[group] > 1),
         },
-        coords={RANK: np.arange(1, min(top, order.size) + 1)},
+        coords={RANK: np.arange(1, order.size + 1)},
         attrs={"metric": metric, "target": target or "", "sorted_by": "absolute value" if signed else "value"},
-    )
+    ).isel({RANK: slice(top)})
 
 
 def _known(name: str, entries: xr.DataArray, what: str) -> None:

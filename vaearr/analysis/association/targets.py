@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import operator
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
 
 import numpy as np
 import xarray as xr
@@ -17,7 +15,8 @@ from vaearr.schema import categories, is_categorical
 
 TARGET = "target"
 RGB, MOST_CHANNELS = "rgb", 3
-MOST_CHARACTERS = 400  # of a combination; deep nesting would end the parser
+COLOURS = re.compile(r"\s*rgb\((.*)\)\s*")
+TERM = re.compile(r"\s*([+-]?)\s*(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?(\w+|'[^']+')\s*")  # such as - 0.5*Ni or 'Fe Ka'
 CHANNELS = ("red", "green", "blue")
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue: ITU-R BT.709
 Quantiles = tuple[float, float]
@@ -91,20 +90,19 @@ def targets_of(
     Without `names`: BC, every element and every phase, as far as present; of a collection without these, every class
     and number that came with the samples. A name is a variable ("BC", "elements",
     "phase", "clusters", "pca", any map), one label ("Fe", "phase: ni_fcc", "pca: 0"), a weighted sum of elements
-    ("Fe + 0.5*Ni", see `element_sum`), or the luminance of an RGB map of one to three elements ("rgb(Fe, Ni, Cr)", see
+    ("Fe + 0.5*Ni", scaled and divided by the sum of the weights), or the luminance of an RGB map of one to three elements ("rgb(Fe, Ni, Cr)", see
     `element_rgb`: 0.2126 red + 0.7152 green + 0.0722 blue). Elements whose symbol is no plain word are quoted
     ("'Fe Ka' + Ni"). For sums and luminance, elements are scaled between `quantiles` of their values in `roi`.
 
-    Only elements, numbers, + - * / and rgb(...) are read; nothing is executed. Raises NoInputError for an unknown name
-    or where there is nothing to compare with; UsageError for a combination that cannot be read.
+    Raises NoInputError for an unknown name or where there is nothing to compare with; UsageError for weights that are
+    all 0 and for more than three colours.
     """
     dims = schema.navigation_dims(ds)
     known = {str(name): var for name, var in ds.data_vars.items() if _is_target(str(name), var, dims)}
     if not names:
         names = [name for name in (n.BC, n.ELEMENTS, n.PHASE) if name in known]
         if not names and not schema.is_scan(ds):
-            brought = {name: var for name, var in known.items() if n.PROVENANCE not in var.attrs}
-            names = [name for name, var in brought.items() if var.dtype.kind in "iuf"]
+            names = [name for name, var in known.items() if n.PROVENANCE not in var.attrs and var.dtype.kind in "iuf"]
         if not names:
             raise NoInputError(
                 f"the Dataset holds no band contrast, elements or phases to compare latents with; name a map."
@@ -119,36 +117,15 @@ def targets_of(
             chosen.update(columns(known[name], dims))
         elif name in labels:
             chosen[name] = labels[name]
-        elif (tree := _combination(name)) is not None:
-            chosen[name] = _combined(ds, tree, name, roi, quantiles)
         else:
-            raise NoInputError(f"no target is named {name!r}.{did_you_mean(name, sorted({*known, *labels}))}")
+            combined = _combined(ds, name, roi, quantiles)
+            if combined is None:
+                raise NoInputError(
+                    f"no target is named {name!r}, and it is no sum such as 'Fe + 0.5*Ni' and no 'rgb(Fe, Ni, Cr)'."
+                    f"{did_you_mean(name, sorted({*known, *labels}))}"
+                )
+            chosen[name] = combined
     return stack(list(chosen.items()), dims)
-
-
-def element_sum(
-    ds: xr.Dataset,
-    weights: Mapping[str, float],
-    *,
-    roi: xr.DataArray | None = None,
-    quantiles: Quantiles = (0.0, 1.0),
-) -> xr.DataArray:
-    """Weighted sum of element maps over the navigation dims, so that abundant elements do not drown the others.
-
-    Each element is scaled to 0 … 1 between two quantiles of its values in `roi` (0 and 1: least and greatest), and
-    clipped there; one without spread counts 0. Weights are divided by the sum of their absolute values: the sum of
-    positive weights lies in 0 … 1. NaN where any element is. Raises NoInputError for an unknown element, UsageError
-    for no weight, weights that are all 0 or not finite, or quantiles out of order.
-    """
-    total = sum(abs(float(weight)) for weight in weights.values())
-    if not (0 < total < np.inf):
-        raise UsageError(f"the weights {dict(weights)} must be finite numbers, and one of them not 0.")
-    shares = {str(name): float(weight) / total for name, weight in weights.items()}
-    parts = [share * _scaled(ds, name, roi, quantiles) for name, share in shares.items()]
-    mixed = reduce(operator.add, parts)
-    words = " + ".join(f"{share:.3g} {name}" for name, share in shares.items()).replace("+ -", "- ")
-    attrs = {"long_name": words, "units": "1", "weights": shares, "quantiles": list(quantiles)}
-    return mixed.rename("element_sum").assign_attrs(attrs)
 
 
 def element_rgb(
@@ -181,7 +158,7 @@ def element_rgb(
 
 
 def _scaled(ds: xr.Dataset, name: str, roi: xr.DataArray | None, quantiles: Quantiles) -> xr.DataArray:
-    """One element as float64 in 0 … 1 between two quantiles of its values in the ROI; lazy where it is."""
+    """One element as float64 in 0 … 1 between two quantiles of its values in the ROI."""
     low, high = quantiles
     if not 0 <= low < high <= 1:
         raise UsageError(f"the quantiles {quantiles} must be two numbers, 0 <= first < second <= 1.")
@@ -189,74 +166,54 @@ def _scaled(ds: xr.Dataset, name: str, roi: xr.DataArray | None, quantiles: Quan
     if name not in entries:
         raise NoInputError(f"no element is named {name!r}.{did_you_mean(name, entries)}")
     part = ds[n.ELEMENTS].isel({n.ELEMENT: entries.index(name)}, drop=True).astype("f8").drop_attrs(deep=False)
-    part = part.where(np.isfinite(part))
+    part = part.where(np.isfinite(part)).compute()
     used = part if roi is None else part.where(roi)
-    if quantiles == (0.0, 1.0):
-        least, most = used.min(), used.max()
-    else:
-        whole = used if used.chunks is None else used.chunk(dict.fromkeys(used.dims, -1))
-        least, most = (whole.quantile(q).drop_vars("quantile") for q in quantiles)
+    least, most = (used.quantile(q).drop_vars("quantile") for q in quantiles)
     spread = most - least
     return ((part - least) / spread.where(spread > 0, 1.0)).clip(0, 1).where(part.notnull())
 
 
-def _combination(text: str) -> ast.expr | None:
-    """The parsed text if it combines elements by operators or a call, else None: it is then meant as a name."""
-    if len(text) > MOST_CHARACTERS:
+def _combined(ds: xr.Dataset, text: str, roi: xr.DataArray | None, quantiles: Quantiles) -> xr.DataArray | None:
+    """The map that a combination of elements describes; None where the text is none."""
+    if colours := COLOURS.fullmatch(text):
+        names = [name.strip().strip("'") for name in colours[1].split(",")]
+        channels = element_rgb(ds, names, quantiles, roi=roi)
+        return channels.dot(xr.DataArray(list(LUMINANCE), dims=n.CHANNEL), dim=n.CHANNEL)
+    weights = _weights(text)
+    if weights is None or list(weights) == [text]:
         return None
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):  # ValueError: a null character
-        return None
-    return tree if isinstance(tree, ast.BinOp | ast.UnaryOp | ast.Call) else None
+    return _element_sum(ds, weights, roi, quantiles)
 
 
-def _combined(
-    ds: xr.Dataset, tree: ast.expr, text: str, roi: xr.DataArray | None, quantiles: Quantiles
+def _element_sum(
+    ds: xr.Dataset, weights: Mapping[str, float], roi: xr.DataArray | None, quantiles: Quantiles
 ) -> xr.DataArray:
-    """The map that a combination of elements describes."""
-    match tree:
-        case ast.Call(func=ast.Name(id="rgb"), args=args, keywords=[]):
-            if not all(isinstance(item, ast.Name | ast.Constant) for item in args):
-                raise UsageError(f"the target {text!r} takes one to three elements, such as 'rgb(Fe, Ni, Cr)'.")
-            names = [str(item.id if isinstance(item, ast.Name) else ast.literal_eval(item)) for item in args]
-            channels = element_rgb(ds, names, quantiles, roi=roi)
-            return channels.dot(xr.DataArray(list(LUMINANCE), dims=n.CHANNEL), dim=n.CHANNEL)
-        case ast.Call():
-            raise UsageError(f"the target {text!r} calls something other than rgb(...), such as 'rgb(Fe, Ni, Cr)'.")
-    return element_sum(ds, _weights(tree, text), roi=roi, quantiles=quantiles)
+    """Weighted sum of element maps over the navigation dims, so that abundant elements do not drown the others.
+
+    Each element is scaled to 0 … 1 between two quantiles of its values in `roi` (0 and 1: least and greatest), and
+    clipped there; one without spread counts 0. Weights are divided by the sum of their absolute values. NaN where any
+    element is. Raises NoInputError for an unknown element, UsageError for weights that are all 0.
+    """
+    total = sum(abs(weight) for weight in weights.values())
+    if total == 0:
+        raise UsageError(f"the weights {dict(weights)} are all 0; one of them must not be.")
+    parts = [weight / total * _scaled(ds, name, roi, quantiles) for name, weight in weights.items()]
+    return xr.concat(parts, "part").sum("part", skipna=False)
 
 
-def _number(node: ast.expr) -> float | None:
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        return None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _weights(node: ast.expr, text: str, factor: float = 1.0) -> dict[str, float]:
-    """Weight of each element in a sum such as 2*Fe - Ni/3; brackets may be multiplied by numbers."""
-    match node:
-        case ast.Name(id=name) | ast.Constant(value=str(name)):
-            return {name: factor}
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=part):
-            return _weights(part, text, -factor if isinstance(sign, ast.USub) else factor)
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
-            total = _weights(left, text, factor)
-            for name, weight in _weights(right, text, -factor if isinstance(sign, ast.Sub) else factor).items():
-                total[name] = total.get(name, 0.0) + weight
-            return total
-        case ast.BinOp(left=other, op=ast.Mult(), right=part) if (number := _number(other)) is not None:
-            return _weights(part, text, factor * number)
-        case ast.BinOp(left=part, op=ast.Mult(), right=other) if (number := _number(other)) is not None:
-            return _weights(part, text, factor * number)
-        case ast.BinOp(left=part, op=ast.Div(), right=other) if number := _number(other):
-            return _weights(part, text, factor / number)
-    raise UsageError(
-        f"the target {text!r} holds {ast.unparse(node)!r}, which is no element times a number; write a sum like "
-        f"'Fe + 0.5*Ni' or 'rgb(Fe, Ni, Cr)'."
-    )
+def _weights(text: str) -> dict[str, float] | None:
+    """Weight of each element in a sum such as Fe - 0.5*Ni; None where the text is no sum."""
+    weights: dict[str, float] = {}
+    position = 0
+    while position < len(text):
+        term = TERM.match(text, position)
+        if term is None or (position > 0 and not term[1]):
+            return None
+        name = term[3].strip("'")
+        weight = float(term[2] or 1)
+        weights[name] = weights.get(name, 0.0) + (-weight if term[1] == "-" else weight)
+        position = term.end()
+    return weights
 
 
 def _is_target(name: str, variable: xr.DataArray, dims: tuple[str, ...]) -> bool:

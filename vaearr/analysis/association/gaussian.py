@@ -101,8 +101,35 @@ def _outside_pairs(places: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np
         yield some[near["i"]], near["j"], np.exp(-(near["v"] ** 2) / 2)
 
 
+def median_distance(ordered: np.ndarray) -> float:
+    """Median of the positive distances between values given in ascending order, exact, in O(n) memory.
+
+    Bisects, counting pairs, until few distances are left between the bounds.
+    """
+    from vaearr.analysis.association.loops import distances_between, mean_around, pairs_within
+
+    n = ordered.size
+    below, within = pairs_within(ordered, 0.0), n * (n - 1) // 2
+    lower, upper = (below + within + 1) // 2, (below + within) // 2 + 1  # ranks from 1; the same one if odd
+    low, high = 0.0, ordered[-1] - ordered[0]
+    while within - below > 4 * n:
+        middle = low + (high - low) / 2
+        if middle in (low, high):  # all distances that are left are equal
+            return float(high)
+        count = pairs_within(ordered, middle)
+        if count >= upper:
+            high, within = middle, count
+        elif count < lower:
+            low, below = middle, count
+        else:
+            return float(mean_around(ordered, middle))
+    middle_places = [lower - below - 1, upper - below - 1]
+    distances = np.partition(distances_between(ordered, low, high, within - below), middle_places)
+    return float(distances[middle_places].mean())
+
+
 def _kernel(values: np.ndarray, places: np.ndarray) -> Kernel:
-    from vaearr.analysis.association.loops import densest, median_distance
+    from vaearr.analysis.association.loops import densest
 
     ordered = values[places]
     sigma = median_distance(ordered)

@@ -151,32 +151,7 @@ def _search(
 
 
 @compiled
-def median_distance(ordered: np.ndarray) -> float:
-    """Median of the positive distances between values given in ascending order, exact, in O(n) memory.
-
-    Bisects, counting pairs, until few distances are left between the bounds.
-    """
-    n = ordered.size
-    below, within = _pairs_within(ordered, 0.0), n * (n - 1) // 2
-    lower, upper = (below + within + 1) // 2, (below + within) // 2 + 1  # ranks from 1; the same one if odd
-    low, high = 0.0, ordered[-1] - ordered[0]
-    while within - below > 4 * n:
-        middle = low + (high - low) / 2
-        if middle in (low, high):  # all distances that are left are equal
-            return high
-        count = _pairs_within(ordered, middle)
-        if count >= upper:
-            high, within = middle, count
-        elif count < lower:
-            low, below = middle, count
-        else:
-            return _mean_around(ordered, middle)
-    distances = np.sort(_distances_between(ordered, low, high, within - below))
-    return (distances[lower - below - 1] + distances[upper - below - 1]) / 2
-
-
-@compiled
-def _mean_around(ordered: np.ndarray, distance: float) -> float:
+def mean_around(ordered: np.ndarray, distance: float) -> float:
     """Mean of the largest distance up to `distance` and the smallest above it."""
     largest, smallest, j = 0.0, np.inf, 0
     for i in range(ordered.size):
@@ -189,7 +164,7 @@ def _mean_around(ordered: np.ndarray, distance: float) -> float:
 
 
 @compiled
-def _distances_between(ordered: np.ndarray, low: float, high: float, count: int) -> np.ndarray:
+def distances_between(ordered: np.ndarray, low: float, high: float, count: int) -> np.ndarray:
     """The distances above `low` up to `high`, in any order."""
     distances = np.empty(count)
     place, first, last = 0, 0, 0
@@ -205,7 +180,7 @@ def _distances_between(ordered: np.ndarray, low: float, high: float, count: int)
 
 
 @compiled
-def _pairs_within(ordered: np.ndarray, distance: float) -> int:
+def pairs_within(ordered: np.ndarray, distance: float) -> int:
     """Pairs of values that lie no farther apart than `distance`."""
     count, j = 0, 0
     for i in range(ordered.size):

@@ -109,8 +109,8 @@ def partitions_store(
     """Clusters of each latent against those of a reference, see `latent_partitions`; kept in `/runs/<run>`.
 
     reference: scores (`pca`, `nmf`), `elements`, a plain map or a map of classes in the store. k_max: most clusters of
-    a latent (and of a reference that is no map of classes). A table made before from the same data is returned as it is;
-    `overwrite` replaces any other. Raises ExistsError for another table of this reference, NoInputError for a run,
+    a latent (and of a reference that is no map of classes). A table made before from the same data is returned as it
+    is; `overwrite` replaces any other. Raises ExistsError for another table of this reference, NoInputError for a run,
     latents or reference that are not there, UsageError for a k_max below 2.
     """
     store = path_of(store)

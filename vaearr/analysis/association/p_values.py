@@ -226,7 +226,7 @@ def _strengths(
         if is_quick.any():
             for group in region.groups:
                 columns = columns_of(maps[group.keep], group.latents.positions)
-                for i in np.flatnonzero(is_quick):
+                for i in np.flatnonzero(is_quick).tolist():
                     values[i, group.members] = chosen[i].kernel(group.latents, columns)
         if slow:
             values[~is_quick] = apply(slow, region.latents[some], maps[some], region.positions[some])[0]

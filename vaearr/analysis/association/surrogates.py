@@ -194,7 +194,7 @@ def covariance_weights(near: Neighbourhood, gamma: np.ndarray) -> np.ndarray:
     return weights
 
 
-def covariance(near: Neighbourhood, j: int) -> np.ndarray:
+def covariance(near: Neighbourhood, j: np.integer) -> np.ndarray:
     """Covariance (*torus) of the j-th part, 1 at offset 0; the last part is the nugget."""
     if j == len(near.atoms):
         nugget = np.zeros(near.torus)

@@ -91,8 +91,9 @@ def targets_of(
     and number that came with the samples. A name is a variable ("BC", "elements",
     "phase", "clusters", "pca", any map), one label ("Fe", "phase: ni_fcc", "pca: 0"), a weighted sum of elements
     ("Fe + 0.5*Ni", divided by the sum of the weights), or the luminance of an RGB map of one to three elements
-    ("rgb(Fe, Ni, Cr)", see `element_rgb`: 0.2126 red + 0.7152 green + 0.0722 blue). Elements whose symbol is no plain word are quoted
-    ("'Fe Ka' + Ni"). For sums and luminance, elements are scaled between `quantiles` of their values in `roi`.
+    ("rgb(Fe, Ni, Cr)", see `element_rgb`: 0.2126 red + 0.7152 green + 0.0722 blue). Elements whose symbol is no plain
+    word are quoted ("'Fe Ka' + Ni"). For sums and luminance, elements are scaled between `quantiles` of their values
+    in `roi`.
 
     Raises NoInputError for an unknown name or where there is nothing to compare with; UsageError for weights that are
     all 0 and for more than three colours.

@@ -1,8 +1,5 @@
 """The public names, where each is defined; `vaearr/__init__.py` loads a name when it is first used."""
 
-import vaearr.app.serve as _serve
-import vaearr.run.exploration as _exploration
-
 from .analysis.association import (
     associate as associate,
 )
@@ -13,6 +10,7 @@ from .analysis.clustering import cluster as cluster
 from .analysis.layers import compare_layers as compare_layers
 from .analysis.layers import compare_pairs as compare_pairs
 from .analysis.probing import probe as probe
+from .app.serve import explore as explore
 from .batching import batches as batches
 from .config.presets import preset as preset
 from .ingestion.attaching import attach as attach
@@ -58,20 +56,4 @@ from .store.read import open_store as open_store
 from .views import view as view
 from .views.describe import describe as describe
 
-class _Explore:
-    __call__ = staticmethod(_serve.explore)
-    activation_table = staticmethod(_exploration.activation_table)
-    activations = staticmethod(_exploration.activations)
-    embedding = staticmethod(_exploration.embedding)
-    health = staticmethod(_exploration.health)
-    histograms = staticmethod(_exploration.histograms)
-    latent_pca = staticmethod(_exploration.latent_pca)
-    latent_table = staticmethod(_exploration.latent_table)
-    manifold = staticmethod(_exploration.manifold)
-    pairs = staticmethod(_exploration.pairs)
-    path = staticmethod(_exploration.path)
-    prototypes = staticmethod(_exploration.prototypes)
-    traverse = staticmethod(_exploration.traverse)
-
-explore: _Explore
 __version__: str

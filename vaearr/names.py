@@ -102,3 +102,8 @@ def latent_dims(count: int) -> tuple[str, ...]:
 def run_name(variable: str, run: str) -> str:
     """Name of a run's variable or dimension: `latents` for the default run, `latents_b` for run `b`."""
     return variable if run == DEFAULT_RUN else f"{variable}_{run}"
+
+
+def named(dims: str | tuple[str, ...], values: Any, long_name: str) -> tuple[Any, ...]:
+    """A variable without a unit, and what it is."""
+    return dims, values, {"long_name": long_name, "units": "1"}

@@ -82,7 +82,7 @@ def digits(folder: Path) -> Any:
     va.ingest(folder / "digits", store, config=IngestConfig(size=(20, 20)))
     va.train(store, latent_dim=2, epochs=60)
     va.encode(store)
-    figure = view(va.explore.manifold(store, span=(-2, 2), steps=14))
+    figure = view(va.load_run(store).manifold(span=(-2, 2), steps=14))
     figure.axes[0].set_title("a run with two latents: its plane, decoded")
     return figure
 

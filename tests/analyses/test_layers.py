@@ -175,18 +175,18 @@ def test_refusals(ds: xr.Dataset, call: Any, error: type[Exception], words: str)
 def test_files_of_an_earlier_program(images: np.ndarray, tmp_path: Path) -> None:
     import json
 
-    from vaearr.output.exporting.seed import write_layer_differences
+    from vaearr.output.exporting.layer_files import write_earlier_files
 
     model = make_model()
     one = compare_layers(model, images[0], images[1])
-    write_layer_differences(one, tmp_path)
+    write_earlier_files(one, tmp_path)
     rows = json.loads((tmp_path / "layer_differences.json").read_text())
     assert list(rows) == list(one["layer"].values)
     assert rows["latent"]["l2_difference"] == pytest.approx(float(one["l2"].sel(layer="latent")))
     assert rows["input"] | {"shape": [3, 12, 13], "type": "input", "part": "input", "order": 0} == rows["input"]
     many = compare_pairs(model, [Pair("a/b", lambda: tuple(images[:2])), Pair("a?b", lambda: tuple(images[2:4]))])
     (tmp_path / "many").mkdir()
-    write_layer_differences(many, tmp_path / "many")
+    write_earlier_files(many, tmp_path / "many")
     found = json.loads((tmp_path / "many" / "aggregated_results.json").read_text())
     assert (found["n_pairs"], found["failed_pairs"]) == (2, [])
     mean = float(many["cosine_mean"].sel(layer="output"))

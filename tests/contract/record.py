@@ -47,7 +47,7 @@ def make(folder: Path) -> None:
         vaearr("cluster", "scan.zarr", "--method", "kmeans", "--k", 4, "--name", "grains")
         vaearr("associate", "scan.zarr", "--metric", "all")
         vaearr("reconstruct", "scan.zarr")
-        vaearr("look", "stats", "scan.zarr")
+        va.load_run("scan.zarr").statistics(write=True)
         vaearr("ingest", inputs.image_folder(Path("pictures"), each=6), "images.zarr", "--size", "16x20")
         vaearr("train", "images.zarr", "--epochs", 30, *LEARN)
         vaearr("encode", "images.zarr")
@@ -125,11 +125,11 @@ def fidelity(folder: Path, store: str, *metrics: str) -> Table:
     return {name: kept[name].values[np.isfinite(kept[name].values)] for name in metrics}
 
 
-def layers(folder: Path) -> Table:
+def layers(folder: Path, out: Path) -> Table:
     """How far two scan points are apart at each layer, in the order in which layers are run."""
-    told = vaearr("look", "layers", folder / "scan.zarr", "--a", "0:0", "--b", "1.75:2.5", "--json").out
-    rows = json.loads(told)["layers"]
-    return {name: np.array([row[name] for row in rows]) for name in ("l2", "rms", "relative_l2", "cosine")}
+    vaearr("look", "layers", folder / "scan.zarr", "--a", "0:0", "--b", "1.75:2.5", "--out", out / "layers")
+    file = out / "layers" / "layers.csv"
+    return {name: read_csv(file, name, exact=True)[:, 0] for name in ("l2", "rms", "relative_l2", "cosine")}
 
 
 def explored(
@@ -163,7 +163,7 @@ RESULTS: dict[str, Callable[[Path, Path], Table]] = {
     "slerp": lambda folder, out: way(folder, "slerp"),
     "fidelity of the scan": lambda folder, out: fidelity(folder, "scan.zarr", "mse", "mae", "psnr", "ssim"),
     "fidelity of the volumes": lambda folder, out: fidelity(folder, "volumes.zarr", "mse", "mae", "psnr", "ssim"),
-    "layers": lambda folder, out: layers(folder),
+    "layers": layers,
     "traversal": lambda folder, out: explored(folder, "traverse", out, "--steps", 3, "--base", "mean"),
     "manifold": lambda folder, out: explored(
         folder, "manifold", out, "--steps", 2, "--dim", 2, "--dim", 0, "--base", "mean"
@@ -176,9 +176,8 @@ RESULTS: dict[str, Callable[[Path, Path], Table]] = {
         folder, "describe", out, *("count", "mean", "std", "min", "25%", "50%", "75%", "max")
     ),
     "health": lambda folder, out: table(
-        folder, "health", out, "kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl"
+        folder, "statistics", out, "kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl"
     ),
-    "components": lambda folder, out: table(folder, "components", out, "explained_variance"),
     "associations": lambda folder, out: associations(folder),
 }
 

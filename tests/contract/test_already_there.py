@@ -115,13 +115,6 @@ STEPS = {
         first=False,
         elsewhere=("--name", "three"),
     ),
-    "layers": Step(
-        ("look", "layers", "{store}", "--keep", "--a", "0:0", "--b", "1.75:2.5"),
-        ("--part", "encoder"),
-        "part=both",
-        table("vae", "layers"),
-        elsewhere=("--name", "half"),
-    ),
 }
 OWN = {"ingest": ("--step", inputs.STEP), "cluster": ("--k", 4), "embed": ("--components", 4)}
 

@@ -136,7 +136,7 @@ def test_errors_are_one_line_with_a_code(
 
 
 def test_python_says_what_a_command_prints(trained_template: Path) -> None:
-    found = va.explore.traverse(trained_template, dims=[0], steps=3)
+    found = va.load_run(trained_template).traverse(0, steps=3)
     done = vaearr("look", "traverse", trained_template, "--dim", 0, "--steps", 3)
     warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
     assert va.describe(found) == done.out.splitlines() + warnings

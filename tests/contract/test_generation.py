@@ -45,7 +45,7 @@ def test_draws(images_template: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(printed, z, rtol=1e-3)
     singles = sorted((tmp_path / "a").glob("sample_*.png"))
     assert len(singles) == 5
-    assert (tmp_path / "a" / "samples.png").exists()
+    assert (tmp_path / "a" / "sample.png").exists()
     drawn = va.sample_prior(images_template, n_samples=3, seed=7)
     np.testing.assert_allclose(drawn.latents, z[:3], rtol=1e-6)  # fewer are the first of more
     np.testing.assert_allclose(drawn.decoded, decoded(images_template, drawn.latents.values), rtol=1e-4, atol=1e-2)
@@ -91,8 +91,6 @@ def test_ways(method: str, images_template: Path, tmp_path: Path) -> None:
     lerp = (1 - t) * a + t * b
     slerp = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
     np.testing.assert_allclose(z, lerp if method == "lerp" else slerp, rtol=2e-3, atol=1e-4)
-    with Image.open(tmp_path / "way" / "interpolation.gif") as strip:
-        assert strip.n_frames >= 6  # there and back
     same = va.interpolate(images_template, "vae", 2, 30, steps=6, method=method)
     np.testing.assert_allclose(same.latents, z, rtol=1e-5, atol=1e-6)
 
@@ -119,7 +117,7 @@ def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
     assert len([line for line in told.splitlines() if line.split()[0].startswith("cluster_")]) == 4
 
 
-@pytest.mark.parametrize("command", ["traverse", "manifold", "path"])
+@pytest.mark.parametrize("command", ["traverse", "manifold", "line"])
 def test_pictures_start_from_a_real_sample(command: str, trained_template: Path, tmp_path: Path) -> None:
     """Of the half of the samples that have the closest neighbours, from the one nearest the mean."""
     ds = zarr(trained_template)
@@ -128,13 +126,11 @@ def test_pictures_start_from_a_real_sample(command: str, trained_template: Path,
     fifth = np.sort(distances, axis=1)[:, 4]
     crowded = known[fifth <= np.median(fifth) * (1 + 1e-6)]
     nearest = np.linalg.norm(crowded - known.mean(0), axis=1).min()
-    options = {"path": ("--point=0:0", "--point=1:1"), "traverse": ("--dim", 0, "--steps", 3), "manifold": ()}
+    options = {"line": ("--point=0:0", "--point=1:1"), "traverse": ("--dim", 0, "--steps", 3), "manifold": ()}
     found = explored(command, trained_template, tmp_path / "a.npz", *options[command])
     base = ds.latents.sel(x=float(found["base_x"]), y=float(found["base_y"])).values
     assert np.linalg.norm(base - known.mean(0)) == pytest.approx(nearest, rel=1e-4)
     np.testing.assert_allclose(found["latents"][..., 2], base[2], atol=1e-6)
-    to_samples = np.linalg.norm(found["latents"].reshape(-1, 1, 3) - known, axis=2).min(1)
-    np.testing.assert_allclose(found["sample_distance"].ravel(), to_samples, rtol=1e-3, atol=1e-5)
     told = vaearr("look", command, trained_template, *options[command], "--out", tmp_path / "a.png").out
     assert command == "manifold" or "typical of all samples" in told
 
@@ -222,17 +218,17 @@ def test_plane(images_template: Path, tmp_path: Path) -> None:
 
 def test_points_and_lines(images_template: Path, tmp_path: Path) -> None:
     ends = ("--point=-1:0.5", "--point=2:1")
-    plane = explored("path", images_template, tmp_path / "plane.npz", *ends, "--dim", 1, "--dim", 2)
+    plane = explored("line", images_template, tmp_path / "plane.npz", *ends, "--dim", 1, "--dim", 2)
     np.testing.assert_allclose(plane["latents"][:, 1:], [[-1, 0.5], [2, 1]], atol=1e-6)
     check_decoded(images_template, plane)
-    line = explored("path", images_template, tmp_path / "line.npz", *ends, "--steps", 4)
+    line = explored("line", images_template, tmp_path / "line.npz", *ends, "--steps", 4)
     np.testing.assert_allclose(line["latents"][:, :2], np.linspace([-1, 0.5], [2, 1], 4), atol=1e-6)
 
 
 def test_pca_is_inverted_exactly(trained_template: Path, tmp_path: Path) -> None:
     ds = zarr(trained_template)
     points = ("--point=-0.5:0.2", "--point=0.4:0.1")
-    found = explored("path", trained_template, tmp_path / "a.npz", "--space", "pca", *points)
+    found = explored("line", trained_template, tmp_path / "a.npz", "--space", "pca", *points)
     values = ds.latents.values[ds.roi.values].astype(float)
     _, _, axes = np.linalg.svd(values - values.mean(0), full_matrices=False)
     place = (found["latents"] - values.mean(0)) @ axes[:2].T
@@ -245,7 +241,7 @@ def test_pca_is_inverted_exactly(trained_template: Path, tmp_path: Path) -> None
 def test_nearest_sample_in_tsne(images_template: Path, tmp_path: Path) -> None:
     """Of a map that has no inverse; the perplexity is made to fit 36 samples."""
     options = ("--space", "tsne", "--perplexity", 500, "--seed", 2, "--point=0:0")
-    found = explored("path", images_template, tmp_path / "a.npz", *options)
+    found = explored("line", images_template, tmp_path / "a.npz", *options)
     distances = np.linalg.norm(found["scatter"] - found["position"][0], axis=1)
     assert distances.min() < 1e-6
     nearest = np.linalg.norm(found["scatter"] - np.zeros(2), axis=1).argmin()
@@ -253,7 +249,7 @@ def test_nearest_sample_in_tsne(images_template: Path, tmp_path: Path) -> None:
 
 
 def test_prior_against_posterior_is_told_before_drawing(images_template: Path) -> None:
-    told = vaearr("look", "health", images_template).out
+    told = vaearr("look", "statistics", images_template).out
     assert "aggregate_kl" in told
     drawn = vaearr("look", "sample", images_template, "--n", 1)
     if not zarr(images_template, "runs/vae/health").is_active.any():
@@ -266,7 +262,7 @@ def test_prior_against_posterior_is_told_before_drawing(images_template: Path) -
         ("traverse", "--dim", 9),
         ("traverse", "--base", "prototype:nosuch"),
         ("manifold", "--dim", 1, "--dim", 1),
-        ("path", "--space", "plane"),
+        ("line", "--space", "plane"),
         ("interpolate", "--from", 0, "--to", 99),
         ("sample", "--n", 0),
         ("sample", "--source", "elsewhere"),

@@ -61,7 +61,7 @@ def test_health(trained_template: Path, tmp_path: Path) -> None:
     """KL per dimension, active units and the aggregate posterior, by their formulae from what is stored."""
     ds = zarr(trained_template)
     mean, std = (ds[name].values[ds.roi.values].astype(float) for name in ("latents", "latents_std"))
-    vaearr("look", "health", trained_template, "--out", tmp_path / "health.csv")
+    vaearr("look", "statistics", trained_template, "--out", tmp_path / "health.csv")
     found = {
         name: read_csv(tmp_path / "health.csv", name, exact=True)[:, 0]
         for name in ("kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl")

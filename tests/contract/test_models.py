@@ -92,7 +92,7 @@ def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> No
     va.encode(again, source=good)
     vaearr("reconstruct", again)
     vaearr("cluster", again, "--method", "kmeans", "--k", 3, "--name", "grains")
-    vaearr("look", "health", again)
+    vaearr("look", "statistics", again)
     vaearr("report", again)
     vaearr("export", again, tmp_path / "out")
     vaearr("look", "traverse", again, "--out", tmp_path / "traverse.png")

@@ -19,7 +19,7 @@ READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands wh
         ("info",),
         ("info", "--json"),
         ("look contrast", "--top", 20),
-        ("look stats",),
+        ("look statistics",),
         ("look histograms", "--by", "phase"),
         ("look activations", "--by", "grains"),
         ("look pairs", "--dim", 0, "--dim", 2),
@@ -30,7 +30,7 @@ READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands wh
         ("encode",),
     ),
     "images": (("info",), ("reconstruct",), ("cluster", "--k", 3, "--method", "kmeans")),
-    "volumes": (("info",), ("look stats",)),
+    "volumes": (("info",), ("look statistics",)),
 }
 
 

@@ -60,9 +60,6 @@ def test_its_methods_are_the_functions(trained_store: Path) -> None:
     points = {"x": 1.0, "y": 0.5}, {"x": 3.0, "y": 2.0}
     way = va.interpolate(trained_store, a=points[0], b=points[1], steps=3)
     xr.testing.assert_equal(run.interpolate(*points, steps=3), way)
-    xr.testing.assert_equal(run.traverse(0, steps=3), va.explore.traverse(trained_store, dims=[0], steps=3))
-    xr.testing.assert_equal(run.manifold(steps=3), va.explore.manifold(trained_store, steps=3))
-    xr.testing.assert_equal(run.prototypes("grains"), va.explore.prototypes(trained_store, by="grains"))
     z = run.ds.latents.isel(y=slice(2), x=slice(2))
     xr.testing.assert_equal(run.decode(z), va.load_model(trained_store).decode(z))
     made = run.reconstruct(part="validation")

@@ -167,7 +167,7 @@ FUNCTIONS: dict[str, Callable[[Path], Any]] = {
     "sample_prior": va.sample_prior,
     "interpolate": lambda store: va.interpolate(store, a={"x": 0, "y": 0}, b={"x": 2, "y": 2}),
     "sample_fidelity": va.sample_fidelity,
-    "manifold": lambda store: va.explore.manifold(store),
+    "manifold": lambda store: va.load_run(store).manifold(),
     "report": va.report,
 }
 

@@ -25,12 +25,12 @@ from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import LEAF, evaluating, watching
 from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
-from vaearr.recipe import Recipe, is_made, nested
+from vaearr.recipe import nested
 from vaearr.schema.grid import find_point
 from vaearr.sources.single import SUFFIXES, read_single
-from vaearr.store import check_store, has_table, open_table, read_block, run_manifest, write_table
+from vaearr.store import read_block
 
-__all__ = ["BLOCK", "LEAF", "Pair", "compare_layers", "compare_pairs", "keep_layers", "pairs_of_folders", "sample_of"]
+__all__ = ["BLOCK", "LEAF", "Pair", "compare_layers", "compare_pairs", "pairs_of_folders", "sample_of"]
 
 TOP = 10
 PARTS = ("both", ENCODER, DECODER)
@@ -508,41 +508,3 @@ def _files(folder: Path, masks: str) -> dict[str, Path]:
         raise NoInputError(f"there is no folder {folder}; give one that holds the files to compare.")
     found = [p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(SUFFIXES) and p.name[0] != "."]
     return {path.name: path for path in found if not (masks and fnmatch(path.stem, masks))}
-
-
-def keep_layers(
-    store: str | Path,
-    run: str,
-    found: xr.Dataset,
-    *,
-    name: str = "layers",
-    about: dict[str, Any] | None = None,
-    overwrite: bool = False,
-) -> xr.Dataset:
-    """Keep a comparison as table `name` of `/runs/<run>`; returns it with its provenance.
-
-    about: which samples were compared. The same comparison again is left as it is; `overwrite` replaces another. Raises
-    ExistsError where the name holds another table, NoInputError for a run that is not there, UsageError for a name that
-    cannot be one.
-    """
-    if not n.is_valid_name(name) or name in n.RESERVED:
-        raise UsageError(
-            f"{name!r} cannot be the table's name; use letters, digits and _, and no name of vaearr's own."
-        )
-    path = check_store(store)
-    settings = {key: found.attrs[key] for key in ("part", "level", "top", "n")}
-    inputs = {"run": run, "weights_sha256": run_manifest(path, run).get("weights_sha256"), "config": settings}
-    recipe, is_there = Recipe(None, {**inputs, "samples": about or {}}), has_table(path, run, name)
-    if is_there:
-        known = open_table(path, run, name)
-        made = nested(known.attrs, n.PROVENANCE)
-        same = all(
-            known[m].shape == found[m].shape and np.allclose(known[m], found[m], rtol=1e-3) for m in ("l2", "rms_a")
-        )
-        if isinstance(made, dict) and not same:  # files of the same name may have changed
-            made = {**made, "samples": "as they were"}
-        if is_made(f"run {run!r} of {path} already holds {name!r}", made, recipe, overwrite=overwrite):
-            return known
-    stamped = found.assign_attrs({n.PROVENANCE: recipe.stamp("scipy")})
-    write_table(path, run, name, stamped, replace=is_there)
-    return stamped

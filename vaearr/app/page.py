@@ -383,7 +383,7 @@ class Explorer(param.Parameterized):
 
     def _traversal(self) -> Any:
         """Dimensions moved about the sliders: which ones, how far, and the button that draws the sheet."""
-        from vaearr.run.exploration.traversals import traverse
+        from vaearr.run.traversals import traverse
 
         widest = self.state.widest
         dims = pn.widgets.MultiChoice(

@@ -185,7 +185,7 @@ def _linked(state: State, numbers: np.ndarray, columns: dict[str, Any]) -> Any:
 
 def _sliders(state: State) -> Section:
     """A slider for each dimension, over frames that are decoded here."""
-    from vaearr.run.exploration.traversals import LATENT_DIM, traverse
+    from vaearr.run.traversals import LATENT_DIM, traverse
 
     section, dims = Section("sliders", "Sliders"), sorted(state.widest[:MOST_DIMS])
     found = traverse(state.run, dims=dims, span=(-REACH, REACH), steps=STEPS)
@@ -229,7 +229,7 @@ def _units(found: xr.Dataset) -> str:
 
 def _plane(state: State) -> list[Section]:
     """Pictures over the two widest dimensions; none where only one varies."""
-    from vaearr.run.exploration.traversals import manifold
+    from vaearr.run.traversals import manifold
 
     dims = [dim for dim in state.widest[:2] if state.spread[dim] > LEAST]
     if len(dims) < 2:
@@ -244,11 +244,11 @@ def _plane(state: State) -> list[Section]:
 
 def _classes(state: State, by: str | None) -> list[Section]:
     """Prototypes of the classes; none where no classes are known."""
-    from vaearr.run.exploration.points import classes_if_any
-    from vaearr.run.exploration.traversals import prototypes
+    from vaearr.run.points import classes_of
+    from vaearr.run.traversals import prototypes
 
     try:
-        found = prototypes(state.run, by=by) if classes_if_any(state.ds, by) else None
+        found = prototypes(state.run, by=by) if classes_of(state.ds, by) is not None else None
     except NoInputError:
         if by is not None:
             raise

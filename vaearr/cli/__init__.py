@@ -13,10 +13,11 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
+import typer
 from typer.main import get_command
 
 from vaearr.cli import commands, look
-from vaearr.cli.common import app, say, tell
+from vaearr.cli.common import app, say
 from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
 __all__ = ["app", "commands", "look", "main"]
@@ -92,14 +93,14 @@ def main() -> None:
     except (Exception, SystemExit) as error:
         if received:  # whatever a library made of the SystemExit on its way here
             word = STOPS[received[0]]
-            tell(f"vaearr: {word}; nothing unfinished was published, run the same command again")
+            typer.echo(f"vaearr: {word}; nothing unfinished was published, run the same command again", err=True)
             raise SystemExit(128 + received[0]) from None
         if isinstance(error, SystemExit):
             raise
         if "--debug" in sys.argv:
             traceback.print_exc()
         message, code = _explain(error)
-        tell(f"vaearr: {' '.join(message.split())}")
+        typer.echo(f"vaearr: {' '.join(message.split())}", err=True)
         raise SystemExit(code) from None
     finally:
         log.removeHandler(lines)

@@ -37,7 +37,6 @@ from vaearr.cli.common import (
     refuse,
     region,
     say,
-    tell,
     trusted_run,
     with_settings,
 )
@@ -463,7 +462,7 @@ def judge(
         if folder:
             table = fidelity[["frechet", "n", "n_reference"]].to_dataframe()
             table.to_csv(folder / "fidelity.csv", columns=["frechet", "n", "n_reference"], index_label="compared")
-    print_lines(va.describe(fidelity), warnings_aside=True)
+    print_lines(va.describe(fidelity))
 
 
 @app.command()
@@ -489,7 +488,7 @@ def explore(
         from vaearr.app.saved import save_page
 
         page = save_page(opened, run, save, by=by, seed=seed, overwrite=overwrite)
-        tell(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+        say(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
         return
     from vaearr.app.serve import explore as serve_page
 

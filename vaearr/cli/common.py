@@ -9,14 +9,12 @@ import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-import typer.core
 import yaml
 
 import vaearr as va
@@ -32,19 +30,8 @@ Given = dict[str, Any]
 look = typer.Typer(help="Look around in a latent space, and at the data it is learned from.", **PLAIN)
 
 
-class Commands(typer.core.TyperGroup):
-    """All commands. A command of `look` that is called without `look` is answered with where it is."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0]
-        if name not in self.commands and name in getattr(self.commands["look"], "commands", ()):
-            raise UsageError(f"there is no command {name!r}: it is 'vaearr look {name}'.")
-        return super().resolve_command(ctx, args)
-
-
 app = typer.Typer(
     name="vaearr",
-    cls=Commands,
     help="Scans and images as labelled arrays, with what a VAE learned of them beside.",
     **PLAIN,
 )
@@ -121,58 +108,46 @@ FORMS = {
     "spacing": "ZxYxX",
     "endmembers": "X:Y",
     "quantiles": "LOW:HIGH",
+    "crop": "START:STOP",
 }
 
 
-@dataclass(frozen=True)
-class Option:
-    """An option of a setting: its annotation for typer, and how its value is read."""
-
-    annotation: Any
-    read: Callable[[Any], Any] = lambda value: value
+def is_repeatable(setting: Setting) -> bool:
+    """Whether a setting holds several items, each given by an option of its own."""
+    origin = get_origin(_bare_type(setting.field.annotation))
+    return origin is dict or (origin is tuple and Ellipsis in get_args(setting.field.annotation))
 
 
-def option(name: str, setting: Setting, flag: str) -> Option:
-    """Make the option of a setting by the setting's type; settings of several items are repeatable options."""
+def option(name: str, setting: Setting, flag: str) -> Any:
+    """The option of a setting, as typer reads it; what it must be is checked by the config."""
     kind = _bare_type(setting.field.annotation)
-    origin = get_origin(kind)
-    inner = [_bare_type(part) for part in get_args(kind)]
     words = _help_of(setting)
     if kind is bool:
-        return Option(Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=words)])
-    if origin is dict:
-        is_interval = get_origin(inner[-1]) is tuple
-        form = "NAME=START:STOP" if is_interval else "NAME=VALUE"
-        read = windows if is_interval else named_values
-        if inner[-1] in (str, Path):
-            read = key_values
-        return _repeatable(flag, form, words, lambda texts: read(texts, flag))
-    if name in FORMS:
-        form = FORMS[name]
-        if get_origin(inner[0]) is tuple:
-            return _repeatable(flag, form, words, lambda texts: [numbers(text, flag, form) for text in texts])
-        return Option(
-            Annotated[str | None, typer.Option(flag, metavar=form, help=words)],
-            lambda text: numbers(text, flag, form),
-        )
-    if origin is tuple:
-        return _repeatable(flag, "TEXT", words, lambda texts: texts)
-    if origin is Literal:
-        return Option(Annotated[str | None, typer.Option(flag, metavar="|".join(map(str, get_args(kind))), help=words)])
-    if kind in (int, float) and setting.takes_none and setting.default is not None:
-        return Option(
-            Annotated[str | None, typer.Option(flag, metavar="NUMBER|none", help=words)],
-            lambda text: None if text == "none" else text,
-        )
-    if kind in (int, float):
-        return Option(Annotated[kind | None, typer.Option(flag, min=_minimum(setting), help=words)])
-    metavar = "FILE" if kind is Path else "TEXT"
-    return Option(Annotated[str | None, typer.Option(flag, metavar=metavar, help=words)])
+        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=words)]
+    metavar = FORMS.get(name, {int: "NUMBER", float: "NUMBER", Path: "FILE"}.get(kind, "TEXT"))
+    if get_origin(kind) is Literal:
+        metavar = "|".join(map(str, get_args(kind)))
+    if get_origin(kind) is dict:
+        metavar = f"NAME={FORMS.get(name, 'VALUE')}"
+    if is_repeatable(setting):
+        return Annotated[list[str] | None, typer.Option(flag, metavar=metavar, help=f"{words}; repeatable")]
+    return Annotated[str | None, typer.Option(flag, metavar=metavar, help=words)]
 
 
-def _repeatable(flag: str, form: str, words: str, read: Callable[[list[str]], Any]) -> Option:
-    annotation = Annotated[list[str] | None, typer.Option(flag, metavar=form, help=f"{words}; repeatable")]
-    return Option(annotation, read)
+def read_option(name: str, setting: Setting, flag: str, given: Any) -> Any:
+    """The value that an option gives to its setting."""
+    if given == "none" and setting.takes_none:
+        return None
+    values = given
+    if get_origin(_bare_type(setting.field.annotation)) is dict:
+        values = key_values(given, flag)
+    if name not in FORMS:
+        return values
+    if isinstance(values, dict):
+        return {key: numbers(text, flag, FORMS[name]) for key, text in values.items()}
+    if isinstance(values, list):
+        return [numbers(text, flag, FORMS[name]) for text in values]
+    return numbers(values, flag, FORMS[name])
 
 
 def _bare_type(annotation: Any) -> Any:
@@ -185,14 +160,6 @@ def _bare_type(annotation: Any) -> Any:
     return annotation
 
 
-def _minimum(setting: Setting) -> Any:
-    """The least value of a number, which help shows too."""
-    for limit in setting.field.metadata:
-        if hasattr(limit, "ge"):
-            return limit.ge
-    return None
-
-
 def _help_of(setting: Setting) -> str:
     words = setting.field.description or ""
     default = setting.default
@@ -201,19 +168,6 @@ def _help_of(setting: Setting) -> str:
     if isinstance(default, tuple):
         default = ", ".join(map(str, default))
     return f"{words} [default: {default}]"
-
-
-def setting_options(kind: type[Config], without: Sequence[str], flags: Mapping[str, str]) -> dict[str, Option]:
-    """An option for each setting of a config that is no group."""
-    options = {}
-    for name, setting in settings_of(kind).items():
-        if setting.group is not None or name in without:
-            continue
-        origin = get_origin(_bare_type(setting.field.annotation))
-        is_repeatable = origin is dict or (origin is tuple and not setting.takes_none)
-        flag = name.removesuffix("s") if is_repeatable else name
-        options[name] = option(name, setting, flags.get(name, f"--{flag.replace('_', '-')}"))
-    return options
 
 
 def with_settings(
@@ -225,41 +179,43 @@ def with_settings(
     option are those of the field. without: settings that the command has parameters of its own for. flags: options of
     another name than their setting's.
     """
-    options = setting_options(kind, without, flags or {})
-    options["config"] = Option(
-        Annotated[
-            Path | None,
-            typer.Option(
-                "--config",
-                metavar="FILE",
-                help="JSON, YAML or TOML file with settings; options and --set replace single ones",
-            ),
-        ],
-        settings_file,
-    )
-    options["sets"] = Option(
-        Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_help_of_set(kind, without))],
-        lambda texts: nested_values(texts, "--set"),
-    )
+    known = {}
+    names_of_flags = {}
+    for name, setting in settings_of(kind).items():
+        if setting.group is None and name not in without:
+            known[name] = setting
+            plain_name = name.removesuffix("s") if is_repeatable(setting) else name
+            names_of_flags[name] = (flags or {}).get(name, f"--{plain_name.replace('_', '-')}")
+    options = {name: option(name, setting, names_of_flags[name]) for name, setting in known.items()}
+    options["config"] = Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="JSON, YAML or TOML file with settings; options and --set replace single ones",
+        ),
+    ]
+    options["sets"] = Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_help_of_set(kind, without))
+    ]
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def call(**values: Any) -> None:
-            read: Given = {}
-            for name, made in options.items():
+        def call(config: Path | None, sets: list[str] | None, **values: Any) -> None:
+            settings = placed(kind, settings_file(config) if config else {})
+            settings = over(settings, placed(kind, nested_values(sets or [], "--set")))
+            read = {}
+            for name, setting in known.items():
                 value = values.pop(name)
                 if value is not None and value != []:
-                    read[name] = made.read(value)
-            settings = placed(kind, read.pop("config", {}))
-            settings = over(settings, placed(kind, read.pop("sets", {})))
-            settings = over(settings, placed(kind, read))
-            command(**values, settings=settings)
+                    read[name] = read_option(name, setting, names_of_flags[name], value)
+            command(**values, settings=over(settings, placed(kind, read)))
 
         signature = inspect.signature(command, eval_str=True)
         parameters = [p for p in signature.parameters.values() if p.name != "settings"]
-        for name, made in options.items():
+        for name, annotation in options.items():
             parameters.append(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=made.annotation)
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             )
         call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer
         return call
@@ -281,15 +237,14 @@ def _help_of_set(kind: type[Config], without: Sequence[str]) -> str:
 # ---- how values are spelt
 
 
-def numbers(text: str, flag: str, form: str) -> tuple[float, ...]:
-    """Numbers in a form such as START:STOP or ROWSxCOLUMNS."""
+def numbers(text: str, flag: str, form: str) -> list[float | None]:
+    """Numbers in a form such as START:STOP or ROWSxCOLUMNS; an end that is left out is None."""
     separator = ":" if ":" in form else "x"
-    most = 2 if separator == ":" else 3
     try:
-        values = tuple(float(part) for part in text.lower().split(separator))
+        values = [float(part) if part else None for part in text.lower().split(separator)]
     except ValueError:
-        values = ()
-    if not 2 <= len(values) <= most:
+        values = []
+    if len(values) < 2:
         raise UsageError(f"{flag} {text!r} is not {form}, such as 20{separator}90.")
     return values
 
@@ -313,20 +268,6 @@ def key_values(texts: Sequence[str], flag: str) -> dict[str, str]:
             raise UsageError(f"{flag} {name} is given twice, as {values[name]!r} and {value!r}; give it once.")
         values[name] = value
     return values
-
-
-def named_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
-    """`NAME=VALUE` texts with values in JSON, or plain."""
-    return {name: plain(value) for name, value in key_values(texts, flag).items()}
-
-
-def windows(texts: Sequence[str], flag: str) -> dict[str, Any]:
-    """`NAME=START:STOP` texts; an end that is left out is open."""
-    found: dict[str, Any] = {}
-    for name, text in key_values(texts, flag).items():
-        start, colon, stop = text.partition(":")
-        found[name] = [plain(end) if end else None for end in (start, stop)] if colon else plain(text)
-    return found
 
 
 def nested_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
@@ -383,21 +324,16 @@ def refuse(is_wrong: object, words: str) -> None:
         raise UsageError(words)
 
 
-def tell(text: str) -> None:
-    """Print a line on stderr."""
-    typer.echo(text, err=True)
-
-
 def say(text: str) -> None:
     """Print a line on stderr; of several processes only the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        tell(text)
+        typer.echo(text, err=True)
 
 
-def print_lines(lines: Iterable[str], *, warnings_aside: bool = False) -> None:
-    """Print lines on stdout; with `warnings_aside` warnings on stderr."""
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout, warnings on stderr."""
     for line in lines:
-        typer.echo(line, err=warnings_aside and line.startswith("warning: "))
+        typer.echo(line, err=line.startswith("warning: "))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config.parts import trusted_names
 from vaearr.errors import NoInputError, UsageError
+from vaearr.run import spread, traversals
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.store import (
     open_group,
@@ -206,17 +207,20 @@ class Run:
         """The way between two samples, decoded, see `va.interpolate`."""
         return va.interpolate(self, a=a, b=b, **settings)
 
-    def traverse(self, *dims: int, **settings: Any) -> xr.Dataset:
-        """Single latent dimensions moved, by default all one after another, decoded, see `va.explore.traverse`."""
-        return va.explore.traverse(self, dims=dims or None, **settings)
+    # what classes, dimensions, planes and lines decode to, and how the encoded samples spread
+    prototypes = traversals.prototypes
+    traverse = traversals.traverse
+    manifold = traversals.manifold
+    line = traversals.line
+    describe = spread.describe
+    histograms = spread.histograms
+    pairs = spread.pairs
+    activations = spread.activations
+    scatter = spread.scatter
 
-    def manifold(self, **settings: Any) -> xr.Dataset:
-        """A plane of the latent space, decoded, see `va.explore.manifold`."""
-        return va.explore.manifold(self, **settings)
-
-    def prototypes(self, by: str | None = None, **settings: Any) -> xr.Dataset:
-        """A typical sample and the mean of each class, decoded, see `va.explore.prototypes`."""
-        return va.explore.prototypes(self, by=by, **settings)
+    def statistics(self, *, write: bool = False) -> xr.Dataset:
+        """Statistics of each latent dimension, see `va.latent_statistics`."""
+        return va.latent_statistics(self, write=write)
 
     def layers(self, a: Any, b: Any, **settings: Any) -> xr.Dataset:
         """How far two samples are apart at each layer, see `va.compare_layers`."""

@@ -11,10 +11,9 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError
-from vaearr.views.common import COLORS, DIVERGING, SEQUENTIAL, as_map, holoviews, label, number, title, unit
+from vaearr.views.common import COLORS, as_map, holoviews, label, title, unit
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH, map_plot
-from vaearr.views.relations import matrix
 
 # what a panel of the loss curves shows: heading, and variable -> legend
 LOSS_PANELS: dict[str, dict[str, str]] = {
@@ -117,12 +116,11 @@ def probe_plot(found: xr.Dataset) -> Any:
 
 @builder("run_health", n.LATENT, "kl", "is_active")
 @builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
-@builder("health", "kl", "correlation", "density", "prior", "wasserstein")
 def health_view(found: xr.Dataset, **options: Any) -> Any:
-    """KL divergence of each latent, active ones blue and unused ones grey: of a training, of statistics, of `health`.
+    """KL divergence of each latent, active ones blue and unused ones grey: of a training, of statistics.
 
-    Of `latent_statistics` also the aggregate posterior, the range of the means and the log-variance, of `health` the
-    correlation, and the aggregate posterior beside the prior and how far from it. `**options` are of the overlays.
+    Of `statistics` also the aggregate posterior, the range of the means and the log-variance. `**options` are of the
+    overlays.
     """
     dims, active, a = found[n.LATENT].values, found["is_active"].values.astype(bool), found.attrs
     known = "aggregate_std" not in found or np.isfinite(found["kl"].values).any()
@@ -130,7 +128,7 @@ def health_view(found: xr.Dataset, **options: Any) -> Any:
     what = f"KL ({NATS})" if known else "variance of the latents"
     total = f", KL {a['kl_total']:.4g} nats" if known and a.get("kl_total") is not None else ""
     edges, place = np.append(dims, dims[-1] + 1) - 0.5, ("latent", what)
-    alone = not {"logvar_mean", "density"} & set(found)
+    alone = "logvar_mean" not in found
     ticks = [(i, str(i)) for i in dims[:: math.ceil(len(dims) / 12)].tolist()]
     size: dict[str, Any] = {"xlabel": "latent dimension", "xticks": ticks, "xlim": (float(edges[0]), float(edges[-1]))}
     size |= {"frame_width": 860, "frame_height": 200} if alone else {"frame_width": 350, "frame_height": 240}
@@ -154,12 +152,9 @@ def health_view(found: xr.Dataset, **options: Any) -> Any:
         if np.isfinite(found["logvar_mean"].values).any():
             words = {"title": "posterior log-variance, mean ± std", "ylabel": "log-variance"}
             shown.append(_means(found, "logvar_mean", "logvar_std", **size | words))
-    if "density" in found:
-        shown += _beside_prior(found, edges, size)
     if alone:
         return shown[0]
-    heading = title(", ".join(health_words(found))) if "density" in found else ""
-    return holoviews().Layout(shown).cols(2).opts(shared_axes=False, title=heading, **BOKEH)
+    return holoviews().Layout(shown).cols(2).opts(shared_axes=False, **BOKEH)
 
 
 def _means(found: xr.Dataset, middle: str, spread: str, *ends: str, **options: Any) -> Any:
@@ -173,64 +168,10 @@ def _means(found: xr.Dataset, middle: str, spread: str, *ends: str, **options: A
     return panel(parts, **{"ylabel": "latent"} | options)
 
 
-@builder("latent_table", "summary", "statistic", "latent")
-def latent_table_view(found: xr.Dataset) -> Any:
-    """The result of `latent_table`: mean and standard deviation of each latent, its range in grey."""
-    statistics = found["summary"].to_dataset("statistic")
-    heading = f"latents (posterior mean): mean ± std, range (grey), {found.attrs['n']:,} samples"
-    size: dict[str, Any] = {"frame_width": 860, "frame_height": 240, "xlabel": "latent dimension"}
-    return _means(statistics, "mean", "std", "min", "max", title=heading, **size)
-
-
 def mark_line(place: float, color: str, *, upright: bool = False) -> Any:
     """A dashed line across a frame."""
     line = holoviews().VLine(place) if upright else holoviews().HLine(place)
     return line.opts(color=color, line_dash="dashed", line_width=1.6, **BOKEH)
-
-
-def _on_its_own(plot: Any, _: Any) -> None:
-    """Borders of its own width, not matched to the plots around it, which would push what stands last out of view."""
-    plot.state.frame_align = False
-
-
-def _beside_prior(found: xr.Dataset, edges: np.ndarray, size: dict[str, Any]) -> list[Any]:
-    """Correlation of the dimensions, the aggregate posterior beside the prior, how far it is."""
-    dims, density, prior = found[n.LATENT].values, found["density"].values, found["prior"].values
-    names = [str(dim) for dim in dims]
-    correlation = matrix(
-        found["correlation"].values, names, names, clim=(-1, 1), cmap=DIVERGING, frame_width=240, frame_height=240,
-        ylabel="latent dimension", title=correlation_words(found), hooks=[_on_its_own],
-    )  # fmt: skip
-    columns = np.column_stack([prior, np.full_like(prior, np.nan), *density])
-    # where colours end: one narrow dimension does not darken the others
-    top = max(float(np.quantile(density.max(1), 0.75)), float(prior.max()))
-    borders = np.concatenate([[-2.5, -1.5], edges])
-    mesh = holoviews().QuadMesh((borders, found["edges"].values, columns), ["latent", "value"], "share per unit").opts(
-        cmap=SEQUENTIAL, colorbar=True, line_color=None, clipping_colors={"NaN": "white"}, clim=(0, top),
-        title="aggregate posterior (share per unit)", ylabel="latent", tools=["hover"], **BOKEH,
-        **size | {"xticks": [(-2, "prior"), *size["xticks"][len(dims) > 12 :]], "xlim": (-2.5, edges[-1])},
-    )  # fmt: skip
-    far, place = max(float(found["wasserstein"].max()), 0.05), ("latent", "distance from the prior")
-    distances = curve(dims, found["wasserstein"], place, "Wasserstein (σ)", COLORS[0], interpolation="steps-mid")
-    words = {"title": "distance from the prior", "ylabel": "distance", "legend_position": "top_right"}
-    return [correlation, mesh, panel(distances, ylim=(0, 1.4 * far), **words, **size)]
-
-
-def health_words(found: xr.Dataset) -> list[str]:
-    """The numbers about all dimensions together, in lines."""
-    attrs = found.attrs
-    lines = [f"{attrs['n']:,} samples"]
-    if attrs["aggregate_kl_total"] is not None:
-        lines[0] += f", KL of the aggregate posterior from the prior {attrs['aggregate_kl_total']:.3g} nats"
-    return lines
-
-
-def correlation_words(found: xr.Dataset) -> str:
-    """The largest correlation and of which dimensions."""
-    if not found.attrs["largest_pair"]:
-        return "correlation of the means"
-    i, j = (int(found["latent"][k]) for k in found.attrs["largest_pair"])
-    return f"largest correlation {number(found.attrs['largest_correlation'])} ({i}, {j})"
 
 
 @builder("variance", "array", "explained_variance_ratio")

@@ -183,7 +183,7 @@ def numbered(position: np.ndarray, axes: list[str]) -> Any:
     return circles * words
 
 
-@builder("pairs", "density", "x_dim", "y_dim", "correlation")
+@builder("pairs", "vectors", "correlation", "point")
 def pair_sheet(found: xr.Dataset) -> Any:
     """The result of `pairs`: histograms on the diagonal, below it kernel densities, above it samples by class, or r."""
     hv = holoviews()
@@ -223,30 +223,31 @@ def pair_sheet(found: xr.Dataset) -> Any:
 
 def _colors_by_class(found: xr.Dataset) -> dict[str, str]:
     """Colours of the classes that the points have, empty where there are none."""
-    if "class_of_point" not in found.coords:
+    if "class" not in found.coords:
         return {}
-    words = meanings(found["class_of_point"])
-    codes = np.unique(found["class_of_point"].values)
+    words = meanings(found["class"])
+    codes = np.unique(found["class"].values)
     names = [words[int(code)] for code in codes if code >= 0]
     return dict(zip(names, palette(len(names)), strict=True))
 
 
 def _pair_histogram(found: xr.Dataset, i: int, name: str, class_color: dict[str, str]) -> Any:
-    edges = found["edges"].values[i]
-    if "class_counts" not in found:
-        return bars(edges, found["counts"].values[i], (name, "samples"), line_color=None)
+    values = found["vectors"].values[:, i]
+    counts, edges = np.histogram(values, bins=30)
+    if not class_color:
+        return bars(edges, counts, (name, "samples"), line_color=None)
     middles = (edges[1:] + edges[:-1]) / 2
+    names = _class_names(found)
     lines = []
-    for class_name, counts in zip(found["class"].values, found["class_counts"].values[:, i], strict=True):
-        color = class_color.get(str(class_name), UNUSED)
+    for class_name, color in class_color.items():
+        counts, _ = np.histogram(values[names == class_name], edges)
         lines += curve(middles, counts, (name, "samples"), "", color, interpolation="steps-mid", line_width=1.5)
     return holoviews().Overlay(lines)
 
 
 def _pair_points(found: xr.Dataset, points: np.ndarray, axes: list[str], class_color: dict[str, str]) -> Any:
     hv = holoviews()
-    words = meanings(found["class_of_point"])
-    names = np.array([words.get(int(code), "") for code in found["class_of_point"].values])
+    names = _class_names(found)
     parts = []
     for name, color in {"": UNUSED, **class_color}.items():
         chosen = names == name if name else ~np.isin(names, list(class_color))
@@ -254,3 +255,8 @@ def _pair_points(found: xr.Dataset, points: np.ndarray, axes: list[str], class_c
             part = hv.Points(points[chosen], axes, label=brief(name, 18))
             parts.append(part.opts(color=color, size=3, line_color=None, alpha=0.6, **BOKEH))
     return hv.Overlay(parts)
+
+
+def _class_names(found: xr.Dataset) -> np.ndarray:
+    words = meanings(found["class"])
+    return np.array([words.get(int(code), "") for code in found["class"].values])

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from vaearr.schema import meanings
-from vaearr.views.common import DIVERGING, SEQUENTIAL, brief, holoviews, palette, robust_limits, text, title
-from vaearr.views.curves import UNUSED, bars, curve, variance_curve
+from vaearr.views.common import DIVERGING, brief, holoviews, palette, robust_limits, text, title
+from vaearr.views.curves import UNUSED, bars, curve
 from vaearr.views.kinds import builder
 from vaearr.views.maps import BOKEH
 from vaearr.views.relations import matrix
@@ -43,18 +43,11 @@ def scatter(found: xr.Dataset, position: np.ndarray, axes: list[str]) -> Any:
 
 @builder("embedding", "position", "axis", "point", "number")
 def embedding_view(found: xr.Dataset) -> Any:
-    """The positions of `embedding` by class and by each of its amounts; zoom and selection are linked."""
-    hv = holoviews()
+    """The positions of `va.embed`, coloured by class."""
     position, axes = found["position"].values, [text(a) for a in found["axis"].values]
     if position.shape[1] == 1:
         position, axes = np.column_stack([position, np.zeros(len(position))]), [*axes, "no second component"]
-    shown = [scatter(found, position, axes)] if "class" in found.coords or "amount" not in found else []
-    for name, values in zip(found["color"].values, found["amount"].values, strict=True) if "amount" in found else ():
-        points = hv.Points((*position.T, values, found["number"].values), axes, [text(name), "sample"])
-        own = {"color": text(name), "cmap": SEQUENTIAL, "clim": robust_limits(values), "colorbar": True, "clabel": ""}
-        shown.append(points.opts(**POINTS | own, alpha=0.8, title=title(name), **BOKEH))
-    heading = title(embedding_words(found))
-    return (hv.Layout(shown).cols(2) if len(shown) > 1 else shown[0]).opts(title=heading, **BOKEH)
+    return scatter(found, position, axes).opts(title=title(embedding_words(found)), **BOKEH)
 
 
 def embedding_words(found: xr.Dataset) -> str:
@@ -119,24 +112,3 @@ def activation_view(found: xr.Dataset) -> Any:
     own["frame_height"] = int(np.clip(18 * len(names), 200, FRAME))
     means = centred(found["class_mean"].values, names, dims, f"means by {brief(found.attrs['by'])}", **own)
     return holoviews().Layout([samples, means]).opts(shared_axes=False, **BOKEH)
-
-
-@builder("latent_pca", "loadings", "explained_variance_ratio")
-def latent_pca_view(found: xr.Dataset) -> Any:
-    """The result of `latent_pca`: loadings of the dimensions, and the variance that components explain.
-
-    Of spatial latents the loading of a channel is the root of the sum of squares over its positions, without a sign.
-    """
-    loadings, own = found["loadings"].values, {"frame_width": 380, "frame_height": 300}
-    colors: dict[str, Any] = {}
-    if loadings.ndim > 2:
-        loadings = np.sqrt((loadings.reshape(*loadings.shape[:2], -1) ** 2).sum(-1))
-        colors = {"cmap": SEQUENTIAL, "clim": (0, float(loadings.max()) or 1.0)}
-    rows, columns = ([str(i + first) for i in range(size)] for first, size in zip((1, 0), loadings.shape, strict=True))
-    table = centred(loadings, rows, columns, "loadings", ylabel="principal component", **own, **colors)
-    total = found["explained_variance_cumulative"].values
-    enough = int(np.searchsorted(total, 0.9 - 1e-12)) + 1
-    words = f"{enough} components hold 90 %"
-    words = words if enough <= len(total) else f"{len(total)} components hold {total[-1]:.0%}"
-    share = variance_curve(found["explained_variance_ratio"], title=title(words), **own)
-    return holoviews().Layout([table, share]).opts(shared_axes=False, **BOKEH)

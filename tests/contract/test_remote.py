@@ -90,7 +90,7 @@ COMMANDS = (
     "encode URL",
     "associate URL",
     "report URL",
-    "look stats URL",
+    "look statistics URL",
     "export URL out",
     "ingest SOURCE URL",
 )

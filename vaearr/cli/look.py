@@ -231,7 +231,7 @@ def arrays(found: Any) -> bytes:
 
 def write_folder(found: Any, out: Path, name: str) -> None:
     """The sheet, single pictures, and the latents as a table with a row for each picture."""
-    import pandas as pd
+    import numpy as np
 
     from vaearr.store.folders import staged
     from vaearr.views import save
@@ -241,8 +241,9 @@ def write_folder(found: Any, out: Path, name: str) -> None:
         save(found, folder / f"{name}.png")
         save_pictures(found["decoded"], folder, name)
         latents = found["latents"].values
-        table = pd.DataFrame(latents.reshape(len(latents), -1)).add_prefix("latent_")
-        table.to_csv(folder / "z.csv", index=False, lineterminator="\n")
+        rows = latents.reshape(len(latents), -1)
+        columns = ",".join(f"latent_{i}" for i in range(rows.shape[1]))
+        np.savetxt(folder / "z.csv", rows, "%.9g", delimiter=",", header=columns, comments="")
 
 
 # ---- maps and layers

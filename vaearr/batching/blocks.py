@@ -75,7 +75,7 @@ class Blocks:
         """Values of block i. Raises DataError that names the place when a chunk is damaged."""
         with reading(self.name, self.regions[i]):
             graph, _ = cull(self.graph, self._keys[i])
-            return np.asarray(self._computed(graph, self._keys[i]))
+            return np.asarray(self._get(graph, self._keys[i]))
 
     @cached_property
     def graph(self) -> dict[Any, Any]:
@@ -90,11 +90,8 @@ class Blocks:
                 continue
             for needed in needs[key]:
                 serves[needed] |= serves[key]
-        values = zip(shared, self._computed(graph, shared), strict=True)
+        values = zip(shared, self._get(graph, shared), strict=True)
         return graph | {key: DataNode(key, value) for key, value in values}
-
-    def _computed(self, graph: Mapping[Any, Any], keys: Any) -> Any:
-        return self._get(graph, keys)
 
 
 def corner(region: Region) -> tuple[int, ...]:

@@ -19,8 +19,7 @@ import torch.nn.functional as F
 
 FEWEST_PIECES, MOST_PIECES = 4, 64
 MOST_READS = 4  # of a block in an epoch
-MAX_GROUPS, FEW_GROUPS = 16, 3
-SLACK = 1.4
+MAX_COLOURS = 16
 VIEWED = 2**19  # pattern values that are viewed at once
 PART = 1024  # samples whose likeness is looked at together
 POOLED_SIDE = 32
@@ -89,24 +88,18 @@ def plan_buffers(counts: Sequence[int], capacity: int, rng: np.random.Generator 
     """Which pieces are held together, in which order: every piece once, at most `capacity` samples at a time.
 
     counts: samples per piece; a piece that alone exceeds the capacity gets a buffer of its own. rng: None keeps the
-    order of the pieces. Buffers are filled about equally.
+    order of the pieces.
     """
     order = np.arange(len(counts)) if rng is None else rng.permutation(len(counts))
-
-    def filled(most: int) -> list[list[int]]:
-        groups: list[list[int]] = []
-        count = most + 1
-        for piece in map(int, order):
-            if count + counts[piece] > most:
-                groups.append([])
-                count = 0
-            groups[-1].append(piece)
-            count += counts[piece]
-        return groups
-
-    groups = filled(capacity)
-    evenly = filled(min(capacity, -(-sum(counts) // len(groups)) + max(counts) // 2))
-    return evenly if len(evenly) == len(groups) else groups
+    groups: list[list[int]] = [[]]
+    n_held = 0
+    for piece in order.tolist():
+        if groups[-1] and n_held + counts[piece] > capacity:
+            groups.append([])
+            n_held = 0
+        groups[-1].append(piece)
+        n_held += counts[piece]
+    return groups
 
 
 def batch_bounds(n_samples: int, n_batches: int) -> np.ndarray:
@@ -114,71 +107,24 @@ def batch_bounds(n_samples: int, n_batches: int) -> np.ndarray:
     return np.arange(n_batches + 1) * n_samples // n_batches
 
 
-def deal(points: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def deal(points: np.ndarray, n_batches: int, rng: np.random.Generator) -> np.ndarray:
     """A random order of samples in which grid neighbours rarely fall into one batch: `(n, n_nav) -> (n,)` positions.
 
     A buffer is a part of the scan, so neighbours would meet in a batch far more often than in a shuffle of everything.
-    Samples are dealt to groups of batches, every third point along each dim at a time: to a random group that no
-    neighbour within two steps has, where there is one with a seat left, else that none within one step has.
-    sizes: of the batches that the order is cut into.
+    The grid is coloured like a chequerboard of many colours, `points @ weights % n_colours`, by one of the weights that
+    give points within two steps different colours where it can be; batches are cut from one colour after the other.
     """
-    n_groups = min(len(sizes), MAX_GROUPS)
-    if n_groups < 2:
+    n_colours = min(n_batches, MAX_COLOURS)
+    if n_colours < 2:
         return rng.permutation(len(points))
-    if n_groups <= FEW_GROUPS:  # a chequerboard or stripes; more is not to be had
-        return _shuffled_by(points.sum(1) % n_groups, rng)
-    room = np.bincount(np.arange(len(sizes)) * n_groups // len(sizes), weights=sizes).astype(int)
+    weights = np.array([(1, *rest) for rest in itertools.product(range(n_colours), repeat=points.shape[1] - 1)])
     steps = grid_steps(points.shape[1], 2)
-    steps = steps[np.argsort(np.abs(steps).sum(1), kind="stable")][: 2 * points.shape[1] * (points.shape[1] + 1)]
-    n_nearest = 2 * points.shape[1]
-    near = positions_around(points, steps).T
-    kind = np.ravel_multi_index(tuple((points % 3).T), (3,) * points.shape[1])
-    members = [found for i in range(3 ** points.shape[1]) if len(found := np.flatnonzero(kind == i))]
-    group = np.full(len(points), -1, np.int8)
-    mark = np.zeros(len(points) + 1, np.uint32)  # the bit of each sample's group; the last for neighbours outside
-    sweeps = 1 if n_groups == MAX_GROUPS else 2  # few groups leave little choice: mend what came first
-    for i in [i for _ in range(sweeps) for i in rng.permutation(len(members))]:
-        mine = members[i]
-        group[mine] = -1
-        left = room - np.bincount(group[group >= 0], minlength=n_groups)
-        share = len(mine) / left.sum()
-        seats = left if share == 1 else np.minimum(left, (SLACK * share * left).astype(int) + 1)
-        marks = mark[near[:, mine]]
-        taken = np.bitwise_or.reduce(marks), np.bitwise_or.reduce(marks[:n_nearest])
-        group[mine] = _seat(taken, seats, rng)
-        mark[mine] = np.uint32(1) << group[mine].astype(np.uint32)
-    return _shuffled_by(group, rng)
-
-
-def _seat(taken: tuple[np.ndarray, np.ndarray], seats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A group with a seat for each sample: none of those taken near by, else none taken next door, else any.
-
-    taken: bits of the groups that neighbours have, for each sample: within two steps, within one. seats: per group.
-    """
-    n_groups, every = len(seats), np.uint32((1 << len(seats)) - 1)
-    group = np.full(len(taken[0]), -1, np.int8)
-    waiting = rng.permutation(len(group))
-    while len(waiting):
-        open_groups = np.bitwise_or.reduce(np.uint32(1) << np.flatnonzero(seats).astype(np.uint32))
-        free = open_groups & ~taken[0][waiting]
-        free = np.where(free == 0, open_groups & ~taken[1][waiting], free)
-        free = np.where(free == 0, open_groups, free)
-        turn = rng.integers(n_groups, size=len(waiting), dtype=np.uint32)  # the first free one from here on
-        turned = ((free >> turn) | (free << (n_groups - turn))) & every
-        wish = (np.log2(turned & -turned).astype(np.int8) + turn.astype(np.int8)) % n_groups
-        order = np.argsort(wish, kind="stable")
-        ordered = wish[order]
-        seated = order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < seats[ordered]]
-        group[waiting[seated]] = wish[seated]
-        seats = seats - np.bincount(wish[seated], minlength=n_groups)
-        waiting = np.delete(waiting, seated)
-    return group
-
-
-def _shuffled_by(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Positions ordered by group, shuffled within."""
-    order = rng.permutation(len(group))
-    return order[np.argsort(group[order].astype(np.int8), kind="stable")]
+    meets = steps @ weights.T % n_colours == 0
+    nearness = 1 / np.square(steps).sum(1)
+    score = nearness @ meets
+    colour = points @ rng.choice(weights[np.isclose(score, score.min())]) % n_colours
+    order = rng.permutation(len(points))
+    return order[np.argsort(rng.permutation(n_colours)[colour[order]], kind="stable")]
 
 
 def grid_steps(n_dims: int, reach: int) -> np.ndarray:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 from dask.utils import format_bytes
-from torch.utils.data import IterableDataset, get_worker_info
 
 from vaearr import names as n
 from vaearr import schema
@@ -50,7 +48,7 @@ class Batch(NamedTuple):
     index: torch.Tensor  # type: ignore[assignment]  # hides the tuple's method
 
 
-class PatternBatches(IterableDataset[torch.Tensor]):
+class PatternBatches:
     """Shuffled torch batches of a Dataset's patterns, each sample once per epoch.
 
     Iterating gives patterns `(B, C, …)` in their stored dtype, each time of the next epoch. `epoch` gives any epoch
@@ -145,7 +143,6 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         self.tier = pick_tier(self.nbytes, self.allowed, self.device)
         self._resident: Columns | None = None
         self._paths: tuple[plan.View, plan.Paths] | None = None
-        self._spare: list[torch.Tensor] = []  # memory of two buffers, while no epoch uses it
         self._next = 0
 
     def _take_share(self, batch_size: int, world_size: int) -> int:
@@ -169,17 +166,9 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         """Batches of an epoch; the same for every epoch and on every rank."""
         return len(self.bounds) - 1
 
-    def handed_out(self, batches: int) -> int:
-        """Samples in so many batches from the first of the first epoch on, on this rank."""
-        epochs, rest = divmod(batches, len(self))
-        return epochs * self.n_samples + int(self.bounds[rest])
-
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.sample_shape))
         return f"<{len(self)} batches of {self.n_samples} samples, {shape} {self.dtype}, {self.describe()}>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
 
     def describe(self) -> str:
         """Where the patterns wait, such as `in memory (11.00 MiB of 2.00 GiB)`."""
@@ -199,8 +188,6 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         Buffers that lie wholly before `start` are not read. walk: how to find each sample's partner, among the chosen
         samples that are in memory at the same time; `target` is then the partner's pattern. Another one every epoch.
         """
-        if get_worker_info() is not None:
-            raise UsageError("these batches read ahead by themselves; use them as they are or with num_workers=0.")
         if start >= len(self):
             return
         groups, ends = self._plan(number)
@@ -244,7 +231,8 @@ class PatternBatches(IterableDataset[torch.Tensor]):
             return rng.choice(len(points), int(ends[i + 1] - ends[i]), p=weights / weights.sum())
         if self.tier != "streamed":
             return rng.permutation(len(points))
-        return plan.deal(points, np.diff(np.unique(np.clip(self.bounds, ends[i], ends[i + 1]))), rng)
+        n_batches = round(len(points) * len(self) / self.n_samples)
+        return plan.deal(points, n_batches, rng)
 
     def _partners(self, held: Columns, walk: Walk, number: int, i: int) -> torch.Tensor:
         """Each sample's partner in this epoch; where all samples stay, the paths between them stay too."""
@@ -260,25 +248,21 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         if self.tier != "streamed":
             if self._resident is None:
                 memory = self._memory(self.n_samples, self.device if self.tier == "device" else CPU)
-                self._resident = self._read(groups[0], [self._points(piece) for piece in groups[0]], memory)
+                self._resident = self._read(groups[0], memory)
             yield self._resident, self._order(number, 0, self._resident["index"].numpy(), ends)
             return
-        memories = self._spare or [self._memory(min(self.capacity, self.n_samples), CPU) for _ in range(2)]
-        self._spare = []
+        memories = [self._memory(min(self.capacity, self.n_samples), CPU) for _ in range(2)]
 
         def read(i: int) -> tuple[Columns, np.ndarray]:
-            points = [self._points(piece) for piece in groups[i]]
-            with ThreadPoolExecutor(1) as meanwhile:
-                order = meanwhile.submit(self._order, number, i, np.concatenate(points), ends)
-                return self._read(groups[i], points, memories[i % 2]), order.result()
+            held = self._read(groups[i], memories[i % 2])
+            return held, self._order(number, i, held["index"].numpy(), ends)
 
         yield from read_ahead(read, range(first, len(groups)))
-        self._spare = memories
 
     def _memory(self, count: int, device: torch.device) -> torch.Tensor:
-        """For so many samples; of the host by numpy, which asks for huge pages."""
-        like = torch.from_numpy(np.empty((count, *self.sample_shape), self.dtype))
-        return like if device.type == "cpu" else torch.empty_like(like, device=device)
+        """For so many samples."""
+        dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
+        return torch.empty((count, *self.sample_shape), dtype=dtype, device=device)
 
     def _picked(self, held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`held[rows]`, for every dtype, where it is held; on the CPU by one thread, as the others decode."""
@@ -295,8 +279,9 @@ class PatternBatches(IterableDataset[torch.Tensor]):
         moved = {key: v if key == "index" else v.to(self.device, non_blocking=True) for key, v in whole.items()}
         return Batch(moved["patterns"], moved.get("target"), moved.get("labels"), moved["index"])
 
-    def _read(self, pieces: Sequence[int], points: Sequence[np.ndarray], memory: torch.Tensor) -> Columns:
+    def _read(self, pieces: Sequence[int], memory: torch.Tensor) -> Columns:
         """The samples of some pieces, side by side in `memory`; threads read, since decoding frees Python's lock."""
+        points = [self._points(piece) for piece in pieces]
         _ = self.blocks.graph  # what blocks share is computed before the threads begin
         places = memory.split([*map(len, points), len(memory) - sum(map(len, points))])
         with ThreadPoolExecutor(self.readers) as pool:

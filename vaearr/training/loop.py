@@ -536,9 +536,10 @@ def evaluate(state: Training) -> History:
     weights = torch.tensor([state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32)
     sums: Sums = {}
     latents = np.zeros((3, *model.latent_shape))  # sums of the KL divergence, the mean, its square
-    n_batches = min(len(samples), -(-most // (state.config.batch_size * state.team.size)))
+    n_samples, n_batches = 0, min(len(samples), -(-most // (state.config.batch_size * state.team.size)))
     walk = _walk(state) if state.validation else None
     for batch in islice(samples.epoch(0, walk=walk), n_batches):
+        n_samples += len(batch.patterns)
         # samples from which windows are cut in training may be too large for a batch
         size = len(batch.patterns) if state.config.augment.crop is None else model.fitting(len(batch.patterns))
         columns = (batch.patterns, batch.target, batch.labels)
@@ -548,7 +549,7 @@ def evaluate(state: Training) -> History:
             _add(sums, output.sums)
             for i, values in enumerate((output.kl, output.mean, output.mean.float().square())):
                 latents[i] += values.cpu().double().sum(0).numpy()
-    row = _latent_columns(state, latents, samples.handed_out(n_batches))
+    row = _latent_columns(state, latents, n_samples)
     if state.validation is not None:
         together = state.team.total(torch.stack(list(sums.values())))
         means = _means(dict(zip(sums, together.tolist(), strict=True)))

@@ -20,9 +20,9 @@ from vaearr.analysis.clustering import (
     cluster,
 )
 from vaearr.config import ClusterConfig
-from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError
+from vaearr.errors import DataError, RoiError, SchemaError, UsageError
 
-from ..data import count_computes, random_patterns_dataset
+from ..data import count_computes
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "gmm": {"k_max": 5},
@@ -57,7 +57,7 @@ def test_every_method_finds_the_blobs_whatever_the_layout(method: str) -> None:
     labels = cluster(ds, method, **SETTINGS[method])
     assert agreement(truth, labels) == 1.0
     assert (labels.values >= 0).mean() > 0.9
-    assert (labels.attrs["k"], len(labels.attrs["stability"]), labels.attrs["approximation"]) == (3, 3, "")
+    assert (labels.attrs["k"], labels.attrs["approximation"]) == (3, "")
     json.dumps(labels.attrs, allow_nan=False)
     assert ClusterConfig.from_attrs(labels.attrs["config"]).method == method
     lazy = ds.transpose("latent", "x", "y").chunk({"y": 5, "x": 4})
@@ -83,46 +83,28 @@ def test_hdbscan_is_the_librarys_and_labels_what_was_not_fitted() -> None:
     model = library.HDBSCAN(min_cluster_size=25, approx_min_span_tree=False).fit(moons[:500])
     np.testing.assert_array_equal(labels == -1, model.labels_ == -1)
     assert adjusted_rand_score(model.labels_, labels) == 1.0
-    assert sorted(labels.attrs["stability"]) == pytest.approx(sorted(model.cluster_persistence_))
     part = cluster(maps, "hdbscan", scale="none", min_samples=5, max_points=700)
     inside = part.values >= 0
     assert inside.mean() > 0.7
     assert adjusted_rand_score(which[inside], part.values[inside]) > 0.9
 
 
-def test_levels_of_eight_bits_do_not_become_components_and_bounds_are_told() -> None:
+def test_levels_of_eight_bits_do_not_become_components() -> None:
     rng = np.random.default_rng(0)
     levels = xr.DataArray(np.round(rng.normal(120, 30, (60, 50))), dims=("y", "x"), name="BC")
     assert cluster(levels, "gmm", k_min=1, k_max=6).attrs["k"] == 1
-    low = cluster(levels, "gmm", k_min=2, k_max=4).attrs
-    assert low["k_at_bound"]
-    assert "Lower k_min" in low["warnings"][0]
 
 
-def test_features_of_many_kinds_by_name() -> None:
+def test_features_of_many_kinds() -> None:
     latents, truth = blobs()
     elements = xr.concat([latents[..., 0] * 3, latents[..., 1]], "element").assign_coords(element=["Fe", "Ni"])
     ds = xr.Dataset({"elements": elements.drop_vars("latent"), "phase": truth.where(truth != 2, -1), "roi": truth > 0})
     labels = cluster(ds, "kmeans", k=2)
     assert labels.attrs["features"] == ["Fe", "Ni", "phase: iron", "phase: nickel", "roi"]
     assert ((labels == -2) == (truth == 2)).all()  # phase not known
-    single = latents.astype("f4")  # held as it is, scaled in float64
-    xr.testing.assert_identical(cluster(single, "gmm", k=3), cluster(single.astype("f8"), "gmm", k=3))
     chosen = cluster(latents.assign_coords(latent=[3, 5, 8]), "gmm", k=3, latents=(8, 3))
     assert chosen.attrs["features"] == ["latents: 8", "latents: 3"]
-    ds = random_patterns_dataset({"y": 12, "x": 10}, roi=True, runs=["vae", "b"], missing=4)
-    config = ClusterConfig(run="b", features=("latents: 2", "Fe", "BC", "latents: 1"), method="kmeans", k=2)
-    labels = cluster(ds, config=config)
-    assert labels.attrs["features"] == ["latents_b: 2", "Fe", "BC", "latents_b: 1"]
-    np.testing.assert_array_equal(labels == -2, ds["latents_b"].isnull().any("latent_b") | ds["BC"].isnull())
-    for settings_, error, words in (
-        ({"run": "c"}, NoInputError, "vaearr encode STORE --run c"),
-        ({"features": ("BCC",)}, NoInputError, "Did you mean 'BC'"),
-        ({"features": ()}, UsageError, "no feature is named"),
-    ):
-        with pytest.raises(error, match=words):
-            cluster(ds, **settings_)
-    images = cluster(random_patterns_dataset({"sample": 30}, runs=["vae"])["latents"], "kmeans", k=2)
+    images = cluster(latents.stack(sample=("y", "x")).drop_vars(["sample", "y", "x"]), "kmeans", k=2)
     assert images.dims == ("sample",)
 
 
@@ -134,12 +116,8 @@ def test_what_says_nothing_is_told() -> None:
     text = " ".join(labels.attrs["warnings"])
     assert labels.attrs["features"] == ["latents: 0", "latents: 2"]
     assert "latents: 1: one value only" in text
-    assert "latents: 2: variance at most 0.01" in text
     assert "all points are noise" in cluster(latents, "dbscan", eps=1e-6).attrs["warnings"][0]
-    assert "one cluster" in cluster(latents, "dbscan", eps=99.0).attrs["warnings"][0]
     equal = xr.DataArray(np.repeat([[0.0, 0.0], [3, 1], [9, 9]], [50, 40, 30], axis=0), dims=("sample", "latent"))
-    for method, own in (("dbscan", {"eps": 0.2}), ("hdbscan", {})):
-        np.testing.assert_array_equal(cluster(equal, method, **own), np.repeat([0, 1, 2], [50, 40, 30]))
     with pytest.raises(DataError, match="many are equal"):
         cluster(equal, "dbscan")
 
@@ -152,9 +130,7 @@ LATENTS = blobs()[0]
 @pytest.mark.parametrize(
     ("data", "options", "error", "words"),
     [
-        (LATENTS, {"features": ("BC",)}, UsageError, "features is a setting of va.cluster_store"),
         (LATENTS.rename(latent="pca_component"), {"latents": (0,)}, UsageError, "are no latents"),
-        (LATENTS, {"k_min": 1, "criterion": "silhouette"}, UsageError, "2 <= k_min"),
         ((LATENTS > 5.5).astype(float), {"scale": "robust"}, DataError, "use scale='standard'"),
         (LATENTS.rename(y="row", x="column"), {}, SchemaError, "none of y, x, z or sample"),
         (LATENTS.expand_dims(other=2), {}, SchemaError, "at most one further dim"),

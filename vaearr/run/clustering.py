@@ -29,7 +29,7 @@ from vaearr.store import (
 )
 from vaearr.store.remove import removable
 
-OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", "stability", *SCORES}
+OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", *SCORES}
 
 
 @settings_as_keywords(ClusterConfig)

@@ -13,7 +13,6 @@ from vaearr import schema
 from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
-from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.schema import is_categorical
 from vaearr.schema.grid import laid_over
 
@@ -75,14 +74,14 @@ def is_usable(variable: xr.DataArray, nav: Sequence[str]) -> bool:
 
 
 def columns_of(variables: dict[str, xr.DataArray], nav: tuple[str, ...]) -> xr.DataArray:
-    """Variables as one array `(feature, *navigation)` in memory; coordinates `units`, `is_latent`.
+    """Variables as one array `(feature, *navigation)` in memory; coordinate `units`.
 
     A map of codes (phase, clusters) becomes one 0/1 column per code; codes below 0 are missing. float32 where all of
     them fit into that. Raises SchemaError for what is no number over the navigation dims and at most one more, for
     other grids, and for two of the same label.
     """
     found: list[tuple[str, xr.DataArray]] = []
-    units, is_latent = list[str](), list[bool]()
+    units: list[str] = []
     for name, variable in variables.items():
         if not is_usable(variable, nav) or 0 in variable.shape:
             raise SchemaError(
@@ -94,11 +93,10 @@ def columns_of(variables: dict[str, xr.DataArray], nav: tuple[str, ...]) -> xr.D
         found += own
         unit = "1" if is_categorical(variable) else str(variable.attrs.get("units", ""))
         units += [unit] * len(own)
-        is_latent += [_latent_dim(variable) is not None] * len(own)
     stacked = stack(found, nav).load().rename({TARGET: FEATURE})
     first = found[0][1].coords
     coords = {name: coord for name, coord in first.items() if coord.dims and set(coord.dims) <= set(nav)}
-    return stacked.assign_coords({**coords, "units": (FEATURE, units), "is_latent": (FEATURE, is_latent)})
+    return stacked.assign_coords({**coords, "units": (FEATURE, units)})
 
 
 def _latent_dim(variable: xr.DataArray) -> str | None:
@@ -122,13 +120,13 @@ def feature_table(
         if not of_latents:
             raise UsageError(f"latents {list(latents)} are asked for, but the features {list(given)} are no latents.")
         for name, dim in of_latents.items():
-            known = given[name][dim].values.tolist()
-            if unknown := [i for i in latents if i not in known]:
-                raise UsageError(f"there is no latent dimension {unknown}; there are {known[0]} to {known[-1]}.")
-            given[name] = given[name].isel({dim: [known.index(i) for i in dict.fromkeys(latents)]})
+            known = given[name][dim].values
+            if not np.isin(latents, known).all():
+                raise UsageError(f"latents {list(latents)} do not all exist; there are {known[0]} to {known[-1]}.")
+            given[name] = given[name].sel({dim: list(dict.fromkeys(latents))})
     table = columns_of(given, nav)
     is_known = table.notnull() & (abs(table) < np.inf)
-    keep = xr.ones_like(is_known[0], bool).drop_vars([FEATURE, "units", "is_latent"])
+    keep = xr.ones_like(is_known[0], bool).drop_vars([FEATURE, "units"])
     if roi is not None:
         keep = keep.copy(data=laid_over(table, roi, nav).values)
     inside = is_known.all(FEATURE) & keep
@@ -138,8 +136,7 @@ def feature_table(
             f"{int(inside.sum())} scan points are left where all features are known, of {int(keep.sum())} in the "
             f"region of interest; at least {MIN_POINTS} are needed. Missing there: {missing}."
         )
-    about = {name: coord for name, coord in table.coords.items() if coord.dims == (FEATURE,)}
-    return xr.DataArray(table.values[:, inside.values].T, about, (n.SAMPLE, FEATURE)), inside
+    return xr.DataArray(table.values[:, inside.values].T, {FEATURE: table[FEATURE]}, (n.SAMPLE, FEATURE)), inside
 
 
 def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -170,13 +167,6 @@ def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]
     warnings = []
     if constant := [label for label in labels if label not in by]:
         warnings.append(f"{', '.join(constant)}: one value only, left out.")
-    is_idle = table["is_latent"].values & varies & (values.var(axis=0, dtype="f8") <= ACTIVE_VARIANCE)
-    if is_idle.any() and scale != "none":
-        warnings.append(
-            f"{', '.join(labels[i] for i in np.flatnonzero(is_idle))}: variance at most {ACTIVE_VARIANCE}, so these "
-            "latents carry hardly anything, and scaling makes their noise as large as the others' signal; choose "
-            "dimensions by latents."
-        )
     about = {"features": list(by), "scale": scale, "scaling": by, "warnings": warnings}
     columns = values[:, kept].astype("f8")
     columns -= center[kept]

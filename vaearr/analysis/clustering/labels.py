@@ -8,14 +8,14 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.clustering.features import feature_table, scaled, select_features
+from vaearr.analysis.clustering.features import feature_table, scaled
 from vaearr.analysis.clustering.methods import Method, choose, fit
 from vaearr.config import ClusterConfig, refuse_settings_of_stores
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json
 from vaearr.schema.grid import edges, fill_grid, label_borders
 
-PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "stability_is", "stability", "scores")
+PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "scores")
 
 
 def cluster(
@@ -33,8 +33,8 @@ def cluster(
     ----------
     features
         A DataArray or a Dataset of variables over the navigation dims and at most one further dim: latents, pca,
-        elements, BC, any map. Of a Dataset with `patterns`, the variables that `config.features` names. Lazy ones are
-        read in one pass. A map of codes counts as one 0/1 feature per code.
+        elements, BC, any map, such as `ds[["latents", "BC"]]`. Lazy ones are read in one pass. A map of codes counts as
+        one 0/1 feature per code.
     method
         gmm, kmeans, dbscan, hdbscan, one of your own package (`package.module:Name`), an estimator of scikit-learn's
         form such as `AgglomerativeClustering(5)`, or a function `points (n, f) -> labels (n,)`; default: that of
@@ -51,8 +51,7 @@ def cluster(
         missing. Each feature is scaled first, so the numbers do not change with its unit (but for scale="none").
         Attributes: `flag_values` and `flag_meanings`, `features`, `scale` and `scaling` (center and scale of each),
         `config`, `parameters` (as used), `k`, `k_at_bound`, `scores` and `criterion`, `n`, `n_noise`,
-        `n_not_clustered`, `n_fitted`, `approximation` (empty = exact), `sizes`, `stability` of each cluster and
-        `stability_is` (what that number means), `warnings` (sentences).
+        `n_not_clustered`, `n_fitted`, `approximation` (empty = exact), `sizes`, `warnings` (sentences).
 
     Raises UsageError for settings that cannot be meant, SchemaError for features that do not fit together, RoiError
     and DataError where too little is left to tell clusters apart.
@@ -60,11 +59,7 @@ def cluster(
     named = method if isinstance(method, str | None) else getattr(method, "__name__", type(method).__name__)
     wanted = (config or ClusterConfig()).replace(method=named, **settings)
     chosen = choose(wanted.method if named is method else method, settings)
-    refuse_settings_of_stores(wanted, ("name",), "cluster")
-    if isinstance(features, xr.Dataset) and n.PATTERNS in features:
-        features = select_features(features, wanted)
-    else:
-        refuse_settings_of_stores(wanted, ("run", "features"), "cluster")
+    refuse_settings_of_stores(wanted, ("run", "features", "name"), "cluster")
     return clustered(features, wanted, chosen, roi)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from vaearr import names as n
 from vaearr.config import ClusterConfig
 from vaearr.config.parts import part
 from vaearr.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Kernel = Callable[[np.ndarray, ClusterConfig], tuple[np.ndarray, dict[str, Any]]]
 
@@ -104,25 +101,19 @@ def fit(values: np.ndarray, config: ClusterConfig, chosen: Method | None = None)
     Deterministic by seed, whatever the number of cores. Of more than `max_points` points, a method is fitted on a
     seeded sub-sample and says what becomes of the others.
 
-    The info holds `k`, `k_at_bound` (k is the last of the range, or its first while one fewer would be better),
-    `scores` {k: criterion}, `n_fitted`, `approximation` (a sentence; empty = exact), `stability` of each cluster with
-    `stability_is` (the kernel's own, by its own numbers, or the mean silhouette width), `warnings`, and whatever else
-    the kernel tells. Raises UsageError or DataError for what cannot be asked of the points.
+    The info holds `k`, `k_at_bound` (k is the last of the range), `scores` {k: criterion}, `n_fitted`, `approximation`
+    (a sentence; empty = exact), `warnings`, and whatever else the kernel tells. Raises UsageError or DataError for what
+    cannot be asked of the points.
     """
     values = np.ascontiguousarray(values, np.float64)
-    usual = {"k_at_bound": False, "scores": {}, "stability_is": "mean silhouette width", "warnings": []}
     with reproducible():
         raw, info = (chosen or METHODS[config.method]).kernel(values, config)
-        labels, old = by_size(raw, values)
-        if "stability" in info:
-            stability = np.asarray(info["stability"])[old]
-        else:
-            stability = silhouette_widths(values, labels, config.seed).groupby(level=0).mean().reindex(range(len(old)))
+    labels, k = by_size(raw, values)
     then = info.pop("then", None)  # of a method that does not say what it does with many points: it took all
     fitted = len(values) if then is None else min(len(values), config.max_points)
     approximation = "" if fitted == len(values) else f"found on {fitted} of {len(values)} points, seeded; {then}"
-    about = {"k": len(old), "n_fitted": fitted, "approximation": approximation}
-    return labels, usual | about | info | {"stability": list(stability)}
+    usual = {"k": k, "k_at_bound": False, "scores": {}, "warnings": []}
+    return labels, usual | {"n_fitted": fitted, "approximation": approximation} | info
 
 
 @contextmanager
@@ -146,34 +137,33 @@ def subsample(n_points: int, max_points: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n_points, max_points, replace=False))
 
 
-def by_size(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters renumbered by size, the largest first, and the old number of each new one.
+def by_size(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Clusters renumbered by size, the largest first, and their number.
 
     Equal sizes are ordered by the mean of the first feature, then of the next. Numbers without a point are left out;
     labels below 0 stay as they are.
     """
     inside = labels >= 0
-    old, position, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
+    _, position, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
     means = [np.bincount(position, column[inside]) / counts for column in values.T]
     order = np.lexsort((*means[::-1], -counts))
     renumbered = labels.astype(np.int64)
     renumbered[inside] = np.argsort(order)[position]
-    return renumbered, old[order]
+    return renumbered, len(order)
 
 
-def silhouette_widths(values: np.ndarray, labels: np.ndarray, seed: int) -> pd.Series:
-    """Silhouette widths of a seeded sub-sample of the points in clusters, by cluster; NaN of fewer than two clusters.
+def mean_silhouette(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
+    """Mean silhouette width of a seeded sub-sample of the points; NaN of one cluster, or as many as points.
 
     Rousseeuw, J. Comput. Appl. Math. 20, 53 (1987), doi:10.1016/0377-0427(87)90125-7.
     """
-    import pandas as pd
-    from sklearn.metrics import silhouette_samples
+    from sklearn.metrics import silhouette_score
 
-    inside = np.flatnonzero(labels >= 0)
-    chosen = inside[subsample(len(inside), SILHOUETTE_POINTS, seed)]
-    own = labels[chosen]
-    is_known = 2 <= len(np.unique(own)) < len(chosen)
-    return pd.Series(silhouette_samples(values[chosen], own) if is_known else np.nan, index=own, dtype=float)
+    chosen = subsample(len(values), SILHOUETTE_POINTS, seed)
+    n_clusters = len(np.unique(labels[chosen]))
+    if not 2 <= n_clusters < len(chosen):
+        return float("nan")
+    return float(silhouette_score(values[chosen], labels[chosen]))
 
 
 # ---- mixtures and k-means, with the number of clusters chosen where none is given
@@ -189,7 +179,7 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
     Each k starts three times from k-means (k-means++), runs ten steps, and goes on from the likeliest (Biernacki,
     Celeux & Govaert, Comput. Stat. Data Anal. 41, 561 (2003), doi:10.1016/S0167-9473(02)00163-6). k is the one with
     the least BIC (Schwarz 1978) or AIC (Akaike 1974), the greatest mean silhouette, or (hybrid) the least mean of its
-    ranks by these three. `stability` is the mean posterior probability of each cluster's points.
+    ranks by these three.
     """
     import pandas as pd
     from sklearn.mixture import GaussianMixture
@@ -211,40 +201,28 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
         best = max(trials, key=lambda trial: trial.lower_bound_)
         return best if best.converged_ else best.set_params(warm_start=True, max_iter=LONG).fit(part)
 
-    def silhouette(model: GaussianMixture) -> float:
-        return float(silhouette_widths(part, model.predict(part), config.seed).mean())
+    def scores(models: list[GaussianMixture], criterion: str) -> list[float]:
+        if criterion == "silhouette":
+            return [mean_silhouette(part, model.predict(part), config.seed) for model in models]
+        if criterion == "hybrid":
+            table = pd.DataFrame({name: scores(models, name) for name in ("bic", "aic", "silhouette")})
+            table["silhouette"] *= -1
+            return list(table.rank(na_option="bottom").mean(axis=1))
+        return [float(getattr(model, criterion)(part)) for model in models]
 
-    def rate(models: dict[int, GaussianMixture]) -> dict[int, float]:
-        if config.criterion == "bic":
-            return {k: float(model.bic(part)) for k, model in models.items()}
-        if config.criterion == "aic":
-            return {k: float(model.aic(part)) for k, model in models.items()}
-        widths = {k: silhouette(model) for k, model in models.items()}
-        if config.criterion == "silhouette":
-            return widths
-        columns = {
-            "bic": [model.bic(part) for model in models.values()],
-            "aic": [model.aic(part) for model in models.values()],
-            "silhouette": [-width for width in widths.values()],
-        }
-        ranks = pd.DataFrame(columns, index=list(models)).rank(na_option="bottom")
-        return dict(zip(models, ranks.mean(axis=1).tolist(), strict=True))
-
-    needs_two = config.criterion in ("silhouette", "hybrid")
     largest = config.criterion == "silhouette"
-    model, info = _best_number(part, config, mixture, rate, largest=largest, least=2 if needs_two else 1)
-    best, found = info["k"], info["warnings"]
-    posterior = model.predict_proba(values)
-    labels = posterior.argmax(axis=1)
-    if empty := best - len(np.unique(labels)):
-        found.append(f"{empty} of {best} components hold no point: they are no cluster.")
+    least = 2 if config.criterion in ("silhouette", "hybrid") else 1
+    model, info = _best_number(
+        part, config, mixture, lambda models: scores(models, config.criterion), largest=largest, least=least
+    )
+    labels = model.predict(values)
+    if empty := info["k"] - len(np.unique(labels)):
+        info["warnings"].append(f"{empty} of {info['k']} components hold no point: they are no cluster.")
     if not model.converged_:
-        found.append(f"the mixture of {best} components had not converged after {LONG} steps.")
+        info["warnings"].append(f"the mixture of {info['k']} components had not converged after {LONG} steps.")
     return labels, info | {
         "criterion": config.criterion,
         "regularisation": floor,
-        "stability": pd.Series(posterior.max(axis=1)).groupby(labels).mean().reindex(range(best)),
-        "stability_is": "mean posterior probability",
         "then": "the others belong to their likeliest component",
     }
 
@@ -259,11 +237,10 @@ def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     def fitted(k: int) -> KMeans:
         return KMeans(k, n_init=KMEANS_STARTS, random_state=config.seed).fit(part)
 
-    def rate(models: dict[int, KMeans]) -> dict[int, float]:
-        widths = {k: silhouette_widths(part, model.labels_, config.seed) for k, model in models.items()}
-        return {k: float(width.mean()) for k, width in widths.items()}
+    def scores(models: list[KMeans]) -> list[float]:
+        return [mean_silhouette(part, model.labels_, config.seed) for model in models]
 
-    model, info = _best_number(part, config, fitted, rate, largest=True, least=2)
+    model, info = _best_number(part, config, fitted, scores, largest=True, least=2)
     if len(part) < len(values):
         model = model.set_params(init=model.cluster_centers_, n_init=1, copy_x=False).fit(values)
     then = "the centres were then moved on with all points"
@@ -274,17 +251,15 @@ def _best_number(
     part: np.ndarray,
     config: ClusterConfig,
     fitted: Callable[[int], Any],
-    rate: Callable[[dict[int, Any]], dict[int, float]],
+    scores: Callable[[list[Any]], list[float]],
     *,
     largest: bool,
     least: int,
 ) -> tuple[Any, dict[str, Any]]:
     """The model whose number of clusters has the best score (the fewest of equals), and what is told of the choice.
 
-    rate: scores of models by their number of clusters. Warns where the best number is the last that was tried, or the
-    first and one fewer scores better.
-    One fit per number, in threads; each works alone, so the results do not depend on how many there are. Raises
-    UsageError for more clusters than there are different points.
+    One fit per number, in threads; each works alone, so the results do not depend on how many there are. Warns where
+    the best number is the last that was tried. Raises UsageError for more clusters than there are different points.
     """
     from threadpoolctl import threadpool_limits
 
@@ -301,22 +276,17 @@ def _best_number(
         with threadpool_limits(1, user_api="openmp"):  # OpenMP's number of threads is set thread by thread
             return fitted(number)
 
-    numbers = range(high, low - 1, -1)  # those that take longest first
-    with ThreadPoolExecutor(min(len(numbers), os.cpu_count() or 1)) as pool:
-        models = dict(zip(numbers, pool.map(alone, numbers), strict=True))
-    models = {number: models[number] for number in reversed(numbers)}
-    scores = rate(models)
-    known = {number: value for number, value in scores.items() if np.isfinite(value)}
+    numbers = range(low, high + 1)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        models = list(pool.map(alone, numbers))
+    table = dict(zip(numbers, scores(models), strict=True))
+    known = {number: score for number, score in table.items() if np.isfinite(score)}
     best = (max if largest else min)(known, key=lambda number: known[number], default=low)
-    notes = []
-    if config.k is None and best == high:
-        notes.append(f"k = {best} is the largest that was tried: more clusters may fit better. Raise k_max.")
-    elif config.k is None and best == low > least:
-        with_fewer = rate({low - 1: alone(low - 1)} | models)
-        fewer, best_score = with_fewer[low - 1], with_fewer[best]
-        if fewer > best_score if largest else fewer < best_score:
-            notes.append(f"k = {best} is the smallest that was tried and {best - 1} fits better. Lower k_min.")
-    return models[best], {"k": best, "k_at_bound": bool(notes), "scores": scores, "warnings": notes}
+    at_bound = config.k is None and best == high
+    notes = (
+        [f"k = {best} is the largest that was tried: more clusters may fit better. Raise k_max."] if at_bound else []
+    )
+    return models[best - low], {"k": best, "k_at_bound": at_bound, "scores": table, "warnings": notes}
 
 
 # ---- regions of high density; what lies between them is noise
@@ -360,7 +330,7 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
         "eps_elbow": rules["elbow"],
         "min_samples": neighbours,
         "then": "the others belong to their nearest core point within eps",
-        "warnings": _few(labels, "a larger eps or smaller min_samples", "a smaller eps"),
+        "warnings": _few(labels, "a larger eps or smaller min_samples"),
     }
 
 
@@ -371,8 +341,7 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
 def hdbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
     """HDBSCAN, the clusters that live over the most densities (excess of mass).
 
-    Points that were not fitted are placed by the library's `approximate_predict`. `stability` is the persistence of
-    each cluster, 0 to 1: the share of densities over which it lives.
+    Points that were not fitted are placed by the library's `approximate_predict`.
     """
     import hdbscan as library
 
@@ -402,21 +371,16 @@ def hdbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict
     return labels, {
         "min_cluster_size": size,
         "min_samples": neighbours,
-        "stability": model.cluster_persistence_,
-        "stability_is": "persistence",
         "then": "min_cluster_size counts those, the others are placed by approximate_predict",
-        "warnings": _few(labels, "a smaller min_cluster_size or min_samples", "a smaller min_cluster_size"),
+        "warnings": _few(labels, "a smaller min_cluster_size or min_samples"),
     }
 
 
-def _few(labels: np.ndarray, when_none: str, when_one: str) -> list[str]:
-    """What a user should know when hardly anything was told apart."""
-    n_clusters = len(np.unique(labels[labels >= 0]))
-    if n_clusters == 0:
-        return [f"no cluster was found, all points are noise: try {when_none}."]
-    found = []
-    if n_clusters == 1:
-        found.append(f"all points that are no noise form one cluster: try {when_one}.")
-    if (share := float((labels == n.NOISE).mean())) > MUCH_NOISE:
-        found.append(f"{share:.0%} of the points are noise: try {when_none}, or a mixture, which has none.")
-    return found
+def _few(labels: np.ndarray, advice: str) -> list[str]:
+    """What a user should know where most points are noise."""
+    share = float((labels == n.NOISE).mean())
+    if share == 1:
+        return [f"no cluster was found, all points are noise: try {advice}."]
+    if share > MUCH_NOISE:
+        return [f"{share:.0%} of the points are noise: try {advice}, or a mixture, which has none."]
+    return []

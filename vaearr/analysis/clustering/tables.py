@@ -9,7 +9,6 @@ from vaearr import names as n
 from vaearr.analysis.clustering.features import FEATURE, columns_of, is_usable, navigation_of, variables_of
 from vaearr.analysis.clustering.labels import whole_numbers
 from vaearr.errors import DataError, RoiError, UsageError
-from vaearr.recipe import nested
 from vaearr.schema import categories
 from vaearr.schema.grid import laid_over
 
@@ -17,7 +16,6 @@ CLUSTER, REFERENCE = "cluster", "reference"
 SCORES = {
     "ari": "adjusted Rand index",
     "nmi": "normalised mutual information (arithmetic mean)",
-    "ami": "adjusted mutual information",
     "homogeneity": "homogeneity: each cluster holds one class",
     "completeness": "completeness: each class lies in one cluster",
     "v_measure": "V-measure, harmonic mean of homogeneity and completeness",
@@ -42,9 +40,7 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
     xr.Dataset
         Over dim `cluster` (0, 1, …, with coordinate `cluster_name`) and `feature` (with coordinate `units`). `share`
         is of all points with a cluster or noise; `std` has no correction for the mean; missing values are left out,
-        and `n (cluster, feature)` counts the others. `stability` is the method's own number, whose `long_name` says
-        which: mean posterior probability (gmm), persistence (hdbscan), mean silhouette width (kmeans, dbscan); NaN for
-        labels from elsewhere. Attributes: `n`, `n_noise`, `n_not_clustered`.
+        and `n (cluster, feature)` counts the others. Attributes: `n`, `n_noise`, `n_not_clustered`.
 
     Raises SchemaError for maps of another grid, DataError for labels without a cluster.
     """
@@ -70,8 +66,6 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
         part.reindex(range(n_clusters)) for part in (groups.mean(), groups.std(ddof=0), groups.count())
     )
     n_used = int((codes >= n.NOISE).sum())
-    stability = nested(labels.attrs, "stability") or [None] * n_clusters
-    words = {"long_name": labels.attrs.get("stability_is", "not known"), "units": "1"}
     of_feature, units = (CLUSTER, FEATURE), {"units": "those of the feature"}
     return xr.Dataset(
         {
@@ -80,7 +74,6 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
             "mean": (of_feature, mean.to_numpy(), {"long_name": "mean", **units}),
             "std": (of_feature, std.to_numpy(), {"long_name": "standard deviation", **units}),
             "n": (of_feature, number.fillna(0).to_numpy(np.int64), {"long_name": "points that are not missing"}),
-            "stability": (CLUSTER, np.array(stability, np.float64), words),
         },
         coords={
             CLUSTER: np.arange(n_clusters),
@@ -100,8 +93,8 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
 def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     """Agreement of two maps of numbers, over the points where both have one (0 or more).
 
-    Higher is better, 1 is agreement; 0 is chance for ari and ami, while the others, the majority accuracy above all,
-    rise with the number of clusters whatever these mean. ari: Hubert & Arabie, J. Classif. 2, 193 (1985); nmi, ami:
+    Higher is better, 1 is agreement; 0 is chance for ari, while the others, the majority accuracy above all,
+    rise with the number of clusters whatever these mean. ari: Hubert & Arabie, J. Classif. 2, 193 (1985); nmi:
     Vinh, Epps & Bailey, J. Mach. Learn. Res. 11, 2837 (2010); homogeneity, completeness, v_measure: Rosenberg &
     Hirschberg, EMNLP-CoNLL 2007, 410; hungarian_accuracy: Kuhn, Nav. Res. Logist. Q. 2, 83 (1955).
 
@@ -114,7 +107,7 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     Returns
     -------
     xr.Dataset
-        `ari`, `nmi`, `ami`, `homogeneity`, `completeness`, `v_measure`, `majority_accuracy`, `hungarian_accuracy`,
+        `ari`, `nmi`, `homogeneity`, `completeness`, `v_measure`, `majority_accuracy`, `hungarian_accuracy`,
         `confusion (cluster, reference)` in points, with coordinates `cluster_name` and `reference_name`. Attributes:
         `n` points compared; of those with a reference, `n_noise` labelled noise.
 
@@ -139,7 +132,6 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     values = {
         "ari": metrics.adjusted_rand_score(theirs[both], ours[both]),
         "nmi": metrics.normalized_mutual_info_score(theirs[both], ours[both]),
-        "ami": metrics.adjusted_mutual_info_score(theirs[both], ours[both]),
         "homogeneity": homogeneity,
         "completeness": completeness,
         "v_measure": v_measure,

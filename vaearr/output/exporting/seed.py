@@ -258,7 +258,7 @@ def _write_clusters(content: Content, folder: Path, labels: xr.DataArray, tag: s
     }
     for key in ("scale", "n", "seed"):
         report[key] = attrs.get(key)
-    for key in ("scaling", "features", "parameters", "sizes", "stability", "approximation", "warnings", "reference"):
+    for key in ("scaling", "features", "parameters", "sizes", "approximation", "warnings", "reference"):
         report[key] = nested(attrs, key)
     report["about"] = _about(content) | {"labels": nested(attrs, n.PROVENANCE)}
     report["versions"] = versions("scikit-learn")

@@ -208,7 +208,7 @@ def _clustering(contents: Contents, section: Section, name: str) -> None:
         contents.show(section, f"{name}_sheet", labels, kind="clusters", latent=latent, target=target, **options)
     if name in contents.cluster_summaries:
         summary = contents.cluster_summaries[name]
-        table = summary[["count", "share", "stability"]].to_dataframe().reset_index()
+        table = summary[["count", "share"]].to_dataframe().reset_index()
         for feature in summary["feature"].values:
             of_feature = summary.sel(feature=feature)
             means, deviations = of_feature["mean"].values, of_feature["std"].values

@@ -20,7 +20,6 @@ from vaearr.config import (
     EncodeConfig,
     IngestConfig,
     Name,
-    ReportConfig,
     RoiConfig,
     SignificanceConfig,
     TrainConfig,
@@ -30,7 +29,7 @@ from vaearr.config import (
 from vaearr.config.parts import parts_of_users
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
-from vaearr.output.reporting.write import is_current, report_folder
+from vaearr.output.reporting import is_current, report_folder
 from vaearr.recipe import as_json
 from vaearr.run.associating import table_name
 from vaearr.run.statistics import recommend, score_run
@@ -271,27 +270,28 @@ def rankings(found: Any) -> list[dict[str, Any]]:
 @stage("report")
 def report_flow(
     store: Path,
-    run: str | None = None,
-    report: ReportConfig = ReportConfig(),
+    run: str = DEFAULT_RUN,
+    out: Path | None = None,
     trust: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Write the report of a run, unless it is there and the store has not changed since; returns where it is.
 
     Args:
         store: zarr store with an encoded run
-        run: name of the run; none = the one in report
-        report: where the report goes, and what it shows
+        run: name of the run
+        out: folder of the report; none = beside the store
         trust: networks of your own packages that the run may name, as package.module:Name
     """
-    report, path = report.replace(run=run), check_store(store)
-    if is_current(path, report):
-        page = report_folder(path, report) / "index.html"
+    path = check_store(store)
+    folder = report_folder(path, run, out)
+    if is_current(path, folder):
+        page = folder / "index.html"
         log.info(f"the report is there already, and the store has not changed since: {page}")
     else:
-        page = va.report(va.load_run(store, report.run, trust=trust), config=report)
+        page = va.report(va.load_run(store, run, trust=trust), out=out)
         log.info(f"report: {page}")
-    text(store_key("report", store, report.run), link(page), f"report of run {report.run} of {store.name}")
-    return {"store": place(store), "run": report.run, "page": str(page)}
+    text(store_key("report", store, run), link(page), f"report of run {run} of {store.name}")
+    return {"store": place(store), "run": run, "page": str(page)}
 
 
 @kept_flow(name="analyse-scan")
@@ -306,7 +306,6 @@ def analyse_scan(
     embed: EmbedConfig = EmbedConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     associate: AssociateConfig = TESTED,
-    report: ReportConfig = ReportConfig(),
     overwrite: bool = False,
 ) -> dict[str, str]:
     """Ingest a scan, train, encode, decompose, cluster, associate with p-values, report; returns where the page is.
@@ -327,7 +326,6 @@ def analyse_scan(
         embed: the decomposition beside the latents
         cluster: how points are grouped
         associate: which metrics against which maps, if there are any; with p-values from surrogate maps
-        report: what the page shows
         overwrite: replace results that are there but were made otherwise
     """
     check_extras(train)
@@ -341,7 +339,7 @@ def analyse_scan(
         associate_flow.step(store, run, associate, overwrite)
     else:
         log.info("no band contrast, elements or phases: latents are associated with nothing")
-    made: dict[str, str] = report_flow.step(store, run, report, trust)
+    made: dict[str, str] = report_flow.step(store, run, trust=trust)
     return made
 
 
@@ -393,7 +391,6 @@ def analyse_many(
     embed: EmbedConfig = EmbedConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     associate: AssociateConfig = TESTED,
-    report: ReportConfig = ReportConfig(),
     overwrite: bool = False,
 ) -> list[dict[str, str]]:
     """Take many scans through the whole line, one after the other; returns a row for each: state, report, error.
@@ -409,7 +406,6 @@ def analyse_many(
         embed: the decomposition beside the latents
         cluster: how points are grouped
         associate: which metrics against which maps
-        report: what the pages show
         overwrite: replace results that are there but were made otherwise
     """
     stores = [place(scan.store) for scan in scans]
@@ -417,7 +413,7 @@ def analyse_many(
         raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
     check_extras(train)
     settings = {"run": run, "train": train, "encode": encode, "embed": embed, "cluster": cluster}
-    settings |= {"associate": associate, "report": report, "overwrite": overwrite}
+    settings |= {"associate": associate, "overwrite": overwrite}
     rows: list[Result] = []
     with progress("scans", key_of("analyse-many-progress")) as show:
         for scan in scans:

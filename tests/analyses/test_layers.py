@@ -175,7 +175,7 @@ def test_refusals(ds: xr.Dataset, call: Any, error: type[Exception], words: str)
 def test_files_of_an_earlier_program(images: np.ndarray, tmp_path: Path) -> None:
     import json
 
-    from vaearr.output.exporting.layer_files import write_earlier_files
+    from vaearr.output.layer_files import write_earlier_files
 
     model = make_model()
     one = compare_layers(model, images[0], images[1])

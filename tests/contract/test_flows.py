@@ -113,7 +113,7 @@ def test_what_is_wrong_is_told_before_anything_is_done(scan_store: Path) -> None
 WHOLE, MANY = {"source": "none.h5", "store": "new.zarr"}, {"scans": [{"source": "none.h5", "store": "new.zarr"}]}
 
 
-@pytest.mark.parametrize("setting", ["ingest", "train", "encode", "embed", "cluster", "associate", "report"])
+@pytest.mark.parametrize("setting", ["ingest", "train", "encode", "embed", "cluster", "associate"])
 def test_settings_are_called_the_same_in_every_flow(setting: str) -> None:
     """By the name of their step, also in its own flow."""
     own = {"source": "none.h5", "store": "new.zarr"} if setting == "ingest" else {"store": "new.zarr"}

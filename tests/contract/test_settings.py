@@ -30,12 +30,9 @@ STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
     "probe": (va.probe_store, ProbeConfig),
     "cluster": (va.cluster_store, c.ClusterConfig),
     "embed": (va.embed_store, c.EmbedConfig),
-    "report": (va.report, c.ReportConfig),
-    "export": (va.export, c.ExportConfig),
 }
 OTHERWISE = {  # parameters with a default of their own
     *(("reconstruct", name) for name in ("run", "out", "roi")),
-    *(("export", "format"), ("report", "run")),
 }
 
 
@@ -70,7 +67,7 @@ def test_every_setting_is_an_option(step: str, monkeypatch: pytest.MonkeyPatch) 
         assert f" {flag}" in text or f"; {name} (" in text, name
 
 
-ALIASES = {"phase_names": "--phase", "classes": "--class", "n_components": "--components", "latent": "--beside"}
+ALIASES = {"phase_names": "--phase", "classes": "--class", "n_components": "--components"}
 
 
 def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ MODULES = (
         "vaearr.run.keeping",
         "vaearr.run.reconstruct",
     ),
-    *("vaearr.output.reporting.write", "vaearr.views", "vaearr.store.verify"),
+    *("vaearr.output.reporting", "vaearr.views", "vaearr.store.verify"),
     *("matplotlib.backends.backend_agg", "sklearn.cluster", "sklearn.mixture", "scipy.stats", "PIL.Image"),
 )
 

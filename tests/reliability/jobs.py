@@ -20,7 +20,6 @@ from vaearr.config import (
     ModelConfig,
     ObjectiveConfig,
     PreprocessConfig,
-    ReportConfig,
     TrainConfig,
 )
 from vaearr.store import run_names
@@ -104,7 +103,7 @@ def keep(folder: Path) -> None:
 
 
 def report(folder: Path) -> None:
-    va.report(folder / STORE, config=ReportConfig(out=folder / "scan.reports" / "vae"))
+    va.report(folder / STORE, out=folder / "scan.reports" / "vae")
 
 
 def train_other(folder: Path) -> None:

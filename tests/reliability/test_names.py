@@ -17,7 +17,7 @@ import vaearr as va
 from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE, TRAINING
 from tests.reliability.test_kills import hashes
-from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig, ReportConfig
+from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig
 from vaearr.errors import VaearrError
 from vaearr.run.reconstruct import inside_name
 from vaearr.run.train import train
@@ -39,7 +39,7 @@ ENTRANCES: dict[str, Callable[[Path, str], object]] = {
     "run to attach": lambda folder, name: va.attach(folder / STORE, folder / "other.npy", run=name),
     "run to encode": lambda folder, name: va.encode(folder / STORE, config=EncodeConfig(run=name)),
     "run to associate": lambda folder, name: va.associate_store(folder / STORE, AssociateConfig(run=name)),
-    "run to report": lambda folder, name: va.report(folder / STORE, config=ReportConfig(run=name)),
+    "run to report": lambda folder, name: va.report(folder / STORE, name),
     "map to attach": lambda folder, name: va.attach(folder / STORE, folder / "one.npy", kind="map", name=name),
     "map of an ingest": _map,
     "clusters": lambda folder, name: va.cluster_store(

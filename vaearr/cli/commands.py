@@ -496,23 +496,33 @@ def explore(
 
 
 @app.command()
-@with_settings(config.ReportConfig)
-def report(store: Store, *, settings: Given, trust: Trust = None) -> None:
+def report(
+    store: Store,
+    run: RunName = DEFAULT_RUN,
+    out: Annotated[Path | None, typer.Option(help="folder of the report; default: <store>.reports/<run>")] = None,
+    trust: Trust = None,
+) -> None:
     """Write one self-contained HTML page about a run, and PNGs of its main views."""
-    opened = trusted_run(store, settings.get("run", DEFAULT_RUN), trust)
-    say(f"the report is {va.report(opened, **settings)}")
+    say(f"the report is {va.report(trusted_run(store, run, trust), out=out)}")
 
 
 @app.command()
-@with_settings(config.ExportConfig, flags={"latent": "--beside"})
 def export(
     store: Store,
     out: Annotated[Path, typer.Argument(help="folder to write into")],
-    *,
-    settings: Given,
+    format_: Annotated[
+        str, typer.Option("--format", help="csv, parquet, npy, png, pdf, or seed0: the files of the earlier programs")
+    ] = "csv",
+    run: RunName = DEFAULT_RUN,
+    variable: Annotated[
+        list[str] | None, typer.Option(help="tables: further column; pictures: map to draw; repeatable")
+    ] = None,
+    latent: Annotated[list[int] | None, typer.Option(help="latent dimension; default: all; repeatable")] = None,
 ) -> None:
     """Write latents, tables, pictures or the files of the earlier programs into a folder."""
-    say(f"files are in {va.export(store, out, **settings)}")
+    opened = va.load_run(store, run)
+    chosen: Any = format_
+    say(f"files are in {va.export(opened, out, chosen, variables=variable or (), latents=latent or ())}")
 
 
 @app.command()

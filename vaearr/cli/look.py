@@ -323,7 +323,7 @@ def layers(
         "name what is compared by either --a with --b, or --positive with --negative.",
     )
     from vaearr.analysis import layers as of
-    from vaearr.output.exporting.layer_files import write_layer_files
+    from vaearr.output.layer_files import write_layer_files
 
     opened = trusted_run(store, run, trust, device=device)
     settings: dict[str, Any] = {"part": part, "level": level, "top": top}

@@ -30,7 +30,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from vaearr.errors import UsageError, did_you_mean
-from vaearr.names import BC, DEFAULT_RUN, RECONSTRUCTION, is_valid_name
+from vaearr.names import DEFAULT_RUN, RECONSTRUCTION, is_valid_name
 
 RUN = "name of the run; 'vae' writes `latents`, 'b' writes `latents_b`"
 DEVICE = "auto, cpu, cuda, cuda:1, mps …"
@@ -585,36 +585,6 @@ class EmbedConfig(Config):
         if self.endmembers and self.clusters:
             raise ValueError("endmembers and clusters both say what the endmembers are: set one of them")
         return self
-
-
-class ReportConfig(Config):
-    """What the report page shows."""
-
-    passing: ClassVar[tuple[str, ...]] = ("out",)
-
-    run: str = field(DEFAULT_RUN, RUN)
-    out: Path | None = field(None, "folder of the report; default: <store>.reports/<run>")
-    max_maps: int = field(64, "most latent maps that the page holds", ge=1)
-
-
-class ExportConfig(Config):
-    """What an export holds."""
-
-    format: str = field("csv", "csv, parquet, npy, png, pdf, or seed0: the files of the earlier programs")
-    run: str = field(DEFAULT_RUN, "run whose latents and ROI are exported")
-    variables: tuple[str, ...] = field(
-        (), "tables: further columns; pictures: the maps to draw, empty = the sheet of latents"
-    )
-    points: Literal["roi", "all"] = field("roi", "tables: points of the ROI, or all")
-    latents: tuple[int, ...] = field((), "latent dimensions; empty = all")
-    dpi: int = field(300, "resolution of pictures", ge=1, le=2400)
-    target: str = field(BC, "seed0: band contrast variable")
-    clusters: tuple[str, ...] = field((), "seed0: cluster maps of the store; empty = all of this run")
-    latent: int | None = field(
-        None, "seed0: dimension in cluster files; default: the clustering's only one, else the strongest"
-    )
-    elements: tuple[str, ...] = field((), "seed0: of the element sum; empty = all")
-    weights: tuple[float, ...] = field((), "seed0: of these elements; empty = equal")
 
 
 # ---- settings as keywords of a function ----

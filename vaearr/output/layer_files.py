@@ -9,7 +9,7 @@ import xarray as xr
 
 from vaearr.analysis.layers import MEASURES, top_layers
 from vaearr.names import LAYER, PAIR
-from vaearr.output.exporting.formats import file_name, write_json
+from vaearr.output.exporting import file_name, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,130 @@
+"""The files of the earlier programs, with their names, columns and keys, so that their scripts read them.
+
+Numbers that are not finite become null, also where the earlier programs wrote 0 for a constant latent or target.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.analysis.association import associate, ranking, targets_of
+from vaearr.output.exporting import encoded, sample_table, write_json, write_table
+from vaearr.recipe import nested
+from vaearr.run import Run
+from vaearr.store import has_table
+
+# Our metrics and the names of the earlier programs, in their order.
+METRICS = {
+    "pearson": "pearson",
+    "spearman": "spearman",
+    "kendall": "kendall",
+    "mutual_information": "mi",
+    "distance_correlation": "dcorr",
+    "hsic": "hsic",
+    "partial_pearson": "pp_spatial",
+}
+TOP = 3  # latents in a ranking
+# Keys of a report on a clustering by its method, and the tag in the names of its files.
+CLUSTER_KEYS = {
+    "gmm": (("k", "criterion"), "gmm_k{k}"),
+    "kmeans": (("k",), "kmeans_k{k}"),
+    "dbscan": (("eps", "min_samples"), "dbscan_eps{eps:.3g}_m{min_samples}"),
+    "hdbscan": (("min_cluster_size", "min_samples"), "hdbscan_mcs{min_cluster_size}"),
+}
+# Columns of the training history: our name, their name.
+HISTORY_COLUMNS = {
+    "epoch": "epoch",
+    "loss": "train_loss",
+    "reconstruction_nll": "train_recon_loss",
+    "kl": "train_kl_loss",
+    "val_loss": "val_loss",
+    "val_reconstruction_nll": "val_recon_loss",
+    "val_kl": "val_kl_loss",
+    "learning_rate": "learning_rate",
+}
+
+
+def write_earlier_files(run: Run, latents: xr.DataArray, folder: Path) -> None:
+    """Write the files that the store has the data for.
+
+    `bandcontrast_latent_scores.csv`, `report_bandcontrast_multi_metric.json`; `element_latent_scores.csv`,
+    `report_elements_multi_metric__sum-auto.json`; for each cluster map of the run `cluster_assignments__<tag>.csv`,
+    `cluster_report__<tag>.json`, `cluster_latent_bc__<tag>.png`; `training_history.csv` and `.json`.
+    """
+    ds = run.ds
+    if n.BC in ds:
+        report = {"target": "BandContrast"} | write_scores(ds, latents, ds[n.BC], folder, "bandcontrast")
+        write_json(folder / "report_bandcontrast_multi_metric.json", report)
+        write_clusters(run, latents, report["rankings"]["pearson"][0]["dim"], folder)
+    if n.ELEMENTS in ds:
+        elements = [str(element) for element in ds[n.ELEMENT].values]
+        target = targets_of(ds, [" + ".join(f"1*{element!r}" for element in elements)]).isel(target=0, drop=True)
+        report = {"synth_mode": "sum", "synth_tag": "sum-auto", "elements": elements}
+        report |= {"rgb_elements": None, "weights": None} | write_scores(ds, latents, target, folder, "element")
+        write_json(folder / "report_elements_multi_metric__sum-auto.json", report)
+    if has_table(run.path, run.name, n.HISTORY):
+        history = run.history.drop_dims(n.LATENT, errors="ignore").to_dataframe().reset_index()
+        table = history.rename(columns=HISTORY_COLUMNS)[[*HISTORY_COLUMNS.values()]]
+        write_table(table, folder / "training_history.csv")
+        write_json(
+            folder / "training_history.json", {str(key): values for key, values in table.to_dict("list").items()}
+        )
+
+
+def write_scores(
+    ds: xr.Dataset, latents: xr.DataArray, target: xr.DataArray, folder: Path, name: str
+) -> dict[str, Any]:
+    """Write the scores of all latents as CSV, the largest |pearson| first; return what a report says of them."""
+    found = associate(latents, target, list(METRICS))
+    table: Any = found.reset_coords(drop=True).T.to_pandas()
+    table = table.rename(columns=METRICS).rename_axis("dim").reset_index()
+    write_table(
+        table.sort_values("pearson", key=abs, ascending=False, kind="stable"), folder / f"{name}_latent_scores.csv"
+    )
+    rankings = {}
+    for metric, short in METRICS.items():
+        best = ranking(found, metric, top=TOP).to_dataframe()[[n.LATENT, "value"]]
+        rankings[short] = best.set_axis(["dim", "score"], axis=1).to_dict("records")
+    steps = sample_table(ds, {})[encoded(latents)]
+    roi = {f"{dim}_range": [int(steps[dim].min()), int(steps[dim].max()) + 1] for dim in steps}
+    return {"roi": roi, "metrics": list(METRICS.values()), "rankings": rankings}
+
+
+def write_clusters(run: Run, latents: xr.DataArray, dim: int, folder: Path) -> None:
+    """Assignments, report and figure of every cluster map of the run; equal tags also get the variable's name."""
+    from vaearr.views import save
+    from vaearr.views.clusters import classes_of
+
+    ds = run.ds
+    latent = latents.sel({latents.dims[-1]: dim}, drop=True).rename(f"latent {dim}")
+    written: set[str] = set()
+    for name in schema.cluster_maps(ds):
+        labels = ds[name].load()
+        recipe = nested(labels.attrs, n.PROVENANCE)
+        if labels.attrs["method"] not in CLUSTER_KEYS or recipe.get("run") != run.name:
+            continue
+        keys, tag = CLUSTER_KEYS[labels.attrs["method"]]
+        parameters = nested(labels.attrs, "parameters") | {"k": int(labels.attrs["k"])}
+        tag = tag.format(**parameters)
+        tag = f"{tag}_{name}" if tag in written else tag
+        written.add(tag)
+        columns = {"latent": latent, "bandcontrast": ds[n.BC], "cluster": labels}
+        table = sample_table(ds, columns)[encoded(latents) & (labels != n.NOT_CLUSTERED).values.ravel()]
+        files = {"figure": f"cluster_latent_bc__{tag}.png", "assignments_csv": f"cluster_assignments__{tag}.csv"}
+        write_table(table, folder / files["assignments_csv"])
+        save(labels, folder / files["figure"], kind="clusters", latent=latent, target=ds[n.BC])
+        report = {
+            "method": labels.attrs["method"],
+            "n_points": len(table),
+            **files,
+            "latent_dim": dim,
+            "variable": name,
+        }
+        report |= {key: parameters.get(key) for key in keys}
+        report |= {"scores": nested(labels.attrs, "scores"), "cluster_colors": list(classes_of(labels).colors)}
+        write_json(folder / f"cluster_report__{tag}.json", report)

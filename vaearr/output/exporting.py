@@ -1,0 +1,213 @@
+"""A run's latents and the store's maps as plain files: tables, arrays, pictures, and the files of earlier programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
+from vaearr.ingestion.placing import step_numbers_of
+from vaearr.recipe import as_json
+from vaearr.run import Run, StoreOrRun, load_run
+from vaearr.store.folders import staged
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def export(
+    store: StoreOrRun,
+    out: str | Path,
+    format: Literal["csv", "parquet", "npy", "png", "pdf", "seed0"] = "csv",
+    *,
+    run: str | None = None,
+    variables: Sequence[str] = (),
+    latents: Sequence[int] = (),
+) -> Path:
+    """Write a run of a store as plain files into a folder.
+
+    The latents and maps that are written are held in memory. Nothing is overwritten: a file with the same content
+    stays, one with other content is an error before anything is changed.
+
+    Parameters
+    ----------
+    store
+        Path of a store, a Run, or a Dataset that was opened from a store.
+    out
+        Folder for the files.
+    format
+        `csv`, `parquet`: a row for each encoded sample, with step numbers x, y[, z], latents and variables. `npy`: the
+        latents of every scan point (NaN outside the ROI) and of the ROI, with the step numbers of the rows. `png`,
+        `pdf`: the sheet of latent maps, or a picture for each variable. `seed0`: the files of the earlier programs.
+    run
+        Name of the run; default: that of a Run, else `vae`.
+    variables
+        Tables: further columns. Pictures: the maps to draw.
+    latents
+        Latent dimensions; empty for all.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    NoInputError
+        If the run, a variable or a latent dimension does not exist.
+    UsageError
+        For an unknown format, or a setting that means nothing for the format.
+    ExistsError
+        If the folder lies in a store, or holds a file with other content.
+    MissingExtraError
+        If an optional package is missing.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"no format is named {format!r}.{did_you_mean(format, list(FORMATS))}")
+    if variables and format in ("npy", "seed0"):
+        raise UsageError(f"variables mean nothing for the format {format}; leave them out, or choose csv or png.")
+    if format == "parquet":
+        need("pyarrow", "vaearr[parquet]", "the format parquet")
+    folder = Path(out).expanduser().absolute()
+    for parent in (folder.resolve(), *folder.resolve().parents):
+        if (parent / "zarr.json").exists():
+            raise ExistsError(f"{parent} is a zarr store; export into a folder outside it.")
+    opened = load_run(store, run or n.DEFAULT_RUN)
+    chosen = chosen_latents(opened, latents)
+    with staged(folder) as aside:
+        FORMATS[format](opened, chosen, variables, aside)
+    return folder
+
+
+def chosen_latents(run: Run, labels: Sequence[int]) -> xr.DataArray:
+    """Some latents of a run, `(navigation…, latent)`, in memory; of spatial ones the means over their positions."""
+    latents = schema.vectors(run.latents)
+    dim = str(latents.dims[-1])
+    known = latents[dim].values.tolist()
+    for label in labels:
+        if label not in known:
+            raise NoInputError(f"run {run.name!r} has no latent {label}; it has {known[0]} to {known[-1]}.")
+    latents = latents.sel({dim: list(labels) or known}).load()
+    if not encoded(latents).any():
+        raise NoInputError(f"run {run.name!r} has no sample with latents, so there is nothing to export.")
+    return latents
+
+
+def encoded(latents: xr.DataArray) -> np.ndarray:
+    """Which samples have latents, `(samples,)`."""
+    return np.asarray(latents.notnull().any(str(latents.dims[-1])).values.ravel())
+
+
+def chosen_maps(run: Run, latents: xr.DataArray, names: Sequence[str]) -> dict[str, xr.DataArray]:
+    """Variables as maps: `BC`, the elements by their names, others `<variable>_<entry>`."""
+    nav = schema.navigation_dims(run.ds)
+    maps: dict[str, xr.DataArray] = {}
+    for name in names:
+        known = [str(k) for k, v in run.ds.variables.items() if set(nav) <= set(v.dims) and k != n.PATTERNS]
+        if name not in known:
+            raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, known)}")
+        variable = latents if name == latents.name else run.ds[name].transpose(*nav, ...).load()
+        if variable.ndim == len(nav):
+            maps[name] = variable
+            continue
+        dim = variable.dims[-1]
+        for i, entry in enumerate(map(str, variable[dim].values)):
+            title = entry if dim == n.ELEMENT else f"{name}_{entry}"
+            maps[title] = variable.isel({dim: i}, drop=True).rename(title).assign_attrs(long_name=title)
+    return maps
+
+
+def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFrame:
+    """A row for each sample, x fastest: step numbers x, y[, z] (of a collection sample numbers), then the columns."""
+    import pandas as pd
+
+    dims = schema.navigation_dims(ds)
+    steps = [np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim) for dim in dims]
+    grids = np.meshgrid(*steps, indexing="ij")
+    table = {dim: grid.ravel() for dim, grid in zip(reversed(dims), reversed(grids), strict=True)}
+    return pd.DataFrame(table | {name: column.values.ravel() for name, column in columns.items()})
+
+
+def write_sample_table(ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path) -> None:
+    """`latents.csv` (of a run b `latents_b.csv`): x, y[, z], latent_<number> …, then the variables; NaN is empty."""
+    dim = latents.dims[-1]
+    columns = {f"{n.LATENT}_{label}": latents.sel({dim: label}) for label in latents[dim].values}
+    table = sample_table(run.ds, columns | chosen_maps(run, latents, variables))[encoded(latents)]
+    if ending == "csv":
+        write_table(table, folder / f"{latents.name}.csv")
+    else:
+        table.to_parquet(folder / f"{latents.name}.parquet", index=False, engine="pyarrow")
+
+
+def write_arrays(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path) -> None:
+    """`latents_full.npy`, `latents_roi.npy`, and the step numbers of their rows, `coords.csv`, `coords_roi.csv`."""
+    is_encoded = encoded(latents)
+    rows = latents.values.reshape(is_encoded.size, -1).astype(np.float32)
+    steps = sample_table(run.ds, {})
+    np.save(folder / "latents_full.npy", rows)
+    np.save(folder / "latents_roi.npy", rows[is_encoded])
+    write_table(steps, folder / "coords.csv")
+    write_table(steps[is_encoded], folder / "coords_roi.csv")
+
+
+def write_pictures(ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path) -> None:
+    """The sheet of latent maps, or one file for each map of the variables."""
+    from vaearr.views import save
+
+    need_plane(run)
+    if not variables:
+        save(latents, folder / f"{latents.name}.{ending}", kind="stack")
+    for name, shown in chosen_maps(run, latents, variables).items():
+        save(shown.astype("i1") if shown.dtype == bool else shown, folder / f"{file_name(name)}.{ending}", kind="map")
+
+
+def write_earlier(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path) -> None:
+    """The files of the earlier programs."""
+    from vaearr.output.earlier import write_earlier_files
+
+    need_plane(run)
+    write_earlier_files(run, latents, folder)
+
+
+FORMATS: dict[str, Callable[[Run, xr.DataArray, Sequence[str], Path], None]] = {
+    "csv": partial(write_sample_table, "csv"),
+    "parquet": partial(write_sample_table, "parquet"),
+    "npy": write_arrays,
+    "png": partial(write_pictures, "png"),
+    "pdf": partial(write_pictures, "pdf"),
+    "seed0": write_earlier,
+}
+
+
+def need_plane(run: Run) -> None:
+    """Raise UsageError unless the samples are the points of a two-dimensional scan."""
+    dims = schema.navigation_dims(run.ds)
+    if len(dims) != 2:
+        raise UsageError(
+            f"this format is for scans over x and y; this store lies over {', '.join(dims)}. Use csv or npy."
+        )
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """CSV with a line of names; NaN is empty."""
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Strict JSON: NaN and infinity become null."""
+    text = json.dumps(as_json(record), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def file_name(text: str) -> str:
+    """Text as part of a file name."""
+    return re.sub(r"[^\w.+-]+", "_", text)

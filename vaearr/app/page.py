@@ -16,18 +16,28 @@ from bokeh.models import FixedTicker
 from panel.io import hold
 
 from vaearr import names as n
-from vaearr.app.state import (
+from vaearr import schema
+from vaearr.app.samples import (
     GREY,
-    MAX_PICTURES,
     NO_MODEL,
-    State,
+    Encoded,
     as_pictures,
     coarse,
     coloured,
+    decoded,
+    has_network,
+    is_map,
+    layers_of,
+    names_of,
     png,
+    seen,
+    stored,
     thinned,
 )
 from vaearr.errors import UsageError, VaearrError
+from vaearr.run import Run
+from vaearr.run.nearest import typical_index
+from vaearr.run.traversals import moved, place_of
 from vaearr.schema.grid import edges
 from vaearr.views import common as c
 from vaearr.views import on_paper, view
@@ -39,7 +49,9 @@ MARK = "#e5007e"  # colour of the selection
 MAX_SLIDERS = 32
 MAX_POINTS = 10_000  # of the scatter
 MAX_MARKS = 5000  # of a selection
+MAX_PICTURES = 12  # samples that are shown one by one
 MAX_DIMS = 5  # of one traversal
+SPREAD, MARGIN = (0.5, 99.5), 0.25  # percentiles between which sliders run, and the margin added on both sides
 STEPS, DPI = 7, 110  # pictures of each dimension of a traversal, and its resolution
 SIDE = 205  # pixels of a picture
 VIEW = (620, 385)  # pixels that a view below the pictures may take, width and height
@@ -50,7 +62,6 @@ HEADINGS = {
     "rebuilt": "reconstruction",
     "live": "from the sliders",
 }
-CHANGED = "the store has changed since this page was loaded: load it again"
 BOKEH: dict[str, Any] = {"backend": "bokeh"}
 TOOLS: dict[str, Any] = {
     "tools": ["hover", "box_select"],
@@ -78,48 +89,33 @@ class Slider(pn.widgets.FloatSlider):
 class Explorer(param.Parameterized):
     """The page of one visitor: `left` to choose samples from, `right` shows the chosen ones."""
 
-    selected = param.Parameter(doc="numbers of the selected samples; marks and views follow")
+    selected = param.Parameter(doc="rows of the selected samples; marks and views follow")
 
-    def __init__(self, state: State) -> None:
-        super().__init__()
-        self.state = state
-        self.problem = "the network is being loaded …" if state.has_model else NO_MODEL
-        self.number = 0  # of the sample that is shown
-        self.base: np.ndarray | None = None  # latents of the sample that the sliders move
-        self.vector = state.mean.astype(float)  # values of the sliders
+    def __init__(self, run: Run, samples: Encoded) -> None:
+        super().__init__(selected=np.zeros(1, int))
+        self.run, self.samples = run, samples
+        self.layers = layers_of(run)
+        self.has_network = has_network(run)
+        self.row = 0  # of the sample that is shown
+        self.vector = samples.vectors[0].astype(float)  # values of the sliders
         self.limits: tuple[float, float] | None = None  # grey values shared by the decoded pictures
         self.shown: dict[str, xr.DataArray] = {}
         self.sliders: dict[int, Slider] = {}
         self.words = pn.pane.HTML("", margin=(0, 10))
         self.message = pn.pane.HTML("", margin=(0, 10))
         self.pictures: dict[str, pn.pane.HTML] = {}
-        for name in HEADINGS if state.has_model else ["stored"]:
+        for name in HEADINGS if self.has_network else ["stored"]:
             self.pictures[name] = pn.pane.HTML("", width=SIDE, height=SIDE + 22, margin=(0, 5))
-            self.show(name, None)
         self._choosers()
-        self.tabs = pn.Tabs(dynamic=True)
-        self.tabs.append(("Sliders", self._sliders()))
-        self.tabs.append(("Samples", self._samples()))
-        if state.has_model:
-            self.tabs.append(("Traversal", self._traversal()))
+        tabs = pn.Tabs(("Sliders", self._sliders()), ("Samples", pn.bind(self._samples, self.param.selected)))
+        if self.has_network:
+            tabs.append(("Traversal", self._traversal()))
         scatter = pn.pane.HoloViews(self._scatter(), margin=0)
         self.left = pn.Column(pn.Row(self.layer, self.level), pn.Row(self.across, self.up), scatter)
-        if state.is_scan:
+        if is_map(run):
             self.left.insert(1, pn.pane.HoloViews(self._map(), margin=0))
-        self.right = pn.Column(pn.Row(self.words, self.message), pn.Row(*self.pictures.values()), self.depth, self.tabs)
-        self.select(np.array([state.typical(state.known)]))
-        if state.has_model:
-            pn.state.onload(self.safe(self._load))  # once the page is displayed
-
-    def _load(self) -> None:
-        """Load the network and decode once, which is slow."""
-        state = self.state
-        try:
-            state.decoded(state.bases(state.nearest(state.mean)[:1]))
-            self.problem = ""
-        except (VaearrError, OSError) as error:
-            self.problem = str(error)
-        self.select(self.selected)
+        self.right = pn.Column(pn.Row(self.words, self.message), pn.Row(*self.pictures.values()), self.depth, tabs)
+        self.select(np.array([self.typical(np.arange(len(samples.numbers)))]))
 
     # ---- events
 
@@ -139,17 +135,6 @@ class Explorer(param.Parameterized):
 
         return guarded
 
-    def following(self, call: Callable[..., Any], *others: Any) -> Any:
-        """A view for the next tab, which follows the selection while the tab is open."""
-        number = len(self.tabs)
-
-        def update(selected: Any, active: int, *values: Any) -> Any:
-            if active != number:
-                raise param.Skip
-            return self.safe(call)(*values)
-
-        return pn.panel(pn.bind(update, self.param.selected, self.tabs.param.active, *others), lazy=True)
-
     def tell(self, words: str) -> None:
         """Show a message above the pictures; "" clears it."""
         self.message.object = f'<span role="status">{html.escape(text(words))}</span>'
@@ -157,52 +142,44 @@ class Explorer(param.Parameterized):
     # ---- what is chosen
 
     def _choosers(self) -> None:
-        state = self.state
-        options = list(state.layers)
-        colours = options[0] if state.is_scan else state.first("label", n.CLUSTERS)
-        self.layer = pn.widgets.Select(label="Show", options=options, value=colours, width=150)
-        self.across = pn.widgets.Select(label="Across", options=options, value=state.axes["across"], width=150)
-        self.up = pn.widgets.Select(label="Up", options=options, value=state.axes["up"], width=150)
-        planes = state.grid[0] if state.is_scan and len(state.grid) == 3 else 1
-        self.level = _index_slider(f"Plane {state.nav[0]}", planes)
-        cut = [dim for dim in (n.Z, n.DZ) if dim in state.signal]
-        self.depth = _index_slider("Slice", state.ds.sizes[cut[0]] if cut else 1)
+        run, titles = self.run, list(self.layers)
+        widest = [f"latent {i}" for i in self.samples.widest]
+        known = [name for name in ("label", n.CLUSTERS) if name in titles]
+        colours = titles[0] if is_map(run) else [*known, *widest][0]
+        self.layer = pn.widgets.Select(label="Show", options=titles, value=colours, width=150)
+        self.across = pn.widgets.Select(label="Across", options=titles, value=widest[0], width=150)
+        self.up = pn.widgets.Select(label="Up", options=titles, value=widest[:2][-1], width=150)
+        planes = run.grid[0] if is_map(run) and len(run.grid) == 3 else 1
+        self.level = _index_slider("Plane", planes)
+        cut = [dim for dim in (n.Z, n.DZ) if dim in schema.signal_dims(run.ds)]
+        self.depth = _index_slider("Slice", run.ds.sizes[cut[0]] if cut else 1)
         self.depth.param.watch(self.safe(lambda _: self._show_again()), "value")
 
-    def select(self, indices: np.ndarray) -> None:
+    def select(self, rows: np.ndarray, region: str = "") -> None:
         """Show a sample, or the most typical of several; the sliders move to its latents."""
-        state = self.state
-        if not len(indices):
+        if not len(rows):
             return
-        self.number = state.typical(indices)
-        sample = np.array([self.number])
-        has_latents = bool(state.has_latents[self.number])
-        has_pattern = bool(state.has_pattern[self.number])
-        title = state.where(sample)[0]
-        if len(indices) > 1:
-            title = f"most typical of {len(indices):,} selected: {title}"
+        self.row = self.typical(rows)
+        number = self.samples.numbers[[self.row]]
+        title = names_of(self.run, number)[0]
+        if len(rows) > 1:
+            title = f"most typical of {len(rows):,} selected: {title}"
         self.words.object = f"<b>{html.escape(text(title))}</b>"
-        notes = []
-        if not state.is_current:
-            notes.append(CHANGED)
-        if self.problem:
-            notes.append(self.problem)
-        if not has_latents:
-            notes.append("it lies outside the ROI of the run and has no latents")
-        if not has_pattern:
-            notes.append("no pattern was measured there")
-        self.tell("; ".join(notes))
-        self.show("stored", state.stored(sample) if has_pattern else None)
-        if has_latents:
-            self.base = state.bases(sample)[0]
-        if not self.problem:
-            rebuilt = state.decoded(self.base[None]) if has_latents and self.base is not None else None
-            self.limits = None if rebuilt is None else robust_limits(rebuilt.values, GREY)
+        self.tell(region if self.has_network else NO_MODEL)
+        patterns = stored(self.run, number)
+        self.show("stored", patterns)
+        if self.has_network:
+            rebuilt = decoded(self.run, self.samples.latents[[self.row]])
+            self.limits = robust_limits(rebuilt.values, GREY)
             self.show("rebuilt", rebuilt)
-            self.show("seen", state.seen(sample) if has_pattern else None)
-        if has_latents:
-            self.go_to(state.latents[self.number])
-        self.selected = indices
+            self.show("seen", seen(self.run, patterns))
+        self.go_to(self.samples.vectors[self.row])
+        self.selected = rows
+
+    def typical(self, rows: np.ndarray) -> int:
+        """The most typical of some samples."""
+        latents = self.samples.vectors[rows]
+        return int(rows[typical_index(latents, latents.mean(0))])
 
     # ---- pictures
 
@@ -210,30 +187,26 @@ class Explorer(param.Parameterized):
         """Samples as pictures, of volumes the chosen slice."""
         return as_pictures(da, self.depth.value / max(1, self.depth.end))
 
-    def show(self, name: str, da: xr.DataArray | None) -> None:
-        """Show a picture under its heading, None for none. All but the stored one share the reconstruction's scale."""
-        content = f'<div style="font-weight: 600">{HEADINGS[name]}</div>'
-        self.shown.pop(name, None)
-        if da is not None:
-            self.shown[name] = da
-            picture = self.as_pictures(da)[0]
-            limits = self.limits if name != "stored" and self.limits else robust_limits(picture, GREY)
-            style = f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
-            source = png(picture, limits, 2 * SIDE)
-            content += f'<img alt="{HEADINGS[name]}" decoding="sync" src="{source}" style="{style}">'
-        self.pictures[name].object = content
+    def show(self, name: str, da: xr.DataArray) -> None:
+        """Show a picture under its heading. All but the stored one share the reconstruction's scale."""
+        self.shown[name] = da
+        picture = self.as_pictures(da)[0]
+        limits = self.limits if name != "stored" and self.limits else robust_limits(picture, GREY)
+        style = f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
+        image = f'<img alt="{HEADINGS[name]}" decoding="sync" src="{png(picture, limits, 2 * SIDE)}" style="{style}">'
+        self.pictures[name].object = f'<div style="font-weight: 600">{HEADINGS[name]}</div>{image}'
 
     def _show_again(self) -> None:
-        for name, da in list(self.shown.items()):
+        for name, da in self.shown.items():
             self.show(name, da)
 
     # ---- the map and the scatter
 
-    def _linked(self, figure: Any, points: Callable[[], np.ndarray], size: float, *follows: Any) -> Any:
+    def _linked(self, figure: Any, points: Callable[[], np.ndarray], size: float, region: Any, *follows: Any) -> Any:
         """A figure in which a click selects the nearest sample, a box all samples inside; the selection is marked.
 
         points: positions of the samples in it, `(samples, 2)`, NaN where not in the figure. size: of the marks, in
-        pixels. follows: widgets that change the positions.
+        pixels. region: what a box is in words. follows: widgets that change the positions.
         """
         hv = holoviews()
 
@@ -247,10 +220,9 @@ class Explorer(param.Parameterized):
         def boxed(bounds: tuple[float, float, float, float] | None) -> None:
             if bounds is None:
                 return
-            positions = points()
             low, high = np.sort(np.reshape(bounds, (2, 2)), axis=0)
-            is_inside = ((positions >= low) & (positions <= high)).all(1)
-            self.select(np.flatnonzero(is_inside))
+            is_inside = ((points() >= low) & (points() <= high)).all(1)
+            self.select(np.flatnonzero(is_inside), region(low, high))
 
         def marks(selected: np.ndarray, *_: Any) -> Any:
             positions = points()[thinned(selected, MAX_MARKS)]
@@ -269,27 +241,32 @@ class Explorer(param.Parameterized):
 
     def _map(self) -> Any:
         """The chosen layer as a map."""
-        state = self.state
-        index = np.unravel_index(np.arange(len(state.latents)), state.grid)
-        y, x = (state.ds[dim].values for dim in state.nav[-2:])
-        positions = np.stack([x[index[-1]], y[index[-2]]], 1).astype(float)
+        ds = self.run.ds
+        place = place_of(self.run, self.samples.numbers)
+        y_dim, x_dim = list(place)[-2:]
+        y, x = ds[y_dim].values, ds[x_dim].values
+        positions = np.stack([x[place[x_dim]], y[place[y_dim]]], 1).astype(float)
         width, height = (float(np.ptp(edges(axis))) for axis in (x, y))
         scale = min(MAP[0] / width, MAP[1] / height)  # the same for both, so that lengths are true
         frame = {"frame_width": max(60, int(width * scale)), "frame_height": max(60, int(height * scale))}
 
         def points() -> np.ndarray:
-            if len(state.grid) == 2:
+            if len(place) == 2:
                 return positions
-            return np.where((index[0] == self.level.value)[:, None], positions, np.nan)
+            in_plane = next(iter(place.values())) == self.level.value
+            return np.where(in_plane[:, None], positions, np.nan)
 
         def draw(layer: str, _: int) -> Any:
-            plane = coarse(self.plane_of(state.layers[layer].load()))
+            plane = coarse(self.plane_of(self.layers[layer].load()))
             figure = map_plot(plane, data_aspect=None, **frame)
             return figure.opts(hooks=[_colour_bar_ticks(coloured(plane))], **(SMALL | TOOLS))
 
+        def region(low: np.ndarray, high: np.ndarray) -> str:
+            return f"to train on them: --{x_dim} {low[0]:.6g}:{high[0]:.6g} --{y_dim} {low[1]:.6g}:{high[1]:.6g}"
+
         figure = holoviews().DynamicMap(pn.bind(draw, self.layer, self.level))
         mark_size = max(3.0, min(MAP[0] / x.size, MAP[1] / y.size))
-        return self._linked(figure, points, mark_size, self.level)
+        return self._linked(figure, points, mark_size, region, self.level)
 
     def plane_of(self, layer: xr.DataArray) -> xr.DataArray:
         """The plane of a layer that the map shows."""
@@ -299,43 +276,46 @@ class Explorer(param.Parameterized):
         """The samples over two layers, coloured by the chosen one."""
 
         def points() -> np.ndarray:
-            return np.stack([self.state.values(axis.value) for axis in (self.across, self.up)], 1)
+            values = [self.layers[axis.value].load().values.ravel() for axis in (self.across, self.up)]
+            return np.stack(values, 1)[self.samples.numbers].astype(float)
 
         def draw(across: str, up: str, layer: str) -> Any:
-            figure = points_plot(points(), [across, up], self.state.layers[layer].load())
-            width, height = SCATTER if self.state.is_scan else SCATTER_ALONE
+            look = coloured(self.layers[layer].load())
+            values = look["values"][self.samples.numbers]
+            figure = points_plot(points(), [across, up], look, values)
+            width, height = SCATTER if is_map(self.run) else SCATTER_ALONE
             title = c.title(f"coloured by {layer}")
             return figure.opts(title=title, frame_width=width, frame_height=height, framewise=True, **TOOLS)
 
         figure = holoviews().DynamicMap(pn.bind(draw, self.across, self.up, self.layer))
-        return self._linked(figure, points, 4, self.across, self.up)
+        return self._linked(figure, points, 4, lambda low, high: "", self.across, self.up)
 
     # ---- the views below
 
     def _sliders(self) -> Any:
-        state = self.state
-        dims = sorted(state.widest[:MAX_SLIDERS])
+        samples = self.samples
+        dims = sorted(samples.widest[:MAX_SLIDERS])
+        low, high = np.percentile(samples.vectors, SPREAD, axis=0)
+        margin = np.maximum(MARGIN * (high - low), 1e-3)
         for i in dims:
             slider = Slider(
                 label=f"latent {i}",
-                start=float(state.low[i]),
-                end=float(state.high[i]),
-                value=float(state.mean[i]),
-                step=float(state.high[i] - state.low[i]) / 200,
+                start=float(low[i] - margin[i]),
+                end=float(high[i] + margin[i]),
+                value=float(samples.vectors[:, i].mean()),
+                step=float(high[i] - low[i] + 2 * margin[i]) / 200,
                 format="0.00",
                 width=190,
                 margin=(0, 10),
-                disabled=not state.has_model,
+                disabled=not self.has_network,
             )
             slider.param.watch(self.safe(partial(self._moved, i)), "value")
             self.sliders[i] = slider
-        back = pn.widgets.Button(label="Back to the sample", visible=state.has_model)
-        back.on_click(self.safe(lambda _: self.go_to(state.latents[self.number])))
-        typical = pn.widgets.Button(label="Most typical sample", visible=state.has_model)
-        typical.on_click(self.safe(lambda _: self.select(np.array([state.typical(state.known)]))))
-        count = len(state.mean)
+        back = pn.widgets.Button(label="Back to the sample", visible=self.has_network)
+        back.on_click(self.safe(lambda _: self.go_to(samples.vectors[self.row])))
+        count = samples.vectors.shape[1]
         note = f"The {len(dims)} of {count} dimensions that vary most." if len(dims) < count else ""
-        return pn.Column(pn.Row(back, typical, note), pn.GridBox(*self.sliders.values(), ncols=4))
+        return pn.Column(pn.Row(back, note), pn.GridBox(*self.sliders.values(), ncols=4))
 
     def _moved(self, dim: int, event: Any) -> None:
         if self.vector[dim] != event.new:
@@ -350,42 +330,31 @@ class Explorer(param.Parameterized):
             slider.param.update(start=min(slider.start, value), end=max(slider.end, value), value=value)
         self._decode()
 
+    def latents(self) -> np.ndarray:
+        """Latents of the shown sample moved to the sliders: `(1, latent[, lz, ly, lx])`."""
+        return moved(self.samples.latents[self.row], range(len(self.vector)), self.vector[None])
+
     def _decode(self) -> None:
-        if not self.problem and self.base is not None:
-            latents = self.state.moved(self.vector, self.base)
-            self.show("live", self.state.decoded(latents[None]))
+        if self.has_network:
+            self.show("live", decoded(self.run, self.latents()))
 
-    def _samples(self) -> Any:
-        """Pictures of the selected samples, of a single one those of its nearest neighbours in latent space."""
-
-        def draw(_: int) -> Any:
-            state = self.state
-            if len(self.selected) > 1:
-                title = f"some of the {len(self.selected):,} selected samples, evenly spread"
-                numbers = thinned(state.with_pictures(self.selected), MAX_PICTURES)
-            elif state.has_latents[self.number]:
-                title = "the samples nearest in latent space, the selected one first"
-                numbers = state.with_pictures(state.nearest(state.latents[self.number]))[:MAX_PICTURES]
-            else:
-                return "the selected sample has no latents"
-            if not len(numbers):
-                return "no selected sample has latents and a pattern"
-            if self.problem:
-                rows = [self.as_pictures(state.stored(numbers))]
-                title += "; stored"
-            else:
-                rows = [self.as_pictures(state.seen(numbers)), self.as_pictures(state.decoded(state.bases(numbers)))]
-                title += "; input above reconstruction"
-            images = np.stack(rows, 1)
-            return sheet(title, state.where(numbers), images, robust_limits(images, GREY))
-
-        return self.following(draw, self.depth)
+    def _samples(self, selected: np.ndarray) -> Any:
+        """Pictures of some of the selected samples."""
+        rows = thinned(selected, MAX_PICTURES)
+        numbers = self.samples.numbers[rows]
+        patterns = stored(self.run, numbers)
+        shown = [self.as_pictures(patterns)]
+        title = f"some of the {len(selected):,} selected samples, evenly spread"
+        if self.has_network:
+            rebuilt = decoded(self.run, self.samples.latents[rows])
+            shown = [self.as_pictures(seen(self.run, patterns)), self.as_pictures(rebuilt)]
+            title += "; input above reconstruction"
+        images = np.stack(shown, 1)
+        return sheet(title, names_of(self.run, numbers), images, robust_limits(images, GREY))
 
     def _traversal(self) -> Any:
         """Dimensions moved about the sliders: which ones, how far, and the button that draws the sheet."""
-        from vaearr.run.traversals import traverse
-
-        widest = self.state.widest
+        widest = self.samples.widest
         dims = pn.widgets.MultiChoice(
             label=f"Dimensions (at most {MAX_DIMS})",
             options=sorted(widest),
@@ -396,16 +365,18 @@ class Explorer(param.Parameterized):
         reach: Any = pn.widgets.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
         button = pn.widgets.Button(label="Draw about the sliders", margin=(15, 10))
 
-        def draw(_: int) -> Any:
-            if self.problem or self.base is None or not dims.value:
-                raise UsageError(self.problem or "choose one dimension or more")
-            base = self.state.moved(self.vector, self.base)
+        def draw(clicks: int) -> Any:
+            if not clicks:
+                return None
+            if not dims.value:
+                raise UsageError("choose one dimension or more")
             span = (-reach.value, reach.value)
-            figure = on_paper(view(traverse(self.state.run, dims=dims.value, base=base, span=span, steps=STEPS)))
+            found = self.run.traverse(dims.value, base=self.latents()[0], span=span, steps=STEPS)
+            figure = on_paper(view(found))
             width, height = figure.get_size_inches()
             return pn.pane.PNG(paper.png(figure, DPI), width=int(min(VIEW[0], VIEW[1] * width / height)))
 
-        return pn.Row(self.following(draw, button.param.clicks), pn.Column(dims, reach, button))
+        return pn.Row(pn.panel(pn.bind(self.safe(draw), button.param.clicks)), pn.Column(dims, reach, button))
 
 
 def _index_slider(label: str, size: int) -> Any:
@@ -414,11 +385,10 @@ def _index_slider(label: str, size: int) -> Any:
     return pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=size > 1, width=150)
 
 
-def points_plot(points: np.ndarray, names: list[str], colors: xr.DataArray) -> Any:
+def points_plot(points: np.ndarray, names: list[str], look: dict[str, Any], values: np.ndarray) -> Any:
     """Points `(samples, 2)`, of many a part, in the colours of a layer."""
-    look = coloured(colors)
-    numbers = thinned(np.flatnonzero(np.isfinite(points).all(1)), MAX_POINTS)
-    figure = holoviews().Points((*points[numbers].T, look["values"][numbers]), ["across", "up"], "value")
+    rows = thinned(np.flatnonzero(np.isfinite(points).all(1)), MAX_POINTS)
+    figure = holoviews().Points((*points[rows].T, values[rows]), ["across", "up"], "value")
     return figure.opts(
         color="value",
         cmap=look["palette"],

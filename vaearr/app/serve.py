@@ -11,10 +11,10 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from vaearr.app.state import State
-from vaearr.errors import UsageError, VaearrError
+from vaearr.app.samples import Encoded, encoded_samples, has_network, summary
+from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
-from vaearr.run import StoreOrRun
+from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.views.common import text
 
 log = logging.getLogger("vaearr")
@@ -42,32 +42,25 @@ def explore(
     """
     import panel as pn
 
-    state = State(store, run)
-
-    def made() -> Any:
-        nonlocal state
-        try:
-            if not state.is_current:
-                state = State(store, run)
-            return page(state)
-        except (VaearrError, OSError) as error:
-            return pn.pane.HTML(f'<p role="alert">{html.escape(text(error))}</p>')
-
+    opened = load_run(store, run)
+    samples = encoded_samples(opened)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))  # before the server, which leaves sockets open that it cannot bind
+        if has_network(opened):
+            _ = opened.model  # which takes seconds
         server = pn.serve(
-            made, port=port, address=host, show=False, start=False, verbose=False,
-            title=f"vaearr: {text(state.path.name)}", check_unused_sessions_milliseconds=CHECK,
+            lambda: page(opened, samples), port=port, address=host, show=False, start=False, verbose=False,
+            title=f"vaearr: {text(opened.path.name)}", check_unused_sessions_milliseconds=CHECK,
         )  # fmt: skip
     except (OSError, OverflowError) as error:  # the latter for a port beyond 65535
         raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another.") from None
     _guard(server, host)
     if host != "localhost" and not getattr(_address(host), "is_loopback", False):
-        log.warning(f"everybody who reaches {host} can read {state.path} through this page; there is no password")
+        log.warning(f"everybody who reaches {host} can read {opened.path} through this page; there is no password")
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
-    print(f"{state.summary}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
+    print(f"{summary(opened)}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
     if show:
         import webbrowser
 
@@ -80,7 +73,7 @@ def explore(
     return server
 
 
-def page(state: State) -> Any:
+def page(run: Run, samples: Encoded) -> Any:
     """The page of one visitor, light or dark as its address says."""
     import panel as pn
     from panel.io.location import Location
@@ -90,12 +83,20 @@ def page(state: State) -> Any:
     pn.theme.Fast._resources.pop("font", None)  # which the browser would fetch from another host
     if pn.state.curdoc is not None:  # panel itself takes the address apart, but for IPv6 cannot
         pn.state._locations[pn.state.curdoc] = Location()
-    shown, words = Explorer(state), f"{state.summary} ({state.origin_words})"
+    shown = Explorer(run, samples)
     return pn.template.FastListTemplate(
-        title="vaearr", header=[pn.pane.HTML(html.escape(words), styles={"color": "white"})],
-        sidebar=[shown.left], main=[shown.right], main_layout=None, sidebar_width=470, font="system-ui, sans-serif",
-        font_url="", header_background="#0b63a5", accent_base_color="#0b63a5", raw_css=[STYLE],
-    )  # fmt: skip
+        title="vaearr",
+        header=[pn.pane.HTML(html.escape(summary(run)), styles={"color": "white"})],
+        sidebar=[shown.left],
+        main=[shown.right],
+        main_layout=None,
+        sidebar_width=470,
+        font="system-ui, sans-serif",
+        font_url="",
+        header_background="#0b63a5",
+        accent_base_color="#0b63a5",
+        raw_css=[STYLE],
+    )
 
 
 def _guard(server: Any, host: str) -> None:

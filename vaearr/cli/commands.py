@@ -475,9 +475,6 @@ def explore(
     ] = "127.0.0.1",
     show: Annotated[bool, typer.Option("--show/--no-show", help="open the page in the browser")] = True,
     save: Annotated[Path | None, typer.Option(help="serve nothing; write one .html file that works offline")] = None,
-    by: Annotated[
-        str | None, typer.Option(help="--save: map with the classes; default: label, phase or clusters")
-    ] = None,
     seed: Seed = 0,
     trust: Trust = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="--save: replace the file")] = False,
@@ -487,12 +484,10 @@ def explore(
     if save is not None:
         from vaearr.app.saved import save_page
 
-        page = save_page(opened, run, save, by=by, seed=seed, overwrite=overwrite)
+        page = save_page(opened, save, seed=seed, overwrite=overwrite)
         say(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
         return
-    from vaearr.app.serve import explore as serve_page
-
-    serve_page(opened, run, port=port, host=host, show=show)
+    va.explore(opened, port=port, host=host, show=show)
 
 
 @app.command()

@@ -40,19 +40,23 @@ def pack(da: xr.DataArray, *, turned: bool = False) -> dict[str, Any]:
 
     More classes than that are numbers to the eye too, and shown as such. turned: column after column.
     """
-    from matplotlib.ticker import MaxNLocator
-
     grid, names = as_values(da)
     if len(names) > LEVELS + 1:
         grid, names = as_values(da.astype("f4"))
     low, high = (0.0, float(LEVELS)) if names else robust_limits(grid.values)
-    ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
     return {
         "title": label(da), "data": packed(grid.values.T if turned else grid.values, (low, high)), "low": low,
         "high": high, "names": names, "palette": palette(len(names)) if names else colors_of(SEQUENTIAL),
         "limits": (-0.5, len(names) - 0.5) if names else (low, high),
-        "ticks": list(range(len(names))) if names else ticks,
+        "ticks": list(range(len(names))) if names else even_ticks(low, high),
     }  # fmt: skip
+
+
+def even_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two limits, about six."""
+    from matplotlib.ticker import MaxNLocator
+
+    return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 
 
 def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi: xr.DataArray | None = None) -> Any:

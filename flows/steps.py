@@ -16,7 +16,6 @@ from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
     Config,
-    EmbedConfig,
     EncodeConfig,
     IngestConfig,
     Name,
@@ -92,10 +91,11 @@ def train_step(
     how: Any = {"overwrite": overwrite, "restart": restart, "trust": trust}
     with progress("epochs", store_key("train-progress", store, run)) as show:
         made = va.train(store, run=run, roi=roi, config=train, progress=show, **how)
-        count = made.manifest["epochs_run"]
-        show(count, count, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
+        if n_epochs := made.manifest.get("epochs_run"):
+            show(n_epochs, n_epochs, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
     loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
-    picture(store, loss, lambda: made.history, "loss curves", kind="history")
+    if n_epochs:
+        picture(store, loss, lambda: made.history, "loss curves", kind="history")
     picture(store, active, lambda: made.health, "KL of each latent dimension", kind="run_health")
     kept = {key: as_json(made.health.attrs[key]) for key in ("n_active", "explained_variance", "warnings")}
     return {"store": place(store), "run": run, **kept}
@@ -175,31 +175,6 @@ def mapped(store: Path, variable: str) -> Any:
     if da.ndim != 3 or SAMPLE in da.dims:
         raise NoInputError(f"only {variable} over the rows and columns of a scan have maps to show.")
     return da.isel({da.dims[-1]: slice(MOST_MAPS)})
-
-
-@stage("embed")
-def embed_flow(
-    store: Path,
-    run: str | None = None,
-    embed: EmbedConfig = EmbedConfig(),
-    overwrite: bool = False,
-    trust: tuple[str, ...] = (),
-) -> dict[str, str]:
-    """Decompose a store's patterns; returns where the scores are.
-
-    Args:
-        store: zarr store, as made by ingest
-        run: run whose region and preprocessing are used, if it is there; none = the one in embed
-        embed: which decomposition, and how
-        overwrite: replace a decomposition of this name that was made otherwise
-        trust: networks of your own packages that the run may name, as package.module:Name
-    """
-    embed = embed.replace(run=run)
-    name = embed.name or embed.method
-    with progress("blocks decomposed", store_key("embed-progress", store, name)) as show:
-        va.embed_store(store, embed, trust=trust, overwrite=overwrite, progress=show)
-    picture(store, store_key("embed", store, name), lambda: mapped(store, name), f"maps of {name}", kind="stack")
-    return {"store": place(store), "variable": name}
 
 
 @stage("cluster")
@@ -303,12 +278,11 @@ def analyse_scan(
     ingest: IngestConfig = IngestConfig(),
     train: TrainConfig = TrainConfig(),
     encode: EncodeConfig = EncodeConfig(),
-    embed: EmbedConfig = EmbedConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     associate: AssociateConfig = TESTED,
     overwrite: bool = False,
 ) -> dict[str, str]:
-    """Ingest a scan, train, encode, decompose, cluster, associate with p-values, report; returns where the page is.
+    """Ingest a scan, train, encode, cluster, associate with p-values, report; returns where the page is.
 
     A scan without side maps is associated with nothing; its report says so.
 
@@ -323,7 +297,6 @@ def analyse_scan(
         ingest: how the source is read, with its side maps
         train: everything that decides the training
         encode: how latents are written
-        embed: the decomposition beside the latents
         cluster: how points are grouped
         associate: which metrics against which maps, if there are any; with p-values from surrogate maps
         overwrite: replace results that are there but were made otherwise
@@ -333,7 +306,6 @@ def analyse_scan(
     ingest_flow.step(source, store, ingest, overwrite)
     train_step(store, run, roi, train, overwrite)
     encode_flow.step(store, run, encode, overwrite=overwrite, trust=trust)
-    embed_flow.step(store, run, embed, overwrite, trust)
     cluster_flow.step(store, run, cluster, overwrite)
     if associate.targets or _has_targets(store):
         associate_flow.step(store, run, associate, overwrite)
@@ -388,7 +360,6 @@ def analyse_many(
     run: str = DEFAULT_RUN,
     train: TrainConfig = TrainConfig(),
     encode: EncodeConfig = EncodeConfig(),
-    embed: EmbedConfig = EmbedConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     associate: AssociateConfig = TESTED,
     overwrite: bool = False,
@@ -403,7 +374,6 @@ def analyse_many(
         run: name of the run in all stores
         train: everything that decides the trainings
         encode: how latents are written
-        embed: the decomposition beside the latents
         cluster: how points are grouped
         associate: which metrics against which maps
         overwrite: replace results that are there but were made otherwise
@@ -412,7 +382,7 @@ def analyse_many(
     if twice := [store for store in stores if stores.count(store) > 1]:
         raise UsageError(f"{twice[0]} is named for more than one scan; give each a store of its own.")
     check_extras(train)
-    settings = {"run": run, "train": train, "encode": encode, "embed": embed, "cluster": cluster}
+    settings = {"run": run, "train": train, "encode": encode, "cluster": cluster}
     settings |= {"associate": associate, "overwrite": overwrite}
     rows: list[Result] = []
     with progress("scans", key_of("analyse-many-progress")) as show:

@@ -24,8 +24,6 @@ from .run.clustering import cluster_store as cluster_store
 from .run.concat import concat as concat
 from .run.draw import interpolate as interpolate
 from .run.draw import sample_prior as sample_prior
-from .run.embedding import embed as embed
-from .run.embedding import embed_store as embed_store
 from .run.encode import encode as encode
 from .run.fidelity import sample_fidelity as sample_fidelity
 from .run.importing import import_model as import_model

@@ -429,17 +429,6 @@ def cluster(store: Store, *, settings: Given, overwrite: Overwrite = False) -> N
 
 
 @app.command()
-@with_settings(config.EmbedConfig, flags={"n_components": "--components", "clusters": "--clusters"})
-def embed(store: Store, *, settings: Given, trust: Trust = None, overwrite: Overwrite = False) -> None:
-    """Decompose the patterns (PCA, NMF with fixed endmembers), to compare with the latents."""
-    chosen = resolved(config.EmbedConfig, None, settings)
-    found = va.embed_store(store, chosen, trust=trust or (), overwrite=overwrite)
-    name = chosen.name or chosen.method
-    variables = [item for item in found.data_vars if item == name or str(item).startswith(f"{name}_")]
-    print_lines(va.describe(found[variables]))
-
-
-@app.command()
 def judge(
     store: Store,
     run: RunName = DEFAULT_RUN,

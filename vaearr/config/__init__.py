@@ -530,7 +530,7 @@ class ClusterConfig(Config):
 
     run: str = field(DEFAULT_RUN, "run whose latents and region of interest are used")
     name: Name = field("clusters", "variable that the labels are written to")
-    features: tuple[str, ...] = field(("latents",), "variables to cluster by: latents, pca, BC, elements, any map")
+    features: tuple[str, ...] = field(("latents",), "variables to cluster by: latents, BC, elements, any map")
     latents: tuple[int, ...] = field((), "latent dimensions; empty = all")
     method: str = field("gmm", "registered method: gmm, kmeans, dbscan, hdbscan")
     scale: Literal["standard", "robust", "none"] = field(
@@ -558,32 +558,6 @@ class ClusterConfig(Config):
     def _usable(self) -> Self:
         if self.k_min > self.k_max:
             raise ValueError(f"k_min {self.k_min} is above k_max {self.k_max}")
-        return self
-
-
-class EmbedConfig(Config):
-    """A linear decomposition of the patterns, beside the latents and on the same footing."""
-
-    passing: ClassVar[tuple[str, ...]] = ("name", "batch_size", "device")
-
-    run: str = field(DEFAULT_RUN, "run whose region of interest and preprocessing are used, if it is there")
-    method: Literal["pca", "nmf"] = field("pca", "principal components, or non-negative factors with fixed endmembers")
-    name: Name | None = field(None, "variable that the scores are written to; default: the method's name")
-    n_components: int | None = field(32, "components; none = PCA: up to the knee of the variance", ge=1)
-    endmembers: tuple[tuple[float, float], ...] = field(
-        (), "NMF: (x, y) of reference windows of 3 x 3 points, in coordinate units"
-    )
-    clusters: str | None = field(None, "NMF: cluster or phase map whose class means are the endmembers")
-    elements: float = field(0.0, "NMF: weight of the element maps beside the patterns; 0 = without", ge=0)
-    max_points: int = field(50_000, "points that components are found on, spread over the region", ge=100)
-    batch_size: int = field(1024, "patterns at once", ge=1)
-    device: str = field("auto", DEVICE)
-    seed: int = field(0, "of starts and sub-samples", ge=0)
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        if self.endmembers and self.clusters:
-            raise ValueError("endmembers and clusters both say what the endmembers are: set one of them")
         return self
 
 

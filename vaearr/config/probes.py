@@ -15,7 +15,9 @@ class ProbeConfig(Config):
 
     run: str = field(DEFAULT_RUN, RUN)
     targets: tuple[str, ...] = field((), "variables; empty = BC, every element, phase, as far as present")
-    features: tuple[str, ...] = field((), "variables, each a set: patterns, BC, any; empty = latents, and pca if there")
+    features: tuple[str, ...] = field(
+        (), "variables, each a set: patterns, BC, any; empty = latents, and those of a run pca"
+    )
     by: str | None = field(
         None, "what folds leave out whole: a map or coordinate, blocks, random; default: blocks; groups of a collection"
     )

@@ -96,6 +96,17 @@ class Run:
         return load_model(self.path, self.name, device=self.device, trust=self.trust)
 
     @property
+    def components(self) -> xr.DataArray:
+        """What one unit of each latent adds to a decoded pattern, `(component, *signal)`.
+
+        Components of a linear model (pca, nmf, ppca); `va.view` shows them.
+        """
+        units = xr.DataArray(np.eye(self.model.latent_shape[0]), dims=(n.COMPONENT, n.LATENT))
+        decoded = self.model.decode(units) - self.model.decode(0 * units)
+        labels = np.arange(units.sizes[n.COMPONENT])
+        return decoded.assign_coords({n.COMPONENT: labels}).rename("components")
+
+    @property
     def attrs(self) -> dict[str, Any]:
         """What a result says about where it comes from."""
         return {"run": self.name, "weights_sha256": self.manifest.get("weights_sha256")}

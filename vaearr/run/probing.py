@@ -38,7 +38,10 @@ def probe_store(
     path = path_of(store)
     run_folder(path, config.run)
     ds = open_store(path)
-    names = config.features or (n.LATENTS, *([n.PCA] if n.PCA in ds else []))
+    names = config.features or (n.LATENTS,)
+    of_pca = n.run_name(n.LATENTS, n.PCA)
+    if not config.features and config.run != n.PCA and of_pca in ds:
+        names = (n.LATENTS, of_pca)
     chosen = ClusterConfig(run=config.run, features=tuple(name for name in names if name != n.PATTERNS))
     features = select_features(ds, chosen) if chosen.features else xr.Dataset()
     if n.PATTERNS in names:

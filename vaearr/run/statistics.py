@@ -247,14 +247,14 @@ def score_run(store: StoreOrRun, run: str) -> dict[str, Any]:
     config, health = opened.config, opened.health.attrs
     return {
         "run": run,
-        "latent_dim": config["model"]["latent_dim"],
+        "latent_dim": opened.manifest.get("latent_dim") or config["model"]["latent_dim"],
         "beta": config["objective"]["beta"],
         "n_roi": opened.manifest["n_roi"],
         **held_out(opened, run),
         "n_active": health["n_active"],
         "kl": health["kl_total"],
         "explained_variance": health["explained_variance"],
-        "epochs": opened.manifest["epochs_run"],
+        "epochs": opened.manifest.get("epochs_run"),
     }
 
 

@@ -173,12 +173,6 @@ def stack(
     return shown.relabel(f"{what}: number, 1 % … 99 % percentile = colour range").opts(framewise=True)
 
 
-@builder("decomposition")
-def decomposition(ds: xr.Dataset, **options: Any) -> Any:
-    """Maps of the scores that `va.embed` found, see `stack`."""
-    return stack(ds[ds.attrs["name"]], **options)
-
-
 @builder("side_maps")
 def side_maps(ds: xr.Dataset, *, roi: xr.DataArray | None = None, columns: int = 3, **options: Any) -> Any:
     """Band contrast, every element and the phase beside each other, as far as the Dataset has them."""

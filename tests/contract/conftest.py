@@ -102,15 +102,22 @@ def scan_template(template: Template, scan_files: dict[str, Path]) -> Path:
     return template("scan", make) / "scan.zarr"
 
 
+def linear(store: Path, model: str, n_latents: int) -> None:
+    """A run of a linear model, fitted to all points and encoded."""
+    numbers = ("--latent-dim", n_latents, "--set", "split.fraction=0")
+    vaearr("train", store, "--run", model, "--model", model, *numbers)
+    vaearr("encode", store, "--run", model)
+
+
 @pytest.fixture(scope="session")
 def trained_template(template: Template, scan_template: Path) -> Path:
-    """The scan with a run `vae` over x < 5 um (20 columns), `latents`, `pca`, `grains` and associations."""
+    """The scan with a run `vae` over x < 5 um (20 columns), a run `pca`, `grains` and associations."""
 
     def make(folder: Path) -> None:
         store = shutil.copytree(scan_template, folder / "scan.zarr")
         vaearr("train", store, "--x", "0:5", "--epochs", 6, "--set", "batch_size=64", *TINY)
         vaearr("encode", store)
-        vaearr("embed", store, "--components", 4)
+        linear(store, "pca", 4)
         vaearr("cluster", store, "--method", "kmeans", "--k", 4, "--name", "grains")
         vaearr("associate", store, "--metric", "all")
 
@@ -119,7 +126,7 @@ def trained_template(template: Template, scan_template: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def known_template(template: Template, scan_template: Path) -> Path:
-    """The scan with a run `theirs` of known latents (`inputs.latents`), and analyses of it: equal on every machine."""
+    """The scan with a run `theirs` of known latents (`inputs.latents`), analyses of it, linear runs: equal everywhere."""
 
     def make(folder: Path) -> None:
         store = shutil.copytree(scan_template, folder / "scan.zarr")
@@ -127,8 +134,8 @@ def known_template(template: Template, scan_template: Path) -> Path:
         run = ("--run", "theirs")
         vaearr("attach", store, folder / "theirs.npy", *run)
         vaearr("associate", store, *run, "--significance", "--set", "significance.n_surrogates=99")
-        vaearr("embed", store, *run, "--components", 4)
-        vaearr("embed", store, *run, "--method", "nmf", "--components", 3)
+        linear(store, "pca", 4)
+        linear(store, "nmf", 3)
         vaearr("cluster", store, *run, "--k", 3, "--name", "three", "--latent", 0, "--latent", 1, "--latent", 3)
         vaearr("cluster", store, *run, "--k", 3, "--name", "contrasts", "--feature", "BC")
         vaearr("cluster", store, *run, "--method", "dbscan", "--name", "dense", "--latent", 0, "--latent", 1)

@@ -43,7 +43,7 @@ def make(folder: Path) -> None:
         vaearr("ingest", *_scan(Path("files")), "--phase", "0=ferrite", "--phase", "1=austenite", "--step", inputs.STEP)
         vaearr("train", "scan.zarr", "--x", "0:2", "--epochs", 40, *LEARN)
         vaearr("encode", "scan.zarr")
-        vaearr("embed", "scan.zarr", "--components", 3)
+        vaearr("embed", "scan.zarr", "--components", 3)  # a command of that day
         vaearr("cluster", "scan.zarr", "--method", "kmeans", "--k", 4, "--name", "grains")
         vaearr("associate", "scan.zarr", "--metric", "all")
         vaearr("reconstruct", "scan.zarr")

@@ -107,16 +107,8 @@ STEPS = {
         first=False,
         elsewhere=("--name", "five"),
     ),
-    "embed": Step(
-        ("embed", "{store}"),
-        ("--components", 3),
-        "n_components=4, requested: n_components=3",
-        lambda store: nested(attributes(store, "pca")["provenance"]),
-        first=False,
-        elsewhere=("--name", "three"),
-    ),
 }
-OWN = {"ingest": ("--step", inputs.STEP), "cluster": ("--k", 4), "embed": ("--components", 4)}
+OWN = {"ingest": ("--step", inputs.STEP), "cluster": ("--k", 4)}
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -161,7 +153,6 @@ def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:
             store, name="own", targets=("BC",), metrics=(("pearson", "spearman")[it],), **more
         ),
         "cluster": lambda it, **more: va.cluster_store(store, method="kmeans", k=2 + it, **more),
-        "embed": lambda it, **more: va.embed_store(store, n_components=2 + it, name="two", **more),
     }
 
 
@@ -199,7 +190,6 @@ def test_where_and_how_fast_decides_nothing(trained_store: Path) -> None:
     before = tree(trained_store)
     vaearr("train", trained_store, *EPOCHS, *TINY, "--set", "checkpoint_minutes=9", "--set", "device_memory=1")
     vaearr("encode", trained_store, "--set", "batch_size=7", "--set", "device=cpu", "--set", "overlap=0.5")
-    vaearr("embed", trained_store, "--components", 4, "--set", "batch_size=7", "--device", "cpu")
     assert tree(trained_store) == before
 
 
@@ -219,9 +209,7 @@ def test_a_run_is_replaced_with_all_that_was_made_by_it(trained_store: Path) -> 
     vaearr("encode", trained_store)
 
 
-@pytest.mark.parametrize(
-    "words", [("cluster", "--name", "BC"), ("cluster", "--name", "pca"), ("embed", "--name", "grains")]
-)
+@pytest.mark.parametrize("words", [("cluster", "--name", "BC"), ("cluster", "--name", "roi")])
 def test_what_another_step_made_is_never_replaced(trained_template: Path, words: tuple[str, ...]) -> None:
     before = tree(trained_template)
     error = vaearr(words[0], trained_template, *words[1:], "--overwrite", code=EXISTS).error

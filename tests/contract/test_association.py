@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +239,7 @@ def test_clusters_of_each_latent_against_a_reference(known_store: Path) -> None:
 
 def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store: Path) -> None:
     def warned(*options: object) -> list[str]:
-        out = vaearr("associate", known_store, *RUN, "--variable", "nmf", "--reference", "BC", *options).out
+        out = vaearr("associate", known_store, "--run", "nmf", "--reference", "BC", *options).out
         return [line for line in out.splitlines() if line.startswith("warning: ")]
 
     advice = [line for line in warned("--k-max", 2) if "end of the range" in line]
@@ -250,30 +249,6 @@ def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store:
     assert "2 to 2" not in " ".join(warned("--k-max", 3, "--overwrite"))  # made anew, not the table of before
 
 
-def test_the_tree_of_a_store_opens_with_dimensions_named_for_what_they_are(known_store: Path) -> None:
-    vaearr("embed", known_store, *RUN, "--components", 8, "--name", "p8")
-    for variable in ("p8", "pca", "nmf", "elements"):
-        vaearr("associate", known_store, *RUN, "--variable", variable, "--target", "BC", "--metric", "pearson")
-    named = ("--variable", "nmf", "--target", "BC", "--metric", "pearson")
-    vaearr("associate", known_store, *RUN, *named, "--reference", "phase", "--k-max", 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tree = xr.open_datatree(known_store, engine="zarr")
-    tables = tree["runs/theirs"].children
-    for name, dim in {"association_p8": "p8_component", "partitions_phase_nmf": "nmf_component"}.items():
-        assert tables[name].sizes[dim] == {"p8_component": 8, "nmf_component": 3}[dim]
-        assert not {"latent", "latent_theirs"} & set(tables[name].to_dataset(inherit=False).dims)
-    assert "pca_component" in tables["association_pca"].dims
-    assert "element" in tables["association_elements"].dims
-    assert "latent_theirs" in tables["association"].dims
-    ds, kept = zarr(known_store), tables["association_p8"].association
-    there = np.isfinite(ds.p8.values[..., 0]) & np.isfinite(ds.BC.values)
-    r = [np.corrcoef(ds.p8.values[..., i][there], ds.BC.values[there])[0, 1] for i in range(8)]
-    np.testing.assert_allclose(kept.sel(metric="pearson", target="BC"), r, atol=1e-5)
-    before = vaearr("associate", known_store, *RUN, "--variable", "p8", "--target", "BC", "--metric", "pearson").out
-    assert "pearson     BC" in before  # read back, and printed in the same way
-
-
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
@@ -281,7 +256,6 @@ def test_the_tree_of_a_store_opens_with_dimensions_named_for_what_they_are(known
         (("--target", "BX"), 66, "Known"),
         (("--target", "Fe + Xx"), 66, "Xx"),
         (("--target", "__import__('os')"), 66, "__import__"),
-        (("--variable", "pcb"), 66, "'pca'"),
         (("--reference", "phases"), 66, "'phase'"),
         (("--reference", "phase", "--k-max", 1), 2, "--k-max"),
         (("--run", "ours"), 66, "theirs"),

@@ -53,7 +53,6 @@ STEPS: dict[str, tuple[object, ...]] = {
         "BC",
     ),
     "probe": ("probe", "--target", "BC"),
-    "embed": ("embed", "--components", 4),
     "reconstruct": ("reconstruct",),
     "report": ("report",),
 }

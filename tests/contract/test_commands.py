@@ -36,7 +36,7 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
     text = vaearr("associate", trained_store).out
     assert "BC" in text
     assert "pearson" in text
-    words = ("--variable", "pca", "--target", "Fe", "--reference", "grains")
+    words = ("--run", "pca", "--target", "Fe", "--reference", "grains")
     text = vaearr("associate", trained_store, *words).out
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "metric target latent association tied" in lines
@@ -85,17 +85,10 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["associate", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["associate", "{store}", "--metric", "persaon"], 2, "pearson"),
         (["associate", "{store}", "--target", "Fee"], 66, "Did you mean 'Fe'"),
-        (["associate", "{store}", "--variable", "pcaa"], 66, "Did you mean 'pca'"),
         (["associate", "{store}", "--reference", "phas"], 66, "Did you mean 'phase'"),
         (["cluster", "{store}", "--method", "kmean", "--name", "c"], 2, "Did you mean 'kmeans'"),
         (["cluster", "{store}", "--feature", "BCC", "--name", "c"], 66, "Did you mean 'BC'"),
         (["cluster", "{store}", "--k", "3", "--name", "grains"], 73, "choose another name"),
-        (
-            ["embed", "{store}", "--components", "3"],
-            73,
-            "another name with --name, or replace it with --overwrite",
-        ),
-        (["embed", "{store}", "--method", "nmf", "--endmember", "3"], 2, "not X:Y"),
         (["attach", "{store}", "none.npy", "--run", "b"], 66, "none.npy"),
         (["attach", "{store}", "{files}/elements.csv"], 2, "run="),
         (["export", "{store}", "out.zarr", "--format", "xls"], 2, "no format is named 'xls'"),
@@ -178,7 +171,7 @@ def test_help(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command stands in the help and has its own."""
     monkeypatch.setenv("COLUMNS", "200")
     text = vaearr("--help").out
-    for name in ("demo", "ingest", "info", "train", "encode", "associate", "cluster", "embed", "report", "verify"):
+    for name in ("demo", "ingest", "info", "train", "encode", "associate", "cluster", "report", "verify"):
         assert f" {name} " in text
         assert vaearr(name, "--help").out
     words = " ".join(vaearr("train", "--help").out.split())

@@ -222,17 +222,17 @@ def attach(store: Path, name: str) -> Done:
 
 def test_one_broken_variable_hinders_no_other_and_can_be_repaired(trained_store: Path) -> None:
     want = zarr(trained_store).load()
-    for variable, text in (("BC", "{"), ("pca", '{"zarr_format": 3, "node_type": "array"}')):
+    for variable, text in (("BC", "{"), ("latents_pca", '{"zarr_format": 3, "node_type": "array"}')):
         (trained_store / variable / "zarr.json").write_text(text)
     attach(trained_store, "other")
     assert "other" in zarr(trained_store)
     assert not list(trained_store.parent.glob(".scan.zarr.staging"))  # nothing is left of the publication
     found = {item["variable"]: item for item in findings(trained_store)}
-    assert set(found) == {"BC", "pca"}
-    assert f"vaearr verify {trained_store} --remove pca" in found["pca"]["do"]
-    vaearr("verify", trained_store, "--remove", "pca")
-    vaearr("embed", trained_store, "--components", 4)
-    np.testing.assert_array_equal(zarr(trained_store).pca.values, want.pca.values)
+    assert set(found) == {"BC", "latents_pca"}
+    assert f"vaearr verify {trained_store} --remove latents_pca" in found["latents_pca"]["do"]
+    vaearr("verify", trained_store, "--remove", "latents_pca")
+    vaearr("encode", trained_store, "--run", "pca")
+    np.testing.assert_array_equal(zarr(trained_store).latents_pca.values, want.latents_pca.values)
     assert {item["variable"] for item in findings(trained_store)} == {"BC"}
 
 

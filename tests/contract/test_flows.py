@@ -50,7 +50,7 @@ def line(scan_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     ingest = {"maps": {"BC": str(scan_files["BC"])}, "elements": str(scan_files["elements"]), "step": inputs.STEP}
     given = {
         "source": scan_files["patterns"], "store": store, "ingest": ingest, "roi": {"x": [0, 5]}, "train": SMALL,
-        "embed": {"n_components": 3}, "cluster": {"method": "kmeans", "k": 3},
+        "cluster": {"method": "kmeans", "k": 3},
         "associate": {"significance": {"n_surrogates": 19}},
     }  # fmt: skip
     run("analyse-scan", **given)
@@ -61,7 +61,7 @@ def line(scan_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 def test_the_whole_line_is_made_once_and_what_is_gone_anew(line: tuple[Path, dict[str, Any]]) -> None:
     store, given = line
     ds = zarr(store)
-    assert {"patterns", "BC", "elements", "roi", "latents", "pca", "clusters"} <= set(ds.variables)
+    assert {"patterns", "BC", "elements", "roi", "latents", "clusters"} <= set(ds.variables)
     assert "p_adjusted" in zarr(store, "runs/vae/association")
     offline(store.with_name("line.reports") / "vae" / "index.html")
     before = tree(store.parent)
@@ -78,7 +78,7 @@ def test_the_whole_line_is_made_once_and_what_is_gone_anew(line: tuple[Path, dic
 @pytest.mark.slow
 def test_many_scans_account_for_those_that_fail(line: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     store, given = line
-    common = {name: given[name] for name in ("train", "embed", "cluster", "associate")}
+    common = {name: given[name] for name in ("train", "cluster", "associate")}
     good = {"source": str(given["source"]), "store": str(store), "ingest": given["ingest"], "roi": given["roi"]}
     bad = {"source": str(tmp_path / "no.h5"), "store": str(tmp_path / "no.zarr")}
     told = run("analyse-many", code=FAILED, scans=[bad, good], **common)
@@ -113,7 +113,7 @@ def test_what_is_wrong_is_told_before_anything_is_done(scan_store: Path) -> None
 WHOLE, MANY = {"source": "none.h5", "store": "new.zarr"}, {"scans": [{"source": "none.h5", "store": "new.zarr"}]}
 
 
-@pytest.mark.parametrize("setting", ["ingest", "train", "encode", "embed", "cluster", "associate"])
+@pytest.mark.parametrize("setting", ["ingest", "train", "encode", "cluster", "associate"])
 def test_settings_are_called_the_same_in_every_flow(setting: str) -> None:
     """By the name of their step, also in its own flow."""
     own = {"source": "none.h5", "store": "new.zarr"} if setting == "ingest" else {"store": "new.zarr"}

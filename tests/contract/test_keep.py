@@ -21,32 +21,18 @@ def store(known_template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(known_template, tmp_path / "scan.zarr"))
 
 
-def test_a_dataset_is_decomposed_as_its_store_is(store: Path) -> None:
-    """`va.embed` of a Dataset with the run's region gives the numbers that `vaearr embed` wrote."""
-    ds = va.open_store(store)
-    found = va.embed(ds, n_components=4, roi=ds.roi_theirs, device="cpu")
-    np.testing.assert_allclose(found.pca, ds.pca, atol=1e-5)
-    np.testing.assert_allclose(found.pca_explained_variance, ds.pca_explained_variance)
-    assert "4 pca_component" in va.describe(found)[0]
-    assert len(va.view(found)) == 4  # a map of each
-    whole = va.embed(ds, n_components=4, device="cpu")
-    np.testing.assert_array_equal(whole.pca.notnull().all("pca_component"), ds.present)
-    binned = ds.patterns[:9].coarsen(dy=2, dx=2).mean()
-    small = xr.Dataset({"patterns": binned, "present": ds.present[:9]})
-    assert va.embed(small, n_components=2, method="nmf", device="cpu").nmf.shape == (9, ds.sizes["x"], 2)
-
-
 def test_results_are_kept_and_read_with_plain_xarray(store: Path) -> None:
     ds = va.open_store(store)
     groups = va.cluster(ds[["latents_theirs"]], method="kmeans", k=3)
-    scores = va.embed(ds, n_components=3, device="cpu")
+    scores = xr.Dataset({"scores": ds.latents_nmf.drop_vars("latent_nmf").rename(latent_nmf="scores_part")})
+    scores["scores_mean"] = scores.scores.mean("scores_part")
     table = va.associate(ds.latents_theirs, ds[["BC"]], metrics=["pearson"])
     kept = va.keep(ds, run="theirs", groups=groups, texture=scores, contrast=table)
     plain = xr.open_zarr(store)
     np.testing.assert_array_equal(plain.groups, groups)
-    np.testing.assert_array_equal(plain.texture, scores.pca)
-    assert plain.texture.dims == ("y", "x", "texture_component")
-    assert "texture_components" in kept
+    np.testing.assert_array_equal(plain.texture, scores.scores)
+    assert plain.texture.dims == ("y", "x", "texture_part")
+    assert "texture_mean" in kept
     assert plain.patterns.chunks[:2] == plain.texture.chunks[:2] == plain.groups.chunks
     np.testing.assert_array_equal(va.load_run(store, "theirs").table("contrast").association, table)
     va.keep(va.load_run(store, "theirs"), again=table)

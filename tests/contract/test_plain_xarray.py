@@ -134,7 +134,7 @@ def test_attributes_of_ones_own_stay(scan_store: Path) -> None:
 def test_variables_go_to_netcdf(trained_store: Path, tmp_path: Path) -> None:
     ds = xr.open_zarr(trained_store)
     names = [name for name, variable in ds.data_vars.items() if variable.dtype.kind == "f"]
-    assert {"BC", "latents", "pca"} <= set(names)
+    assert {"BC", "latents", "latents_pca"} <= set(names)
     chosen = ds[names].drop_vars("element", errors="ignore")
     chosen.drop_dims("element", errors="ignore").to_netcdf(tmp_path / "a.nc", engine="scipy")
     back = xr.open_dataset(tmp_path / "a.nc", engine="scipy")

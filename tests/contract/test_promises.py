@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "unknown model": ("train", "STORE", "--run", "b", "--model", "gan"),
     "unknown map": ("associate", "STORE", "--target", "Xy"),
     "unknown metric": ("associate", "STORE", "--metric", "pearsn"),
-    "other settings of what is there": ("embed", "STORE", "--components", 2),
+    "other settings of what is there": ("train", "STORE", "--run", "pca", "--model", "pca", "--latent-dim", 2),
     "missing file": ("attach", "STORE", "nosuch.npy", "--kind", "map", "--name", "more"),
     "no store": ("info", "nosuch.zarr"),
     "no number": ("train", "STORE", "--run", "b", "--x", "a:b"),

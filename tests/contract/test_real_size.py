@@ -40,8 +40,8 @@ def test_a_network_sees_large_patterns_binned_and_gives_detector_pixels(large: v
     np.testing.assert_allclose(large.model.encode(x).values, ds.latents[0, :3].values, atol=2e-2)
     judged = va.reconstruct_store(large.path)
     assert judged["reconstruction"].shape[1:] == (127, 141)
-    parts = va.embed(ds, n_components=2)
-    assert parts.pca_components.shape == (2, 127, 141)
+    parts = va.train(large.path, run="pca", model="pca", latent_dim=2).components
+    assert parts.shape == (2, 127, 141)
 
 
 def test_binning_is_a_setting(large: va.Run, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
 
+import vaearr as va
+
 from . import record
 from .harness import HAS_MONAI, MONAI, TINY, attributes, tree, vaearr, zarr
 
@@ -25,7 +27,7 @@ READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands wh
         ("look pairs", "--dim", 0, "--dim", 2),
         ("look scatter", "--method", "pca"),
         ("associate", "--metric", "all"),
-        ("embed", "--components", 3),
+        ("train", "--run", "pca", "--model", "pca", "--latent-dim", 3),
         ("cluster", "--method", "kmeans", "--k", 4, "--name", "grains"),
         ("encode",),
     ),
@@ -82,6 +84,15 @@ def test_encoded_again(store: str, tmp_path: Path) -> None:
     vaearr("encode", path)
     for name, values in before.data_vars.items():
         np.testing.assert_allclose(zarr(path)[name], values, rtol=1e-4, atol=1e-4 * float(abs(values).max()))
+
+
+def test_variables_of_earlier_versions(stores: Path) -> None:
+    """Scores that earlier versions wrote are arrays like any other."""
+    ds = va.open_store(stores / "scan.zarr")
+    assert ds.pca_components.dims[0] == "pca_component"
+    assert np.isfinite(va.associate(ds.pca, ds.BC)).all()
+    assert va.cluster(ds[["pca"]], method="kmeans", k=2).max() == 1
+    assert va.probe(ds[["latents", "pca"]], ds.BC, n_permutations=0).sizes["features"] == 2
 
 
 def test_further_runs(stores: Path, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_scan_without_side_maps_ends_with_a_report(tmp_path: Path) -> None:
     options = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
     train = {"epochs": 1, "batch_size": 64, "device": "cpu", "precision": "float32"}
     train |= {"model": {"latent_dim": 3, "options": options}}
-    settings = {"train": train, "embed": {"n_components": 3}, "cluster": {"method": "kmeans", "k": 3}}
+    settings = {"train": train, "cluster": {"method": "kmeans", "k": 3}}
     given = {"source": source, "store": store} | {name: json.dumps(value) for name, value in settings.items()}
     done = vaearr("run", "analyse-scan", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
     assert "no band contrast, elements or phases" in done.err + done.out
@@ -217,11 +217,13 @@ def exported(store: Path, out: Path, *options: object) -> Path:
 
 def test_tables(known_template: Path, tmp_path: Path) -> None:
     ds = zarr(known_template)
-    variables = [option for name in ("BC", "phase", "elements", "three", "pca") for option in ("--variable", name)]
+    variables = [
+        option for name in ("BC", "phase", "elements", "three", "latents_pca") for option in ("--variable", name)
+    ]
     frame = pd.read_csv(
         exported(known_template, tmp_path / "csv", "--format", "csv", *variables) / "latents_theirs.csv"
     )
-    latents, scores = [f"latent_{i}" for i in range(5)], [f"pca_{i}" for i in range(4)]
+    latents, scores = [f"latent_{i}" for i in range(5)], [f"latents_pca_{i}" for i in range(4)]
     assert list(frame) == ["x", "y", *latents, "BC", "phase", "Fe", "Ni", "three", *scores]
     there = ds.roi_theirs.values.astype(bool)
     assert len(frame) == there.sum() == 372
@@ -231,7 +233,7 @@ def test_tables(known_template: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame["phase"], ds.phase.values[there])
     assert (frame["phase"] == -1).any()  # not known stays -1
     np.testing.assert_array_equal(frame["three"], ds.three.values[there])
-    np.testing.assert_allclose(frame[scores], ds.pca.values[there], rtol=1e-5)
+    np.testing.assert_allclose(frame[scores], ds.latents_pca.values[there], rtol=1e-5)
     pytest.importorskip("pyarrow")
     other = pd.read_parquet(
         exported(known_template, tmp_path / "parquet", "--format", "parquet", *variables) / "latents_theirs.parquet"

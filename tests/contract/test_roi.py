@@ -61,7 +61,7 @@ def test_one_region_in_every_module(trained_store: Path, tmp_path: Path) -> None
     inside = ds.roi.values
     assert inside.sum() == np.isfinite(ds.reconstruction_error).sum() == (ds.grains > -2).sum() == (ds.split > 0).sum()
     np.testing.assert_array_equal(np.isfinite(ds.latents_std).all("latent"), inside)
-    np.testing.assert_array_equal(np.isfinite(ds.pca).all("pca_component"), inside)
+    np.testing.assert_array_equal(np.isfinite(ds.latents_pca).all("latent_pca"), inside)
     np.testing.assert_array_equal(ds.grains > -2, inside)
     np.testing.assert_array_equal(ds.split > 0, inside)
     vaearr("export", trained_store, tmp_path / "out", "--format", "npy")

@@ -29,7 +29,6 @@ STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
     "associate": (va.associate_store, c.AssociateConfig),
     "probe": (va.probe_store, ProbeConfig),
     "cluster": (va.cluster_store, c.ClusterConfig),
-    "embed": (va.embed_store, c.EmbedConfig),
 }
 OTHERWISE = {  # parameters with a default of their own
     *(("reconstruct", name) for name in ("run", "out", "roi")),
@@ -122,7 +121,7 @@ def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
 
 COMMANDS = {
     *("demo", "ingest", "attach", "info", "verify", "train", "import", "encode", "reconstruct", "associate", "probe"),
-    *("cluster", "embed", "judge", "explore", "report", "export", "run", "look"),
+    *("cluster", "judge", "explore", "report", "export", "run", "look"),
 }
 LOOKS = {
     *("prototypes", "traverse", "manifold", "line", "scatter", "pairs", "histograms", "activations"),

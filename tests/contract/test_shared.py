@@ -27,7 +27,7 @@ def test_trained(trained_template: Path) -> None:
     inside = ds.roi.values.astype(bool)
     assert inside.sum() == 20 * inputs.NY - 1  # one of the two missing points lies there
     np.testing.assert_array_equal(np.isfinite(ds.latents.values).all(-1), inside)
-    assert "pca" in ds
+    assert "latents_pca" in ds
     assert "grains" in ds
     assert "whole" in vaearr("verify", trained_template).out
 

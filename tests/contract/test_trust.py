@@ -102,7 +102,6 @@ REFUSED = {
     "reconstruct": "reconstruct {store}",
     "reconstruct-file": "reconstruct {store} --file {store}/zarr.json",
     "judge": "judge {store}",
-    "embed": "embed {store} --components 3 --name again",
     "explore": "explore {store} --save page.html",
     "report": "report {store} --out report",
     "import": "import {other} {store}/runs/vae/model --run b",

@@ -5,7 +5,7 @@ from pathlib import Path
 import xarray as xr
 
 import vaearr as va
-from vaearr.config import ClusterConfig, EmbedConfig, EncodeConfig, TrainConfig
+from vaearr.config import ClusterConfig, EncodeConfig, TrainConfig
 
 store: Path = Path("stores/scan.zarr")
 ds: xr.Dataset = va.open_store(store)
@@ -17,11 +17,11 @@ encoded: xr.Dataset = va.encode(store, run="vae")
 z = run.decode(ds.latents)
 table: xr.DataArray = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"])
 labels: xr.DataArray = va.cluster(ds[["latents"]], method="kmeans", k=4)
-p: xr.Dataset = va.embed(ds, n_components=4)
-kept: xr.Dataset = va.keep(ds, labels=labels, p=p)
-settings = (ClusterConfig(method="gmm"), EmbedConfig(method="nmf"), EncodeConfig(batch_size=3))
+pca = va.train(store, run="pca", model="pca", latent_dim="auto")
+kept: xr.Dataset = va.keep(ds, labels=labels)
+settings = (ClusterConfig(method="gmm"), EncodeConfig(batch_size=3))
 page: Path = va.report(store)
 for batch in va.batches(ds, batch_size=4, shuffle=True, seed=0):
     print(batch)
 model = va.load_model(store, "vae")
-print(run.name, run.health, again.history, z, page, table, model, settings, labels, kept, encoded)
+print(pca.components, run.name, run.health, again.history, z, page, table, model, settings, labels, kept, encoded)

@@ -22,8 +22,6 @@ MODULES = (
     ),
     *(
         "vaearr.run.clustering",
-        "vaearr.run.embedding",
-        "vaearr.analysis.embedding.pca",
         "vaearr.ingestion.attaching",
         "vaearr.run.probing",
         "vaearr.run.keeping",

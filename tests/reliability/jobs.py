@@ -16,7 +16,6 @@ from vaearr import names as n
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
-    EmbedConfig,
     ModelConfig,
     ObjectiveConfig,
     PreprocessConfig,
@@ -80,10 +79,6 @@ def cluster(folder: Path) -> None:
     va.cluster_store(folder / STORE, ClusterConfig(method="kmeans", k=3))
 
 
-def embed(folder: Path) -> None:
-    va.embed_store(folder / STORE, EmbedConfig(method="pca", n_components=3, device="cpu"))
-
-
 def attach(folder: Path) -> None:
     if "other" not in run_names(folder / STORE):
         va.attach(folder / STORE, folder / "other.npy", run="other")
@@ -117,7 +112,6 @@ OVERWRITES: dict[str, Callable[[Path], object]] = {  # of what the jobs above ma
     "encode": lambda store: va.encode(store, precision="bfloat16", overwrite=True),
     "associate": lambda store: va.associate_store(store, metrics=("kendall",), targets=("BC",), overwrite=True),
     "cluster": lambda store: va.cluster_store(store, method="kmeans", k=4, overwrite=True),
-    "embed": lambda store: va.embed_store(store, method="pca", n_components=2, device="cpu", overwrite=True),
     "attach": lambda store: va.attach(store, 2 * np.load(store.parent / "other.npy"), run="other", overwrite=True),
     "probe": lambda store: va.probe_store(store, targets=("BC",), maps=True, seed=5, overwrite=True),
     "reconstruct": lambda store: va.reconstruct_store(store, out="variable", seed=5, overwrite=True),
@@ -133,7 +127,7 @@ def overwrite(folder: Path, step: str) -> None:
     OVERWRITES[step](folder / STORE)
 
 
-STEPS = (files, ingest, train, encode, associate, cluster, embed, attach, probe, reconstruct, keep)
+STEPS = (files, ingest, train, encode, associate, cluster, attach, probe, reconstruct, keep)
 JOBS: dict[str, Callable[..., None]] = {
     job.__name__: job for job in (*STEPS, associate_again, report, train_other, overwrite)
 }
@@ -141,7 +135,7 @@ BEFORE = {  # what has to be done before a job
     "ingest": ("files",),
     "train": ("files", "ingest"),
     "encode": ("files", "ingest", "train"),
-    **dict.fromkeys(("associate", "cluster", "embed", "attach", "report"), ("files", "ingest", "train", "encode")),
+    **dict.fromkeys(("associate", "cluster", "attach", "report"), ("files", "ingest", "train", "encode")),
     "associate_again": ("files", "ingest", "train", "encode", "associate"),
     "train_other": ("files", "ingest", "train", "encode"),
     "overwrite": tuple(job.__name__ for job in STEPS),

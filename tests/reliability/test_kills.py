@@ -27,7 +27,7 @@ from vaearr.store import check_store, open_store, run_names
 from vaearr.store.verify import verify_store
 
 ON_REQUEST = int(os.environ.get("VAEARR_KILLS", "0"))
-FEW = {"ingest": 2, "train": 1, "encode": 2, "associate_again": 1, "cluster": 1, "embed": 1, "attach": 1}
+FEW = {"ingest": 2, "train": 1, "encode": 2, "associate_again": 1, "cluster": 1, "attach": 1}
 MANY = dict.fromkeys((*FEW, "associate", "train_other"), ON_REQUEST) | {"report": ON_REQUEST // 10}
 REPLACED = {"associate_again": "runs/vae/association"}
 COMMIT = ("publishing.json", f"/{STORE}/.zarr.json", f"fsync {STORE}", "rename")

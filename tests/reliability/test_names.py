@@ -17,7 +17,7 @@ import vaearr as va
 from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE, TRAINING
 from tests.reliability.test_kills import hashes
-from vaearr.config import AssociateConfig, ClusterConfig, EmbedConfig, EncodeConfig
+from vaearr.config import AssociateConfig, ClusterConfig, EncodeConfig
 from vaearr.errors import VaearrError
 from vaearr.run.reconstruct import inside_name
 from vaearr.run.train import train
@@ -44,9 +44,6 @@ ENTRANCES: dict[str, Callable[[Path, str], object]] = {
     "map of an ingest": _map,
     "clusters": lambda folder, name: va.cluster_store(
         folder / STORE, ClusterConfig.from_attrs({"method": "kmeans", "name": name})
-    ),
-    "components": lambda folder, name: va.embed_store(
-        folder / STORE, EmbedConfig.from_attrs({"n_components": 2, "name": name})
     ),
     "variable": lambda folder, name: add_variables(
         folder / STORE, xr.Dataset({name: (("y", "x"), np.zeros((40, 35)))})

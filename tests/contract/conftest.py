@@ -126,7 +126,7 @@ def trained_template(template: Template, scan_template: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def known_template(template: Template, scan_template: Path) -> Path:
-    """The scan with a run `theirs` of known latents (`inputs.latents`), analyses of it, linear runs: equal everywhere."""
+    """The scan with a run `theirs` of known latents (`inputs.latents`), analyses, linear runs: equal everywhere."""
 
     def make(folder: Path) -> None:
         store = shutil.copytree(scan_template, folder / "scan.zarr")

@@ -24,7 +24,7 @@ def store(known_template: Path, tmp_path: Path) -> Path:
 def test_results_are_kept_and_read_with_plain_xarray(store: Path) -> None:
     ds = va.open_store(store)
     groups = va.cluster(ds[["latents_theirs"]], method="kmeans", k=3)
-    scores = xr.Dataset({"scores": ds.latents_nmf.drop_vars("latent_nmf").rename(latent_nmf="scores_part")})
+    scores = xr.Dataset({"scores": ds.latents_nmf.rename(latent_nmf="scores_part")})
     scores["scores_mean"] = scores.scores.mean("scores_part")
     table = va.associate(ds.latents_theirs, ds[["BC"]], metrics=["pearson"])
     kept = va.keep(ds, run="theirs", groups=groups, texture=scores, contrast=table)

@@ -9,6 +9,7 @@ from .analysis.association import (
 from .analysis.clustering import cluster as cluster
 from .analysis.layers import compare_layers as compare_layers
 from .analysis.layers import compare_pairs as compare_pairs
+from .analysis.planes import embed as embed
 from .analysis.probing import probe as probe
 from .app.serve import explore as explore
 from .batching import batches as batches

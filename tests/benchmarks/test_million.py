@@ -53,7 +53,7 @@ def _steps(files: dict[str, Path], store: Path, points: int) -> dict[str, tuple[
         "train, 2 epochs": train,
         "encode": ("encode", store),
         "associate": ("associate", store, "--metric", "all", "--target", "BC", "--target", "phase"),
-        "PCA": ("embed", store, "--components", 32),
+        "PCA": ("train", store, "--run", "pca", "--model", "pca"),
         "clusters": ("cluster", store, "--method", "kmeans", "--set", "k=12"),
         "report": ("report", store),
     }

@@ -212,6 +212,7 @@ class Contents:
         ds = self.run.ds
         is_scan = schema.is_scan(ds) and len(schema.navigation_dims(ds)) > 1
         has_network = self.run.manifest.get("kind") != n.ATTACHED
+        is_fitted = "fit" in self.run.manifest
         parts: dict[str, tuple[str, Callable[[Contents, Section], None]]] = {}
         if is_scan:
             parts["overview"] = "Overview of the scan", overview
@@ -221,8 +222,9 @@ class Contents:
         if is_scan:
             parts["clusters"] = "Clusters", clusters
         if has_network:
-            parts["model"] = "Model", model
-        parts["training"] = "Training", training
+            parts["model"] = "Model", components if is_fitted else model
+        if not is_fitted:
+            parts["training"] = "Training", training
         parts["health"] = "Health of the latent space", health
         parts["reconstructions"] = "Reconstructions", reconstructions
         return parts
@@ -376,6 +378,13 @@ def model(contents: Contents, section: Section) -> None:
     card = model_card(contents.run.model)
     contents.show(section, "model", card, kind="network")
     section.folded("All layers, in order of execution", "\n".join(describe(card, top=card.sizes["layer"])))
+
+
+def components(contents: Contents, section: Section) -> None:
+    """Components of a linear model, and what each of them explains."""
+    contents.show(section, "components", contents.run.components, kind="components")
+    if "explained_variance_ratio" in contents.run.health:
+        contents.show(section, "variance", contents.run.health["explained_variance_ratio"], kind="variance")
 
 
 def training(contents: Contents, section: Section) -> None:

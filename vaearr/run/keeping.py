@@ -34,8 +34,8 @@ def keep(
     """Write results into a store, under the names they are given by: `va.keep(ds, grains=labels, texture=pca)`.
 
     data: the store, a Dataset that was opened from one, or a Run. run: where tables go; default: `vae`, or that Run.
-    What lies over the store's navigation dims becomes variables: a DataArray the variable `grains`; a Dataset, such as
-    `va.embed` returns, all of its variables, whose common beginning (`pca`) becomes the name. Everything else, such as
+    What lies over the store's navigation dims becomes variables: a DataArray the variable `grains`; a Dataset
+    all of its variables, whose common beginning becomes the name. Everything else, such as
     an association, becomes a table of `run`, see `va.load_run(…).table(name)`. All results are checked before the first
     is written, and each appears complete or not at all. One that exists with the same values is left as it is;
     `overwrite` replaces another that vaearr made.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import vaearr as va
@@ -13,7 +12,6 @@ from vaearr.errors import ExistsError
 
 MARK = ".vaearr-demo"
 FILES, STORE, REPORTS = "files", "scan.zarr", "scan.reports"
-OWN = (FILES, STORE, REPORTS, f".{STORE}.lock", f".{STORE}.staging")  # what a demo leaves in its folder
 STEP = 0.25  # um between scan points
 log = logging.getLogger("vaearr")
 
@@ -21,12 +19,16 @@ log = logging.getLogger("vaearr")
 def run_demo(folder: str | Path, *, config: TrainConfig | None = None, nx: int = 48, ny: int = 36) -> list[str]:
     """Simulate a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
 
-    An earlier demo in the folder is replaced. A folder that holds anything else is refused with ExistsError, and
-    nothing is removed from it.
+    The files of an earlier demo in the folder are replaced. A folder that holds anything else is refused with
+    ExistsError.
     """
     from vaearr.testing import synthetic_scan, write_scan_files
 
-    target = _fresh(Path(folder))
+    target = Path(folder).expanduser()
+    if target.exists() and not (target / MARK).exists() and any(target.iterdir()):
+        raise ExistsError(f"{target} holds something else than a demo; give another folder.")
+    target.mkdir(parents=True, exist_ok=True)
+    (target / MARK).touch()
     log.info(f"1/8 simulate a scan of {nx} x {ny} points: {target / FILES}")
     scan = synthetic_scan(nx=nx, ny=ny, step=STEP)
     files = write_scan_files(scan, target / FILES)
@@ -42,6 +44,7 @@ def run_demo(folder: str | Path, *, config: TrainConfig | None = None, nx: int =
         elements=files[n.ELEMENTS],
         phases=files[n.PHASE],
         phase_names={int(code): name for code, name in phases if code >= 0},
+        overwrite=True,
     )
     log.info("3/8 train")
     va.train(store, config=config or TrainConfig())
@@ -59,26 +62,3 @@ def run_demo(folder: str | Path, *, config: TrainConfig | None = None, nx: int =
     page = va.report(store, out=target / REPORTS / n.DEFAULT_RUN)
     code = ["import xarray as xr", f'ds = xr.open_zarr("{store}"); print(ds)']
     return [f"store:  {store}", f"report: {page}", "", *code]
-
-
-def _fresh(folder: Path) -> Path:
-    """The folder, empty except for the demo's mark."""
-    folder = folder.expanduser()
-    if folder.is_symlink():
-        raise ExistsError(f"{folder} is a link, not a folder; give a folder.")
-    if folder.exists() and not folder.is_dir():
-        raise ExistsError(f"{folder} is a file, not a folder; give a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    existing = sorted(path.name for path in folder.iterdir() if path.name != MARK)
-    is_demo = (folder / MARK).exists()
-    others = [name for name in existing if name not in OWN or not is_demo]
-    if others:
-        raise ExistsError(f"{folder} holds {', '.join(others)}, not the demo's; move it or give another folder.")
-    (folder / MARK).touch()
-    for name in existing:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    return folder

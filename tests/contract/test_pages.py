@@ -77,7 +77,7 @@ def test_views_of_a_latent_space(words: list[str], images_template: Path, tmp_pa
     if name == "activations":
         chosen = {options[i + 1] for i, word in enumerate(options) if word == "--class"}
         for label in ("disc", "bar", "both"):
-            assert (f" {label} " in made.out) is (label in chosen), made.out
+            assert (f"'{label}'" in made.out) is (label in chosen), made.out
     picture(tmp_path / "sheet.png")
     vaearr("look", name, images_template, *options, "--out", tmp_path / "page.html")
     offline(tmp_path / "page.html")

@@ -110,7 +110,7 @@ REFUSED = {
     "train-perceptual": "train {other} --run b --set objective.perceptual.run={store}/runs/vae/model",
     "traverse": "look traverse {store}",
     "manifold": "look manifold {store}",
-    "path": "look path {store} --point=0:0",
+    "path": "look line {store} --point=0:0",
     "prototypes": "look prototypes {store}",
     "interpolate": "look interpolate {store} --from 0:0 --to 2:2",
     "sample": "look sample {store}",
@@ -141,7 +141,7 @@ SHOWN = (
     "associate {store} --overwrite",
     "export {store} files --format csv",
     "look describe {store}",
-    "look health {store}",
+    "look statistics {store}",
     "look scatter {store} --method pca",
     "look contrast {store}",
 )

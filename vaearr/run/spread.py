@@ -180,7 +180,7 @@ def activations(
         raise NoInputError(f"no encoded sample has a class by {points.attrs['by']!r}; choose another map.")
     groups = pd.DataFrame(points["activation"].values).groupby(points[CLASS].values)
     names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in np.unique(points[CLASS])]
-    points.attrs |= {"n": points.sizes[POINT], "seed": seed}
+    points.attrs |= {"n": points.sizes[POINT], "seed": seed, "classes": names}
     shown = some(points, max_points, seed).sortby(CLASS).rename({CLASS: "class_of_point"})
     shown[CLASS] = CLASS, names, {"long_name": points.attrs["by"]}
     shown["class_mean"] = n.named((CLASS, n.LATENT), groups.mean(), "mean")

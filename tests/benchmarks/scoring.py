@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from sklearn.cluster import KMeans
@@ -14,6 +16,10 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
+from vaearr import schema
+from vaearr.config import PreprocessConfig
+from vaearr.models.preprocess import apply, seen_patterns, settled
+
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
@@ -21,6 +27,16 @@ SEEDS = (0, 1, 2)
 ACTIVE_VARIANCE = 0.01  # as in vaearr.models.quality
 BLOCK = 8  # side of a spatial block in scan points
 GRAIN_POINTS, GRAIN_SPREAD = 40, 0.15  # of grains that are looked into: inner points, degrees
+
+
+def preprocessed(ds: xr.Dataset, config: PreprocessConfig | None = None, background: Floats | None = None) -> Floats:
+    """Patterns as the network sees them, `(sample, values)`; background: by default their mean."""
+    config = settled(config or PreprocessConfig(), ds.patterns)
+    values = seen_patterns(ds.patterns, config).values
+    shape = (schema.input_shape(ds)[0], *values.shape[-len(schema.input_shape(ds)[1:]) :])
+    stored = torch.from_numpy(values.reshape(-1, *shape))
+    still = stored.double().mean(0) if background is None else torch.from_numpy(background).reshape(shape)
+    return apply(stored, still.float(), config).flatten(1).numpy()
 
 
 def grain_score(features: Floats, grains: Integers, interior: NDArray[np.bool_]) -> tuple[float, float]:

@@ -23,9 +23,10 @@ import xarray as xr
 
 import vaearr as va
 from vaearr.config import TrainConfig
-from vaearr.models.preprocess import preprocess
 from vaearr.store import add_variables
 from vaearr.testing import synthetic_scan
+
+from .scoring import preprocessed
 
 pytestmark = [pytest.mark.benchmarks, pytest.mark.filterwarnings("ignore")]  # rivals that do not converge
 
@@ -110,11 +111,9 @@ def sets(store: Path, config: TrainConfig, size: int) -> Iterator[tuple[str, lis
     ds = va.open_store(store)
     yield "ours", [ds[f"latents_seed{seed}"].load() for seed in SEEDS], (time.perf_counter() - began) / len(SEEDS)
     steps = va.load_model(store, "seed0").preprocess_config
-    seen = preprocess(ds.patterns, steps).load()
     nav = [dim for dim in ds.patterns.dims if dim in ds.latents_seed0.dims]
-    flat = seen.stack(pixel=[dim for dim in seen.dims if dim not in nav]).drop_vars("pixel", errors="ignore")
-    flat = flat.transpose(*nav, "pixel").reset_coords(drop=True)
-    rows = flat.values.reshape(-1, flat.sizes["pixel"])
+    rows = preprocessed(ds, steps)
+    flat = xr.DataArray(rows.reshape(*(ds.sizes[dim] for dim in nav), -1), dims=[*nav, "pixel"])
 
     def laid(values: np.ndarray) -> xr.DataArray:
         shape = [flat.sizes[dim] for dim in nav]

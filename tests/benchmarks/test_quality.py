@@ -28,7 +28,6 @@ from scipy.spatial.transform import Rotation
 import vaearr as va
 from tests.benchmarks import scoring
 from tests.benchmarks.rivals import Representation, principal_components
-from vaearr.models.preprocess import preprocess
 from vaearr.testing import synthetic_scan, write_scan_files
 from vaearr.testing.scan import microstructure
 
@@ -52,8 +51,8 @@ def test_representation(seed: int, dose: float, tmp_path: Path) -> None:
     files = write_scan_files(truth, tmp_path)
     ds = va.ingest(files["patterns"], store, maps={"BC": files["BC"]}, phases=files["phase"])
     still = ds.patterns.mean(("y", "x"), dtype="float64").values
-    seen = preprocess(ds.patterns).values.reshape(-1, *ds.patterns.shape[2:])
-    clean = preprocess(synthetic_scan(**size, noise=False).patterns, background=still).values.reshape(seen.shape)
+    seen = scoring.preprocessed(ds).reshape(-1, *ds.patterns.shape[2:])
+    clean = scoring.preprocessed(synthetic_scan(**size, noise=False), background=still).reshape(seen.shape)
     for method, found in (
         ("vaearr, defaults, 32", vaearr_defaults(store, seed, seen.shape)),
         ("PCA, 32", principal_components(seen, 32)),

@@ -222,9 +222,7 @@ def test_sparse_images_keep_their_content(tmp_path: Path, normalise: str) -> Non
     np.savez(tmp_path / "digits.npz", images=images)
     store = tmp_path / "digits.zarr"
     vaearr("ingest", tmp_path / "digits.npz", store)
-    done = vaearr("train", store, "--epochs", 1, "--set", f"preprocess.normalise={normalise}", *TINY)
-    assert "wider spread" in done.err
-    assert "wider spread" in vaearr("info", store).out
+    vaearr("train", store, "--epochs", 1, "--set", f"preprocess.normalise={normalise}", *TINY)
     seen = va.reconstruct(store, n_samples=48).input.values
     assert (seen.reshape(len(seen), -1).std(1) > 0.05).sum() >= len(seen) - 1
     vaearr("reconstruct", store, "--variable", "--set", "units=stored")

@@ -1,4 +1,4 @@
-"""What a network is made of: its layers in the order in which they are run, their sizes, and counts of parameters.
+"""What a network is made of: its blocks in the order in which they are run, their sizes, and counts of parameters.
 
 Found by running a copy of the network that holds shapes and no values, so that a network for large volumes takes
 neither memory nor time, and the network itself is not touched.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from typing import Any
 
 import torch
@@ -17,24 +16,21 @@ from torch import nn
 
 from vaearr.errors import SchemaError, UsageError
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.hooks import LEAF, watching
+from vaearr.models.hooks import watching
 from vaearr.names import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, OUTPUT
 
 N_PARAMETERS = "n_parameters"
 BY = " x "
 COLUMNS = {
-    "name": "name of the module",
+    LAYER: "block, in order of execution",
     "part": "part of the network",
     "kind": "class of the module",
     "shape": "shape of the output of one sample",
-    BLOCK: "outermost block that the layer is in",
-    "block_kind": "class of that block",
-    "block_shape": "shape of the output of that block",
 }
 
 
 def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
-    """The layers of a network, by introspection of one pass of a single sample through encoder and decoder.
+    """The blocks of a network, by introspection of one pass of a single sample through encoder and decoder.
 
     The pass is made by a copy without values; weights, modes, hooks, devices and random numbers stay as they are.
 
@@ -45,11 +41,10 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
     Returns
     -------
     xr.Dataset
-        Over `layer`, in order of execution, with the input, the latent and the output among them: `n_parameters` (at
-        the first call of a layer; 0 later). Coordinates: `layer` (the module's name, `name:2` at its second call),
-        `name`, `part` (input, encoder, latent, decoder, output), `kind` (class), `shape` (of the output of one sample,
-        channels first), and `block`, `block_kind`, `block_shape`: the outermost residual, attention or other block that
-        the layer is in, else the layer itself.
+        Over `layer`, in order of execution, with the input, the latent and the output among them: `n_parameters` (that
+        no block before has). A block is an outermost residual, attention or other block, or a layer that lies in none.
+        Coordinates: `layer` (the module's name, `name:2` at its second call), `part` (input, encoder, latent, decoder,
+        output), `kind` (class), `shape` (of the output of one sample, channels first).
         attrs: `n_parameters`, `n_parameters_encoder`, `n_parameters_decoder`, `n_parameters_heads` (of neither, such as
         a classification head), `n_layers`, `weights_MB` (parameters and buffers, 1 MB = 10^6 bytes), `input_shape`,
         `latent_shape`, `stride` (input pixels per latent position; none for a vector latent), `compression` (values of
@@ -61,72 +56,56 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
     lacking = [name for name in ("input_shape", "latent_shape", "encode", "decode") if not hasattr(network, name)]
     if lacking:
         raise UsageError(f"{type(network).__name__} has no {', '.join(lacking)}; a card is made of a vaearr network.")
-    known: dict[int, Any] = {}
-    for tensor in (*network.parameters(), *network.buffers()):
-        empty = torch.empty_like(tensor, device="meta")
-        known[id(tensor)] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
-    shapes_only: Any = copy.deepcopy(network, known).eval()
-    heads = list(model.classifier.parameters()) if isinstance(model, TrainedModel) and model.classifier else []
-    rows, used = list[list[str]](), {ENCODER: dict[int, int](), DECODER: dict[int, int]()}
-    part, sizes = ENCODER, list[int]()
+    shapes_only: Any = copy.deepcopy(network).to("meta").eval()
+    head = model.classifier if isinstance(model, TrainedModel) else None
+    rows: list[tuple[str, str, str, str]] = []
+    counts: list[int] = []
+    used: dict[str, dict[int, int]] = {ENCODER: {}, DECODER: {}}  # part -> parameter -> number of values
+    part = ENCODER
 
-    def on_layer(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        own = {id(p): p.numel() for p in module.parameters()}
-        sizes.append(0 if any(name == row[0] for row in rows) else sum(own.values()))
-        used[part] |= own
-        rows.append([name, part, type(module).__name__, _words(output)])
+    def add(name: str, where: str, kind: str, output: torch.Tensor, count: int = 0) -> None:
+        calls = sum(row[0].split(":")[0] == name for row in rows)
+        shape = output.shape[1:] if output.shape[:1] == (1,) else output.shape
+        rows.append((f"{name}:{calls + 1}" if calls else name, where, kind, BY.join(map(str, shape))))
+        counts.append(count)
 
     def on_block(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        used[part] |= {id(p): p.numel() for p in module.parameters()}
-        for row in rows:  # those that were run since the block before
-            row += [name, type(module).__name__, _words(output)] if len(row) == 4 else []
-
-    def on_end(name: str, batch: torch.Tensor) -> None:
-        rows.append([name, name, name, _words(batch), name, name, _words(batch)])
-        sizes.append(0)
+        sizes = {id(p): p.numel() for p in module.parameters()}
+        counted = used[ENCODER].keys() | used[DECODER].keys()
+        add(name, part, type(module).__name__, output, sum(n for key, n in sizes.items() if key not in counted))
+        used[part] |= sizes
 
     x, z = (torch.zeros(1, *shape, device="meta") for shape in (network.input_shape, network.latent_shape))
     try:
-        with torch.inference_mode(), watching(shapes_only, LEAF, on_layer), watching(shapes_only, BLOCK, on_block):
-            on_end(INPUT, x)
+        with torch.inference_mode(), watching(shapes_only, BLOCK, on_block):
+            add(INPUT, INPUT, INPUT, x)
             shapes_only.encode(x)
-            on_end(LATENT, z)
+            add(LATENT, LATENT, LATENT, z)
             part = DECODER
-            on_end(OUTPUT, shapes_only.decode(z))
+            add(OUTPUT, OUTPUT, OUTPUT, shapes_only.decode(z))
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise UsageError(f"{type(network).__name__} cannot be run on shapes alone ({reason}).") from error
-    calls, names = Counter[str](), list[str]()
-    for name, *_ in rows:
-        calls[name] += 1
-        names.append(name if calls[name] == 1 else f"{name}:{calls[name]}")
-    columns = zip(COLUMNS.items(), zip(*rows, strict=True), strict=True)
-    coords = {name: (LAYER, list(values), {"long_name": words}) for (name, words), values in columns}
-    coords[LAYER] = (LAYER, names, {"long_name": "layer, in order of execution"})
-    every = {id(p): p.numel() for p in (*shapes_only.parameters(), *heads)}
-    of_neither = sum(size for key, size in every.items() if key not in used[ENCODER] | used[DECODER])
-    held = {id(t): t.nbytes for t in (*shapes_only.parameters(), *shapes_only.buffers(), *heads)}
+    held = nn.ModuleList([network, head] if head else [network])
+    total = sum(p.numel() for p in held.parameters())
     attrs = {
-        N_PARAMETERS: sum(every.values()),
+        N_PARAMETERS: total,
         f"{N_PARAMETERS}_{ENCODER}": sum(used[ENCODER].values()),
         f"{N_PARAMETERS}_{DECODER}": sum(used[DECODER].values()),
-        f"{N_PARAMETERS}_heads": of_neither,
+        f"{N_PARAMETERS}_heads": total - sum((used[ENCODER] | used[DECODER]).values()),
         "n_layers": len(rows) - 3,
-        "weights_MB": sum(held.values()) / 1e6,
+        "weights_MB": sum(t.nbytes for t in (*held.parameters(), *held.buffers())) / 1e6,
         "input_shape": list(network.input_shape),
         "latent_shape": list(network.latent_shape),
-        "stride": list(getattr(network, "stride", None) or []),
+        "stride": list(getattr(network, "stride", ())),
         "compression": math.prod(network.input_shape) / math.prod(network.latent_shape),
         "network": type(network).__name__,
     }
-    counts = (LAYER, sizes, {"long_name": "number of parameters", "units": "1"})
-    return xr.Dataset({N_PARAMETERS: counts}, coords, attrs)
-
-
-def _words(batch: torch.Tensor) -> str:
-    """The shape of one sample of a batch."""
-    shape = batch.shape[1:] if batch.ndim > 1 and batch.shape[0] == 1 else batch.shape
-    return BY.join(map(str, shape))
+    coords = {}
+    for (name, long_name), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
+        coords[name] = (LAYER, list(values), {"long_name": long_name})
+    numbers = (LAYER, counts, {"long_name": "number of parameters", "units": "1"})
+    return xr.Dataset({N_PARAMETERS: numbers}, coords, attrs)
 
 
 def sizes_of(words: object) -> tuple[int, ...]:
@@ -136,7 +115,7 @@ def sizes_of(words: object) -> tuple[int, ...]:
 
 def check_card(card: xr.Dataset) -> None:
     """Raise SchemaError unless the Dataset is a model card."""
-    if N_PARAMETERS not in card or "block_shape" not in card.coords:
+    if N_PARAMETERS not in card or "shape" not in card.coords:
         raise SchemaError("the Dataset is no model card; pass what model_card returned.")
 
 
@@ -148,9 +127,7 @@ def ratio_words(ratio: float) -> str:
 def as_record(card: xr.Dataset) -> dict[str, Any]:
     """A model card as plain JSON: the numbers of the whole, and `layers`. Raises SchemaError for another Dataset."""
     check_card(card)
-    columns = {name: card[name].values.tolist() for name in (LAYER, "part", "kind", "shape", BLOCK, N_PARAMETERS)}
-    columns["shape"] = [list(sizes_of(words)) for words in columns["shape"]]
-    return {
-        **card.attrs,
-        "layers": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
-    }
+    layers = card.to_dataframe().reset_index().to_dict("records")
+    for layer in layers:
+        layer["shape"] = list(sizes_of(layer["shape"]))
+    return {**card.attrs, "layers": layers}

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -274,7 +275,7 @@ class PerceptualLoss(nn.Module):
             raise UsageError(f"samples have shape {shape}; this network takes {taken}; the encoder of a run takes any.")
 
 
-def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> torch.Tensor:
+def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> np.ndarray:
     """LPIPS of each sample, `2 x (B, C, …) -> (B,)`, 0 for equal ones, down is better; a metric, without gradient.
 
     network: of the kind lpips, made with the range of these values; it is left in evaluation mode. In
@@ -283,7 +284,7 @@ def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) ->
     device = next(network.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         found: torch.Tensor = network.eval()(target.to(device), recon.to(device))
-        return found.double()
+        return found.double().cpu().numpy()
 
 
 def read_features(path: Path) -> ImageFeatures:

@@ -17,7 +17,7 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr.config import PreprocessConfig
-from vaearr.errors import SchemaError, UsageError
+from vaearr.errors import UsageError
 from vaearr.schema.pattern_steps import bin_patterns, joined
 
 FIXED = ("unit", "symmetric")  # the same for all patterns
@@ -118,14 +118,14 @@ def normalise(x: torch.Tensor, mode: str = "zscore") -> torch.Tensor:
     if mode == "none":
         return x
     flat = x.flatten(1)
-    centre, spread, _ = _scale(flat, mode)
+    centre, spread = _scale(flat, mode)
     scaled = torch.where(spread == 0, 0.0, (flat - centre) / torch.where(spread == 0, 1.0, spread))
     return (scaled.clamp(-CUT, CUT) if mode == "robust" else scaled).view_as(x)
 
 
-def _scale(flat: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Centre and spread of each row, and whether a wider spread stands in because quantiles agree: `(B, D) -> 3 x
-    (B, 1)`; the spread of a constant row is 0."""
+def _scale(flat: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centre and spread of each row, `(B, D) -> 2 x (B, 1)`; the spread of a constant row is 0. A wider spread stands
+    in where quantiles agree."""
 
     def ranked(*shares: float) -> list[torch.Tensor]:
         """Order statistics by one sort; nearest rank."""
@@ -145,9 +145,8 @@ def _scale(flat: torch.Tensor, mode: str) -> tuple[torch.Tensor, torch.Tensor, t
             low, centre, high = ranked(0.25, 0.5, 0.75)
             spread = (high - low) / 1.349
     least = EPS * centre.abs()
-    is_narrow = spread <= least
-    spread = torch.where(is_narrow, wider, spread)
-    return centre, torch.where(spread <= least, 0.0, spread), is_narrow  # NaN stays NaN
+    spread = torch.where(spread <= least, wider, spread)
+    return centre, torch.where(spread <= least, 0.0, spread)  # NaN stays NaN
 
 
 def _where_constant(x: torch.Tensor, value: torch.Tensor | float, seen: torch.Tensor) -> torch.Tensor:
@@ -192,7 +191,7 @@ def undo(decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, confi
             return enlarged(undo_without_input(decoded, background, config), stored, side)
         seen, slow = _without_backgrounds(x, background, config)
         if config.normalise != "none":
-            centre, spread, _ = _scale(seen.flatten(1), config.normalise)
+            centre, spread = _scale(seen.flatten(1), config.normalise)
             decoded = (decoded.flatten(1) * spread + centre).view_as(x)
         whole = _where_constant(x, x, _with_static(decoded + slow, background, config.static_background))
         return enlarged(whole, stored, side)
@@ -285,56 +284,6 @@ class Preprocess(nn.Module):
         sums = total_of(parts.to(self.background.device) if self.background.is_cuda else parts).cpu()
         self.background.copy_((sums[:-1] / sums[-1].clamp_min(1)).view(total.shape))
 
-    def are_wider(self, x: torch.Tensor) -> torch.Tensor:
-        """Which patterns vary though their quantiles agree, so that a wider spread scales them: `(B, C, …) -> (B,)`."""
-        if self.config.normalise not in ("robust", "quantile"):
-            return torch.zeros(len(x), dtype=torch.bool)
-        x = binned(x, tuple(self.background.shape), side_of(self.config)).float()
-        seen = _without_backgrounds(x, self.background, self.config)[0]
-        is_narrow = _scale(seen.flatten(1), self.config.normalise)[2][:, 0]
-        return _where_constant(x, torch.zeros_like(is_narrow), is_narrow)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Patterns as they are stored -> as the network sees them, `(B, C, ...)`."""
         return apply(x, self.background, self.config)
-
-
-def preprocess(
-    patterns: xr.DataArray,
-    config: PreprocessConfig | None = None,
-    *,
-    background: np.ndarray | xr.DataArray | None = None,
-) -> xr.DataArray:
-    """The same steps on a DataArray of patterns, float32; lazy where the patterns are.
-
-    background: static background over the signal dims; by default the mean over all patterns, which is computed.
-    Raises SchemaError for an array that does not say which dims are signal.
-    """
-    if n.SIGNAL_DIMS not in patterns.attrs:
-        raise SchemaError(f"the array lacks the attribute {n.SIGNAL_DIMS!r}; pass the `patterns` of a store or source.")
-    settings = settled(config or PreprocessConfig(), patterns)
-    signal = tuple(patterns.attrs[n.SIGNAL_DIMS])
-    seen = seen_patterns(patterns, settings)
-    if background is None:
-        background = seen.mean(set(seen.dims) - set(signal), dtype="float64").transpose(*signal).values
-    still = torch.from_numpy(np.array(background, np.float32))
-    still = still if still.ndim > 2 else still[None]
-    shape = (len(still), *(seen.sizes[dim] for dim in signal[-(still.ndim - 1) :]))
-    still = binned(still[None], shape, side_of(settings))[0]
-
-    def kernel(block: np.ndarray) -> np.ndarray:
-        flat = torch.from_numpy(np.ascontiguousarray(block)).reshape(-1, *still.shape)
-        return apply(flat, still, settings).numpy().reshape(block.shape)
-
-    found: xr.DataArray = xr.apply_ufunc(
-        kernel,
-        seen.chunk(dict.fromkeys(signal, -1)) if seen.chunks else seen,
-        input_core_dims=[signal],
-        output_core_dims=[signal],
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        keep_attrs="override",
-    )
-    kept = {key: patterns.attrs[key] for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS) if key in patterns.attrs}
-    attrs = kept | {"long_name": "preprocessed pattern", "units": "1", "preprocess": settings.to_attrs()}
-    return found.drop_attrs(deep=False).transpose(*patterns.dims).rename("preprocessed").assign_attrs(attrs)

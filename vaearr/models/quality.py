@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 from numpy.typing import DTypeLike
+from scipy.ndimage import gaussian_filter
 
 from vaearr import names as n
 from vaearr.errors import DataError
@@ -45,28 +46,21 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
 
     latent, is_deterministic = model.latent_shape[0], bool(model.network.is_deterministic)
     total = np.zeros((4, *model.latent_shape))
-    sums = np.zeros(5)  # samples, those scaled by a wider spread, values, their sum, sum of squares
+    sums = np.zeros(4)  # samples, values, their sum, sum of squares
     residual = 0.0
     for stored in (part.to(model.device) for batch in batches for part in batch.split(model.fitting(len(batch)))):
         mean, logvar = model.encode_batch(stored)
         x = model.preprocess(stored)
-        is_wider = model.preprocess.are_wider(stored)
-        sums += len(mean), int(is_wider.sum()), x.numel(), float(x.sum()), float(x.square().sum())
+        sums += len(mean), x.numel(), float(x.sum()), float(x.square().sum())
         residual += float((x - model.decode_batch(mean)).square().sum())
         parts = (posterior_kl(model.network, mean, logvar), mean, mean.square(), logvar.exp())
         total += np.stack([part.cpu().double().sum(0).numpy() for part in parts])
-    n_samples, n_wide, n_values, sum_of_values, squares = sums.tolist()
+    n_samples, n_values, sum_of_values, squares = sums.tolist()
     each_kl, first, second, each_variance = (total / n_samples).reshape(4, latent, -1)
     kl, spread = each_kl.sum(1), np.maximum(second - first**2, 0).mean(1)
     active = spread > ACTIVE_VARIANCE
     explained = 1 - residual / max(squares - sum_of_values**2 / n_values, 1e-30)
     warnings = health_warnings(int(active.sum()), latent, explained, is_deterministic=is_deterministic)
-    if n_wide:
-        warnings.append(
-            f"In {n_wide / n_samples:.1%} of the patterns most pixels hold one value, so that their quantiles agree "
-            f"and normalise={model.preprocess_config.normalise} scaled them by a wider spread than the others: zscore "
-            "or minmax treats all alike."
-        )
     std, about = np.sqrt(each_variance.mean(1)), f"active unit (variance > {ACTIVE_VARIANCE})"
     return xr.Dataset(
         {
@@ -104,9 +98,7 @@ def health_warnings(n_active: int, latent_dim: int, explained: float, *, is_dete
     return [f"{words}." for words, is_so in known.items() if is_so]
 
 
-def image_metrics(
-    target: torch.Tensor, recon: torch.Tensor, data_range: float | torch.Tensor
-) -> dict[str, torch.Tensor]:
+def image_metrics(target: torch.Tensor, recon: torch.Tensor, data_range: float | np.ndarray) -> dict[str, np.ndarray]:
     """`mse`, `mae`, `psnr` and, where samples are large enough, `ssim` of each sample, `2 x (B, C, …) -> (B,)` each.
 
     mse and mae are means over a sample, in (squared) units of the input. psnr is 10 log10(data_range^2 / MSE) in dB,
@@ -115,13 +107,17 @@ def image_metrics(
     that would reach over the border are left out. Wang et al. 2004, eq. 13. data_range: largest possible value -
     smallest, a number or one per sample `(B,)`; what needs it is NaN where a sample's is 0.
     """
-    target, recon = ((x.cpu() if x.device.type == "mps" else x).double() for x in (target, recon))
-    off = (target - recon).flatten(1)
-    error = off.square().mean(1)
-    span = data_range.to(error) if not isinstance(data_range, float | int) else error.new_full(error.shape, data_range)
-    span = span.where(span > 0, math.nan)
-    found = {"mse": error, "mae": off.abs().mean(1), "psnr": 10 * (span.square() / error).log10()}
-    return found | ({"ssim": _ssim(target, recon, span)} if can_ssim(target.shape[1:]) else {})
+    first, second = (x.double().cpu().numpy() for x in (target, recon))
+    over_samples = tuple(range(1, first.ndim))
+    difference = first - second
+    mse = np.square(difference).mean(over_samples)
+    span = np.where(np.asarray(data_range) > 0, data_range, np.nan)
+    with np.errstate(divide="ignore"):
+        psnr = 10 * np.log10(span**2 / mse)
+    metrics = {"mse": mse, "mae": np.abs(difference).mean(over_samples), "psnr": psnr}
+    if can_ssim(first.shape[1:]):
+        metrics["ssim"] = _ssim(first, second, np.expand_dims(np.broadcast_to(span, mse.shape), over_samples))
+    return metrics
 
 
 def can_ssim(shape: Sequence[int]) -> bool:
@@ -129,26 +125,20 @@ def can_ssim(shape: Sequence[int]) -> bool:
     return len(shape) > 1 and min(shape[1:]) >= SSIM_SIDE
 
 
-def _ssim(target: torch.Tensor, recon: torch.Tensor, span: torch.Tensor) -> torch.Tensor:
-    span = span.view(-1, *[1] * (target.ndim - 1))
-    c1, c2 = (SSIM_K1 * span).square(), (SSIM_K2 * span).square()
-    m1, m2 = _windowed(target), _windowed(recon)
-    v1, v2 = _windowed(target.square()) - m1.square(), _windowed(recon.square()) - m2.square()
-    covariance = _windowed(target * recon) - m1 * m2
-    similar = (2 * m1 * m2 + c1) * (2 * covariance + c2) / ((m1.square() + m2.square() + c1) * (v1 + v2 + c2))
-    return similar.flatten(1).mean(1)
+def _ssim(a: np.ndarray, b: np.ndarray, span: np.ndarray) -> np.ndarray:
+    radius = SSIM_SIDE // 2
+    spatial = tuple(range(2, a.ndim))
+    inside = (slice(None), slice(None), *[slice(radius, -radius)] * len(spatial))
 
+    def windowed(x: np.ndarray) -> np.ndarray:
+        return gaussian_filter(x, SSIM_SIGMA, radius=radius, axes=spatial)[inside]
 
-def _windowed(x: torch.Tensor) -> torch.Tensor:
-    """Means under the Gaussian window, `(B, C, n, …) -> (B, C, n - 10, …)`: one pass along each spatial dim."""
-    weights = [math.exp(-0.5 * (i / SSIM_SIGMA) ** 2) for i in range(-(SSIM_SIDE // 2), SSIM_SIDE // 2 + 1)]
-    for dim in range(2, x.ndim):
-        size = x.shape[dim] - SSIM_SIDE + 1
-        total = x.narrow(dim, 0, size) * (weights[0] / sum(weights))
-        for i in range(1, SSIM_SIDE):
-            total += x.narrow(dim, i, size) * (weights[i] / sum(weights))
-        x = total
-    return x
+    c1, c2 = (SSIM_K1 * span) ** 2, (SSIM_K2 * span) ** 2
+    mean_a, mean_b = windowed(a), windowed(b)
+    variances = windowed(a * a) - mean_a**2 + windowed(b * b) - mean_b**2
+    covariance = windowed(a * b) - mean_a * mean_b
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2) / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))
+    return similarity.mean(tuple(range(1, a.ndim)))
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -442,17 +442,17 @@ class Evaluation:
         if self.settings.units == "stored":
             target = raw.float()
             decoded = undo(decoded, raw, model.preprocess.background, model.preprocess_config)
-        data_range: float | torch.Tensor | None = self.range
+        data_range: float | np.ndarray | None = self.range
         if data_range is None:
             flat = target.flatten(1)
-            data_range = flat.amax(1) - flat.amin(1)
+            data_range = (flat.amax(1) - flat.amin(1)).cpu().numpy()
         metrics = image_metrics(target, decoded, data_range)
         if self.lpips is not None:
             metrics["lpips"] = self.lpips(target, decoded)
         for name, values in metrics.items():
             if name not in self.metrics:
                 self.metrics[name] = np.full(self.shape, np.nan, np.float32)
-            self.metrics[name][tuple(places.T)] = values.cpu().numpy()
+            self.metrics[name][tuple(places.T)] = values
         for k, place in enumerate(map(tuple, places.tolist())):
             if place in self.examples:
                 pair = model.preprocess.enlarged(torch.stack([target[k], decoded[k]])).cpu().numpy()
@@ -520,7 +520,7 @@ class Evaluation:
         return given_back
 
 
-def _lpips(opened: Run, settings: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+def _lpips(opened: Run, settings: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], np.ndarray] | None:
     """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits, else of the store."""
     if settings.lpips_weights is None:
         return None

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr.errors import NoInputError
-from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, LAYER, PAIR
+from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, LAYER, PAIR
 from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, robust_limits, text, title
 from vaearr.views.curves import curve, panel
 from vaearr.views.kinds import builder
@@ -159,9 +159,8 @@ def stages(card: xr.Dataset) -> list[Stage]:
 
     check_card(card)
     found: list[Stage] = []
-    before = ("", "")
-    rows = zip(*(card[name].values for name in (BLOCK, "part", "block_kind", "block_shape", N_PARAMETERS)), strict=True)
-    for name, part, kind, written, count in rows:
+    rows = zip(*(card[name].values for name in ("part", "kind", "shape", N_PARAMETERS)), strict=True)
+    for part, kind, written, count in rows:
         shape = sizes_of(written)
         fits = len(shape) in (1, len(card.attrs["input_shape"]))
         if not found or found[-1].part != part or (fits and found[-1].sizes != shape[1:]):
@@ -169,12 +168,11 @@ def stages(card: xr.Dataset) -> list[Stage]:
         stage = found[-1]
         stage.n_parameters += int(count)
         stage.channels += [shape[0]] if fits else []
-        stage.kinds += [str(kind)] if part in PART_COLORS and (part, name) != before else []
-        before = (part, name)
+        stage.kinds += [str(kind)] if part in PART_COLORS else []
     return found
 
 
-@builder("network", BLOCK, "block_kind")
+@builder("network", "n_parameters", "kind")
 def model_figure(card: xr.Dataset) -> Any:
     """The network of a model card from the input at the top to the output, a bar for each stage.
 

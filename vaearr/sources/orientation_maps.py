@@ -1,10 +1,10 @@
 """Orientation maps as text, `.ang` (EDAX, and EMsoft, ASTAR, orix in its form) and `.ctf` (Oxford, Bruker, MTEX).
 
-orix (an optional package, GPL) parses them. Ours is what it lacks: text in any encoding and with decimal commas, names
-for the columns, points put on the grid by the rank of their coordinates, refusals in one line. The maps hold no
-patterns: `open_orientation_map` gives one as it is, `side_maps` puts it beside a scan of the same size. Values closer
-than 0.45 steps are one column or row, and each gap between neighbouring columns is rounded to whole steps by itself, so
-that rounded coordinates do not add up.
+orix (an optional package, GPL) reads them. Ours is what it lacks: text in any encoding, decimal commas of `.ctf`, points
+put on the grid by the rank of their coordinates, refusals in one line. The maps hold no patterns: `open_orientation_map`
+gives one as it is, `side_maps` puts it beside a scan of the same size. Values closer than 0.45 steps are one column or
+row, and each gap between neighbouring columns is rounded to whole steps by itself, so that rounded coordinates do not
+add up.
 """
 
 from __future__ import annotations
@@ -22,31 +22,22 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, listed, need
+from vaearr.errors import DataError, need
 from vaearr.sources import ebsd_maps as m
 from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
 from vaearr.sources.tables import read_text
 
 ENGINE = "orientation-map"
-POINT = ("phi1", "phi", "phi2", "x", "y", n.PHASE)  # columns that orix names itself
-ANG_COLUMNS = (m.IQ_HOUGH, m.CI, m.SEM_SIGNAL, m.FIT)  # in the order of the file, without those
-ANG_MAKERS = {"EMsoft": (m.IQ_FFT, "dot_product"), "ACOM": ("correlation_index", "reliability")}  # ACOM: of ASTAR
-CTF_HEADER = "Phase X Y Bands Error Euler1 Euler2 Euler3 MAD BC BS".lower().split()
-CTF_NAMES = {
-    "bands": m.BANDS, "error": m.INDEXING_ERROR, "MAD": m.MAD, "BC": n.BC, "BS": m.BAND_SLOPE,
-    "DP": "dot_product", "OSM": "orientation_similarity", "IQ": m.IQ_FFT,
+COLUMN_NAMES = {  # by the names that orix gives them; other columns are left out
+    "iq": m.IQ_HOUGH, "ci": m.CI, "detector_signal": m.SEM_SIGNAL, "fit": m.FIT, "dp": "dot_product",
+    "ind": "correlation_index", "rel": "reliability", "bands": m.BANDS, "error": m.INDEXING_ERROR, "MAD": m.MAD,
+    "BC": n.BC, "BS": m.BAND_SLOPE, "DP": "dot_product", "OSM": "orientation_similarity", "IQ": m.IQ_FFT,
 }  # fmt: skip
-COLUMN_NAMES = {
-    "iq": m.IQ_HOUGH, "image_quality": m.IQ_HOUGH, "ci": m.CI, "confidence_index": m.CI, "phase_index": n.PHASE,
-    "phase_id": n.PHASE, "sem": m.SEM_SIGNAL, "detector_signal": m.SEM_SIGNAL, "pattern_fit": m.FIT,
-    "prias_bottom_strip": "prias_bottom", "prias_center_square": "prias_centre", "prias_top_strip": "prias_top",
-}  # fmt: skip
+# Those of an .ang file with further columns, which orix does not name.
+UNNAMED = {"unknown1": m.IQ_HOUGH, "unknown2": m.CI, "unknown3": m.SEM_SIGNAL, "unknown4": m.FIT}
 SAME_COLUMN = 0.45  # of a step; a hexagonal grid has columns half a step apart
 LARGEST = float(np.finfo("f4").max)
-# Names that a column cannot have, since they mean something else in a store.
-TAKEN = (n.RESERVED - {n.PHASE}) | {m.EULER, m.ANGLE}
-TAKEN |= {f"{dim}_index" for dim in n.SCAN_DIMS}
 
 
 def sniff(path: Path) -> bool:
@@ -55,11 +46,8 @@ def sniff(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            head = file.read(2**14).removeprefix(codecs.BOM_UTF8).decode("latin-1")
-    except OSError:
-        return ""
+    with path.open("rb") as file:
+        head = file.read(2**14).removeprefix(codecs.BOM_UTF8).decode("latin-1")
     if head.startswith("Channel Text File"):
         return "ctf"
     is_ang = head.startswith("#") and re.search(r"^#\s*(GRID|TEM_PIXperUM|Phase|MaterialName|Column names)", head, re.M)
@@ -79,100 +67,59 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
 
     `phase` with names from the header, `euler` (see `ebsd_maps`), and what else the file has, such as `iq_hough`, `ci`,
     `fit`, `BC`, `band_slope`, `mad`. Points without a line are NaN (phase: -2); attribute `n_missing` counts them.
-    Raises DataError for another format, a hexagonal grid, points that occur twice, lines that are not numbers, and
-    columns named like something else in a store; MissingExtraError without orix.
+    Raises DataError for another format, a hexagonal grid, points that occur twice and lines that are not numbers;
+    MissingExtraError without orix.
     """
     file = check_file(path)
     kind = _kind(file)
     if not kind:
         raise DataError(f"{file} is neither an .ang nor a .ctf file; export the map in one of these formats.")
-    lines = read_text(file).split("\n")  # str.splitlines() also cuts at other characters
-    header = _header(file, lines, kind)
-    xmap = _by_orix(file, kind, header, lines[len(header) :])
-    entries = _entries(header)
-    columns = _columns(file, xmap, kind, header, entries)
-    (ix, step_x), (iy, step_y) = (
-        _step_numbers(getattr(xmap, dim), _positive(entries.get(f"{dim}step"))) for dim in (n.X, n.Y)
-    )
-    _refuse_hexagonal(file, entries, ix, iy)
-    grid = scan_grid(np.stack([ix, iy], axis=1), str(file))
-    indexed = (xmap.phase_id >= 0) & (columns.get(m.CI, xmap.phase_id) >= 0)
-    euler, numbers = xmap.rotations.to_euler().reshape(-1, 3), np.where(indexed, xmap.phase_id, n.PHASE_UNKNOWN)
+    text = read_text(file)
+    if kind == "ctf":
+        text = text.replace(",", ".")  # decimal commas
     with in_words(file, f"an .{kind} map"):
+        xmap = _by_orix(file, kind, text)
+        ix, step_x = _step_numbers(xmap.x, _step(text, "XStep"))
+        iy, step_y = _step_numbers(xmap.y, _step(text, "YStep"))
+        _refuse_hexagonal(file, text, ix, iy)
+        grid = scan_grid(np.stack([ix, iy], axis=1), str(file))
+        columns = _columns(xmap)
+        is_indexed = (xmap.phase_id >= 0) & (columns.get(m.CI, xmap.phase_id) >= 0)
+        numbers = np.where(is_indexed, xmap.phase_id, n.PHASE_UNKNOWN)
+        euler = xmap.rotations.to_euler().reshape(-1, 3)
         maps = m.indexed_maps(grid, columns, numbers, m.phase_names(xmap), euler)
-    units = "nm" if any("ACOM" in line for line in header) else "um"
-    coords = {
-        dim: (dim, getattr(xmap, dim).min() + step * (axis - axis[0]), {**n.ATTRS[dim], "units": units})
-        for dim, step, axis in ((n.X, step_x, grid.x), (n.Y, step_y, grid.y))
-    }
+    coords = {}
+    for dim, origin, step, axis in ((n.X, xmap.x.min(), step_x, grid.x), (n.Y, xmap.y.min(), step_y, grid.y)):
+        coords[dim] = (dim, origin + step * (axis - axis[0]), {**n.ATTRS[dim], "units": xmap.scan_unit})
     ds = xr.Dataset(maps, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())})
     ds.encoding["source"] = str(file)
     return ds
 
 
-def _header(file: Path, lines: list[str], kind: str) -> list[str]:
-    """The lines above the points."""
-    if kind == "ang":
-        return lines[: next((i for i, line in enumerate(lines) if line.strip() and line[0] != "#"), len(lines))]
-    last = next((i for i, line in enumerate(lines) if line.lower().split()[: len(CTF_HEADER)] == CTF_HEADER), -1)
-    if last < 0:
-        raise DataError(f"{file} has no line of column names ({', '.join(CTF_HEADER)}); export it again, with all.")
-    return lines[: last + 1]
-
-
-def _entries(header: list[str]) -> dict[str, str]:
-    """Keys in small letters and values of a header: `# XSTEP: 0.5`, `XStep<tab>0,5`."""
-    pairs = (line.partition("\t" if "\t" in line and not line.startswith("#") else ":") for line in header)
-    return {key.strip("# ").lower(): value.strip() for key, _, value in pairs}
-
-
-def _by_orix(file: Path, kind: str, header: list[str], body: list[str]) -> Any:
-    """The crystal map that orix makes of the text, in plain UTF-8 and with decimal points; all numbers finite."""
+def _by_orix(file: Path, kind: str, text: str) -> Any:
+    """The crystal map that orix makes of the text; all numbers finite."""
     need("orix", "vaearr[ebsd]", file.name)
-    body = [line.replace(",", ".") for line in body if line.strip()]
-    first = [line.replace(",", ".") for line in header] if kind == "ctf" else header
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")
+    options = {"autogen_names": False} if kind == "ang" else {}
+    with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as folder:
         from orix.io import load
 
         plain = Path(folder) / f"map.{kind}"
-        plain.write_text("\n".join([*first, *body, ""]), encoding="utf-8")
-        try:
-            xmap = load(str(plain), **({"autogen_names": False} if kind == "ang" else {}))
-            halves = [line for line in body if float(line.split()[7 if kind == "ang" else 0]) % 1]
-        except Exception as error:  # whatever no points, or lines that are no numbers, make it raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise DataError(
-                f"{file} cannot be read by orix ({reason}); expected lines with the same number of columns, all finite "
-                "numbers, so correct the file or export the map again."
-            ) from error
-    if halves:
-        raise DataError(f"{file}: a phase number is no whole number, in {halves[0].strip()[:40]!r}; export it again.")
-    if not all((np.abs(v) <= LARGEST).all() for v in (xmap.x, xmap.y, xmap.rotations.data, *xmap.prop.values())):
-        raise DataError(f"{file} has values that are NaN, infinite or too large; expected finite numbers, correct it.")
+        plain.write_text(text, encoding="utf-8")
+        xmap = load(str(plain), **options)
+    for values in (xmap.x, xmap.y, xmap.rotations.data, *xmap.prop.values()):
+        if not (np.abs(values) <= LARGEST).all():
+            raise DataError(f"{file} has values that are NaN, infinite or too large; expected finite numbers.")
     return xmap
 
 
-def _columns(file: Path, xmap: Any, kind: str, header: list[str], entries: dict[str, str]) -> dict[str, np.ndarray]:
-    """The columns beside place, phase and orientation, under our names; those that no name is known for stay out."""
-    values = list(xmap.prop.values())
-    if kind == "ctf":
-        names = [CTF_NAMES[name] for name in xmap.prop]
-    else:
-        headers = (entries.get("column_headers") or entries.get("column names") or "").split(",")
-        plain = [re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") for name in headers]
-        named = [COLUMN_NAMES.get(name, name) for name in plain]
-        names = [name for name in named if name not in POINT]
-        if len(set(names)) < len(values) or len(names) > len(values) or not all(map(n.is_valid_name, names)):
-            makers = (columns for mark, columns in ANG_MAKERS.items() if any(mark in line for line in header))
-            names = list(next(makers, ANG_COLUMNS))
-        elif len(named) < 8 or (named[0], named[3:5], named[7]) != ("phi1", ["x", "y"], n.PHASE):
-            raise DataError(f"{file} has columns {listed(headers)}; expected phi1, PHI, phi2, x, y, …, phase the 8th.")
-    if taken := [name for name in names if name in TAKEN or name.startswith(n.OF_LATER_RUNS)]:
-        raise DataError(
-            f"{file} has a column {taken[0]!r}, a name with a meaning of its own; rename the column in the header."
-        )
-    return dict(zip(names, values, strict=False))
+def _columns(xmap: Any) -> dict[str, np.ndarray]:
+    """The columns beside place, phase and orientation, under our names."""
+    names = dict(COLUMN_NAMES)
+    if "dp" in xmap.prop:  # EMsoft
+        names["iq"] = m.IQ_FFT
+    if "iq" not in xmap.prop:
+        names |= UNNAMED
+    return {names[name]: values for name, values in xmap.prop.items() if name in names}
 
 
 def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -193,35 +140,39 @@ def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
     return {str(name): variable.assign_attrs(origin) for name, variable in on_scan.data_vars.items()}
 
 
-def _step_numbers(values: np.ndarray, step: float | None) -> tuple[np.ndarray, float]:
+def _entry(text: str, name: str) -> str:
+    """An entry of the header: `# XSTEP: 0.5`, `XStep<tab>0.5`; "" where there is none."""
+    match = re.search(rf"^#?[ \t]*{name}[: \t]+(\S+)", text, re.M | re.I)
+    return match[1] if match else ""
+
+
+def _step(text: str, name: str) -> float:
+    """The distance of neighbouring points by the header, 0 where it has none."""
+    return max(0.0, float(_entry(text, name) or 0))
+
+
+def _step_numbers(values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
     """Column (or row) number of each point, from 0, and the distance of neighbouring columns."""
-    found, inverse = np.unique(values, return_inverse=True)
-    gaps = np.diff(found)
-    real = gaps > (SAME_COLUMN * step if step is not None else 0.1 * gaps.max(initial=0))
-    group = np.concatenate([[0], np.cumsum(real)])
-    centres = np.bincount(group, weights=found) / np.bincount(group)
+    places, inverse = np.unique(values, return_inverse=True)
+    gaps = np.diff(places)
+    is_next = gaps > (SAME_COLUMN * step if step else 0.1 * gaps.max(initial=0))
+    column = np.concatenate([[0], np.cumsum(is_next)])
+    centres = np.bincount(column, weights=places) / np.bincount(column)
     distances = np.diff(centres)
     unit = float(np.median(distances)) if distances.size else 1.0
     between = np.clip(np.rint(distances / unit), 1, LARGEST_STEP_NUMBER / (distances.size + 1))
-    return np.concatenate([[0], np.cumsum(between)]).astype(np.int64)[group[inverse]], unit
+    numbers = np.concatenate([[0], np.cumsum(between)]).astype(np.int64)
+    return numbers[column[inverse]], unit
 
 
-def _refuse_hexagonal(file: Path, entries: dict[str, str], ix: np.ndarray, iy: np.ndarray) -> None:
+def _refuse_hexagonal(file: Path, text: str, ix: np.ndarray, iy: np.ndarray) -> None:
     """Raise DataError where the header says that the grid is not square, or every second row is shifted."""
-    odd, even = entries.get("ncols_odd"), entries.get("ncols_even")
-    is_square = entries.get("grid", "SqrGrid").lower() == "sqrgrid" and odd == even
+    is_square = _entry(text, "GRID").lower() in ("", "sqrgrid")
+    is_square &= _entry(text, "NCOLS_ODD") == _entry(text, "NCOLS_EVEN")
     ny, nx = int(iy.max()) + 1, int(ix.max()) + 1
     is_half_full = ix.size > 4 and min(ny, nx) > 1 and 2 * ix.size <= ny * nx + max(ny, nx)
     if not is_square or (is_half_full and np.unique((ix + iy) % 2).size == 1):
         raise DataError(
-            f"{file}: the points lie on a hexagonal grid (by its header {entries.get('grid')!r}, {odd} and {even} "
-            "columns in turn, or by their places); only square grids can be read, so convert it to one first."
+            f"{file}: the points lie on a hexagonal grid, by its header or by their places; only square grids can be "
+            "read, so convert it to one first."
         )
-
-
-def _positive(text: str | None) -> float | None:
-    try:
-        number = float((text or "").replace(",", "."))
-    except ValueError:
-        return None
-    return number if np.isfinite(number) and number > 0 else None

@@ -40,14 +40,11 @@ def test_idx_refusals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "images"),
     [
-        ({"images": DIGITS[..., None], "labels": LABELS[:, None]}, DIGITS),
-        ({"x": DIGITS[:, None], "y": LABELS}, DIGITS),
+        ({"x": DIGITS[..., None], "y": LABELS[:, None]}, DIGITS),
         ({"x_test": DIGITS[30:], "y_test": LABELS[30:], "x_train": DIGITS[:30], "y_train": LABELS[:30]}, DIGITS),
-        ({"train_images": DIGITS[:30], "train_labels": LABELS[:30], "test_images": DIGITS[30:]}, DIGITS),
-        ({"x": np.asfortranarray(DIGITS), "y": LABELS.astype("S")}, DIGITS),
-        ({"data": COLOUR, "y": LABELS}, np.moveaxis(COLOUR, -1, 1)),
+        ({"x": COLOUR, "y": LABELS}, np.moveaxis(COLOUR, -1, 1)),
     ],
-    ids=["channels last", "channels first", "parts", "parts named first", "fortran", "colour"],
+    ids=["one channel", "parts", "colour"],
 )
 def test_npz(arrays: dict[str, np.ndarray], images: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "digits.npz"
@@ -55,8 +52,7 @@ def test_npz(arrays: dict[str, np.ndarray], images: np.ndarray, tmp_path: Path) 
     assert detect(path).format == "npz"
     ds = open_source(path)
     np.testing.assert_array_equal(ds.patterns, images)
-    known = np.where((np.arange(40) < 30) | ("test_images" not in arrays), LABELS.astype(int) // 4, -1)
-    np.testing.assert_array_equal(ds.label, known)
+    np.testing.assert_array_equal(ds.label, LABELS.astype(int) // 4)
     if len(arrays) > 2:
         assert ds.part.values.tolist() == ["train"] * 30 + ["test"] * 10
 

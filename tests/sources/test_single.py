@@ -80,7 +80,7 @@ def test_refusals(tmp_path: Path) -> None:
     )
     other = written(tmp_path / "other", [(12, 10, 3), (4, 10)])[0].parent
     (small,) = written(tmp_path / "small", [(7, 8, 5)], "i2", "RAS")
-    Image.fromarray(np.zeros((12, 10), np.uint16)).save(other / "deep.png")
+    Image.fromarray(np.arange(120, dtype=np.uint16).reshape(12, 10) * 900 // 119).save(other / "deep.png")
     (other / "cut.png").write_bytes((folder / "a0.png").read_bytes()[:60])
     (other / "text.txt").write_text("no image")
     np.save(other / "objects.npy", np.array([{}]), allow_pickle=True)
@@ -88,15 +88,19 @@ def test_refusals(tmp_path: Path) -> None:
         np.save(other / f"{name}.npy", np.full((12, 10), value))
     np.save(other / "stack.npy", np.zeros((4, 12, 10), np.uint8))
     for ds, path, match in (
-        (grey, other / "a0.png", "is in colour; the samples of this store are uint8 of 12 y x 10 x, so convert"),
-        (grey, other / "deep.png", "holds uint16 from 0 to 0; the samples of this store are uint8"),
+        (
+            grey,
+            other / "a0.png",
+            r"holds uint8 of shape \(3, 12, 10\); the samples of this store are uint8 of 12 y x 10 x, so convert",
+        ),
+        (grey, other / "deep.png", "holds uint16 from 0 to 544; the samples of this store are uint8"),
         (grey, other / "cut.png", "it is damaged, so fetch it again"),
         (grey, other / "text.txt", r"is none of \.png.*\.npy; the samples of this store are"),
         (grey, other / "objects.npy", "cannot be read as plain numbers"),
         (grey, other / "half.npy", "holds float64 from 0.5 to 0.5"),
         (floats, other / "nan.npy", "NaN or infinite"),
         (grey, other / "stack.npy", r"of shape \(4, 12, 10\)"),
-        (brain, small, r"has \(5, 8, 7\) voxels \(z, y, x\)"),
+        (brain, small, r"of shape \(5, 8, 7\)"),
     ):
         with pytest.raises(DataError, match=match) as caught:
             read_single(ds, path)

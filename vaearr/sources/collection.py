@@ -29,6 +29,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean, listed
+from vaearr.schema import flags
 from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
 from vaearr.sources.tables import NO_VALUE, read_csv
 
@@ -185,10 +186,9 @@ def examined(found: pd.DataFrame, look: Callable[[Path], Seen]) -> list[Seen]:
                 raise DataError("there is no such file")
             return look(file), ""
         except (VaearrError, OSError) as error:
-            shown = name if name.isprintable() else ascii(name)[1:-1]
-            return None, f"{shown}: {str(error).removeprefix(str(file)).lstrip(': ').rstrip('.')}"
+            return None, f"{ascii(name)[1:-1]}: {str(error).removeprefix(str(file)).lstrip(': ').rstrip('.')}"
 
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         seen = list(pool.map(tried, found.index, found[n.PATH]))
     if bad := [why for _, why in seen if why]:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -224,13 +224,10 @@ def samples(read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...
 
 def _label_variable(labels: pd.Series) -> xr.Variable:
     """Names as codes 0, 1, … in sorted order (numbers by size), "" as -1; CF flags say which is which."""
-    given = sorted(set(labels) - {""}, key=lambda label: (_number(label), label))
-    words = [re.sub(r"\s+", "_", label) for label in given]
-    if len(set(words)) < len(words):
-        raise DataError(f"two labels differ only in spaces: {', '.join(map(repr, given))}; rename one of them.")
-    codes = pd.Index(given).get_indexer(labels).astype(np.int32)
-    flags = {"flag_values": list(range(UNKNOWN, len(given))), "flag_meanings": " ".join(["unknown", *words])}
-    return xr.Variable(n.SAMPLE, codes, {"long_name": "label", **flags})
+    names = sorted(set(labels) - {""}, key=lambda label: (_number(label), label))
+    codes = pd.Index(names).get_indexer(labels).astype(np.int32)
+    meanings = flags(codes, dict(enumerate(names)), {UNKNOWN: "unknown"}, LABEL)
+    return xr.Variable(n.SAMPLE, codes, {"long_name": LABEL, **meanings})
 
 
 def _number(label: str) -> float:

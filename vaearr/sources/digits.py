@@ -1,9 +1,9 @@
 """Sets of small images in one file, IDX or NPZ, as a collection (sample[, channel], y, x) with `label`, in memory.
 
 IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are looked for beside it, under
-the same name with `labels` and `idx1`. NPZ: images `x`, `images` or `data` with labels `y`, `labels` or `label`, or
-`x_train`, `y_train`, `x_test`, `y_test`, put one after the other with the coordinate `part`; images (N, y, x),
-(N, y, x, channel) or (N, channel, y, x). `sklearn:digits` names the digits that come with scikit-learn.
+the same name with `labels` and `idx1`. NPZ: images `x` with labels `y`, or `x_train`, `y_train`, `x_test`, `y_test`,
+put one after the other with the coordinate `part`; images (N, y, x) or (N, y, x, channel). `sklearn:digits` names the
+digits that come with scikit-learn.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 import gzip
 import math
 import re
-import struct
 import zipfile
 import zlib
-from collections.abc import Collection
 from io import BufferedReader
 from pathlib import Path
 
@@ -35,8 +33,7 @@ BUNDLED = "sklearn:digits"  # name of the set that needs no file
 GZIP = b"\x1f\x8b"
 MAX_IDX_HEADER = 20  # bytes
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-IMAGES, LABELS = ("x", "images", "data"), ("y", "labels", "label")
-PARTS = ("train", "val", "test")
+PARTS = ("", "train", "val", "test")
 MOST_CHANNELS = 4
 Part = tuple[str, np.ndarray, np.ndarray | None]  # its name, its images, their labels
 
@@ -81,8 +78,10 @@ def open_npz(path: Path, config: IngestConfig) -> xr.Dataset:
     """
     names = npz_names(path)
     parts: list[Part] = []
-    for part, images, labels in _pairs(names):
-        parts.append((part, read_npz(path, images), read_npz(path, labels) if labels else None))
+    for part in PARTS:
+        images, labels = (f"{letter}_{part}".rstrip("_") for letter in ("x", "y"))
+        if images in names:
+            parts.append((part, read_npz(path, images), read_npz(path, labels) if labels in names else None))
     if not parts:
         raise DataError(f"{path} holds {listed(names)}; expected images x (labels y) or x_train (y_train).")
     return _dataset(path, config, parts)
@@ -107,10 +106,10 @@ def _idx_header(start: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
     """Dtype and shape of an IDX file that begins with these bytes; None where it is no IDX file."""
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES or not 0 < start[3] <= 4:
         return None
-    n_dims = start[3]
-    if len(start) < 4 + 4 * n_dims:
+    end = 4 + 4 * start[3]
+    if len(start) < end:
         return None
-    shape = struct.unpack(f">{n_dims}I", start[4 : 4 + 4 * n_dims])
+    shape = tuple(np.frombuffer(start[4:end], ">u4").tolist())
     return (np.dtype(IDX_TYPES[start[2]]), shape) if math.prod(shape) else None
 
 
@@ -131,19 +130,6 @@ def _read_idx(file: Path) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _pairs(names: Collection[str]) -> list[tuple[str, str, str | None]]:
-    """(part, name of the images, name of their labels or None) for all images that are known by their name."""
-    known = [
-        (part, form.format(part=part, name=x), form.format(part=part, name=y))
-        for part in PARTS
-        for x, y in zip(IMAGES, LABELS, strict=True)
-        for form in ("{name}_{part}", "{part}_{name}")
-    ]
-    found = [(part, x, y if y in names else None) for part, x, y in known if x in names]
-    labels = next((name for name in LABELS if name in names), None)
-    return found or [("", name, labels) for name in IMAGES if name in names][:1]
-
-
 def _dataset(file: Path, config: IngestConfig, parts: list[Part]) -> xr.Dataset:
     import dask.array as da
 
@@ -151,16 +137,16 @@ def _dataset(file: Path, config: IngestConfig, parts: list[Part]) -> xr.Dataset:
     tables: list[pd.DataFrame] = []
     for part, images, labels in parts:
         arrays.append(_channels_first(file, images))
-        paths = [f"{part}/{i}" if part else f"{i}" for i in range(len(images))]
+        paths = [f"{part}/{i}".lstrip("/") for i in range(len(images))]
         tables.append(pd.DataFrame({n.PATH: paths, LABEL: _words(file, labels, len(images)), "part": part}))
     if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
         shapes = ", ".join(f"{array.dtype} {array.shape[1:]}" for array in arrays)
         raise DataError(f"{file}: the images of its parts are {shapes}; all must agree.")
-    values = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
     samples = choose(pd.concat(tables, ignore_index=True), config, str(file))
     if len(parts) == 1:
         samples = samples.drop(columns="part")
-    values = values[samples.index].astype(values.dtype.newbyteorder("="), copy=False)
+    values = np.concatenate(arrays)[samples.index]
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     tile = pattern_chunks(values.shape[:1], values.shape[1:], values.dtype.itemsize)
     signal = (n.CHANNEL, n.Y, n.X)[-values.ndim + 1 :]
     lazy = da.from_array(values, chunks=tile, name=False)
@@ -171,23 +157,22 @@ def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str]:
     """Labels as text. Raises DataError where they are not one whole number or word for each image."""
     if labels is None:
         return [""] * count
-    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "uiUSb":
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "uiU":
         raise DataError(
             f"{file}: the labels are {labels.dtype} of shape {labels.shape}; expected a whole number or a word for "
             f"each of {count} images."
         )
-    flat = labels.reshape(-1)
-    return list((np.char.decode(flat, errors="replace") if flat.dtype.kind == "S" else flat.astype(str)).tolist())
+    return list(labels.reshape(-1).astype(str).tolist())
 
 
 def _channels_first(file: Path, values: np.ndarray) -> np.ndarray:
     """Images (N, y, x) or (N, channel, y, x), as a view. Raises DataError for arrays that are none."""
-    if values.ndim == 4 and values.shape[-1] <= MOST_CHANNELS:
-        values = np.moveaxis(values, -1, 1)
-    is_colour = values.ndim == 4 and values.shape[1] <= MOST_CHANNELS
+    if values.ndim == 4 and values.shape[-1] == 1:
+        values = values[..., 0]
+    is_colour = values.ndim == 4 and values.shape[-1] <= MOST_CHANNELS
     if values.dtype.kind not in "uif" or 0 in values.shape or not (values.ndim == 3 or is_colour):
         raise DataError(
-            f"{file} holds {values.dtype} of shape {values.shape}; expected images (N, y, x), (N, y, x, channel) or "
-            f"(N, channel, y, x) with at most {MOST_CHANNELS} channels."
+            f"{file} holds {values.dtype} of shape {values.shape}; expected images (N, y, x) or (N, y, x, channel) "
+            f"with at most {MOST_CHANNELS} channels."
         )
-    return values[:, 0] if is_colour and values.shape[1] == 1 else values
+    return np.moveaxis(values, -1, 1) if is_colour else values

@@ -55,7 +55,6 @@ LOOKED_AT = 200  # names that decide what a folder is
 SHOWN = 3
 Fit = Literal["pad", "crop", "squash"]
 Channels = Literal["auto", "grey", "colour"]
-MOST_PIXELS = 64 * 10**6  # an image that declares more is not decoded
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # of no other is the decoder tried: that of EPS starts a program
 MODES = ("1", "L", "P", "PA", "LA", "RGB", "RGBA", "F")
 NUMBER = r"-?\d+"
@@ -73,7 +72,7 @@ def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
     """Grey values (y, x), or red, green and blue (channel, y, x), 8 or 16 bits or float32 as stored, upright.
 
     channels: `grey` converts colour by the weights of ITU-R BT.601, `colour` repeats grey three times. Raises DataError
-    for a file that is damaged, declares too many pixels, holds several images, has transparent pixels, CMYK or another
+    for a file that is damaged, holds several images, has transparent pixels, CMYK or another
     colour model, or 16-bit colour (which decoders cut down to 8).
     """
     from PIL import Image, ImageOps
@@ -81,19 +80,17 @@ def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
     with in_words(file, "an image"), Image.open(file, formats=FORMATS) as image:
         if why := _why_not(image):
             raise DataError(f"{file} {why}.")
-        image.load()
         plain: Any = ImageOps.exif_transpose(image)
-        if plain.mode in ("P", "PA", "1"):
-            plain = plain.convert("RGBA" if "transparency" in image.info else _without_palette(plain))
+        if plain.mode == "1":
+            plain = plain.convert("L")
+        if plain.mode in ("P", "PA"):
+            plain = plain.convert("RGBA")
         return _values(file, plain, channels)
 
 
 def _why_not(image: Any) -> str:
     """What the header says that cannot be used, known before anything is decoded; "" = nothing."""
-    width, height = image.size
     raw = " ".join(str(part) for tile in image.tile for part in tile[3:])
-    if width * height > MOST_PIXELS:
-        return f"declares {height} x {width} px; at most {MOST_PIXELS // 10**6} million are read"
     if (frames := getattr(image, "n_frames", 1)) > 1:
         return f"holds {frames} images; expected one, so save them as files of their own"
     if image.mode not in MODES and not image.mode.startswith("I"):
@@ -103,22 +100,16 @@ def _why_not(image: Any) -> str:
     return ""
 
 
-def _without_palette(image: Any) -> str:
-    """The mode that a 1-bit or palette image becomes: grey where all its colours are."""
-    if image.mode == "1":
-        return "L"
-    colours = np.asarray(image.getpalette(), np.uint8).reshape(-1, 3)
-    return "L" if (colours == colours[:, :1]).all() else "RGB"
-
-
 def _values(file: Path, image: Any, channels: Channels) -> np.ndarray:
     if image.mode in ("LA", "RGBA"):
         if np.asarray(image)[..., -1].min() < 255:
             raise DataError(f"{file} has transparent pixels; expected a filled image, so flatten it.")
         image = image.convert(image.mode[:-1])
-    if image.mode == "RGB":
-        return np.asarray(image.convert("L")) if channels == "grey" else np.moveaxis(np.asarray(image), -1, 0)
+    if image.mode == "RGB" and channels == "grey":
+        image = image.convert("L")
     values = np.asarray(image)
+    if image.mode == "RGB":
+        return np.moveaxis(values, -1, 0)
     is_16_bit = image.mode == "I" and values.min() >= 0 and values.max() < 2**16  # how some versions give 16 bits
     values = values.astype(np.uint16 if is_16_bit else values.dtype.newbyteorder("="), copy=False)
     return np.repeat(values[None], 3, axis=0) if channels == "colour" else values

@@ -1,10 +1,10 @@
 """Orientation maps as text, `.ang` (EDAX, and EMsoft, ASTAR, orix in its form) and `.ctf` (Oxford, Bruker, MTEX).
 
-orix (an optional package, GPL) reads them. Ours is what it lacks: text in any encoding, decimal commas of `.ctf`, points
-put on the grid by the rank of their coordinates, refusals in one line. The maps hold no patterns: `open_orientation_map`
-gives one as it is, `side_maps` puts it beside a scan of the same size. Values closer than 0.45 steps are one column or
-row, and each gap between neighbouring columns is rounded to whole steps by itself, so that rounded coordinates do not
-add up.
+orix (an optional package, GPL) reads them. Ours is what it lacks: text in any encoding, decimal commas of `.ctf`,
+points put on the grid by the rank of their coordinates, refusals in one line. The maps hold no patterns:
+`open_orientation_map` gives one as it is, `side_maps` puts it beside a scan of the same size. Values closer than 0.45
+steps are one column or row, and each gap between neighbouring columns is rounded to whole steps by itself, so that
+rounded coordinates do not add up.
 """
 
 from __future__ import annotations

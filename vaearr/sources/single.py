@@ -1,18 +1,16 @@
 """One file in, one file out: a sample as a store's ingest would have made it, and samples as files of their own.
 
 Which files fit follows from the samples: images (png, jpg, tif, bmp) where these have rows and columns, NIfTI where
-they have z, y, x, and for every store `.npy` with an array of a sample's own shape. The settings are those that the
-store keeps of its ingest: channels, size and fit, distance of voxels. Files of another size than the store's samples
-are taken where the ingest had a `size`, or volumes a `spacing`, that makes them alike; nothing is resized otherwise.
-Written are PNG for images, NIfTI for volumes, .npy for everything else.
+they have z, y, x, and for every store `.npy` with an array of a sample's own shape. They are read as the ingest of the
+store read its own, with its channels, size, fit and distance of voxels. Written are PNG for images, NIfTI for volumes,
+.npy for everything else.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -29,8 +27,8 @@ from vaearr.sources.numpy_files import read_npy
 
 PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
 SUFFIXES = (*images.SUFFIXES, *nifti.SUFFIXES, NUMPY)
+OF_A_SAMPLE = ("channels", "size", "fit", "spacing")  # settings that say how a file becomes a sample
 EDGE = 1e-6  # of a pixel
-Kept = Literal["float32", "source"]
 
 
 @dataclass(frozen=True)
@@ -50,30 +48,31 @@ def read_single(ds: xr.Dataset, path: str | Path) -> Single:
     file = check_file(path)
     name = file.name.lower()
     dims = schema.signal_dims(ds)
-    n_spatial = len([dim for dim in dims if dim != n.CHANNEL])
-    suffixes: tuple[str, ...] = ()
-    if n_spatial == 2:
-        suffixes = images.SUFFIXES
-    elif dims == nifti.AXES:
-        suffixes = nifti.SUFFIXES
+    shape = tuple(ds.sizes[dim] for dim in dims)
+    spatial = tuple(ds.sizes[dim] for dim in dims if dim != n.CHANNEL)
+    geometry = Geometry(file, spatial, spatial, (1.0,) * len(spatial), (0.0,) * len(spatial))
+    settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
+    config = IngestConfig.from_attrs({key: settings[key] for key in OF_A_SAMPLE if key in settings} | {"masks": ""})
     if name.endswith(NUMPY):
-        single = _read_array(ds, file)
-    elif not (suffixes and name.endswith(suffixes)):
-        raise _misfit(ds, file, f"is none of {', '.join((*suffixes, NUMPY))}")
-    elif n_spatial == 2:
-        single = _read_image(ds, file)
+        values = read_npy(file)
+    elif name.endswith(images.SUFFIXES) and len(spatial) == 2:
+        one = images.open_images(file, config)
+        values = one[n.PATTERNS][0].values
+        geometry = stored_geometry(one, 0) or geometry
+    elif name.endswith(nifti.SUFFIXES) and dims == nifti.AXES:
+        values = nifti.open_nifti(file, config)[n.PATTERNS][0].values
+        geometry = nifti.read_header(file, config).geometry
     else:
-        single = _read_volume(ds, file)
-    wanted = ds[n.PATTERNS].dtype.newbyteorder("=")
-    values = as_dtype(single.values, wanted)
-    if wanted.kind == "f" and not np.isfinite(values).all():
+        known = nifti.SUFFIXES if dims == nifti.AXES else images.SUFFIXES
+        raise _misfit(ds, file, f"is none of {', '.join((*known, NUMPY))}")
+    if values.shape != shape or values.dtype.kind not in "uif":
+        raise _misfit(ds, file, f"holds {values.dtype} of shape {values.shape}")
+    stored = values.astype(ds[n.PATTERNS].dtype.newbyteorder("="), copy=False)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise DataError(f"{file} has NaN or infinite values; correct the file.")
-    is_same_dtype = single.values.dtype == wanted
-    is_image = name.endswith(images.SUFFIXES)
-    if wanted.kind != "f" and not is_same_dtype and (is_image or (values != single.values).any()):
-        least, largest = single.values.min(), single.values.max()
-        raise _misfit(ds, file, f"holds {single.values.dtype} from {least:g} to {largest:g}")
-    return Single(values, single.geometry)
+    if stored.dtype.kind != "f" and (stored != values).any():
+        raise _misfit(ds, file, f"holds {values.dtype} from {values.min():g} to {values.max():g}")
+    return Single(stored, geometry)
 
 
 def _misfit(ds: xr.Dataset, file: Path, found: str) -> DataError:
@@ -81,47 +80,6 @@ def _misfit(ds: xr.Dataset, file: Path, found: str) -> DataError:
     sizes = " x ".join(f"{ds.sizes[dim]} {dim}" for dim in schema.signal_dims(ds))
     dtype = ds[n.PATTERNS].dtype.newbyteorder("=")
     return DataError(f"{file} {found}; the samples of this store are {dtype} of {sizes}, so convert the file.")
-
-
-def _sample_shape(ds: xr.Dataset) -> tuple[int, ...]:
-    return tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
-
-
-def _ingest_settings(ds: xr.Dataset) -> IngestConfig:
-    """The settings that the store was ingested with."""
-    stored = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
-    return IngestConfig.from_attrs({key: stored[key] for key in IngestConfig.model_fields if key in stored})
-
-
-def _read_array(ds: xr.Dataset, file: Path) -> Single:
-    shape = _sample_shape(ds)
-    values = read_npy(file)
-    if values.shape not in (shape, (1, *shape)) or values.dtype.kind not in "uif":
-        raise _misfit(ds, file, f"holds {values.dtype} of shape {values.shape}")
-    spatial = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds) if dim != n.CHANNEL)
-    geometry = Geometry(file, spatial, spatial, (1.0,) * len(spatial), (0.0,) * len(spatial))
-    return Single(values.reshape(shape), geometry)
-
-
-def _read_volume(ds: xr.Dataset, file: Path) -> Single:
-    volume = nifti.read_header(file, _ingest_settings(ds))
-    if volume.geometry.size != _sample_shape(ds):
-        raise _misfit(ds, file, f"has {volume.geometry.size} voxels (z, y, x)")
-    return Single(nifti.read_volume(volume), volume.geometry)
-
-
-def _read_image(ds: xr.Dataset, file: Path) -> Single:
-    config = _ingest_settings(ds)
-    *channels, rows, columns = _sample_shape(ds)
-    with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
-        values = images.read_image(file, config.channels)
-    if list(values.shape[:-2]) != channels:
-        raise _misfit(ds, file, "is grey" if values.ndim == 2 else "is in colour")
-    shape = (values.shape[-2], values.shape[-1])
-    if shape != (rows, columns) and config.size != (rows, columns):
-        raise _misfit(ds, file, f"is {shape[0]} x {shape[1]} px")
-    geometry = images.image_geometry(file, shape, (rows, columns), config.fit)
-    return Single(images.refit(values, (rows, columns), config.fit), geometry)
 
 
 def restore(values: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -161,11 +119,14 @@ def output_suffix(ds: xr.Dataset) -> str:
     .png for images of a collection, of 8 bits in grey or three colours or of 16 bits in grey; .nii.gz for its volumes
     (z, y, x); .npy for scans and all others.
     """
-    dims, dtype = schema.signal_dims(ds), ds[n.PATTERNS].dtype
-    if schema.is_scan(ds) or dims == nifti.AXES:
-        return NUMPY if schema.is_scan(ds) else NIFTI
-    is_grey, is_colour = len(dims) == 2, dims[0] == n.CHANNEL and len(dims) == 3 and ds.sizes[n.CHANNEL] == 3
-    return PNG if (dtype == np.uint8 and (is_grey or is_colour)) or (dtype == np.uint16 and is_grey) else NUMPY
+    dims = schema.signal_dims(ds)
+    if schema.is_scan(ds):
+        return NUMPY
+    if dims == nifti.AXES:
+        return NIFTI
+    n_channels = ds.sizes[n.CHANNEL] if n.CHANNEL in dims else 0
+    fitting = {"uint8": (0, 3), "uint16": (0,)}.get(str(ds[n.PATTERNS].dtype), ())
+    return PNG if n_channels in fitting else NUMPY
 
 
 def write_sample(
@@ -175,47 +136,37 @@ def write_sample(
     *,
     geometry: Geometry | None = None,
     affine: np.ndarray | None = None,
-    kept: Kept = "float32",
 ) -> None:
     """A sample in stored units as a file; the ending of its name says of which kind.
 
     geometry: of the file that the sample was read from. Then PNG and NIfTI have its pixels, NIfTI its affine and axes
     too; what the file had beyond the sample is 0, of floats NaN. affine: of a volume without such a file, from voxel
-    numbers (x, y, z, 1) in RAS+ to mm. dtype: of the stored samples; PNG has it, the others with `kept="source"`, their
-    values rounded and cut to its range.
+    numbers (x, y, z, 1) in RAS+ to mm. dtype: of the stored samples; PNG has it, the others float32.
     """
     whole = np.asarray(values, np.float32)
     if geometry is not None and not path.name.endswith(NUMPY):
         whole = restore(whole, geometry)
-    if path.name.endswith(PNG) or kept == "source":
-        whole = as_dtype(whole, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name.endswith(PNG):
         from PIL import Image
 
-        pixels: Any = np.moveaxis(whole, 0, -1) if whole.ndim == 3 else whole
+        limits = np.iinfo(dtype)
+        pixels: Any = np.clip(np.rint(np.nan_to_num(whole)), limits.min, limits.max).astype(dtype)
+        if whole.ndim == 3:
+            pixels = np.moveaxis(pixels, 0, -1)
         Image.fromarray(np.ascontiguousarray(pixels)).save(path)
     elif path.name.endswith(NIFTI):
-        write_nifti(path, whole, geometry, affine)
+        _write_nifti(path, whole, geometry, affine)
     else:
         np.save(path, whole, allow_pickle=False)
 
 
-def as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Numbers in another dtype: for whole numbers rounded, cut to its range, 0 for NaN."""
-    if dtype.kind == "f" or np.can_cast(values.dtype, dtype):
-        return np.asarray(values, dtype)
-    limits = np.iinfo(dtype)
-    rounded = np.rint(np.nan_to_num(values.astype(np.float64), nan=0.0))
-    return np.clip(rounded, limits.min, limits.max).astype(dtype)
-
-
-def write_nifti(path: Path, values: np.ndarray, geometry: Geometry | None, affine: np.ndarray | None) -> None:
+def _write_nifti(path: Path, values: np.ndarray, geometry: Geometry | None, affine: np.ndarray | None) -> None:
     """Values (z, y, x) in RAS+, turned to the axes of the file they came from where there is one."""
     import nibabel as nib
 
     if geometry is None or geometry.affine is None:
-        image: Any = nib.Nifti1Image(values.T, np.eye(4) if affine is None else np.asarray(affine, float))
+        image: Any = nib.Nifti1Image(values.T, affine)
         image.header.set_xyzt_units("mm")
     else:
         source: Any = nib.load(geometry.file)
@@ -226,7 +177,6 @@ def write_nifti(path: Path, values: np.ndarray, geometry: Geometry | None, affin
         header["cal_min"] = header["cal_max"] = 0  # the range to show: that of the file need not be ours
         header.set_slope_inter(1, 0)
         image = type(source)(nib.apply_orientation(values.T, turn), source.affine, header)
-    image.set_data_dtype(values.dtype)
     nib.save(image, path)
 
 
@@ -239,20 +189,13 @@ def stored_geometry(ds: xr.Dataset, i: int) -> Geometry | None:
     return images.image_geometry(Path(), shape, (ds.sizes[rows], ds.sizes[columns]), ds[n.PATTERNS].attrs["fit"])
 
 
-def stored_affine(ds: xr.Dataset, i: int) -> np.ndarray | None:
-    """Affine of volume `i` from voxel numbers (x, y, z, 1) to mm: the store's own, else from its coordinates in mm.
-
-    None where neither says. Raises DataError for coordinates with uneven steps.
-    """
+def stored_affine(ds: xr.Dataset, i: int) -> np.ndarray:
+    """Affine of volume `i` from voxel numbers (x, y, z, 1) to mm: the store's own, else from its coordinates in mm."""
     if nifti.AFFINE in ds:
         return np.asarray(ds[nifti.AFFINE].isel({n.SAMPLE: i}).values, float)
-    if any(ds[dim].attrs.get("units") != "mm" for dim in nifti.AXES):
-        return None
     affine = np.eye(4)
     for axis, dim in enumerate(nifti.AXES[::-1]):
-        values = ds[dim].values.astype(float)
-        steps = np.diff(values) if len(values) > 1 else np.ones(1)
-        if not np.allclose(steps, steps[0], rtol=1e-3):
-            raise DataError(f"the coordinate {dim!r} has uneven steps, which no affine can say; write .npy instead.")
-        affine[axis, axis], affine[axis, 3] = steps.mean(), values[0]
+        values = ds[dim].values
+        if ds[dim].attrs.get("units") == "mm" and len(values) > 1:
+            affine[axis, axis], affine[axis, 3] = values[1] - values[0], values[0]
     return affine

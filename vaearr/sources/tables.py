@@ -8,14 +8,13 @@ decimal point. Names are compared without case, spaces, punctuation and a unit i
 from __future__ import annotations
 
 import codecs
-import csv
 import io
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -80,25 +79,20 @@ def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
     """A CSV and which of its columns are coordinates along `dims`: for all of them, or for none."""
     frame, file = read_csv(path), Path(path).expanduser()
     named = [name for name in frame.columns if name and name[:8].lower() != "unnamed:"]
-    found: dict[str, list[str]] = {}
+    forms: dict[str, list[str]] = {}
     for dim in dims:
         known = [form.replace("#", dim) for form in COORDINATES]
         fitting = [name for name in named if plain_name(name) in known]
-        found[dim] = sorted(fitting, key=lambda name: (known.index(plain_name(name)), name != name.lower(), name))
-    lacking = [dim for dim in dims if not found[dim]]
+        forms[dim] = sorted(fitting, key=lambda name: (known.index(plain_name(name)), name != name.lower(), name))
+    lacking = [dim for dim in dims if not forms[dim]]
     if 0 < len(lacking) < len(dims):
         raise DataError(f"{file} has no column for {', '.join(lacking)}; expected one for each of {', '.join(dims)}.")
-    coordinates = [] if lacking else [found[dim][0] for dim in dims]
-    # of coordinates in two forms, `x, y` beside `x_index, y_index`, all are such; a lone `Y` beside `x, y` is yttrium
-    common = set.intersection(*({_form(name, dim) for name in found[dim]} for dim in dims)) if coordinates else set()
-    taken = {name for dim in dims for name in found[dim] if _form(name, dim) in common} | set(coordinates)
+    coordinates = [] if lacking else [forms[dim][0] for dim in dims]
+    taken = set(coordinates)
+    if coordinates:  # also in a second form, such as `x, y` beside `x_index, y_index`; a lone `Y` is yttrium
+        taken |= {name for dim in dims for name in forms[dim] if plain_name(name) != dim}
     values = [name for name in named if name not in taken]
     return Table(file, frame, values, coordinates, _read_as(coordinates), len(frame.columns) - len(named))
-
-
-def _form(name: str, dim: str) -> str:
-    """A coordinate's column name with its letter replaced, so that `x_um` and `y_um` are alike; `X` is not `x`."""
-    return re.sub(f"^([iI]?){dim.upper()}", r"\1#!", re.sub(f"^([iI]?){dim}", r"\1#", name))
 
 
 def _read_as(names: Sequence[str]) -> ReadAs:
@@ -133,37 +127,27 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     text = read_text(file)
     if "\0" in text:
         raise DataError(f"{file} holds NUL bytes; it is damaged, UTF-16 or not text, so export it again as UTF-8.")
-    header_line = text.lstrip().partition("\n")[0]
-    separator = max(SEPARATORS, key=header_line.count)
-    rows = _split_lines(file, text, separator)
-    header = rows.pop(min(rows), []) if rows else []
-    if not rows or len(header) < 2:
+    separator = max(SEPARATORS, key=text.partition("\n")[0].count)
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+    try:
+        frame = pd.read_csv(io.StringIO(text), sep=separator, header=None, skip_blank_lines=False, **options)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} is no table ({reason}); beside decimal commas, split columns by ; or tab.") from error
+    frame = frame.apply(lambda column: column.str.strip())
+    frame.index = pd.Index(range(1, len(frame) + 1), name="line")
+    frame = frame[(frame.notna() & (frame != "")).any(axis=1)]
+    if len(frame) < 2 or len(frame.columns) < 2:
         raise DataError(f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab.")
+    is_short = frame.isna().any(axis=1)
+    if is_short.any():
+        raise DataError(f"{file} line {is_short.idxmax()} has fewer fields than the header has names; correct it.")
+    header = frame.iloc[0].tolist()
     _check_header(file, header)
-    for line, row in rows.items():
-        if len(row) != len(header):
-            hint = ""
-            if separator == "," and len(row) > len(header):
-                hint = " (decimal commas? write decimal points)"
-            raise DataError(f"{file} line {line} has {len(row)} fields, the header {len(header)}{hint}; correct it.")
-    frame = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="line"), columns=header, dtype=str)
+    frame = frame.iloc[1:].set_axis(header, axis=1)
     if separator != "," and "," in text:
         frame = frame.replace(DECIMAL_COMMA, r"\1.\2", regex=True)
     return frame
-
-
-def _split_lines(file: Path, text: str, separator: str) -> dict[int, list[str]]:
-    """The cells of each line that is not empty, by its number."""
-    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
-    rows: dict[int, list[str]] = {}
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if len(cells) > 1 or any(cells):
-                rows[reader.line_num] = cells
-    except csv.Error as error:
-        raise DataError(f"{file} line {reader.line_num} is no line of a table ({error}); correct it.") from error
-    return rows
 
 
 def _check_header(file: Path, header: list[str]) -> None:

@@ -156,12 +156,12 @@ def write_sample(
             pixels = np.moveaxis(pixels, 0, -1)
         Image.fromarray(np.ascontiguousarray(pixels)).save(path)
     elif path.name.endswith(NIFTI):
-        _write_nifti(path, whole, geometry, affine)
+        write_nifti(path, whole, affine, geometry)
     else:
         np.save(path, whole, allow_pickle=False)
 
 
-def _write_nifti(path: Path, values: np.ndarray, geometry: Geometry | None, affine: np.ndarray | None) -> None:
+def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray | None, geometry: Geometry | None = None) -> None:
     """Values (z, y, x) in RAS+, turned to the axes of the file they came from where there is one."""
     import nibabel as nib
 

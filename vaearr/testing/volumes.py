@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
-from vaearr.sources.single import stored_affine
+from vaearr.sources.single import stored_affine, write_nifti
 
 Floats = NDArray[np.floating[Any]]
 LABELS = ("baseline", "follow_up")  # the visits of a person
@@ -150,7 +150,6 @@ def write_volume_files(ds: xr.Dataset, folder: str | Path) -> Path:
     lacking = [name for name in (n.PATTERNS, "label", "subject", *RANGES) if name not in ds.variables]
     if lacking:
         raise SchemaError(f"the Dataset lacks {', '.join(lacking)}; give one made by synthetic_volumes.")
-    import nibabel as nib
     import pandas as pd
 
     folder = Path(folder)
@@ -162,7 +161,7 @@ def write_volume_files(ds: xr.Dataset, folder: str | Path) -> Path:
         path = f"{label}/{subject}.nii.gz"
         values = one[n.PATTERNS].transpose(n.Z, n.Y, n.X).values
         (folder / label).mkdir(exist_ok=True)
-        nib.save(nib.Nifti1Image(values.T, stored_affine(ds, i)), folder / path)
+        write_nifti(folder / path, values, stored_affine(ds, i))
         rows.append({"path": path, "label": label, "subject": subject, **{name: float(one[name]) for name in RANGES}})
     manifest = folder / "volumes.csv"
     pd.DataFrame(rows).to_csv(manifest, index=False, float_format="%.6g")

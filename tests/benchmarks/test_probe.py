@@ -23,7 +23,7 @@ import xarray as xr
 
 import vaearr as va
 from vaearr.config import TrainConfig
-from vaearr.store import add_variables
+from vaearr.store import write_results
 from vaearr.testing import synthetic_scan
 
 from .scoring import preprocessed
@@ -53,7 +53,7 @@ def test_dynamical_scan(tmp_path: Path) -> None:
     more = {
         name: (("y", "x"), truth[key].astype("i2")) for name, key in (("true_phase", "phase"), ("grain", "grain_id"))
     }
-    add_variables(store, xr.Dataset(more, ds[["y", "x"]].coords))
+    write_results(store, variables=xr.Dataset(more, ds[["y", "x"]].coords))
     table("polycrystal_64x48", store, {"BC": "blocks", "elements": "blocks", "true_phase": "blocks"}, 32)
     table("the same, grains left out", store, {"true_phase": va.open_store(store).grain}, 32)
 
@@ -73,7 +73,7 @@ def test_volumes(tmp_path: Path) -> None:
     found = {name: ("sample", factors[name].reindex(stems).values) for name in factors.columns}
     found["sex"] = ("sample", pd.Categorical(people.sex.reindex(stems)).codes.astype("i2"))
     person = people.person.reindex(stems).fillna(pd.Series(stems, stems)).values
-    add_variables(store, xr.Dataset(found, {"sample": ds.sample}))
+    write_results(store, variables=xr.Dataset(found, {"sample": ds.sample}))
     by = xr.DataArray(np.unique(person.astype(str), return_inverse=True)[1], {"sample": ds.sample}, "sample", "person")
     table("40 volumes", store, dict.fromkeys([*factors.columns, "sex"], by), 5, preset="factors", folds=24)
 

@@ -150,43 +150,33 @@ def rewrite(store: Path, key: str, change: Callable[[dict[str, Any]], object]) -
         (store / file).write_text(json.dumps(about))
 
 
-def attributes_of(**changed: object) -> Callable[[dict[str, Any]], object]:
-    return lambda about: about["attributes"].update(changed)
-
-
 def no_length(about: dict[str, Any]) -> None:
     about["chunk_grid"]["configuration"]["chunk_shape"] = [0, 0]
 
 
-LIES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [  # where, what, words of the finding
-    ("BC", lambda about: about.update(shape=[10**12, 10**12]), ""),
-    ("BC", lambda about: about.update(shape=[-1, 35]), ""),
-    ("BC", lambda about: about.update(shape="many"), ""),
-    ("BC", lambda about: about.update(data_type="int32"), ""),
-    ("BC", lambda about: about.update(data_type="nothing"), ""),
-    ("BC", no_length, ""),
-    ("BC", lambda about: about.update(dimension_names=["y", "y"]), ""),
-    ("BC", lambda about: about.update(node_type="group"), ""),
-    ("BC", lambda about: about.update(codecs=[{"name": "nothing"}]), ""),
-    ("runs/vae", attributes_of(data=[]), ""),
-    ("runs/vae", attributes_of(weights_sha256="0" * 64), "the weights are not those of the manifest"),
-    ("latents", attributes_of(provenance={"weights_sha256": "0" * 64}), "not made by the weights of run 'vae'"),
+LIES: list[Callable[[dict[str, Any]], object]] = [
+    lambda about: about.update(shape=[10**12, 10**12]),
+    lambda about: about.update(shape=[-1, 35]),
+    lambda about: about.update(shape="many"),
+    lambda about: about.update(data_type="int32"),
+    lambda about: about.update(data_type="nothing"),
+    no_length,
+    lambda about: about.update(dimension_names=["y", "y"]),
+    lambda about: about.update(node_type="group"),
+    lambda about: about.update(codecs=[{"name": "nothing"}]),
 ]
 
 
 def test_metadata_that_lie(trained_store: Path) -> None:
     listing = (trained_store / "zarr.json").read_bytes()
-    for key, change, words in LIES:
-        own = (trained_store / key / "zarr.json").read_bytes()
-        rewrite(trained_store, key, change)
+    own = (trained_store / "BC" / "zarr.json").read_bytes()
+    for change in LIES:
+        rewrite(trained_store, "BC", change)
         found = findings(trained_store)
-        assert any(words in item["found"] for item in found), (key, words, found)
-        if key == "BC":
-            assert "BC" in {item["variable"] for item in found}, found
+        assert "BC" in {item["variable"] for item in found}, found
         if change is no_length:
-            for command in ("look contrast STORE", "export STORE OUT"):
-                run(command, trained_store)
-        (trained_store / key / "zarr.json").write_bytes(own)
+            run("look contrast STORE", trained_store)
+        (trained_store / "BC" / "zarr.json").write_bytes(own)
         (trained_store / "zarr.json").write_bytes(listing)
     for file in ("runs/vae/model/config.json", "runs/vae/zarr.json", "zarr.json"):
         good = (trained_store / file).read_bytes()
@@ -240,7 +230,7 @@ def test_what_was_computed_is_taken_out_and_made_again(trained_store: Path) -> N
     want = zarr(trained_store).load()
     (trained_store / "latents/c/0/0/0").write_bytes(b"")
     advice = findings(trained_store)[0]["do"]
-    assert f"'vaearr verify {trained_store} --remove latents' removes it, then 'vaearr encode" in advice
+    assert f"'vaearr verify {trained_store} --remove latents' removes it, then run the command" in advice
     for _ in range(2):
         vaearr("verify", trained_store, "--remove", "latents")
         assert not LATENTS & set(zarr(trained_store).variables)
@@ -276,11 +266,10 @@ def test_a_disk_that_is_full_while_checksums_are_added(scan_store: Path, small_f
         "mine", shape=(17, 22), chunks=(1, 1), dtype="float32", dimension_names=("y", "x")
     )
     mine[:] = np.random.default_rng(0).normal(size=(17, 22))
-    vaearr("verify", scan_store, "--relist")
     small_files(12_000)  # the checksums of `mine` take 30 kB
     vaearr("verify", scan_store, "--seal", code=CANNOT_WRITE)
     small_files(None)
-    assert findings(scan_store) == []
+    assert [item["found"] for item in findings(scan_store)] == ["it is not listed"]
     vaearr("verify", scan_store, "--seal")
     assert "no checksums" not in vaearr("verify", scan_store).out
     assert len((scan_store / "mine" / SUMS).read_text().splitlines()) == 17 * 22 + 1

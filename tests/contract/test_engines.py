@@ -12,8 +12,6 @@ import xarray as xr
 import vaearr as va
 from vaearr.errors import DataError
 
-from .harness import vaearr
-
 
 def test_engines_open_what_open_source_does(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).random((6, 7, 8)).astype("f4")
@@ -27,9 +25,3 @@ def test_engines_open_what_open_source_does(tmp_path: Path) -> None:
         xr.open_dataset(file, engine="vaearr")
     with pytest.raises(DataError):
         xr.open_dataset(tmp_path / "a.nii.gz", engine="idx")
-
-
-def test_a_crop_is_spelt_as_a_box(scan_store: Path, tmp_path: Path) -> None:
-    vaearr("ingest", scan_store, tmp_path / "a.zarr", "--crop", "dy=4:16", "--crop", "dx=:9")
-    ds, whole = va.open_store(tmp_path / "a.zarr"), va.open_store(scan_store)
-    np.testing.assert_array_equal(ds.patterns, whole.patterns[:, :, 4:16, :9])

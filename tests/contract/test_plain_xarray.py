@@ -247,7 +247,7 @@ def test_arrays_are_attached_by_their_coordinates(scan_store: Path) -> None:
     ds = va.open_store(scan_store)
     va.attach(scan_store, (ds.BC * 2).rename("double"), kind="map")
     part = (ds.BC.isel(x=slice(3, 9), y=slice(1, 5)) * 3).transpose("x", "y")
-    va.attach(scan_store, part.to_dataset(name="part"), kind="map", name="part")
+    va.attach(scan_store, part, kind="map", name="part")
     np.testing.assert_array_equal(va.open_store(scan_store).double, ds.BC * 2)
     back = va.open_store(scan_store).part
     np.testing.assert_array_equal(
@@ -264,17 +264,9 @@ def test_arrays_that_cannot_be_placed_are_refused(scan_store: Path) -> None:
     ds, before = va.open_store(scan_store), tree(scan_store)
     with pytest.raises(Exception, match=r"row.*rename"):
         va.attach(scan_store, ds.BC.rename(y="row"), kind="map", name="q")
-    with pytest.raises(Exception, match="array="):
-        va.attach(scan_store, ds[["BC", "phase"]], kind="map", name="q")
     with pytest.raises(Exception, match="none lies on the scan"):
         va.attach(scan_store, ds.BC.assign_coords(x=ds.x + 1000), kind="map", name="q")
     assert tree(scan_store) == before
-
-
-def test_attach_takes_one_array_of_a_dataset(scan_store: Path) -> None:
-    ds = va.open_store(scan_store)
-    va.attach(scan_store, ds[["BC", "phase"]], array="BC", kind="map", name="q")
-    np.testing.assert_array_equal(va.open_store(scan_store).q, ds.BC)
 
 
 def test_the_listing_is_what_zarr_itself_would_write(trained_store: Path) -> None:

@@ -246,22 +246,6 @@ def test_interrupted_scan_opens_with_its_shape(tmp_path: Path) -> None:
     np.testing.assert_array_equal(va.open_source(path, nav_shape=(2, 3)).patterns, files.GRID)
 
 
-def test_background_and_centre_follow_a_crop(tmp_path: Path) -> None:
-    path = files.oxford(tmp_path / "a.h5oina", Unprocessed_Patterns=None)
-    with h5py.File(path, "a") as file:
-        for key, value in (("Pattern Center X", 0.4), ("Pattern Center Y", 0.6), ("Detector Distance", 0.5)):
-            file[f"1/EBSD/Data/{key}"] = np.full(6, value, "f4")
-    whole = nested(va.open_source(path).attrs["detector"])["projection_centre"]
-    options = ("--set", 'crop={"dy": [0, 4], "dx": [1, 5]}', "--set", "bin=2")
-    vaearr("ingest", path, tmp_path / "a.zarr", *options)
-    ds = zarr(tmp_path / "a.zarr")
-    wanted = files.GRID[..., 1:].reshape(2, 3, 2, 2, 2, 2).mean((3, 5))
-    np.testing.assert_allclose(ds.patterns, wanted)
-    np.testing.assert_allclose(ds.static_background, wanted[0, 0])
-    centre = nested(attributes(tmp_path / "a.zarr")["detector"])["projection_centre"]
-    np.testing.assert_allclose(centre, [(whole[0] * 5 - 1) / 4, whole[1], whole[2]], rtol=1e-5)
-
-
 # refusals
 
 

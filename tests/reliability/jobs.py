@@ -69,12 +69,6 @@ def associate(folder: Path) -> None:
     va.associate_store(folder / STORE, AssociateConfig(metrics=("pearson", "spearman")))
 
 
-def associate_again(folder: Path) -> None:
-    """Replaces the table of `associate`."""
-    asked = AssociateConfig(metrics=("pearson", "distance_correlation"), targets=("BC",))
-    va.associate_store(folder / STORE, asked, overwrite=True)
-
-
 def cluster(folder: Path) -> None:
     va.cluster_store(folder / STORE, ClusterConfig(method="kmeans", k=3))
 
@@ -95,16 +89,6 @@ def reconstruct(folder: Path) -> None:
 def keep(folder: Path) -> None:
     ds = va.open_store(folder / STORE)
     va.keep(folder / STORE, twice=ds.BC * 2, thrice=ds.BC * 3, table=xr.Dataset({"a": ("i", [1.0, 2.0])}))
-
-
-def report(folder: Path) -> None:
-    va.report(folder / STORE, out=folder / "scan.reports" / "vae")
-
-
-def train_other(folder: Path) -> None:
-    """A second run beside the first."""
-    if "b" not in run_names(folder / STORE):
-        va.train(folder / STORE, run="b", config=TRAINING.replace(seed=2))
 
 
 OVERWRITES: dict[str, Callable[[Path], object]] = {  # of what the jobs above made
@@ -128,24 +112,15 @@ def overwrite(folder: Path, step: str) -> None:
 
 
 STEPS = (files, ingest, train, encode, associate, cluster, attach, probe, reconstruct, keep)
-JOBS: dict[str, Callable[..., None]] = {
-    job.__name__: job for job in (*STEPS, associate_again, report, train_other, overwrite)
-}
+JOBS: dict[str, Callable[..., None]] = {job.__name__: job for job in (*STEPS, overwrite)}
+TRAINED = ("files", "ingest", "train", "encode")
 BEFORE = {  # what has to be done before a job
-    "ingest": ("files",),
-    "train": ("files", "ingest"),
-    "encode": ("files", "ingest", "train"),
-    **dict.fromkeys(("associate", "cluster", "attach", "report"), ("files", "ingest", "train", "encode")),
-    "associate_again": ("files", "ingest", "train", "encode", "associate"),
-    "train_other": ("files", "ingest", "train", "encode"),
+    "ingest": TRAINED[:1],
+    "train": TRAINED[:2],
+    "encode": TRAINED[:3],
+    **dict.fromkeys(("cluster", "attach"), TRAINED),
     "overwrite": tuple(job.__name__ for job in STEPS),
 }
-
-
-def arrays(store: Path) -> dict[str, zarr.Array]:
-    """Every listed array of a store by its path."""
-    group = zarr.open_group(store, mode="r", zarr_format=3)
-    return {name: item for name, item in group.members(max_depth=None) if isinstance(item, zarr.Array)}
 
 
 def contents(store: Path) -> dict[str, Any]:

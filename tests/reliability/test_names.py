@@ -21,7 +21,7 @@ from vaearr.config import AssociateConfig, ClusterConfig, EncodeConfig
 from vaearr.errors import VaearrError
 from vaearr.run.reconstruct import inside_name
 from vaearr.run.train import train
-from vaearr.store import add_variables, write_table
+from vaearr.store import write_results, write_table
 from vaearr.store.remove import remove
 
 HOSTILE = (
@@ -45,8 +45,8 @@ ENTRANCES: dict[str, Callable[[Path, str], object]] = {
     "clusters": lambda folder, name: va.cluster_store(
         folder / STORE, ClusterConfig.from_attrs({"method": "kmeans", "name": name})
     ),
-    "variable": lambda folder, name: add_variables(
-        folder / STORE, xr.Dataset({name: (("y", "x"), np.zeros((40, 35)))})
+    "variable": lambda folder, name: write_results(
+        folder / STORE, variables=xr.Dataset({name: (("y", "x"), np.zeros((40, 35)))})
     ),
     "run of a table": lambda folder, name: write_table(folder / STORE, name, "t", xr.Dataset()),
 }
@@ -86,10 +86,8 @@ def test_removing_stays_inside(place: Path) -> None:
     outside = place / "keep" / "zarr.json"
     outside.parent.mkdir()
     outside.write_text('{"attributes": {"provenance": {}}}')
-    for name in ("../keep", "../../in/keep", "latents/../../keep", "", "."):
+    for name in ("../keep", "../../in/keep", "latents/../../keep", "runs/../../keep", "", "."):
         with pytest.raises(VaearrError):
-            remove(place / STORE, variables=[name])
-    with pytest.raises(VaearrError):
-        remove(place / STORE, runs=["../../keep"])
+            remove(place / STORE, name)
     assert outside.exists()
     shutil.rmtree(outside.parent)

@@ -37,14 +37,13 @@ WRITE = """
 import sys, itertools
 import numpy as np, xarray as xr
 from vaearr import store as vs
-from vaearr.store.remove import remove
 path = sys.argv[1]
 print("ready", flush=True)
 for i in itertools.count(1):
     size = 3 + i % 3
     table = xr.Dataset({"a": (("row", "column"), np.full((size, 40), float(i)))}, attrs={"i": i})
-    vs.write_table(path, "vae", "ranking", table, replace=True)
-    vs.add_variables(path, xr.Dataset({f"map{i}": (("y", "x"), np.full((40, 35), float(i)))}))
+    vs.write_table(path, "vae", "ranking", table)
+    vs.write_results(path, variables=xr.Dataset({f"map{i}": (("y", "x"), np.full((40, 35), float(i)))}))
     print(i, flush=True)
 """
 

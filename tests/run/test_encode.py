@@ -17,7 +17,7 @@ from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
 from vaearr.recipe import Recipe, nested
 from vaearr.store import create_store, open_store
-from vaearr.store.verify import relist
+from vaearr.store.listing import refresh_listing
 
 from ..conftest import TINY_TRAINING
 from ..data import random_patterns_dataset
@@ -71,7 +71,7 @@ def test_a_setting_that_is_no_more_and_was_empty_decides_nothing(trained_templat
 def test_runs_that_do_not_fit(trained_store: Path, tmp_path: Path) -> None:
     other = create_store(random_patterns_dataset({"y": 5, "x": 6}), tmp_path / "other.zarr")
     shutil.copytree(trained_store / "runs" / "vae", other / "runs" / "vae")
-    relist(other)
+    refresh_listing(other)
     with pytest.raises(UsageError, match=r"trained on samples of shape \(1, 9, 11\), the store has \(1, 8, 9\)"):
         va.encode(other)
     with pytest.raises(NoInputError, match="has no run 'nope'"):

@@ -75,8 +75,8 @@ def test_elbo_is_that_of_the_formula(trained_store: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(run_module, "read_block", lambda values, at: read.append(at) or block(values, at))
     assert held_out(trained_store, "vae") == found
     assert len({str(at) for at in read}) > 1, "one shard after the other"
-    remove(trained_store, variables=["latents_std"])
-    with pytest.raises(NoInputError, match="no latents_std; write it with 'vaearr encode"):
+    remove(trained_store, "latents")
+    with pytest.raises(NoInputError, match="no latents; write it with 'vaearr encode"):
         held_out(trained_store, "vae")
 
 

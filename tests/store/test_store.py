@@ -74,16 +74,16 @@ def test_what_is_not_a_store_is_refused(what: str, tmp_path: Path) -> None:
         vs.open_store(path)
 
 
-def test_add_variables_refusals_leave_the_store_as_it_was(scan_store: Path, scan: xr.Dataset) -> None:
+def test_refusals_of_variables_leave_the_store_as_it_was(scan_store: Path, scan: xr.Dataset) -> None:
     before = tree_hash(scan_store)
     with pytest.raises(ExistsError, match="already holds BC"):
-        vs.add_variables(scan_store, scan[["BC"]])
+        vs.write_results(scan_store, variables=scan[["BC"]])
     with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
-        vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").assign_coords(y=scan.y + 0.1))
+        vs.write_results(scan_store, variables=scan[["BC"]].rename(BC="b").assign_coords(y=scan.y + 0.1))
     with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
-        vs.add_variables(scan_store, scan[["BC"]].rename(BC="b").isel(y=slice(4)))
+        vs.write_results(scan_store, variables=scan[["BC"]].rename(BC="b").isel(y=slice(4)))
     with pytest.raises(UsageError, match=r"'\.\./b' cannot be a variable name"):
-        vs.add_variables(scan_store, scan[["BC"]].rename(BC="../b"))
+        vs.write_results(scan_store, variables=scan[["BC"]].rename(BC="../b"))
     assert tree_hash(scan_store) == before
 
 
@@ -108,7 +108,7 @@ def test_a_table_that_is_replaced_while_it_is_read_is_read_again(
     def open_slowly(*args: Any, **kwargs: Any) -> xr.Dataset:
         ds = really(*args, **kwargs)
         if not opened:  # between its metadata and its chunks
-            vs.write_table(trained_store, "vae", "ranking", _table(3), replace=True)
+            vs.write_table(trained_store, "vae", "ranking", _table(3))
         opened.append(ds)
         return ds
 

@@ -81,7 +81,7 @@ def ingest(
 @app.command()
 def attach(
     store: Store,
-    file: Annotated[Path, typer.Argument(help=".npy, .npz, CSV or .tsv maps of elements")],
+    file: Annotated[Path, typer.Argument(help=".npy, CSV or .tsv maps of elements")],
     run: Annotated[str | None, typer.Option(help="latents: name of the run they become")] = None,
     kind: Annotated[str, typer.Option(help="latents, map, classes, elements or scores")] = "latents",
     name: Annotated[str | None, typer.Option(help="all but latents: name of the variable they become")] = None,
@@ -150,39 +150,21 @@ def verify(
         str | None, typer.Option(help="remove a variable that can be computed again, a table or runs/NAME")
     ] = None,
     seal: Annotated[
-        bool, typer.Option("--seal", help="accept the present values: checksums where missing or different")
+        bool, typer.Option("--seal", help="accept what the store holds: new checksums and a new list of variables")
     ] = False,
-    relist: Annotated[
-        bool, typer.Option("--relist", help="list the variables again, remove what other programs appended")
-    ] = False,
-    clean: Annotated[bool, typer.Option("--clean", help="list what killed commands left, older than a day")] = False,
-    unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="--clean: also work that a command could resume")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="--clean: remove it")] = False,
 ) -> None:
     """Check every file of a store; exit code 65 if it is damaged.
 
     One line for each finding names the variable and chunk, and what to do.
     """
-    from vaearr.store import check_store
+    from vaearr.store import remove as removing
     from vaearr.store import verify as verifying
 
-    chosen = (remove is not None, seal, relist, clean)
-    refuse(sum(chosen) > 1, "give --remove, --seal, --relist and --clean one at a time.")
-    refuse((unfinished or yes) and not clean, "--yes and --unfinished are for --clean; add it.")
+    refuse(remove is not None and seal, "give --remove and --seal one at a time.")
     if remove is not None:
-        say(f"removed from {store}: {', '.join(verifying.take_out(store, remove))}")
+        say(f"removed from {store}: {', '.join(removing.remove(store, remove))}")
     elif seal:
         say(f"checksums added to {len(verifying.seal_store(store))} variables of {store}")
-    elif relist:
-        verifying.relist(store)
-        say(f"the variables of {store} are listed anew")
-    elif clean:
-        find = verifying.clean if yes else verifying.removable
-        leftovers = find(check_store(store), unfinished=unfinished)
-        print_lines(f"{leftover.path}: {leftover.what}" for leftover in leftovers)
-        say(f"{len(leftovers)} {'removed' if yes else 'to remove; the same with --yes removes them'}")
     else:
         result = verifying.verify_store(store)
         print_lines([json.dumps(result.record(), indent=2)] if as_json else verifying.in_words(result))

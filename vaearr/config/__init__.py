@@ -59,7 +59,6 @@ def _within_one(quantiles: tuple[float, float]) -> tuple[float, float]:
 Name = Annotated[str, AfterValidator(_usable_name)]
 Interval = Annotated[tuple[float, float], AfterValidator(_not_empty)]
 Quantiles = Annotated[tuple[float, float], AfterValidator(_within_one)]
-Window = Annotated[tuple[float | None, float | None], AfterValidator(_not_empty)]
 
 
 def field(default: Any, text: str, **limits: Any) -> Any:
@@ -185,8 +184,6 @@ class IngestConfig(Config):
     filenames: str | None = field(
         None, "how file names tell the scan point: '{y}_{x}', or a regular expression with groups x and y"
     )
-    crop: dict[Literal["dy", "dx"], Window] = field({}, "start <= pixel < stop that is kept")
-    bin: int = field(1, "side of the blocks of pixels that become one, their mean in float32; after crop", ge=1)
     nonfinite: Literal["error", "mask"] = field(
         "error", "patterns that float32 cannot hold, NaN or infinite: refuse the file, or leave them out"
     )

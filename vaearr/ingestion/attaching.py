@@ -22,7 +22,6 @@ from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place
 from vaearr.ingestion.values import (
     Rows,
     Values,
-    chosen_array,
     is_table,
     read_array,
     read_columns,
@@ -37,14 +36,12 @@ from vaearr.sources.ebsd_maps import NO_PHASE
 from vaearr.sources.element_maps import map_files
 from vaearr.sources.tables import ReadAs, read_table
 from vaearr.store import (
-    add_variables,
     check_run_name,
     open_store,
     publish_run,
-    run_manifest,
-    run_names,
     staged_run,
     store_of,
+    write_results,
 )
 from vaearr.store.remove import removable
 
@@ -69,7 +66,7 @@ class HasPath(Protocol):
 
 def attach(
     store: str | Path | xr.Dataset | HasPath,
-    values: Values | xr.DataArray | xr.Dataset,
+    values: Values | xr.DataArray,
     *,
     kind: str = n.LATENTS,
     run: str | None = None,
@@ -79,7 +76,6 @@ def attach(
     read_as: ReadAs = "auto",
     prefix: str | None = None,
     columns: Sequence[str] = (),
-    array: str | None = None,
     classes: Mapping[int, str] | None = None,
     units: str | None = None,
     overwrite: bool = False,
@@ -93,9 +89,9 @@ def attach(
     ----------
     store : path, Dataset opened from a store, or Run
         Store to add to.
-    values : path, array, DataArray or Dataset
-        `.npy` or `.npz` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`; CSV with value columns; or an array. A
-        DataArray over the navigation dims and at most one more, or `array` of a Dataset, is placed by its coordinates.
+    values : path, array or DataArray
+        `.npy` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`; CSV with value columns; or an array. A DataArray
+        over the navigation dims and at most one more is placed by its coordinates.
     kind : {"latents", "map", "classes", "elements", "scores"}
         Latents need `run`, all others `name`. A map has one number for each point, classes have class numbers, scores
         are those of a decomposition. Elements come from a CSV with a column for each, or from a .tsv map that is named
@@ -110,8 +106,8 @@ def attach(
         Name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
     read_as : {"auto", "steps", "coordinates"}
         What points are; "auto" decides by the rule of `vaearr.ingestion.placing`.
-    prefix, columns, array
-        Which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known), or which array of a `.npz` or Dataset.
+    prefix, columns
+        Which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known).
     classes : mapping, optional
         Names of class numbers.
     units : str, optional
@@ -134,8 +130,6 @@ def attach(
         For files that do not exist and arguments that do not go together.
     """
     attrs: dict[str, Any] = {} if units is None else {"units": units}
-    if isinstance(values, xr.Dataset):
-        values = values[chosen_array("the Dataset", [str(key) for key in values.data_vars], array)]
     if isinstance(values, xr.DataArray) and kind != n.LATENTS:
         if name is None and values.name is not None:
             name = str(values.name)
@@ -144,7 +138,7 @@ def attach(
     path = store_of(store if isinstance(store, str | Path | xr.Dataset) else store.path)
     target = _target(kind, run, name)
     ds = open_store(path, chunks=None)
-    rows = _read(ds, values, kind, prefix, columns, array)
+    rows = _read(ds, values, kind, prefix, columns)
     if coords is not None:
         if rows.points is not None:
             raise UsageError(f"{rows.origin['file']} has its own points; leave coords out.")
@@ -161,34 +155,73 @@ def attach(
         "classes": classes or None,
         "units": units,
     }
-    result = _keep(path, ds, kind, target, variable, Recipe(None, made_from), overwrite=overwrite)
+    recipe = Recipe(None, made_from)
+    replaced: list[str] = []
+    if variable.name in ds:
+        stored = nested(ds[variable.name].attrs, n.PROVENANCE)
+        is_attached = isinstance(stored, Mapping) and str(stored.get("kind")).startswith(n.ATTACHED)
+        existing = f"{path} already holds {variable.name!r}"
+        if is_made(
+            existing,
+            stored if is_attached else None,
+            recipe,
+            instead="attach under another name",
+            overwrite=overwrite,
+        ):
+            return variable.to_dataset().assign_attrs(counts)
+        replaced = removable(path, [f"{n.RUNS}/{target}" if kind == n.LATENTS else target])
+    variable.attrs[n.PROVENANCE] = recipe.stamp()
+    if kind == n.LATENTS:
+        result = _publish_latents(path, target, variable, replaced)
+    else:
+        result = variable.to_dataset()
+        write_results(path, variables=result, replacing=replaced)
     words = [f"{counts['n_placed']} of {counts['n_rows']} rows placed by {counts['read_as']}"]
     words += [f"{counts[key]} {text}" for key, text in COUNTED.items() if counts[key]]
     log.info(f"{variable.name}: {'; '.join(words)}")
     return result.assign_attrs(counts)
 
 
-def _read(
-    ds: xr.Dataset,
-    values: Values | xr.DataArray,
-    kind: str,
-    prefix: str | None,
-    columns: Sequence[str],
-    array: str | None,
-) -> Rows:
+def _publish_latents(path: Path, run: str, latents: xr.DataArray, replaced: list[str]) -> xr.Dataset:
+    """Write latents as a run without a model, whose region is the points with a value."""
+    dim, stamp = n.run_name(n.LATENT, run), latents.attrs[n.PROVENANCE]
+    file = stamp["values"]["file"]
+    roi = latents.notnull().any(dim).drop_vars(dim, errors="ignore")
+    count = int(roi.sum())
+    if not count:
+        raise DataError(f"{file} holds no value for any measured scan point of the region.")
+    roi.attrs = {**n.ATTRS[n.ROI], "n": count}
+    maps = xr.Dataset({latents.name: latents, n.run_name(n.ROI, run): roi})
+    manifest = {
+        "run": run,
+        "kind": n.ATTACHED,
+        "state": n.ATTACHED,
+        "config": {n.ATTACHED: stamp},
+        "roi": f"points with a value in {file}",
+        "n_roi": count,
+        "latent_dim": latents.sizes[dim],
+        "versions": stamp["versions"],
+        "time": stamp["time"],
+    }
+    with staged_run(path, run, replacing=replaced) as folder:
+        publish_run(path, run, folder, manifest, maps, replacing=replaced)
+    return maps
+
+
+def _read(ds: xr.Dataset, values: Values | xr.DataArray, kind: str, prefix: str | None, columns: Sequence[str]) -> Rows:
     """The values to attach, from a file or memory."""
     dims = point_dims(ds) if schema.is_scan(ds) else ()
     if isinstance(values, xr.DataArray):
         return rows_of_array(values, ds, dims)
-    if kind == n.ELEMENTS and not isinstance(values, np.ndarray):
-        files = map_files(values)
-        if files:
-            return read_element_maps(files, ds)
-    if not isinstance(values, np.ndarray) and is_table(values):
-        return read_columns(values, dims, prefix, columns)
+    if not isinstance(values, np.ndarray):
+        element_files = map_files(values) if kind == n.ELEMENTS else []
+        if element_files:
+            return read_element_maps(element_files, ds)
+        if is_table(values):
+            return read_columns(values, dims, prefix, columns)
     if prefix or columns:
         raise UsageError("prefix and columns choose columns of a CSV, but the values are an array; leave them out.")
-    return read_array(values, array)
+    return read_array(values)
 
 
 def _target(kind: str, run: str | None, name: str | None) -> str:
@@ -242,72 +275,47 @@ def _placed(ds: xr.Dataset, rows: Rows, region: xr.DataArray | None, read_as: Re
     return replace(rows, values=values), placement.within(allowed & grid.measured(ds))
 
 
-def _keep(
-    store: Path, ds: xr.Dataset, kind: str, target: str, variable: xr.DataArray, recipe: Recipe, *, overwrite: bool
-) -> xr.Dataset:
-    """Write the variable, latents as a run with `/runs/<run>` in one step, unless it is there already."""
-    is_run, made, gone, old = kind == n.LATENTS, None, {}, list[str]()
-    if is_run and target in run_names(store):
-        made, gone = (nested(run_manifest(store, target), "config") or {}).get(n.ATTACHED), {"runs": [target]}
-    elif not is_run and target in ds.variables:
-        made = nested(ds[target].attrs, n.PROVENANCE)
-        gone = {"variables": [target, *(dim for dim in map(str, ds[target].dims) if dim.startswith(f"{target}_"))]}
-    if gone:
-        made = made if isinstance(made, Mapping) and str(made.get("kind")).startswith(n.ATTACHED) else None
-        there = f"{store} already has a run {target!r}" if is_run else f"{store} already holds {target!r}"
-        if is_made(there, made, recipe, instead="attach under another name", overwrite=overwrite):
-            return variable.to_dataset()
-        old = removable(store, **gone)
-    variable.attrs[n.PROVENANCE] = stamp = recipe.stamp()
-    if not is_run:
-        add_variables(store, variable.to_dataset(), replacing=old)
-        return variable.to_dataset()
-    dim, file = n.run_name(n.LATENT, target), stamp["values"]["file"]
-    inside = variable.notnull().any(dim)
-    if not (count := int(inside.sum())):
-        raise DataError(f"{file} holds no value for any measured scan point of the region.")
-    region = inside.drop_vars(dim, errors="ignore").rename(n.run_name(n.ROI, target)).drop_attrs()
-    result = xr.Dataset({v.name: v for v in (variable, region.assign_attrs({**n.ATTRS[n.ROI], "n": count}))})
-    manifest: dict[str, Any] = {"run": target, "kind": n.ATTACHED, "state": n.ATTACHED, "config": {n.ATTACHED: stamp}}
-    manifest |= {"roi": f"points with a value in {file}", "n_roi": count, "latent_dim": variable.sizes[dim]}
-    manifest |= {key: stamp[key] for key in ("versions", "time")}
-    with staged_run(store, target, replacing=old) as folder:
-        publish_run(store, target, folder, manifest, result, replacing=old)
-    return result
-
-
-# what they become
-
-
 def _variable(
     ds: xr.Dataset, rows: Rows, placement: Placement, kind: str, target: str, words: Mapping[int, str]
 ) -> xr.DataArray:
     """The variable that values of a kind become; words: names of class or phase numbers."""
+    coords = {dim: ds[dim].variable for dim in schema.navigation_dims(ds)}
+    values = np.asarray(rows.values)
+    attrs: dict[str, Any]
     if kind in ("map", "classes", n.PHASE):
-        return _map_variable(ds, rows, placement, kind, target, words)
-    values = _columns_of(rows)
-    long_name = "latent (attached)" if kind == n.LATENTS else f"{target} score (attached)"
-    attrs: Mapping[str, Any] = {"long_name": long_name, "units": "1"}
-    name, dim = target, f"{target}_{n.COMPONENT}"
-    dim_attrs: Mapping[str, Any] = {"long_name": n.COMPONENT}
+        n_columns = values.shape[1] if values.ndim > 1 else 1
+        if n_columns != 1:
+            choice = f" ({listed(rows.columns)}); choose one with columns=" if rows.columns else ""
+            raise DataError(f"{rows.origin['file']} has {n_columns} values for each point, expected one{choice}.")
+        attrs = {"long_name": rows.columns[0] if rows.columns else target}
+        if kind == "map":
+            on_grid = placement.on_grid(_as_floats(values.reshape(-1)), np.nan)
+            attrs = n.ATTRS.get(target, attrs | {"units": "1"})
+        else:
+            on_grid = placement.on_grid(_codes(rows, values.reshape(-1)), n.NOT_CLUSTERED)
+            if kind == n.PHASE:
+                attrs = n.ATTRS[n.PHASE] | flags(on_grid, words, NO_PHASE, n.PHASE)
+            else:
+                attrs |= flags(on_grid, words, NO_CLASS, "class")
+        return xr.DataArray(on_grid, coords, tuple(coords), target, dict(attrs))
+
+    values = _as_floats(values.reshape(len(values), -1))
+    name, dim, dim_attrs = target, f"{target}_{n.COMPONENT}", {"long_name": n.COMPONENT}
     labels: Sequence[Any] = rows.numbers or range(values.shape[1])
+    attrs = {"long_name": f"{target} score (attached)", "units": "1"}
     if kind == n.LATENTS:
         name, dim, dim_attrs = n.run_name(n.LATENTS, target), n.run_name(n.LATENT, target), n.ATTRS[n.LATENT]
+        attrs["long_name"] = "latent (attached)"
     elif kind == n.ELEMENTS:
-        dim = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}"
-        attrs, dim_attrs = n.ATTRS[n.ELEMENTS], {}
-        labels = _elements_of(rows)
-    coords = {nav: ds[nav].variable for nav in schema.navigation_dims(ds)}
+        dim, dim_attrs = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}", {}
+        labels, attrs = _elements_of(rows), n.ATTRS[n.ELEMENTS]
     coords[dim] = xr.Variable(dim, list(labels), dim_attrs)
     variable = xr.DataArray(placement.on_grid(values, np.nan), coords, tuple(coords), name, dict(attrs))
     return variable.transpose(dim, ...) if kind == n.ELEMENTS else variable
 
 
-def _columns_of(rows: Rows) -> np.ndarray:
-    """The values `(N, K)` as floats that hold all values of their type."""
-    values = np.asarray(rows.values)
-    if values.ndim == 1:
-        values = values[:, None]
+def _as_floats(values: np.ndarray) -> np.ndarray:
+    """Values as floats that hold all values of their type."""
     return values.astype(min(np.result_type(values, "f4"), np.dtype("f8")))
 
 
@@ -324,29 +332,6 @@ def _elements_of(rows: Rows) -> list[str]:
     return elements
 
 
-def _map_variable(
-    ds: xr.Dataset, rows: Rows, placement: Placement, kind: str, target: str, words: Mapping[int, str]
-) -> xr.DataArray:
-    """A map of one value for each point: numbers, or codes of classes or phases."""
-    values = np.asarray(rows.values)
-    n_columns = values.shape[1] if values.ndim > 1 else 1
-    if n_columns != 1:
-        choice = f" ({listed(rows.columns)}); choose one with columns=" if rows.columns else ""
-        raise DataError(f"{rows.origin['file']} has {n_columns} values for each point, expected one{choice}.")
-    attrs: dict[str, Any] = {"long_name": rows.columns[0] if rows.columns else target}
-    if kind == "map":
-        on_grid = placement.on_grid(_columns_of(rows)[:, 0], np.nan)
-        attrs = dict(n.ATTRS.get(target, attrs | {"units": "1"}))
-    else:
-        on_grid = placement.on_grid(_codes(rows, values.reshape(len(values))), n.NOT_CLUSTERED)
-        if kind == n.PHASE:
-            attrs = n.ATTRS[n.PHASE] | flags(on_grid, words, NO_PHASE, n.PHASE)
-        else:
-            attrs |= flags(on_grid, words, NO_CLASS, "class")
-    coords = {dim: ds[dim].variable for dim in schema.navigation_dims(ds)}
-    return xr.DataArray(on_grid, coords, tuple(coords), target, attrs)
-
-
 def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
     """Class numbers in the smallest type: -1 for no class (noise, not indexed), -2 for no value."""
     if numbers.dtype.kind == "f":
@@ -361,11 +346,8 @@ def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
     return np.rint(numbers).astype("i2" if numbers.max(initial=0) <= np.iinfo("i2").max else "i4")
 
 
-# side maps of an ingest
-
-
 def side_map(
-    ds: xr.Dataset, path: str | Path, name: str, *, words: Mapping[int, str] | None = None, units: str | None = None
+    ds: xr.Dataset, path: str | Path, name: str, *, words: Mapping[int, str] | None = None, units: str = "1"
 ) -> xr.DataArray:
     """A map from a CSV: `phase` (numbers, named by `words`), `elements` (all columns, in `units`), or any in float32.
 
@@ -374,26 +356,28 @@ def side_map(
     """
     kind = name if name in (n.PHASE, n.ELEMENTS) else "map"
     element_files = map_files(path) if kind == n.ELEMENTS else []
+    way: ReadAs = "auto"
+    n_dropped = 0
     if element_files:
-        rows, placement = _placed(ds, read_element_maps(element_files, ds), None, "auto")
-        about: dict[str, Any] = {"source": rows.origin["file"], "n_dropped": 0}
+        rows = read_element_maps(element_files, ds)
     else:
         table = read_table(path, point_dims(ds))
         if not table.coordinates or not table.values:
             needed = f"{', '.join(point_dims(ds))} and at least one column of values"
             raise DataError(f"{table.file} has no column for {needed}; it has {listed(table.frame.columns)}.")
         rows = rows_of(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
-        points = table.numbers(table.coordinates)
-        way: ReadAs = "steps" if are_whole(points) else "coordinates"
-        lines = table.frame.index.to_numpy()
-        placement = place_points(ds, points, read_as=way, what=str(table.file), lines=lines)
-        placement = placement.within(grid.measured(ds))
-        about = {"source": table.file.name, "n_dropped": table.n_dropped}
+        way = "steps" if are_whole(table.numbers(table.coordinates)) else "coordinates"
+        n_dropped = table.n_dropped
+    rows, placement = _placed(ds, rows, None, way)
     counts = placement.counts()
-    about |= {"column": ", ".join(rows.columns), "n_missing": counts["n_missing"], "n_outside": counts["n_outside"]}
-    if units is not None:
-        about["units"] = units
-    variable = _variable(ds, rows, placement, kind, name, words or {})
-    if variable.dtype.kind == "f":
-        variable = variable.astype("f4")
-    return variable.assign_attrs(about)
+    attrs = {
+        "source": rows.origin["file"],
+        "n_dropped": n_dropped,
+        "column": ", ".join(rows.columns),
+        "n_missing": counts["n_missing"],
+        "n_outside": counts["n_outside"],
+    }
+    if kind == n.ELEMENTS:
+        attrs["units"] = units
+    variable = _variable(ds, rows, placement, kind, name, words or {}).assign_attrs(attrs)
+    return variable.astype("f4") if variable.dtype.kind == "f" else variable

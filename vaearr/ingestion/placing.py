@@ -43,8 +43,9 @@ class Placement:
 
     def on_grid(self, values: np.ndarray, fill: float) -> np.ndarray:
         """Values `(N, …)` on the grid `(*shape, …)`, `fill` where there is none."""
+        is_placed = self.cells >= 0
         grid = np.full((self.region.size, *values.shape[1:]), fill, values.dtype)
-        grid[self.cells[self.cells >= 0]] = values[self.cells >= 0]
+        grid[self.cells[is_placed]] = values[is_placed]
         return grid.reshape(*self.region.shape, *values.shape[1:])
 
     def within(self, region: np.ndarray) -> Placement:
@@ -121,14 +122,26 @@ def place_points(
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if bad.size:
         raise DataError(f"{what}: row {bad[0]} is {points[bad[0]].tolist()} ({bad.size} such rows); expected numbers.")
-    ways = [read_as] if read_as != "auto" else ["steps"] * are_whole(points) + ["coordinates"]
-    way, cells = _decide({way: _cells(ds, dims, points, way) for way in ways}, what)
-    if (cells == OUTSIDE).all():
-        read = {"steps": [step_numbers_of(ds, d) for d in dims], "coordinates": [ds[d].values for d in dims]}
-        scan = " and ".join(f"{name} {_extent(dims, axes)}" for name, axes in read.items())
+    ways: Sequence[str] = [read_as]
+    if read_as == "auto":
+        ways = ["steps", "coordinates"] if are_whole(points) else ["coordinates"]
+    readings = {way: _cells(ds, dims, points, way) for way in ways}
+    n_placed = {way: int((cells >= 0).sum()) for way, cells in readings.items()}
+    way = max(ways, key=lambda way: n_placed[way])
+    is_complete = n_placed[way] == len(points)
+    for other, cells in readings.items():
+        is_possible = n_placed[other] == len(points) if is_complete else n_placed[other] > 0
+        if is_possible and not np.array_equal(cells, readings[way]):
+            raise UsageError(
+                f"{what} can be read as step numbers ({n_placed['steps']} on the scan) and as coordinates "
+                f"({n_placed['coordinates']} on the scan), which are different scan points; say which with "
+                "read_as='steps' or read_as='coordinates'."
+            )
+    if not n_placed[way]:
+        scan = _extent(dims, [ds[dim].values for dim in dims])
         raise DataError(f"{what}: none lies on the scan: they cover {_extent(dims, points.T)}, the scan {scan}.")
-    refuse_repeats(cells, what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points)
-    return Placement(cells, np.ones(schema.navigation_shape(ds), bool), way)
+    refuse_repeats(readings[way], what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points)
+    return Placement(readings[way], np.ones(schema.navigation_shape(ds), bool), way)
 
 
 def row_words(lines: np.ndarray | None, row: int) -> str:
@@ -141,31 +154,19 @@ def are_whole(points: np.ndarray) -> bool:
     return bool(np.all(np.abs(points - np.rint(points)) <= WHOLE))
 
 
-def _decide(readings: dict[str, np.ndarray], what: str) -> tuple[str, np.ndarray]:
-    placed = {name: int((cells >= 0).sum()) for name, cells in readings.items() if (cells >= 0).any()}
-    complete = [name for name in placed if placed[name] == readings[name].size]
-    first, *others = complete or list(placed) or list(readings)
-    if placed and any(not np.array_equal(readings[first], readings[name]) for name in others):
-        raise UsageError(
-            f"{what} can be read as step numbers ({placed['steps']} on the scan) and as coordinates "
-            f"({placed['coordinates']} on the scan), which are different scan points; say which with "
-            "read_as='steps' or read_as='coordinates'."
-        )
-    return first, readings[first]
-
-
-def _cells(ds: xr.Dataset, dims: tuple[str, ...], points: np.ndarray, read_as: str) -> np.ndarray:
+def _cells(ds: xr.Dataset, dims: Sequence[str], points: np.ndarray, read_as: str) -> np.ndarray:
     """Row-major position of the scan point nearest to each point, -1 where it is further away than the tolerance."""
-    positions: dict[str, np.ndarray] = {}
+    positions = {}
     for dim, values in zip(dims, points.T, strict=True):
-        axis = step_numbers_of(ds, dim) if read_as == "steps" else ds[dim].values
-        if axis.dtype.kind not in "iuf":
-            raise SchemaError(f"coordinate {dim!r} has dtype {axis.dtype}; points can be placed by numbers only.")
-        ordered = pd.Index(np.sort(axis).astype("f8"))
-        steps = np.diff(ordered)
-        within = float(steps.min()) * TOLERANCE if steps.size else max(abs(float(ordered[0])), 1.0) * WHOLE
-        found = ordered.get_indexer(values, method="nearest", tolerance=WHOLE if read_as == "steps" else within)
-        positions[dim] = np.where(found >= 0, np.argsort(axis, kind="stable")[found], OUTSIDE)
+        axis = pd.Index(step_numbers_of(ds, dim) if read_as == "steps" else ds[dim].values)
+        if axis.dtype.kind not in "iuf" or not (axis.is_monotonic_increasing or axis.is_monotonic_decreasing):
+            raise SchemaError(f"coordinate {dim!r} holds no numbers in order; points cannot be placed by it.")
+        tolerance = WHOLE
+        if read_as == "coordinates" and axis.size > 1:
+            tolerance = TOLERANCE * float(np.abs(np.diff(axis)).min())
+        elif read_as == "coordinates":
+            tolerance = WHOLE * max(abs(float(axis[0])), 1.0)
+        positions[dim] = axis.astype("f8").get_indexer(values, method="nearest", tolerance=tolerance)
     on_grid = np.all([position >= 0 for position in positions.values()], axis=0)
     index = tuple(np.where(on_grid, positions[dim], 0) for dim in schema.navigation_dims(ds))
     return np.where(on_grid, np.ravel_multi_index(index, schema.navigation_shape(ds)), OUTSIDE)

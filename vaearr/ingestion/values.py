@@ -17,8 +17,9 @@ from vaearr.errors import DataError, NoInputError, SchemaError, UsageError, did_
 from vaearr.sources.element_maps import SUFFIX as TSV
 from vaearr.sources.element_maps import element_of, read_element_map, resample
 from vaearr.sources.hdf5 import check_file
-from vaearr.sources.numpy_files import npz_names, read_npy, read_npz
+from vaearr.sources.numpy_files import read_npy
 from vaearr.sources.tables import ReadAs, Table, read_table
+from vaearr.store.folders import sha256_of
 
 log = logging.getLogger("vaearr")
 
@@ -53,9 +54,6 @@ class Rows:
     points: Points | None = None
 
 
-# tables
-
-
 def read_columns(path: str | Path, dims: Sequence[str], prefix: str | None, columns: Sequence[str]) -> Rows:
     """Columns of a CSV with their points.
 
@@ -86,25 +84,16 @@ def read_columns(path: str | Path, dims: Sequence[str], prefix: str | None, colu
             raise NoInputError(f"{table.file} has no value column {name!r}.{did_you_mean(name, table.values)}")
     if columns:
         return rows_of(table, columns)
-    start = prefix if prefix is not None else _known_prefix(table.values)
-    chosen = [name for name in table.values if name.startswith(start)]
-    if not chosen:
-        raise DataError(f"{table.file} has no value column {start}…; it has {listed(table.frame.columns)}.")
-    ends = [name.removeprefix(start) for name in chosen]
-    is_numbered = start != "" and all(end.isdecimal() for end in ends)
-    if not is_numbered or len({int(end) for end in ends}) < len(ends):
-        return rows_of(table, chosen)
-    number_of = {name: int(end) for name, end in zip(chosen, ends, strict=True)}
-    ordered = sorted(chosen, key=lambda name: number_of[name])
-    return replace(rows_of(table, ordered), numbers=tuple(number_of[name] for name in ordered))
-
-
-def _known_prefix(columns: Sequence[str]) -> str:
-    """The first known prefix that a column has, "" where none has one."""
-    for prefix in KNOWN_PREFIXES:
-        if any(name.startswith(prefix) for name in columns):
-            return prefix
-    return ""
+    if prefix is None:
+        known = [start for start in KNOWN_PREFIXES if any(name.startswith(start) for name in table.values)]
+        prefix = known[0] if known else ""
+    number_of = {name: name.removeprefix(prefix) for name in table.values if name.startswith(prefix)}
+    if not number_of:
+        raise DataError(f"{table.file} has no value column {prefix}…; it has {listed(table.frame.columns)}.")
+    if not prefix or not all(map(str.isdecimal, number_of.values())):
+        return rows_of(table, list(number_of))
+    ordered = sorted(number_of, key=lambda name: int(number_of[name]))
+    return replace(rows_of(table, ordered), numbers=tuple(int(number_of[name]) for name in ordered))
 
 
 def rows_of(table: Table, columns: Sequence[str]) -> Rows:
@@ -121,9 +110,6 @@ def _points_of(table: Table) -> Points:
     return Points(values, table.read_as, origin, table.frame.index.to_numpy())
 
 
-# element maps
-
-
 def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
     """Element maps of .tsv files on the grid of a scan; those with other numbers of rows and columns are resampled."""
     shape = schema.navigation_shape(ds)
@@ -132,38 +118,33 @@ def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
     elements = [element_of(file) for file in files]
     if len(set(elements)) < len(elements):
         raise DataError(f"{files[0].parent} holds several maps of an element: {listed(elements)}; keep one of each.")
-    maps: list[np.ndarray] = []
-    shapes: list[list[int]] = []
+    maps = []
+    shapes = []
+    checksum = hashlib.sha256()
     for file in files:
         values = read_element_map(file)
         shapes.append(list(values.shape))
+        checksum.update(file.read_bytes())
         if values.shape != shape:
             log.info(f"{file.name}: {values.shape} values (rows, columns) are resampled to {shape} scan points.")
             values = resample(values, (shape[0], shape[1]))
         maps.append(values)
-    origin = {
-        "file": ", ".join(file.name for file in files),
-        "sha256": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
-        "shapes": shapes,
-    }
+    origin = {"file": ", ".join(file.name for file in files), "sha256": checksum.hexdigest(), "shapes": shapes}
     return Rows(np.stack(maps, axis=-1), origin, tuple(elements))
 
 
-# arrays
-
-
-def read_array(source: Values, array: str | None) -> Rows:
-    """Numbers in memory, of a `.npy`, or of one array of a `.npz` (`array` names it)."""
-    values, origin = _array(source, array)
+def read_array(source: Values) -> Rows:
+    """Numbers in memory or of a `.npy`."""
+    values, origin = _array(source)
     if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
         raise DataError(f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point.")
     return Rows(values, origin)
 
 
 def read_points(source: Values, dims: Sequence[str]) -> Points:
-    """Points `(N, d)` from a CSV with columns for all `dims`, `.npy`, `.npz` or memory."""
+    """Points `(N, d)` from a CSV with columns for all `dims`, `.npy` or memory."""
     if isinstance(source, np.ndarray) or not is_table(source):
-        values, origin = _array(source, None)
+        values, origin = _array(source)
         return Points(values, "auto", origin)
     table = read_table(source, dims)
     if not table.coordinates:
@@ -174,41 +155,25 @@ def read_points(source: Values, dims: Sequence[str]) -> Points:
 def is_table(path: str | Path) -> bool:
     """Whether a file is a CSV. Raises NoInputError, DataError or UsageError for what is no file of values."""
     suffix = check_file(path).suffix.lower()
-    if suffix not in (".npy", ".npz", ".csv", TSV):
-        raise UsageError(f"{path} is {suffix or 'without a suffix'}; expected .npy, .npz, .csv or {TSV}.")
-    return suffix in (".csv", TSV)
+    if suffix not in (".npy", ".csv", TSV):
+        raise UsageError(f"{path} is {suffix or 'without a suffix'}; expected .npy, .csv or {TSV}.")
+    return suffix != ".npy"
 
 
-def _array(source: Values, array: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+def _array(source: Values) -> tuple[np.ndarray, dict[str, Any]]:
     if isinstance(source, np.ndarray):
         return source, _origin(source)
     file = Path(source).expanduser()
-    if file.suffix.lower() == ".npy":
-        values = read_npy(file)
-        return values, _origin(values, file)
-    name = chosen_array(str(file), npz_names(file), array)
-    values = read_npz(file, name)
-    return values, _origin(values, file) | {"array": name}
-
-
-def chosen_array(where: str, names: list[str], array: str | None) -> str:
-    """The array that is meant: `array`, or the only one."""
-    if array is None and len(names) != 1:
-        raise UsageError(f"{where} holds {len(names)} arrays ({listed(names)}); choose one with array='…'.")
-    name = array or names[0]
-    if name not in names:
-        raise NoInputError(f"{where} holds no array {name!r}.{did_you_mean(name, names)}")
-    return name
+    values = read_npy(file)
+    return values, _origin(values, file)
 
 
 def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
     """What the values are and where they come from, for the recipe."""
-    about = {"shape": list(values.shape), "dtype": str(values.dtype)}
+    origin: dict[str, Any] = {"shape": list(values.shape), "dtype": str(values.dtype)}
     if file is None:
-        digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-        return {"file": "an array in memory", "sha256": digest, **about}
-    with file.open("rb") as opened:
-        return {"file": file.name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest(), **about}
+        return {"file": "an array in memory", "sha256": hashlib.sha256(values.tobytes()).hexdigest(), **origin}
+    return {"file": file.name, "sha256": sha256_of(file), **origin}
 
 
 def rows_of_array(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows:
@@ -217,44 +182,28 @@ def rows_of_array(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> 
     dims: the point dims, none for a collection. Without coordinates it covers the whole grid. Raises SchemaError.
     """
     navigation = schema.navigation_dims(ds)
-    others = [str(dim) for dim in values.dims if dim not in navigation]
+    others = [dim for dim in values.dims if dim not in navigation]
     if not set(navigation) <= set(values.dims) or len(others) > 1:
         raise SchemaError(
             f"the array has dims {tuple(values.dims)}; expected {navigation} and at most one more; rename them by "
             ".rename(…)."
         )
-    ordered = values.transpose(*navigation, *others)
-    rows = np.asarray(ordered.values).reshape(-1, *(ordered.sizes[dim] for dim in others))
+    stacked = values.stack({"row": navigation}, create_index=False).transpose("row", ...)
+    rows = np.asarray(stacked.values)
     points = None
     if dims and set(navigation) <= set(values.coords):
-        points = _points_of_grid(ordered, dims, _origin(rows))
+        coordinates = np.stack([stacked[dim].values for dim in dims], axis=1)
+        points = Points(coordinates, "coordinates", _origin(rows))
     else:
-        _refuse_other_grid(ordered, ds)
-    found = Rows(rows, _origin(rows), points=points)
-    if not others or others[0] not in ordered.coords:
-        return found
-    labels = ordered[others[0]].values
+        try:
+            xr.align(values, ds[list(navigation)], join="exact")
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise SchemaError(
+                f"the array does not cover the store's {navigation} ({reason}); use .reindex_like(…)."
+            ) from None
+    labels = values[others[0]].values if others and others[0] in values.coords else np.array([])
     if labels.dtype.kind in "iu":
-        return replace(found, numbers=tuple(int(label) for label in labels))
-    if labels.dtype.kind in "OUT":
-        return replace(found, columns=tuple(str(label) for label in labels))
-    return found
-
-
-def _points_of_grid(values: xr.DataArray, dims: Sequence[str], origin: dict[str, Any]) -> Points:
-    """The coordinates of each point of a grid, row-major, in the order of `dims`."""
-    navigation = [str(dim) for dim in values.dims if dim in dims]
-    axes = np.meshgrid(*(values[dim].values for dim in navigation), indexing="ij")
-    places = dict(zip(navigation, axes, strict=True))
-    return Points(np.stack([places[dim].ravel() for dim in dims], axis=1), "coordinates", origin)
-
-
-def _refuse_other_grid(values: xr.DataArray, ds: xr.Dataset) -> None:
-    navigation = schema.navigation_dims(ds)
-    try:
-        xr.align(values, xr.Dataset(coords={dim: ds[dim] for dim in navigation}), join="exact")
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise SchemaError(
-            f"the array does not cover the store's {navigation} ({reason}); use .reindex_like(…)."
-        ) from None
+        return Rows(rows, _origin(rows), numbers=tuple(map(int, labels)), points=points)
+    is_text = labels.dtype.kind in "OUT"
+    return Rows(rows, _origin(rows), tuple(map(str, labels)) if is_text else (), points=points)

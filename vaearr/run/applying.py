@@ -28,7 +28,6 @@ from vaearr.store import (
     run_manifest,
     run_names,
     staged_run,
-    write_dataset,
 )
 from vaearr.store.remove import removable
 
@@ -90,16 +89,16 @@ def _copied(run: Run, scan: int, store_path: Path, name: str, *, overwrite: bool
     split.attrs = run.own(n.SPLIT).attrs
     manifest = {**run.manifest, "run": name, "data": data, "n_roi": n_roi}
     manifest.pop(FINGERPRINTS, None)  # of the inputs in the other store
-    replaced = removable(store_path, runs=[name] if exists else [])
+    replaced = removable(store_path, [f"{n.RUNS}/{name}"] if exists else [])
     with staged_run(store_path, name, replacing=replaced) as folder:
         model_folder = run_folder(run.path, run.name) / n.MODEL
         shutil.copytree(model_folder, folder / n.MODEL)
         about = read_about(model_folder) | {"data": data}
         (folder / n.MODEL / n.MODEL_CONFIG).write_text(json.dumps(about, indent=2))
-        for table in (n.HISTORY, n.HEALTH, n.SHEETS, n.SCANS):
-            if has_table(run.path, run.name, table):
-                write_dataset(run.table(table), folder / table, run=name)
-        publish_run(store_path, name, folder, manifest, named_maps(roi, split, name), replacing=replaced)
+        names = (n.HISTORY, n.HEALTH, n.SHEETS, n.SCANS)
+        tables = {table: run.table(table) for table in names if has_table(run.path, run.name, table)}
+        maps = named_maps(roi, split, name)
+        publish_run(store_path, name, folder, manifest, maps, tables=tables, replacing=replaced)
     return Run(store_path, name, trust=run.trust, manifest=manifest)
 
 

@@ -76,7 +76,7 @@ def associate_store(
     else:
         table = significance(latents, targets, config.metrics, roi, config.significance, progress=progress)
     table.attrs[PARAMETERS] = recipe.as_attrs()
-    write_table(store, config.run, name, _named(table, latents), replace=has_table(store, config.run, name))
+    write_table(store, config.run, name, _named(table, latents))
     return table
 
 
@@ -132,7 +132,7 @@ def partitions_store(
     roi = ds.get(n.run_name(n.ROI, config.run))
     found = latent_partitions(latents, ds[reference], roi, k_max=k_max)
     found = found.assign_attrs({"reference_name": reference, PARAMETERS: recipe.as_attrs()})
-    write_table(store, config.run, name, _named(found, latents), replace=has_table(store, config.run, name))
+    write_table(store, config.run, name, _named(found, latents))
     return found
 
 

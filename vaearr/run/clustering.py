@@ -81,7 +81,7 @@ def cluster_store(
         if is_made(f"{path} already holds {config.name!r}", stored, recipe, overwrite=overwrite):
             labels = ds[config.name].load()
         else:
-            replacing = removable(path, variables=[config.name])
+            replacing = removable(path, [config.name])
     is_stored = labels is not None
     if labels is None:
         labels = clustered(features, config, chosen, roi).rename(config.name).reset_coords(drop=True)

@@ -135,8 +135,7 @@ def encode(
         stored = nested(own[names[0]].attrs, n.PROVENANCE)
         if is_made(existing, stored, recipe, instead=instead, overwrite=overwrite):
             return own
-        of_run = [n.run_name(variable, opened.name) for variable in n.OF_A_RUN if variable not in (n.ROI, n.SPLIT)]
-        replacing = removable(path, variables=of_run)
+        replacing = removable(path, names[:1])
 
     model = opened.model
     ds = data if isinstance(data, xr.Dataset) else own

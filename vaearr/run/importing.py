@@ -38,7 +38,6 @@ from vaearr.store import (
     run_manifest,
     run_names,
     staged_run,
-    write_dataset,
 )
 from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
@@ -101,7 +100,7 @@ def import_model(
         }
         if is_made(there, made, Recipe(settings, inputs), instead=ELSEWHERE, overwrite=overwrite):
             return Run(path, run, trust=names)
-    old = removable(path, runs=[run] if is_there else [])
+    old = removable(path, [f"{n.RUNS}/{run}"] if is_there else [])
     with staged_run(path, run, replacing=old) as folder:
         model, origin, words = _of_run(ds, own, settings, names) if is_own else _of_file(ds, file, settings)
         model = model.to(device)
@@ -131,9 +130,8 @@ def import_model(
             "time": now(),
         }  # fmt: skip
         manifest = save_model(model, folder / n.MODEL, about) | {"run": run}
-        write_dataset(health, folder / n.HEALTH, run=run)
         maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): _validating(mask)})
-        publish_run(path, run, folder, manifest, maps, replacing=old)
+        publish_run(path, run, folder, manifest, maps, tables={n.HEALTH: health}, replacing=old)
     for warning in health.attrs["warnings"]:
         log.warning(warning)
     return Run(path, run, trust=names, health=health, manifest=manifest)

@@ -73,7 +73,7 @@ def keep(
         if is_map:
             stamped = _stamped(made, name, block_shape(path))
             variables = variables.merge(stamped, join="exact", compat="equals", combine_attrs="override")
-            replaced += removable(path, variables=gone)
+            replaced += removable(path, gone)
         else:
             tables[name] = made
             replaced += [f"{n.RUNS}/{run}/{name}"] if gone else []

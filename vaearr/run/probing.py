@@ -67,7 +67,7 @@ def probe_store(
     maps = _as_variables(found, recipe)
     same = [key for key in maps if key in ds and recipe.differences(nested(ds[key].attrs, n.PROVENANCE)) == ""]
     replaced = [str(key) for key in maps if key in ds and (overwrite or key in same)]  # `same`: it was cut short here
-    old = removable(path, variables=replaced)
+    old = removable(path, replaced)
     table = found.drop_dims([dim for dim in found.dims if dim in ds.dims])
     replaced = [*old, f"{n.RUNS}/{config.run}/{name}"] if is_there else old
     write_results(path, variables=maps or None, run=config.run, tables={name: table}, replacing=replaced)

@@ -144,7 +144,7 @@ def reconstruct_store(
         stored = nested(opened.ds[variable].attrs, n.PROVENANCE)
         has_variable = is_made(f"{path} already holds {variable!r}", stored, recipe, overwrite=overwrite)
         if not has_variable:
-            replacing = removable(path, variables=[variable])
+            replacing = removable(path, [variable])
     writes_variable = settings.out is not None and not has_variable
     if table is not None and files is None and not writes_variable:
         return table

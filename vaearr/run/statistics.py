@@ -111,7 +111,7 @@ def latent_statistics(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, write: boo
     opened = load_run(store, run)
     found = statistics_of(latent_sums(opened), has_posterior=has_posterior(opened)).assign_attrs(opened.attrs)
     if write:
-        write_table(opened.path, opened.name, n.LATENT_STATISTICS, found, replace=True)
+        write_table(opened.path, opened.name, n.LATENT_STATISTICS, found)
     return found
 
 

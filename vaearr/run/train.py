@@ -36,7 +36,6 @@ from vaearr.store import (
     run_names,
     staged_run,
     store_of,
-    write_dataset,
 )
 from vaearr.store.remove import removable
 
@@ -161,9 +160,8 @@ def train(
         if team.is_first:
             if source.is_joined:
                 tables[n.SCANS] = joined_maps(source.roi, split, source.ds[SCAN])
-            for name, table in tables.items():
-                write_dataset(table, folder / name, run=run)
-            publish_run(store_path, run, folder, manifest, source.store_maps(split, run), replacing=replaced)
+            own_maps = source.store_maps(split, run)
+            publish_run(store_path, run, folder, manifest, own_maps, tables=tables, replacing=replaced)
             for warning in tables[n.HEALTH].attrs["warnings"]:
                 log.warning(warning)
     known: dict[str, Any] = {name: tables[name] for name in (n.HISTORY, n.HEALTH) if name in tables}
@@ -314,8 +312,8 @@ def joined_maps(roi: xr.DataArray, split: xr.DataArray, scan: xr.DataArray) -> x
 
 def _replaced_by(store_path: Path, run: str) -> list[str]:
     """What a new run of this name replaces in the store."""
-    runs = [run] if run in run_names(store_path) else []
-    return removable(store_path, runs=runs)
+    runs = [f"{n.RUNS}/{run}"] if run in run_names(store_path) else []
+    return removable(store_path, runs)
 
 
 def _is_trained(source: TrainingData, run: str, recipe: Recipe, overwrite: bool) -> bool:

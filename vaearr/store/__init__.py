@@ -28,7 +28,6 @@ from vaearr.store.read import (
 from vaearr.store.write import (
     Staging,
     VariableSpec,
-    add_variables,
     check_run_name,
     create_store,
     pending,
@@ -37,7 +36,6 @@ from vaearr.store.write import (
     staged_run,
     staged_variables,
     write_block,
-    write_dataset,
     write_results,
     write_table,
 )

@@ -2,7 +2,8 @@
 
 The list of variables (`listing`) is replaced in one atomic step after all else, so plain
 `xr.open_zarr` sees all variables of a publication or none. What is to be done is written to a
-journal first: after a kill the next command that uses the store completes it.
+journal first: after a kill the next command that uses the store completes it. A new store is
+published in the same way, as the key "".
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,30 +27,22 @@ from vaearr.errors import ExistsError, LockedError, WriteError
 from vaearr.store.fingerprints import variable_fingerprint
 from vaearr.store.folders import replace_file, sync_path, sync_tree, write_errors
 from vaearr.store.listing import (
-    SEALED,
     attributes_of,
     is_of,
     listed_in,
     refresh_listing,
     seal,
-    write_attributes,
 )
 from vaearr.store.paths import METADATA
 
 log = logging.getLogger("vaearr")
 
-RUBBISH = ("new-*", "replaced-*", "results-*", "tables-*", "maps-*")  # of killed writers, in the staging folder
-_ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
+NEW, RESULTS, REPLACED = "new", "results", "replaced"  # folders of killed writers that no command resumes
 
 
 def staging_root(store: Path) -> Path:
     """Hidden sibling of the store, on the same file system, for unfinished work."""
     return store.with_name(f".{store.name}.staging")
-
-
-def lock_path(store: Path) -> Path:
-    """The lock file, a hidden sibling of the store."""
-    return store.with_name(f".{store.name}.lock")
 
 
 @contextmanager
@@ -59,19 +52,19 @@ def lock_store(store: Path) -> Iterator[None]:
     The lock is the kernel's (flock): a process that dies does not keep it. It is on a hidden
     sibling of the store, and on the store's folder in case somebody removes the lock file.
     """
-    path = lock_path(store)
+    path = store.with_name(f".{store.name}.lock")
     with ExitStack() as stack:
         with write_errors(store):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         stack.callback(os.close, handle)
         try:
-            fcntl.flock(handle, _ALONE)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if store.is_dir():
                 folder = os.open(store, os.O_RDONLY)
                 stack.callback(os.close, folder)
                 try:
-                    fcntl.flock(folder, _ALONE)
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:  # some network file systems lock only files
                     if isinstance(error, BlockingIOError):
                         raise
@@ -94,7 +87,9 @@ def edit_store(store: Path) -> Iterator[None]:
     with lock_store(store):
         with write_errors(store):
             _complete(store)
-            _remove_rubbish(store)
+            for name in (NEW, RESULTS, REPLACED):
+                shutil.rmtree(staging_root(store) / name, ignore_errors=True)
+            remove_if_empty(staging_root(store))
             if (store / METADATA).exists():
                 identify(store)
         yield
@@ -102,10 +97,9 @@ def edit_store(store: Path) -> Iterator[None]:
 
 def complete_publication(store: Path) -> None:
     """Complete what a killed writer had begun to publish, if anything and if nobody writes now."""
-    if not (_journal(store).exists() or _replacement(store).exists()):
-        return
-    with suppress(LockedError, WriteError), lock_store(store), write_errors(store):
-        _complete(store)
+    if _journal(store).exists():
+        with suppress(LockedError, WriteError), lock_store(store), write_errors(store):
+            _complete(store)
 
 
 def identify(store: Path) -> None:
@@ -130,27 +124,14 @@ def write_identity(store: Path, attributes: Mapping[str, Any]) -> None:
     """Change the attributes of `/runs`, and the list that repeats them, in one step. Needs the lock."""
     staging_root(store).mkdir(exist_ok=True)
     replace_file(_journal(store), b"{}")
-    write_attributes(store / n.RUNS, attributes)
+    metadata = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    (store / n.RUNS).mkdir(exist_ok=True)
+    replace_file(store / n.RUNS / METADATA, json.dumps(metadata, indent=2).encode())
     _complete(store)
 
 
 def _journal(store: Path) -> Path:
     return staging_root(store) / "publishing.json"
-
-
-def _replacement(store: Path) -> Path:
-    return staging_root(store) / "replacing.json"
-
-
-def replace_store(store: Path, new: Path) -> None:
-    """Put a new store, a sibling of the old one, in its place; the old one is removed."""
-    with lock_store(store), write_errors(store):
-        staging_root(store).mkdir(exist_ok=True)
-        replace_file(_replacement(store), json.dumps(new.name).encode())
-        _complete(store)
-        shutil.rmtree(staging_root(store), ignore_errors=True)
-    log.info(f"{store} replaced")
-    lock_path(new).unlink(missing_ok=True)
 
 
 def journalled(store: Path) -> dict[str, str | None]:
@@ -161,32 +142,51 @@ def journalled(store: Path) -> dict[str, str | None]:
         return {}
 
 
-def staged_names(store: Path) -> set[str]:
-    """Folders in `staging_root` that the journal needs."""
-    return {Path(folder).parts[0] for folder in journalled(store).values() if folder}
-
-
 @contextmanager
-def staged_folder(store: Path, name: str) -> Iterator[Path]:
-    """A new folder in `staging_root`, which is removed at the end unless a journal needs it."""
-    folder = staging_root(store) / f"{name}-{uuid.uuid4().hex[:8]}"
+def staged_work(store: Path, name: str, keep: str = "") -> Iterator[Path]:
+    """A folder in `staging_root` for what is to be published. Needs the lock (`edit_store`).
+
+    Its subfolder `keep` stays when this is left, for the next call of the same names; all else in
+    it is removed at the beginning and at the end.
+    """
+    folder = staging_root(store) / name
     with write_errors(store):
-        folder.mkdir(parents=True)
+        _remove_unless_kept(folder, keep)
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
     finally:
-        if folder.name not in staged_names(store):
-            shutil.rmtree(folder, ignore_errors=True)
+        if not _journal(store).exists():
+            _remove_unless_kept(folder, keep)
             remove_if_empty(staging_root(store))
+
+
+def _remove_unless_kept(folder: Path, keep: str) -> None:
+    for child in folder.iterdir() if folder.is_dir() else ():
+        has_files = any(file.is_file() for file in child.rglob("*"))
+        if child.name == keep and has_files:
+            continue
+        if child.is_dir():
+            shutil.rmtree(child, ignore_errors=True)
+        else:
+            with suppress(OSError):  # tidying up must not hide why a command failed
+                child.unlink()
+    remove_if_empty(folder)
 
 
 def existing_keys(store: Path, keys: Collection[str]) -> list[str]:
     """Those of some keys that a store lists or has a folder of."""
-    known = listed_in(store)
-    return [key for key in keys if key in known or os.path.lexists(store / key)]
+    listed = listed_in(store)
+    return [key for key in keys if key in listed or os.path.lexists(store / key)]
 
 
-def publish(store: Path, staged: Mapping[str, Path], *, replacing: Collection[str] = ()) -> None:
+def publish(
+    store: Path,
+    staged: Mapping[str, Path],
+    *,
+    replacing: Collection[str] = (),
+    checksums: Mapping[str, str] | None = None,
+) -> None:
     """Put finished folders into the store, durably, and list them. Needs the lock (`edit_store`).
 
     Everything that one step writes goes through one call: after a kill at any moment, the next
@@ -200,6 +200,8 @@ def publish(store: Path, staged: Mapping[str, Path], *, replacing: Collection[st
         Key in the store (`latents`, `runs/vae`) and finished folder below `staging_root`.
     replacing
         Keys that are removed in the same step. Their names may be used by `staged`.
+    checksums
+        Of files in the staged folders, as far as they are known.
 
     Raises
     ------
@@ -214,7 +216,7 @@ def publish(store: Path, staged: Mapping[str, Path], *, replacing: Collection[st
     moves: dict[str, str | None] = dict.fromkeys(replaced)
     with write_errors(store):
         for key, folder in staged.items():
-            seal(folder)
+            seal(folder, checksums)
             sync_tree(folder)
             moves[key] = str(folder.relative_to(staging))
         staging.mkdir(parents=True, exist_ok=True)
@@ -222,62 +224,43 @@ def publish(store: Path, staged: Mapping[str, Path], *, replacing: Collection[st
         replace_file(_journal(store), json.dumps(moves, indent=2).encode())
         _complete(store)
     if staged and replaced:
-        log.info(f"{store}: {', '.join(replaced)} replaced")
+        log.info(f"{store}: {', '.join(filter(None, replaced)) or 'the store'} replaced")
 
 
 def _complete(store: Path) -> None:
     """Do what the journal says and is not done yet, list the result, remove the journal."""
     staging = staging_root(store)
-    if _replacement(store).exists():
-        new = store.with_name(json.loads(_replacement(store).read_bytes()))
-        if new.exists() and store.exists():
-            store.rename(staging / f"replaced-{uuid.uuid4().hex[:8]}")
-        if new.exists():
-            new.rename(store)
-            sync_path(store.parent)
-        _replacement(store).unlink()
     if _journal(store).exists():
         moves = journalled(store)
         _move(store, moves)
-        recorded = attributes_of(store / n.RUNS)
-        sealed = {key for key in recorded.get(SEALED, ()) if not is_of(key, moves)}
-        sealed |= {key for key, folder in moves.items() if folder}
-        write_attributes(store / n.RUNS, recorded | {SEALED: sorted(sealed)})
         refresh_listing(store, moves)
-        for name in staged_names(store):
-            shutil.rmtree(staging / name, ignore_errors=True)
+        for folder in (REPLACED, *filter(None, moves.values())):
+            shutil.rmtree(staging / Path(folder).parts[0], ignore_errors=True)
         _journal(store).unlink()
-    _remove_rubbish(store, ["replaced-*"])
-
-
-def _remove_rubbish(store: Path, patterns: Iterable[str] = RUBBISH) -> None:
-    """Remove what no command resumes. Needs the lock."""
-    for pattern in patterns:
-        for folder in staging_root(store).glob(pattern):
-            shutil.rmtree(folder, ignore_errors=True)
-    remove_if_empty(staging_root(store))
+        remove_if_empty(staging)
 
 
 def _move(store: Path, moves: Mapping[str, str | None]) -> None:
     """Rename replaced folders away and staged folders in, unless that is done."""
     staging = staging_root(store)
-    trash = staging / f"replaced-{uuid.uuid4().hex[:8]}"
     left = {key: folder for key, folder in moves.items() if not folder or (staging / folder).exists()}
     away = [key for key in left if os.path.lexists(store / key)]
+    trash = staging / REPLACED / uuid.uuid4().hex
     if away:
-        refresh_listing(store, (), without=away)  # nobody may read new chunks by old metadata
-        trash.mkdir()
+        if any(away):
+            refresh_listing(store, (), without=away)  # nobody may read new chunks by old metadata
+        trash.mkdir(parents=True)
     for key, folder in left.items():
+        target = store / key
         if key in away:
-            (store / key).rename(trash / key.replace("/", "-"))
+            target.rename(trash / (key.replace("/", "-") or "store"))
         if folder:
-            (staging / folder).rename(store / key)
+            (staging / folder).rename(target)
         if key in away or folder:
-            sync_path((store / key).parent)
+            sync_path(target.parent)
 
 
 def remove_if_empty(folder: Path) -> None:
     """Remove a folder that holds nothing, if that is possible."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        with suppress(OSError):  # tidying up must not hide why a command failed
-            folder.rmdir()
+    with suppress(OSError):
+        folder.rmdir()

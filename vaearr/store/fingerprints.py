@@ -19,7 +19,7 @@ import zarr
 from vaearr import names as n
 from vaearr.errors import DamagedError, DataError
 from vaearr.recipe import FINGERPRINTS, nested
-from vaearr.store.folders import MOST_NAMED, PART, file_sizes, is_there, sha256_of
+from vaearr.store.folders import PART, file_sizes, is_there, sha256_of
 from vaearr.store.layout import chunks_of
 from vaearr.store.listing import SEAL, attributes_of, read_metadata, read_seal
 from vaearr.store.paths import METADATA
@@ -57,8 +57,11 @@ def variable_fingerprint(store: Path, name: str) -> str:
     described = {key: metadata.get(key) for key in VALUE_METADATA}
     values = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for chunk in sorted(chunk_files(sizes)):
-        content = _last_bytes(f"{folder}/{chunk}", sizes[chunk]) if has_checksum else _all_bytes(folder / chunk)
-        values.update(f"{chunk} {sizes[chunk]} ".encode() + content)
+        values.update(f"{chunk} {sizes[chunk]} ".encode())
+        if has_checksum:
+            values.update(_last_bytes(f"{folder}/{chunk}", sizes[chunk]))
+        else:
+            values.update(sha256_of(folder / chunk).encode())
     return values.hexdigest()[:32]
 
 
@@ -69,10 +72,6 @@ def _last_bytes(path: str, size: int) -> bytes:
         return os.pread(handle, CHECKSUM_BYTES, max(0, size - CHECKSUM_BYTES))
     finally:
         os.close(handle)
-
-
-def _all_bytes(chunk: Path) -> bytes:
-    return sha256_of(chunk).encode()
 
 
 def stored_array(folder: Path) -> zarr.Array:
@@ -86,9 +85,8 @@ def check_chunks(store: Path, name: str, array: zarr.Array) -> dict[str, int]:
     A chunk may be missing from an array without checksums: plain xarray leaves out those that hold
     nothing but the fill value.
     """
-    folder = store / name
     is_there(store, name)
-    sizes = file_sizes(folder)
+    sizes = file_sizes(store / name)
     expected: Iterable[str] = chunk_files(sizes)
     if SEAL in sizes:
         expected = (chunk for chunk, _ in chunks_of(array))
@@ -106,6 +104,15 @@ def chunk_files(names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in (METADATA, SEAL) and not name.endswith(PART)]
 
 
+def undecodable(array: zarr.Array) -> Iterator[tuple[str, str]]:
+    """Each chunk of an array that cannot be decoded, and why."""
+    for chunk, region in chunks_of(array):
+        try:
+            array[region]
+        except Exception as error:  # codecs have errors of their own
+            yield chunk, " ".join(str(error).split())[:160]
+
+
 def damaged(store: Path | str, key: str, problem: str) -> DamagedError:
     """The error for a damaged file of a store."""
     return DamagedError(
@@ -119,23 +126,18 @@ def check_patterns(store: Path) -> str:
     present = variable_fingerprint(store, n.PATTERNS)
     if recorded in (None, present):  # None: a store of an earlier version
         return present
-    changed = []
-    for chunk in changed_files(store / n.PATTERNS):
-        changed.append(f"{n.PATTERNS}/{chunk}")
-        if len(changed) == MOST_NAMED:
-            break
+    seal = read_seal(store / n.PATTERNS) or {}
+    changed = (name for name in seal if not _is_sealed(store / n.PATTERNS, name, seal[name]))
+    first = next(changed, "unknown")
     raise DamagedError(
-        f"the patterns of {store} were changed since they were ingested (first changed: "
-        f"{', '.join(changed) or 'unknown'}); restore these files from a copy, or accept the new "
-        f"values with 'vaearr verify {store} --seal' and train again."
+        f"the patterns of {store} were changed since they were ingested (first changed: {n.PATTERNS}/{first}); restore "
+        f"these files from a copy, or accept the new values with 'vaearr verify {store} --seal' and train again."
     )
 
 
-def changed_files(array: Path) -> Iterator[str]:
-    """Names of an array's files whose checksums are not those of its publication."""
-    for name, checksum in (read_seal(array) or {}).items():
-        if not is_there(array, name) or sha256_of(array / name) != checksum:
-            yield name
+def _is_sealed(array: Path, name: str, checksum: str) -> bool:
+    """Whether a file of an array is as it was published."""
+    return is_there(array, name) and sha256_of(array / name) == checksum
 
 
 def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:

@@ -10,40 +10,31 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vaearr.errors import DamagedError, ExistsError, VaearrError, WriteError
+from vaearr.errors import DamagedError, ExistsError, WriteError, listed
 
-MOST_NAMED = 5
 PART = ".partial"  # ending of unfinished files, of zarr and of vaearr
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-CANNOT_WRITE = DISK_FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV, errno.EIO}
+CANNOT_WRITE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV, errno.EIO),
+    *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
+}
 
 
 @contextmanager
-def write_errors(path: Path, needed_bytes: int = 0) -> Iterator[None]:
-    """Turn "disk full", "read-only" and similar errors into a WriteError that says what to do.
-
-    Parameters
-    ----------
-    path
-        The store, or the file, that is written.
-    needed_bytes
-        What the whole work takes at most, if known; named when the disk is full.
-    """
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn "disk full", "read-only" and similar errors of writing to a path into a WriteError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno not in CANNOT_WRITE or isinstance(error, WriteError):
             raise
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
-        space = f"{shutil.disk_usage(existing).free / 2**30:.2g} GiB free"
-        if needed_bytes and error.errno in DISK_FULL:
-            space += f"; it takes up to {needed_bytes / 2**30:.2g} GiB in all"
+        free = shutil.disk_usage(existing).free / 2**30
         where = f" at {error.filename}" if isinstance(error.filename, str) else ""
         raise WriteError(
-            f"cannot write {path}: {os.strerror(error.errno)}{where} ({space}). "
+            f"cannot write {path}: {os.strerror(error.errno)}{where} ({free:.2g} GiB free). "
             "Free some space or correct the permissions, then run the same command again."
         ) from error
 
@@ -70,23 +61,13 @@ def is_there(root: Path, name: str) -> bool:
 def file_sizes(folder: Path) -> dict[str, int]:
     """Size of each file below a folder, by its path in it; 0 for links, pipes and devices."""
     sizes = {}
-    folders = [""]
-    while folders:
-        below = folders.pop()
-        try:
-            entries = list(os.scandir(folder / below))
-        except (FileNotFoundError, NotADirectoryError):  # removed by a writer since it was listed
-            continue
-        for entry in entries:
-            name = f"{below}{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(f"{name}/")
-                continue
-            try:
-                is_file = entry.is_file(follow_symlinks=False)
-                sizes[name] = entry.stat(follow_symlinks=False).st_size if is_file else 0
-            except FileNotFoundError:
-                continue
+    for root, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(f"{root}/{name}")]
+        below = root[len(str(folder)) :].lstrip("/")
+        for name in (*files, *links):
+            with suppress(FileNotFoundError):  # removed by a writer since it was listed
+                status = os.lstat(f"{root}/{name}")
+                sizes[os.path.join(below, name)] = status.st_size if stat.S_ISREG(status.st_mode) else 0
     return sizes
 
 
@@ -135,58 +116,41 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def staged(folder: Path, *, last: str | None = None) -> Iterator[Path]:
-    """A hidden folder beside `folder`, whose files are renamed into it at the end.
+    """A hidden folder next to `folder`, whose files are renamed into it at the end.
 
-    A new folder appears in one rename, with all files in it. In one that is there, files of the same content are left
-    as they are. Raises ExistsError, with nothing changed, where one of another content is there.
+    A new folder appears in one rename, with all its files. Raises ExistsError, with nothing changed, where `folder`
+    has files of the same names and other content.
 
-    last: for a folder that is all the caller's: its files are replaced one by one, this one after the others, then go
-    those that are not among the new. A kill in between leaves each file whole, the old or the new one.
+    last: for a folder that is replaced: this file is moved after the others, then files that are not new are removed.
+    A kill in between leaves each file complete, the old or the new one.
     """
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise ExistsError(f"{folder} is a file; give a folder.")
-        aside.mkdir(parents=True)
-        yield aside
-        if folder.exists():
-            _move_files(aside, folder, last)
-        else:
-            aside.rename(folder)
-    except VaearrError:
-        raise
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with write_errors(folder):
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise ExistsError(f"{folder} is a file; give a folder.")
+            aside.mkdir(parents=True)
+            yield aside
+            if folder.exists():
+                _move_files(aside, folder, last)
+            else:
+                aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _move_files(aside: Path, folder: Path, last: str | None) -> None:
-    files = sorted(_files(aside), key=lambda file: (str(file) == last, file))
-    if last is not None:
-        for file in files:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (aside / file).replace(folder / file)
-        for file in _files(folder) - set(files):
-            (folder / file).unlink()
-        return
-    if clashes := [str(file) for file in files if _clashes(aside / file, folder / file)]:
-        more = f" and {len(clashes) - MOST_NAMED} more" if len(clashes) > MOST_NAMED else ""
-        raise ExistsError(
-            f"{folder} holds {', '.join(clashes[:MOST_NAMED])}{more} with other content; nothing was changed. Choose "
-            "another folder."
-        )
+    files = sorted(file_sizes(aside), key=lambda file: (file == last, file))
+    if last is None:
+        existing = [file for file in files if (folder / file).exists()]
+        clashes = [file for file in existing if not filecmp.cmp(aside / file, folder / file, shallow=False)]
+        if clashes:
+            raise ExistsError(
+                f"{folder} holds {listed(clashes)} with other content; nothing was changed. Choose another folder."
+            )
     for file in files:
-        if not (folder / file).exists():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (aside / file).rename(folder / file)
-
-
-def _files(folder: Path) -> set[Path]:
-    return {path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()}
-
-
-def _clashes(new: Path, final: Path) -> bool:
-    if final.exists():
-        return not (final.is_file() and filecmp.cmp(new, final, shallow=False))
-    return any(parent.is_file() for parent in final.parents)
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (aside / file).replace(folder / file)
+    if last is not None:
+        for file in file_sizes(folder).keys() - set(files):
+            (folder / file).unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import math
@@ -17,8 +16,6 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 CHUNK_BYTES = 8 * 2**20
 CHUNK_SAMPLES = 1024
-# NaN as xarray writes it into the attributes of a zarr v3 array
-NAN_ATTRIBUTE = base64.b64encode(np.array(np.nan, "<f8").tobytes()).decode()
 
 Region = dict[str, slice]
 Dim = TypeVar("Dim", str, int)
@@ -93,11 +90,15 @@ def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 def flat(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """The same as text, numbers and flat lists, which netCDF knows too: `vaearr.recipe.nested` reads the rest."""
-
-    def one(value: Any) -> Any:
+    result: dict[str, Any] = {}
+    for key, value in plain(attrs).items():
+        items = value if isinstance(value, list) else [value]
+        is_text = all(isinstance(item, str) for item in items)
+        is_numbers = all(type(item) in (int, float) for item in items)
         if isinstance(value, bool):
-            return int(value)
-        kinds = {type(item) for item in value} if isinstance(value, list) else {type(value)}
-        return value if kinds <= {str} or kinds <= {int, float} else json.dumps(value)
-
-    return {key: one(value) for key, value in plain(attrs).items()}
+            result[key] = int(value)
+        elif is_text or is_numbers:
+            result[key] = value
+        else:
+            result[key] = json.dumps(value)
+    return result

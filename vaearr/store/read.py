@@ -28,13 +28,13 @@ from vaearr.errors import (
 )
 from vaearr.recipe import parsed
 from vaearr.store.commit import complete_publication, journalled
-from vaearr.store.fingerprints import check_chunks, damaged
+from vaearr.store.fingerprints import check_chunks, damaged, undecodable
 from vaearr.store.folders import file_sizes, is_there
-from vaearr.store.layout import Region, blocks, chunks_of
-from vaearr.store.listing import SEALED
+from vaearr.store.layout import Region, blocks
 from vaearr.store.paths import METADATA, as_url, store_path
 
 MOST_TRIES = 100
+VERIFY = "'vaearr verify {store}' says what is damaged and what to do"
 WHILE_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a source's temporary copy
 
 
@@ -118,7 +118,7 @@ def root_attributes(group: zarr.Group) -> dict[str, Any]:
     runs = group.get(n.RUNS)
     if isinstance(runs, zarr.Group):
         attributes |= runs.attrs
-        attributes.pop(SEALED, None)
+        attributes.pop("sealed", None)  # of earlier versions
     return attributes
 
 
@@ -201,7 +201,7 @@ def explain_damage(what: str, to_do: str) -> Iterator[None]:
     """Turn what damaged metadata, coordinates or chunks raise into a DataError that says what to do."""
     try:
         yield
-    except VaearrError:
+    except (VaearrError, MemoryError):
         raise
     except Exception as error:  # codecs and protocols have errors of their own
         if isinstance(error, OSError) and error.errno in WHILE_WRITING:
@@ -220,100 +220,49 @@ class StoredArray(ZarrArrayWrapper):
 
     def __getitem__(self, key: Any) -> Any:
         """Values of a part. Raises DamagedError."""
-        if not self.is_checked:
-            check_chunks(self.store, self._array.path, self._array)
-            self.is_checked = True
-        try:
-            return super().__getitem__(key)
-        except (VaearrError, OSError, MemoryError):
-            raise
-        except Exception as error:  # codecs have errors of their own
-            chunk = undecodable_chunk(self._array)
-            if chunk is None:  # it was replaced since it was opened, or the index is wrong
-                raise
-            reason = " ".join(str(error).split())[:160]
-            name = f"{self._array.path}/{chunk}"
-            raise damaged(self.store, name, f"cannot be decoded ({reason})") from error
-
-
-def undecodable_chunk(array: zarr.Array) -> str | None:
-    """Name of the first chunk of an array that cannot be decoded."""
-    for chunk, region in chunks_of(array):
-        try:
-            array[region]
-        except Exception:  # codecs have errors of their own
-            return chunk
-    return None
+        name = self._array.path
+        with explain_damage(f"{self.store}/{name}", VERIFY.format(store=self.store)):
+            if not self.is_checked:
+                check_chunks(self.store, name, self._array)
+                self.is_checked = True
+            try:
+                return super().__getitem__(key)
+            except Exception as error:  # codecs have errors of their own
+                for chunk, reason in undecodable(self._array):
+                    raise damaged(self.store, f"{name}/{chunk}", f"cannot be decoded ({reason})") from error
+                raise  # it was replaced since it was opened, or the index is wrong
 
 
 class StoredGroup(xr.backends.ZarrStore):
-    """A group of a store, whose variables are StoredArrays of sizes that fit each other.
-
-    Where another program has appended to a variable along a dimension, what it appended is left
-    out, because the other variables have no values there.
-    """
-
-    def __init__(self, group: zarr.Group, store: str | Path) -> None:
-        super().__init__(group, mode="r")
-        self.location = store
-        self.sizes = common_sizes(group)
+    """A group of a store on this machine, whose variables are StoredArrays."""
 
     def open_store_variable(self, name: str) -> xr.Variable:
         """The variable, lazy."""
         variable = super().open_store_variable(name)
-        if isinstance(self.location, Path):
-            array = LazilyIndexedArray(StoredArray(self.zarr_group[name], self.location))
-            variable = xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
-        longer = [dim for dim in variable.dims if variable.sizes[dim] > self.sizes[dim]]
-        return variable.isel({dim: slice(self.sizes[dim]) for dim in longer})
-
-
-def named_sizes(array: zarr.Array) -> dict[str, int]:
-    """Size of an array along each of its named dimensions."""
-    dims = getattr(array.metadata, "dimension_names", None) or ()
-    return dict(zip(map(str, dims), array.shape, strict=False))
-
-
-def common_sizes(group: zarr.Group) -> dict[str, int]:
-    """The smallest size of each dimension among the arrays of a group."""
-    sizes: dict[str, int] = {}
-    for _, array in group.arrays():
-        for dim, size in named_sizes(array).items():
-            sizes[dim] = min(size, sizes.get(dim, size))
-    return sizes
+        store = self.zarr_group.store
+        assert isinstance(store, LocalStore)
+        array = LazilyIndexedArray(StoredArray(self.zarr_group[name], Path(store.root)))
+        return xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
 
 
 def _dataset(group: zarr.Group, store: str | Path) -> xr.Dataset:
     """A group as a lazy Dataset."""
-    with explain_damage(str(store), f"'vaearr verify {store}' says what is damaged and what to do"):
-        ds = xr.open_dataset(StoredGroup(group, store), engine="store", chunks=None)
-        for name, variable in ds.variables.items():
-            if 0 in (variable.encoding.get("chunks") or ()):
-                raise damaged(store, str(name), "has chunks of no length")
-        return ds
+    kind = StoredGroup if isinstance(group.store, LocalStore) else xr.backends.ZarrStore
+    with explain_damage(str(store), VERIFY.format(store=store)):
+        return xr.open_dataset(kind(group, mode="r"), engine="store", chunks=None)
 
 
-def _patterns(store: Path) -> zarr.Array:
-    patterns = open_group(store)[n.PATTERNS]
-    assert isinstance(patterns, zarr.Array)
-    return patterns
-
-
-def block_shape(store: Path) -> dict[str, int]:
+def block_shape(path: str | Path) -> dict[str, int]:
     """Scan points per chunk (shard) along each navigation dim: the unit of writing."""
-    patterns = _patterns(store)
-    dims = patterns.attrs[n.NAVIGATION_DIMS]
-    assert isinstance(dims, list)
-    sides = patterns.shards or patterns.chunks
-    return {str(dim): side for dim, side in zip(dims, sides, strict=False)}
+    patterns = open_store(path, chunks=None)[n.PATTERNS]
+    sides = patterns.encoding.get("shards") or patterns.encoding["chunks"]
+    return dict(zip(patterns.attrs[n.NAVIGATION_DIMS], sides, strict=False))
 
 
 def store_blocks(path: str | Path) -> list[Region]:
     """The chunks (shards) of a store as regions `{dim: slice}` of its navigation grid, row-major."""
-    store = check_store(path)
-    block = block_shape(store)
-    sizes = dict(zip(block, _patterns(store).shape, strict=False))
-    return list(blocks(sizes, block))
+    block, sizes = block_shape(path), open_store(path, chunks=None).sizes
+    return list(blocks({dim: sizes[dim] for dim in block}, block))
 
 
 def run_names(path: str | Path) -> list[str]:
@@ -345,19 +294,15 @@ def run_folder(path: str | Path, run: str) -> Path:
     Raises NoInputError that lists the runs of the store.
     """
     store, _ = _with_run(path, run)
-    for name in (f"{n.RUNS}/{run}", f"{n.RUNS}/{run}/{n.MODEL}"):
-        files = (store / name).iterdir() if is_there(store, name) else ()
-        for file in sorted(files):
-            is_there(store, f"{name}/{file.name}")
+    for file in (n.MODEL_CONFIG, n.MODEL_WEIGHTS):
+        is_there(store, f"{n.RUNS}/{run}/{n.MODEL}/{file}")
     return store / n.RUNS / run
 
 
 def run_manifest(path: str | Path, run: str) -> dict[str, Any]:
     """What produced a run, as it was published: settings, data, checksum of the weights, time."""
-    store, root = _with_run(path, run)
-    what = f"run {run!r} is damaged: {store}/{n.RUNS}/{run}/{METADATA}"
-    with explain_damage(what, f"'vaearr verify {store}' says what is damaged and what to do"):
-        return dict(root[f"{n.RUNS}/{run}"].attrs)
+    _, root = _with_run(path, run)
+    return dict(root[f"{n.RUNS}/{run}"].attrs)
 
 
 def has_table(path: str | Path, run: str, name: str) -> bool:
@@ -372,37 +317,32 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
 
     Raises NoInputError where the run has no such table.
     """
-    key = f"{n.RUNS}/{run}/{name}"
     for _ in range(MOST_TRIES):
-        store, root = _with_run(path, run)
-        problem = None
-        if key in root:
-            try:
-                table = _loaded(root, key, store)
-            except DataError as error:
-                problem = error
-            if open_group(store) is root:  # else old metadata may have met new chunks
-                break
-        elif journalled(store).get(key) is not None:
-            time.sleep(0.01)  # between the old and the new
-        else:
+        if not has_table(path, run, name):
             raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
-    else:
-        raise NoInputError(f"{store}/{key} is being replaced; try again in a moment.")
-    if problem:
-        raise problem
+        store, root = _with_run(path, run)
+        try:
+            group: Any = root[f"{n.RUNS}/{run}/{name}"]
+            table = _dataset(group, store).load()
+        except KeyError:  # between the old and the new
+            time.sleep(0.01)
+            continue
+        except DataError:
+            if open_group(store) is root:
+                raise
+            continue
+        if open_group(store) is root:  # else old metadata may have met new chunks
+            return _renamed(table, run)
+    raise NoInputError(f"table {name!r} of {path} is being replaced; try again in a moment.")
+
+
+def _renamed(table: xr.Dataset, run: str) -> xr.Dataset:
+    """A table as it was before it was stored: its dim `latent`, and its attributes."""
     with_attributes: list[Any] = [table, *table.variables.values()]
     for item in with_attributes:
         item.attrs = {key: parsed(value) for key, value in item.attrs.items()}
     latent = n.run_name(n.LATENT, run)
     return table.rename({latent: n.LATENT}) if latent in table.dims else table
-
-
-def _loaded(root: zarr.Group, key: str, store: Path) -> xr.Dataset:
-    with explain_damage(f"{store}/{key}", f"'vaearr verify {store}' says what to do"):
-        group = root[key]
-        assert isinstance(group, zarr.Group)
-        return _dataset(group, store).load()
 
 
 def reading(name: object, region: Region) -> Any:

@@ -57,7 +57,7 @@ HOMES = {
     "nibabel": {"sources"},
     "monai": {"models"},
     "orix": {"sources", "analysis"},
-    "sklearn": {"analysis", "run", "sources"},
+    "sklearn": {"analysis", "run", "sources", "models"},
     "hdbscan": {"analysis"},
     "numba": {"analysis"},
     "threadpoolctl": {"analysis"},

@@ -14,7 +14,7 @@ from torch import nn
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, UsageError
-from vaearr.models.linear import AUTO, MAX_POINTS, Samples, fit_pca, moments
+from vaearr.models.linear import AUTO, BATCH_SAMPLES, Samples, fit_pca
 from vaearr.models.networks import Variational, require
 from vaearr.schema import grid, meanings
 
@@ -71,10 +71,10 @@ class NMF(Variational):
     def fit(self, samples: Samples) -> xr.Dataset:
         """Find the endmembers. Raises DataError for negative values and endmembers that depend on each other."""
         samples = samples.at(samples.region)
-        some = samples.at_most(MAX_POINTS)
-        _, variance, low = moments(some.passes)
-        _check_amounts(low, "preprocessed patterns")
-        chosen, described = self._members(samples)
+        rows = samples.matrix()
+        variance = rows.var(0, dtype=np.float64)
+        _check_amounts(rows, "preprocessed patterns")
+        chosen, described = self._members(samples, rows)
         components = _group_means(samples, chosen)
         contents = np.zeros((len(components), 0))
         if self.elements:
@@ -84,14 +84,13 @@ class NMF(Variational):
             self.shares.copy_(torch.tensor(shares))
         self.set(components, contents)
         _check_independent(components @ components.T)
-        squares, count = 0.0, 0
-        for rows in some.passes():
-            left = rows - self.decode(self.encode(rows)[0]).flatten(1)
-            squares += float(left.double().square().sum())
-            count += left.numel()
-        facts: dict[str, Any] = {"endmembers": described, "mse": squares / count}
-        facts["r2"] = 1 - facts["mse"] / max(float(variance.mean()), 1e-300)
-        return xr.Dataset(attrs=facts)
+        squares = 0.0
+        for batch in np.array_split(rows, -(-len(rows) // BATCH_SAMPLES)):
+            amounts = nnls(components @ components.T, batch.astype(np.float64) @ components.T)
+            squares += float(np.square(batch - amounts @ components).sum())
+        mse = squares / rows.size
+        r2 = 1 - mse / max(float(variance.mean()), 1e-300)
+        return xr.Dataset(attrs={"endmembers": described, "mse": mse, "r2": r2})
 
     def content(self, ds: xr.Dataset) -> np.ndarray:
         """Content of the elements at each scan point, `(*grid, elements)`. Raises UsageError for a missing element."""
@@ -119,7 +118,7 @@ class NMF(Variational):
         """Samples of amounts, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave out."""
         return (z @ self.components.to(z.dtype)).unflatten(1, self.input_shape)
 
-    def _members(self, samples: Samples) -> Members:
+    def _members(self, samples: Samples, rows: np.ndarray) -> Members:
         ds, inside = samples.ds, samples.inside
         if self.endmembers:
             return _at_coordinates(ds, inside, self.endmembers)
@@ -132,7 +131,7 @@ class NMF(Variational):
             raise UsageError(
                 f"reference windows need a scan over y and x; this one lies over {dims}. Use the option classes."
             )
-        return _reference_windows(ds, _even_scores(samples, int(self.latent_dim) - 1), int(self.latent_dim))
+        return _reference_windows(ds, _even_scores(samples, rows, int(self.latent_dim) - 1), int(self.latent_dim))
 
 
 def nnls(gram: np.ndarray, products: np.ndarray) -> np.ndarray:
@@ -169,12 +168,13 @@ def _check_independent(gram: np.ndarray) -> None:
         )
 
 
-def _check_amounts(low: float, what: str) -> None:
+def _check_amounts(values: np.ndarray, what: str) -> None:
     """Raise DataError for values that non-negative mixtures cannot give."""
-    if not low >= 0:
+    low = float(values.min())
+    if low < 0:
         raise DataError(
-            f"NMF explains by non-negative amounts, but {what} go down to {low:.4g}; use the model pca, store them "
-            "without an offset below zero, or leave values that are not finite out of the region."
+            f"NMF explains by non-negative amounts, but {what} go down to {low:.4g}; use the model pca, or store them "
+            "without an offset below zero."
         )
 
 
@@ -187,7 +187,7 @@ def _contents(content: np.ndarray, inside: np.ndarray, chosen: np.ndarray) -> tu
             "element values are missing at all points of an endmember, or constant in the region: they cannot be "
             "weighed in. Choose other endmembers, or leave out elements."
         )
-    _check_amounts(float(content[known].min()), "element maps")
+    _check_amounts(content[known], "element maps")
     contents = np.stack([content[members].mean(0) for members in used])
     return contents, float(content[known].var(0).mean())
 
@@ -201,24 +201,17 @@ def _group_means(samples: Samples, chosen: np.ndarray) -> np.ndarray:
     return np.asarray(total / chosen.reshape(len(chosen), -1).sum(1)[:, None])
 
 
-def _even_scores(samples: Samples, count: int) -> np.ndarray:
+def _even_scores(samples: Samples, rows: np.ndarray, count: int) -> np.ndarray:
     """Principal scores of patterns of equal brightness, `(*grid, count)`, NaN outside the region."""
 
-    def even(rows: torch.Tensor) -> torch.Tensor:
-        level = rows.mean(1, keepdim=True)
-        return torch.where(level > 0, rows / torch.where(level > 0, level, 1.0), 0.0)
+    def even(values: np.ndarray) -> np.ndarray:
+        level = values.mean(1, keepdims=True)
+        return np.divide(values, level, out=np.zeros_like(values), where=level > 0)
 
-    some = samples.at_most(MAX_POINTS)
-    found = fit_pca(
-        lambda: map(even, some.passes()),
-        n_samples=some.n_samples,
-        n_values=some.n_values,
-        n_components=max(1, count),
-        seed=samples.seed,
-    )
-    scores = np.full((*samples.inside.shape, len(found.components)), np.nan)
-    for points, rows in samples.rows():
-        scores[tuple(points.T)] = (even(rows).cpu().double().numpy() - found.mean) @ found.components.T
+    found = fit_pca(even(rows), max(1, count), samples.seed)
+    scores = np.full((*samples.inside.shape, max(1, count)), np.nan)
+    for points, values in samples.rows():
+        scores[tuple(points.T)] = found.transform(even(values.cpu().numpy()))
     return scores
 
 

@@ -63,7 +63,8 @@ def fit_model(
     training = (split == n.TRAIN).values
     validation = (split == n.VALIDATION).values
     samples = Samples(ds, training, training | validation, model.preprocess, settings.seed)
-    log.info(f"fitting {settings.model.name} to {samples.n_samples} {schema.samples_word(ds)}")
+    n_training = int(training.sum())
+    log.info(f"fitting {settings.model.name} to {n_training} {schema.samples_word(ds)}")
     if settings.preprocess.static_background != "none":
         model.preprocess.fit(stored for _, stored in samples.stored())
     found = model.network.fit(samples)
@@ -81,7 +82,7 @@ def fit_model(
         "latent_dim": n_latents,
         "fit": facts,
         "data": data["patterns"],
-        "n_train": samples.n_samples,
+        "n_train": n_training,
         "n_validation": int(validation.sum()),
         "n_weights": sum(p.numel() for p in model.network.parameters()),
         "versions": versions("scipy"),

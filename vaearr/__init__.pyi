@@ -22,6 +22,7 @@ from .output.reporting import report as report
 from .run import load_run as load_run
 from .run.associating import associate_store as associate_store
 from .run.clustering import cluster_store as cluster_store
+from .run.comparing import compare as compare
 from .run.concat import concat as concat
 from .run.draw import interpolate as interpolate
 from .run.draw import sample_prior as sample_prior

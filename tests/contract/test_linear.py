@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 import vaearr as va
 from vaearr import testing
 from vaearr.errors import UsageError
+from vaearr.views import save
 
 from . import inputs
 from .harness import attributes, nested, vaearr, zarr
@@ -80,6 +81,15 @@ def test_all_steps_work_on_a_linear_run(known_store: Path, tmp_path: Path) -> No
     assert run.reconstruct(run.ds.patterns[0, :3]).shape == (3, 20, 20)
     assert len(va.view(run.components)) > 0
     assert va.view(run.health.explained_variance_ratio) is not None
+    found = va.compare([run, va.load_run(known_store, "nmf")])
+    assert found.run.values.tolist() == ["pca", "nmf"]
+    assert found.explained_variance[0] == run.health.attrs["explained_variance"]
+    best = abs(va.associate(run.latents, run.ds.BC, "pearson")).max()
+    assert float(found.association.sel(run="pca", target="BC")) == pytest.approx(float(best))
+    assert np.isfinite(found.psnr[0])
+    assert np.isfinite(found.score.sel(run="pca", target="BC"))
+    save(va.view(found), tmp_path / "runs.png")
+    assert (tmp_path / "runs.png").stat().st_size > 5000
 
 
 def test_nmf_is_least_squares_without_negative_amounts(known_template: Path) -> None:

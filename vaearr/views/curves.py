@@ -174,6 +174,18 @@ def mark_line(place: float, color: str, *, upright: bool = False) -> Any:
     return line.opts(color=color, line_dash="dashed", line_width=1.6, **BOKEH)
 
 
+@builder("runs", "run", "explained_variance", "n_active")
+def runs_view(found: xr.Dataset) -> Any:
+    """Numbers of `va.compare` as bars, those of targets in groups."""
+    hv, panels = holoviews(), []
+    for name, values in found.data_vars.items():
+        table = values.to_dataframe().reset_index()
+        keys = [str(dim) for dim in reversed(values.dims)]  # runs side by side
+        shown = hv.Bars(table, keys, str(name)).opts(title=title(str(name).replace("_", " ")), **BOKEH)
+        panels.append(shown.opts(frame_width=80 + 40 * len(table), frame_height=220, xlabel="", xrotation=30, **BOKEH))
+    return hv.Layout(panels).cols(2).opts(shared_axes=False)
+
+
 @builder("variance", "array", "explained_variance_ratio")
 def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
     """Share of the total variance that each component explains, `(component,)`, and the sum of the shares so far.

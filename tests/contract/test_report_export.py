@@ -262,7 +262,7 @@ def earlier(template: Template, known_template: Path) -> Path:
 
 
 def test_the_earlier_programs_files(earlier: Path) -> None:
-    tags = ["dbscan_eps*_m8", "gmm_k3", "gmm_k3_contrasts"]
+    tags = ["dbscan_eps*_m8", "gmm_k3", "gmm_k3_three"]
     eps = json.loads(next(earlier.glob("cluster_report__dbscan*.json")).read_text())["eps"]
     tags[0] = f"dbscan_eps{eps:.3g}_m8"
     clusters = [
@@ -335,7 +335,7 @@ def test_scores_are_those_of_the_metrics(earlier: Path, known_template: Path) ->
 
 def test_clusterings_alike_in_method_and_number_stand_side_by_side(earlier: Path, known_template: Path) -> None:
     ds = zarr(known_template)
-    for name, tag in (("three", "gmm_k3"), ("contrasts", "gmm_k3_contrasts")):
+    for name, tag in (("contrasts", "gmm_k3"), ("three", "gmm_k3_three")):
         frame = pd.read_csv(earlier / f"cluster_assignments__{tag}.csv")
         record = json.loads((earlier / f"cluster_report__{tag}.json").read_text())
         assert list(frame) == ["x", "y", "latent", "bandcontrast", "cluster"]

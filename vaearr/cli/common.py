@@ -277,13 +277,10 @@ def nested_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
     for key in sorted(values, key=lambda key: key.count(".")):
         *path, last = key.split(".")
         inner = nested
-        for i, part in enumerate(path, 1):
-            if inner.get(part) is None:
-                inner[part] = {}
-            inner = inner[part]
+        for part in path:
+            inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                group = ".".join(path[:i])
-                raise UsageError(f"{flag} {key}: {group!r} is set to {inner!r} already; nothing can be set inside it.")
+                raise UsageError(f"{flag} {key}: {part!r} is set to {inner!r} already; nothing can be set inside it.")
         inner[last] = plain(values[key])
     return nested
 

@@ -25,17 +25,12 @@ from vaearr.cli.common import (
     Seed,
     Store,
     Trust,
-    Where,
-    X,
-    Y,
-    Z,
     app,
     folder_of,
     given,
     nested_values,
     print_lines,
     refuse,
-    region,
     say,
     trusted_run,
     with_settings,
@@ -173,16 +168,13 @@ def verify(
 
 
 @app.command()
-@with_settings(config.TrainConfig)
+@with_settings(config.TrainConfig, has_roi=True)
 def train(
     store: Store,
     *,
     settings: Given,
+    roi: Any,
     run: RunName = DEFAULT_RUN,
-    x: X = None,
-    y: Y = None,
-    z: Z = None,
-    where: Where = None,
     points: Annotated[
         Path | None, typer.Option(help="ROI as a CSV with x, y, see 'vaearr look contrast --keep'")
     ] = None,
@@ -202,7 +194,6 @@ def train(
     from vaearr.analysis.side_maps import read_kept_coordinates
     from vaearr.schema import input_shape
 
-    roi: Any = region(x, y, z, where)
     refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
     if preset:
         settings = over(preset_settings(preset), settings)
@@ -257,15 +248,12 @@ def import_model(
 
 
 @app.command()
-@with_settings(config.EncodeConfig)
+@with_settings(config.EncodeConfig, has_roi=True)
 def encode(
     store: Store,
     *,
     settings: Given,
-    x: X = None,
-    y: Y = None,
-    z: Z = None,
-    where: Where = None,
+    roi: Any,
     source: Annotated[str | None, typer.Option("--from", help="another store, whose run encodes these data")] = None,
     name: Annotated[
         str | None, typer.Option(help="--from: name of the run in this store; default: its name there")
@@ -279,7 +267,7 @@ def encode(
     The ROI is chosen with --from only; else it is that of the run.
     """
     run = settings.get("run", DEFAULT_RUN)
-    options: Given = {"name": name, "roi": region(x, y, z, where), "overwrite": overwrite}
+    options: Given = {"name": name, "roi": roi, "overwrite": overwrite}
     with computing_on(scheduler):
         if source is None:
             if name is not None or options["roi"] is not None:
@@ -291,15 +279,12 @@ def encode(
 
 
 @app.command()
-@with_settings(config.ReconstructConfig, without=("out", "roi"))
+@with_settings(config.ReconstructConfig, without=("out", "roi"), has_roi=True)
 def reconstruct(
     store: Store,
     *,
     settings: Given,
-    x: X = None,
-    y: Y = None,
-    z: Z = None,
-    where: Where = None,
+    roi: Any,
     file: Annotated[
         list[Path] | None, typer.Option(help="single file instead of the store's samples; repeatable")
     ] = None,
@@ -317,7 +302,7 @@ def reconstruct(
     affine, or .npy.
     """
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
-    settings |= given(roi=region(x, y, z, where), out="variable" if variable else None)
+    settings |= given(roi=roi, out="variable" if variable else None)
     chosen = resolved(config.ReconstructConfig, None, settings)
     opened = trusted_run(store, chosen.run, trust, device=chosen.device)
     with folder_of(out) as folder:

@@ -71,26 +71,11 @@ Trust = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print machine-readable JSON")]
-X = Annotated[str | None, typer.Option(metavar="START:STOP", help="ROI: x0 <= x < x1 in coordinate units")]
-Y = Annotated[str | None, typer.Option(metavar="START:STOP", help="ROI: y0 <= y < y1 in coordinate units")]
-Z = Annotated[str | None, typer.Option(metavar="START:STOP", help="ROI: z0 <= z < z1 in coordinate units")]
-Where = Annotated[str | None, typer.Option(help='ROI: condition on maps, such as "BC > 45"')]
 
 
 def trusted_run(store: str, run: str, trust: Sequence[str] | None, *, device: str = "cpu") -> Any:
     """Open a run of a store; it may name the networks that the user trusts."""
     return va.load_run(store, run, device=device, trust=trust or ())
-
-
-def region(x: str | None, y: str | None, z: str | None, where: str | None) -> RoiConfig | None:
-    """The ROI that the options --x, --y, --z and --where describe; None without any."""
-    settings: Given = {}
-    for name, text in {"x": x, "y": y, "z": z}.items():
-        if text is not None:
-            settings[name] = numbers(text, f"--{name}", "START:STOP")
-    if where is not None:
-        settings["where"] = where
-    return RoiConfig.from_attrs(settings) if settings else None
 
 
 def given(**options: Any) -> Given:
@@ -108,7 +93,7 @@ FORMS = {
     "spacing": "ZxYxX",
     "endmembers": "X:Y",
     "quantiles": "LOW:HIGH",
-    "crop": "START:STOP",
+    **dict.fromkeys(("x", "y", "z", "crop"), "START:STOP"),
 }
 
 
@@ -171,17 +156,23 @@ def _help_of(setting: Setting) -> str:
 
 
 def with_settings(
-    kind: type[Config], *, without: Sequence[str] = (), flags: Mapping[str, str] | None = None
+    kind: type[Config],
+    *,
+    without: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+    has_roi: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each setting of a config, --config and --set.
 
     The command gets what they say as its keyword `settings`, nested like the config. Type, default and help text of an
     option are those of the field. without: settings that the command has parameters of its own for. flags: options of
-    another name than their setting's.
+    another name than their setting's. has_roi: also --x, --y, --z and --where, of which the command gets its keyword
+    `roi`, None without any.
     """
     known = {}
     names_of_flags = {}
-    for name, setting in settings_of(kind).items():
+    of_roi = settings_of(RoiConfig) if has_roi else {}
+    for name, setting in {**settings_of(kind), **of_roi}.items():
         if setting.group is None and name not in without:
             known[name] = setting
             plain_name = name.removesuffix("s") if is_repeatable(setting) else name
@@ -209,10 +200,13 @@ def with_settings(
                 value = values.pop(name)
                 if value is not None and value != []:
                     read[name] = read_option(name, setting, names_of_flags[name], value)
+            if has_roi:
+                conditions = {name: read.pop(name) for name in of_roi if name in read}
+                values["roi"] = RoiConfig.from_attrs(conditions) if conditions else None
             command(**values, settings=over(settings, placed(kind, read)))
 
         signature = inspect.signature(command, eval_str=True)
-        parameters = [p for p in signature.parameters.values() if p.name != "settings"]
+        parameters = [p for p in signature.parameters.values() if p.name not in ("settings", "roi")]
         for name, annotation in options.items():
             parameters.append(
                 inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -21,19 +21,16 @@ from vaearr import names as n
 from vaearr.analysis.association.p_values import adjust
 from vaearr.computing.progress import Progress, tracked
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError, NoInputError, UsageError, VaearrError, did_you_mean
+from vaearr.errors import DataError, NoInputError, VaearrError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import LEAF, evaluating, watching
-from vaearr.names import BLOCK, DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
+from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
 from vaearr.recipe import nested
 from vaearr.schema.grid import find_point
 from vaearr.sources.single import SUFFIXES, read_single
 from vaearr.store import read_block
 
-__all__ = ["BLOCK", "LEAF", "Pair", "compare_layers", "compare_pairs", "pairs_of_folders", "sample_of"]
-
 TOP = 10
-PARTS = ("both", ENCODER, DECODER)
 SHOWN = 8  # names and reasons in an error
 PIECE = 2**20  # values in float64 at once
 MOST_POSITIONS = 2**20  # of a difference map; larger ones are averaged down
@@ -91,12 +88,11 @@ def compare_layers(
     a: xr.DataArray | np.ndarray,
     b: xr.DataArray | np.ndarray,
     *,
-    part: str = "both",
-    level: str = LEAF,
     top: int = TOP,
 ) -> xr.Dataset:
     """How far two samples are apart at each layer of a trained model, in the order in which the layers are run.
 
+    A layer is a module without modules inside that changes values.
     Both go through preprocessing, encoder, posterior mean (no draw) and decoder, one after the other, in float32 and
     evaluation mode. What the layers put out for a is kept on the host until b is compared with it, in float64; weights,
     modes and hooks of the model are afterwards as they were. Two equal samples differ by exactly 0 everywhere.
@@ -104,9 +100,6 @@ def compare_layers(
     Parameters
     ----------
     a, b : stored patterns `(C, …)`, or `(…)` where there is one channel; DataArrays are read by the names of their dims
-    part : both, encoder or decoder
-    level : leaf, every module without modules inside that changes values; block, residual and attention blocks as one
-        layer each, with the leaves between them
     top : number of layers with the largest `relative_l2` whose difference maps are kept; 0 keeps none
 
     Returns
@@ -118,26 +111,22 @@ def compare_layers(
         of a - b at each position of that layer, on its own grid. `input_a`, `input_b`, `decoded_a`, `decoded_b`: the
         samples as the network sees and decodes them. attrs: `maps`, the variables of the layers, largest first.
 
-    Raises DataError for samples of another shape or with values that are not finite, UsageError for another part or
-    level.
+    Raises DataError for samples of another shape or with values that are not finite.
     """
-    _check(part, top)
-    stored, signal = pair_batch(model, a, b), tuple(model.signal_dims)
-    layers, ends = trace(model, stored, part=part, level=level)
+    layers, ends = trace(model, pair_batch(model, a, b))
     table = _with_maps(_table(layers, [layer.sums for layer in layers]), [one.squares for one in layers], model, top)
+    signal = tuple(model.signal_dims)
     for which, name, words in ((INPUT, "input", "as the network sees it"), (OUTPUT, "decoded", "decoded mean")):
-        for side, values in zip("ab", ends.get(which, ()), strict=False):
+        for side, values in zip("ab", ends[which], strict=True):
             shown = model.preprocess.enlarged(values).cpu().numpy().reshape(model.input_shape[-len(signal) :])
             table[f"{name}_{side}"] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
-    return table.assign_attrs({"part": part, "level": level, "top": top, "n": 1})
+    return table.assign_attrs(top=top, n=1)
 
 
 def compare_pairs(
     model: TrainedModel,
     pairs: Sequence[Pair | tuple[Any, Any]],
     *,
-    part: str = "both",
-    level: str = LEAF,
     top: int = TOP,
     skip_bad: bool = False,
     progress: Progress = True,
@@ -153,7 +142,7 @@ def compare_pairs(
     Parameters
     ----------
     pairs : `(a, b)` of stored patterns, or a `Pair` each, read in its turn
-    part, level, top : as for `compare_layers`; the maps are root mean squares over the pairs
+    top : as for `compare_layers`; the maps are root mean squares over the pairs
     skip_bad : leave out pairs that cannot be read or do not fit
 
     Returns
@@ -167,7 +156,6 @@ def compare_pairs(
     Raises DataError where pairs cannot be read or do not fit (all named, unless `skip_bad` and some are left), and what
     `compare_layers` raises.
     """
-    _check(part, top)
     named_pairs = [
         pair if isinstance(pair, Pair) else Pair(str(i), partial(tuple, pair)) for i, pair in enumerate(pairs)
     ]
@@ -175,21 +163,21 @@ def compare_pairs(
     failed: list[str] = []
     sums_of_pairs: list[torch.Tensor] = []
     first_layers: list[Layer] = []
-    squares: list[torch.Tensor | None] = []
+    squares: list[Any] = []
     for pair in tracked(named_pairs, progress, "comparing"):
         try:
-            layers, _ = trace(model, pair_batch(model, *pair.read()), part=part, level=level)
-        except UsageError:
-            raise
+            layers, _ = trace(model, pair_batch(model, *pair.read()))
         except (VaearrError, OSError) as error:
             failed.append(f"{pair.name}: {str(error).rstrip('.')}")
             continue
         if not names:
             first_layers, squares = layers, [layer.squares for layer in layers]
-        elif not _have_same_layers(layers, first_layers):
+        elif [layer.label for layer in layers] != [layer.label for layer in first_layers]:
             raise DataError(f"pair {pair.name!r} runs other layers than the first pair; compare it alone.")
         else:
-            squares = [_added(total, layer.squares) for total, layer in zip(squares, layers, strict=True)]
+            for i, layer in enumerate(layers):
+                if layer.squares is not None:
+                    squares[i] = squares[i] + layer.squares
         names.append(pair.name)
         sums_of_pairs.append(torch.stack([layer.sums for layer in layers]))
     if failed and not (skip_bad and names):
@@ -199,20 +187,13 @@ def compare_pairs(
     if not names:
         raise DataError("there is no pair to compare; give one or more.")
     table = _table(first_layers, sums_of_pairs, names)
-    table = table.merge(_over_pairs(table)).merge(_tests(table))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):  # of one pair, which has no spread
+        warnings.simplefilter("ignore", RuntimeWarning)
+        table = table.merge(_over_pairs(table)).merge(_tests(table))
     mean_squares = [None if total is None else total / len(names) for total in squares]
     table = _with_maps(table, mean_squares, model, top)
     notes = ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
-    settings = {"part": part, "level": level, "top": top, "n": len(names)}
-    return table.assign_attrs(**settings, failed=failed, warnings=notes if len(names) < 2 else [])
-
-
-def _have_same_layers(layers: Sequence[Layer], others: Sequence[Layer]) -> bool:
-    return [(layer.label, layer.shape) for layer in layers] == [(layer.label, layer.shape) for layer in others]
-
-
-def _added(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
-    return None if a is None or b is None else a + b
+    return table.assign_attrs(top=top, n=len(names), failed=failed, warnings=notes if len(names) < 2 else [])
 
 
 def _listed(items: Sequence[str], between: str = ", ") -> str:
@@ -220,13 +201,6 @@ def _listed(items: Sequence[str], between: str = ", ") -> str:
 
 
 # ---- one pair through the network -----------------------------------------------------------------------------------
-
-
-def _check(part: str, top: int) -> None:
-    if part not in PARTS:
-        raise UsageError(f"there is no part {part!r}.{did_you_mean(part, list(PARTS))}")
-    if top < 0:
-        raise UsageError(f"top is {top}; it must be 0 or more.")
 
 
 def pair_batch(model: TrainedModel, a: Any, b: Any) -> torch.Tensor:
@@ -253,7 +227,7 @@ def _plain(model: TrainedModel, sample: Any, which: str) -> np.ndarray:
 
 
 def trace(
-    model: TrainedModel, stored: torch.Tensor, *, part: str = "both", level: str = LEAF
+    model: TrainedModel, stored: torch.Tensor
 ) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """Run two stored samples `(2, C, …)` through the model, one after the other, and reduce each layer.
 
@@ -277,37 +251,33 @@ def trace(
         values = first.values.to(output.values.device)
         if output.part in (INPUT, OUTPUT):
             ends[output.part] = values, output.values
-        if output.part != INPUT or part != DECODER:
-            calls[output.name] += 1
-            layers.append(_reduced(output, values, calls[output.name], len(model.input_shape)))
+        calls[output.name] += 1
+        layers.append(_reduced(output, values, calls[output.name], len(model.input_shape)))
 
     with evaluating(model.network):
-        _run(model, stored[:1].clone(), part, level, keep)
-        _run(model, stored[1:].clone(), part, level, compare)
+        _run(model, stored[:1].clone(), keep)
+        _run(model, stored[1:].clone(), compare)
     if outputs_of_a:
         raise DataError(f"the samples do not run the same layers: only one of them runs {outputs_of_a[0].name!r}.")
     return layers, ends
 
 
-def _run(model: TrainedModel, sample: torch.Tensor, part: str, level: str, emit: Callable[[Output], None]) -> None:
+def _run(model: TrainedModel, sample: torch.Tensor, emit: Callable[[Output], None]) -> None:
     """Run one sample `(1, C, …)` through the model; `emit` gets what each layer puts out."""
     network: Any = model.network
-    running_part: str | None = None
+    part = ENCODER
 
     def on_output(name: str, module: nn.Module, values: torch.Tensor) -> None:
-        if running_part is not None:
-            emit(Output(name, type(module).__name__, running_part, values))
+        emit(Output(name, type(module).__name__, part, values))
 
     no_autocast = torch.autocast(model.device.type, enabled=False)
-    with torch.inference_mode(), no_autocast, watching(network, level, on_output):
+    with torch.inference_mode(), no_autocast, watching(network, LEAF, on_output):
         network_input = model.preprocess(sample.to(model.device))
         emit(Output(INPUT, INPUT, INPUT, network_input))
-        running_part = None if part == DECODER else ENCODER
         mean = network.encode(network_input)[0].float()
         emit(Output(LATENT, LATENT, LATENT, mean))
-        if part != ENCODER:
-            running_part = DECODER
-            emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
+        part = DECODER
+        emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
 
 
 def _is_same_layer(a: Output, b: Output) -> bool:
@@ -426,41 +396,27 @@ def _over_pairs(table: xr.Dataset) -> xr.Dataset:
     out = xr.Dataset()
     for name, text in MEASURES.items():
         known = table[name].where(np.isfinite(table[name]))
-        with warnings.catch_warnings():  # of one pair, which has no spread
-            warnings.simplefilter("ignore", RuntimeWarning)
-            mean, std, count = known.mean(PAIR), known.std(PAIR, ddof=1), known.count(PAIR)
-        out[f"{name}_mean"] = mean.assign_attrs(long_name=f"{text}, mean over pairs", units="1")
+        out[f"{name}_mean"] = known.mean(PAIR).assign_attrs(long_name=f"{text}, mean over pairs", units="1")
+        std = known.std(PAIR, ddof=1)
         out[f"{name}_std"] = std.assign_attrs(long_name=f"{text}, standard deviation over pairs", units="1")
-        out[f"n_{name}"] = count.assign_attrs(long_name=f"pairs with a finite {text}", units="1")
+        out[f"n_{name}"] = known.count(PAIR).assign_attrs(long_name=f"pairs with a finite {text}", units="1")
     return out
 
 
 def _tests(table: xr.Dataset) -> xr.Dataset:
-    one, two = (table[name].transpose(PAIR, LAYER).values for name in ("rms_a", "rms_b"))
-    change = two - one
-    values = paired_test(np.where(np.abs(change) <= ROUNDING * np.maximum(one, two), 0.0, change))
-    is_layer = table["part"].isin([ENCODER, DECODER]).values
-    values["t_p_adjusted"] = adjust(np.where(is_layer, values["t_p_value"], np.nan), "holm")
-    return xr.Dataset(
-        {name: (LAYER, values[name], {"long_name": words, "units": "1"}) for name, words in TESTS.items()}
-    )
-
-
-def paired_test(change: np.ndarray) -> dict[str, np.ndarray]:
-    """Two-sided paired t-test of changes `(pair, layer)` for each layer `(layer,)`.
-
-    t = mean / (std / sqrt(n)) with n - 1 degrees of freedom. NaN with fewer than two pairs; where every change is 0, t
-    is 0 and p is 1.
-    """
+    """Two-sided paired t-test of rms_b - rms_a over the pairs for each layer."""
     from scipy import stats
 
-    n_pairs, mean = len(change), change.mean(0)
-    std = change.std(0, ddof=1) if n_pairs > 1 else np.full_like(mean, np.nan)
-    effect = np.divide(mean, std, out=np.full_like(mean, np.nan), where=std > 0)
-    effect[std == 0] = np.where(mean[std == 0] == 0, 0.0, np.nan)
-    t = effect * np.sqrt(n_pairs)
-    p_value = 2 * stats.t.sf(np.abs(t), n_pairs - 1)
-    return {"rms_change_mean": mean, "rms_change_std": std, "effect_size": effect, "t": t, "t_p_value": p_value}
+    one, two = (table[name].transpose(PAIR, LAYER).values for name in ("rms_a", "rms_b"))
+    change = np.where(np.abs(two - one) <= ROUNDING * np.maximum(one, two), 0.0, two - one)
+    mean, std = change.mean(axis=0), change.std(axis=0, ddof=1)
+    t, p_value = stats.ttest_1samp(change, 0.0)
+    is_same = (mean == 0) & (std == 0)
+    t[is_same], p_value[is_same] = 0.0, 1.0
+    is_layer = table["part"].isin([ENCODER, DECODER]).values
+    adjusted = adjust(np.where(is_layer, p_value, np.nan), "holm")
+    columns = zip(TESTS.items(), (mean, std, mean / std, t, p_value, adjusted), strict=True)
+    return xr.Dataset({name: (LAYER, values, {"long_name": words, "units": "1"}) for (name, words), values in columns})
 
 
 # ---- where samples come from, and where results go ------------------------------------------------------------------

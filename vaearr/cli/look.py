@@ -303,8 +303,6 @@ def layers(
     b: Annotated[str | None, typer.Option(help="second sample, given like --a")] = None,
     positive: Annotated[Path | None, typer.Option(help="folder of files, each a of a pair")] = None,
     negative: Annotated[Path | None, typer.Option(help="folder of files of the same names, each b of a pair")] = None,
-    part: Annotated[str, typer.Option(help="both, encoder or decoder")] = "both",
-    level: Annotated[str, typer.Option(help="leaf: every single layer; block: residual blocks and the like")] = "leaf",
     top: Annotated[int, typer.Option(min=0, help="layers that are listed and whose maps are kept")] = 10,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out pairs that cannot be compared")] = False,
     out: Annotated[Path | None, typer.Option(help="folder for tables and pictures")] = None,
@@ -326,16 +324,15 @@ def layers(
     from vaearr.output.layer_files import write_layer_files
 
     opened = trusted_run(store, run, trust, device=device)
-    settings: dict[str, Any] = {"part": part, "level": level, "top": top}
     left_out: list[str] = []
     if a is not None and b is not None:
         first, second = (of.sample_of(opened.ds, point_of(text)) for text in (a, b))
-        found = va.compare_layers(opened.model, first, second, **settings)
+        found = va.compare_layers(opened.model, first, second, top=top)
     else:
         assert positive is not None
         assert negative is not None
         pairs, alone = of.pairs_of_folders(opened.ds, positive, negative, skip_bad=skip_bad)
-        found = va.compare_pairs(opened.model, pairs, skip_bad=skip_bad, **settings)
+        found = va.compare_pairs(opened.model, pairs, top=top, skip_bad=skip_bad)
         left_out = [*(f"{file} has no partner" for file in alone), *found.attrs["failed"]]
     found.attrs.update(opened.attrs)
     with folder_of(out) as folder:

@@ -51,14 +51,9 @@ def test_histogram_counts_every_finite_value_once(values: np.ndarray, width: flo
 def test_top_percent_keeps_ties_with_the_threshold() -> None:
     da = _map(np.array([[1.0, 5, 5, 5, 9], [0, np.nan, 2, 3, 4]]))
     kept = top_percent(da, 25)  # 9 finite points: ceil(2.25) = 3 wanted
-    assert {k: kept.attrs[k] for k in ("threshold", "n", "n_wanted", "n_kept", "n_tied")} == {
-        "threshold": 5.0, "n": 9, "n_wanted": 3, "n_kept": 4, "n_tied": 3,
-    }  # fmt: skip
+    assert (kept.attrs["threshold"], kept.attrs["n_kept"]) == (5.0, 4)
     np.testing.assert_array_equal(kept.values, da.values >= 5)
     assert top_percent(da, 100).attrs["n_kept"] == 9
-    inside = top_percent(da, 50, roi=da < 4)
-    assert inside.attrs["threshold"] == 2.0
-    assert not inside.values[0, 4]
 
 
 @pytest.fixture
@@ -84,12 +79,9 @@ def test_kept_coordinates_of_another_scan_are_refused(shifted: xr.Dataset, tmp_p
     [
         (lambda da: histogram(da, 0), UsageError, "above 0"),
         (lambda da: histogram(da, 1e-320), UsageError, "choose a larger width"),
-        (lambda da: histogram(da, roi=(da < 10).assign_coords(x=np.arange(4))), SchemaError, "coordinate 'x'"),
-        (lambda da: histogram(da, roi=da), SchemaError, "expected boolean"),
+        (lambda da: histogram(da.astype(str)), SchemaError, "expected a map of numbers"),
         (lambda da: top_percent(da, np.nan), UsageError, "above 0 and up to 100"),
-        (lambda da: profile(da), UsageError, "one of them"),
-        (lambda da: profile(da, y=4.3), DataError, "within 0.25 of y = 4.3; y spans 3 to 4"),
-        (lambda da: profile(da.isel(x=0), y=3), SchemaError, "needs a map over y and x"),
+        (lambda da: profile(da, "y", 4.3), DataError, "within 0.25 of y = 4.3; y spans 3 to 4"),
     ],
 )
 def test_refusals(call: object, error: type[Exception], message: str) -> None:

@@ -5,7 +5,6 @@ Kept points by a threshold are `va.roi(ds, where="BC >= 45")` (above) and `va.ro
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +24,21 @@ MAX_BINS = 1_000_000
 EDGE = 1e-9  # of a bin: a value this near below an edge counts as on it
 
 
-def histogram(da: xr.DataArray, width: float = 10.0, roi: xr.DataArray | None = None) -> xr.Dataset:
+def histogram(da: xr.DataArray, width: float = 10.0) -> xr.Dataset:
     """How many points of a map have which value: `count` over `bin`, the left edges.
 
     Edges are multiples of `width`; a bin holds its left edge and not its right one, `left <= value < left + width` (a
     value within 1e-9 of a bin below an edge counts as on it). Bins run without gap from the smallest value's to the
-    largest's. Attributes: `width`, `n` (points counted), `n_missing` (NaN or infinite, in the ROI). Raises UsageError
-    for a width that is not above 0 or makes more than a million bins, RoiError where there is no finite value.
+    largest's. Attributes: `width`, `n` (points counted), `n_missing` (NaN or infinite). Raises UsageError for a width
+    that is not above 0 or makes more than a million bins, RoiError where there is no finite value.
     """
     if not (np.isfinite(width) and width > 0):
         raise UsageError(f"the width of a bin is {width}; expected a number above 0.")
-    values, usable, total = _usable(da, roi)
-    finite = values[usable].astype("f8")
+    finite = _finite_values(da)
     with np.errstate(over="ignore", invalid="ignore"):
         number = np.floor(finite / width + EDGE)
-        first, last = number.min(), number.max()
-        count = last - first + 1
+        first = number.min()
+        count = number.max() - first + 1
     if not count <= MAX_BINS:
         raise UsageError(
             f"values from {finite.min():g} to {finite.max():g} make {count:.0f} bins of width {width:g}; "
@@ -48,31 +46,25 @@ def histogram(da: xr.DataArray, width: float = 10.0, roi: xr.DataArray | None = 
         )
     counts = np.bincount((number - first).astype(np.int64))
     left = (first + np.arange(counts.size)) * width
-    units = str(da.attrs.get("units", "1"))
+    words = {"long_name": str(da.attrs.get("long_name", da.name)), "units": str(da.attrs.get("units", "1"))}
     return xr.Dataset(
         {COUNT: (BIN, counts, {"long_name": "scan points", "units": "1"})},
-        coords={BIN: (BIN, left, {"long_name": str(da.attrs.get("long_name", _name(da))), "units": units})},
+        coords={BIN: (BIN, left, words)},
         attrs={
             "width": float(width),
             "edges": "left <= value < left + width",
-            "map": _name(da),
-            "n": int(finite.size),
-            "n_missing": int(total - finite.size),
+            "map": str(da.name),
+            "n": finite.size,
+            "n_missing": da.size - finite.size,
         },
     )
 
 
-def profile(da: xr.DataArray, *, y: float | None = None, x: float | None = None) -> xr.DataArray:
-    """A map along a row (`y` given) or a column (`x` given), that which is nearest to this coordinate.
+def profile(da: xr.DataArray, dim: str, place: float) -> xr.DataArray:
+    """A map along the row (`dim` y) or column (`dim` x) that is nearest to a coordinate; attribute `y` or `x` holds it.
 
-    The coordinate of the row stands in the attribute `y` (or `x`). Raises UsageError unless one of y and x is given,
-    DataError where no row lies within half a step.
+    Raises DataError where none lies within half a step.
     """
-    if (y is None) == (x is None):
-        raise UsageError("a profile runs along a row or a column: give y=… or x=…, one of them.")
-    dim, place = (n.Y, y) if y is not None else (n.X, x)
-    if not {n.Y, n.X} <= set(da.dims):
-        raise SchemaError(f"{_name(da)} has dims {da.dims}; a profile needs a map over y and x.")
     axis = np.sort(da[dim].values.astype("f8"))
     half = np.diff(axis).max(initial=0) / 2 or 0.5
     try:
@@ -80,42 +72,31 @@ def profile(da: xr.DataArray, *, y: float | None = None, x: float | None = None)
     except KeyError:
         span = f"{axis[0]:g} to {axis[-1]:g} {da[dim].attrs.get('units', '')}".rstrip()
         raise DataError(f"no point lies within {half:g} of {dim} = {place:g}; {dim} spans {span}.") from None
-    return found.drop_vars(dim).load().assign_attrs({dim: [float(found[dim])]})
+    return found.drop_vars(dim).assign_attrs({dim: [float(found[dim])]})
 
 
-def top_percent(da: xr.DataArray, percent: float, roi: xr.DataArray | None = None) -> xr.DataArray:
+def top_percent(da: xr.DataArray, percent: float) -> xr.DataArray:
     """The `percent` of the points with the largest values, as a boolean map fit for `roi=`.
 
-    Of n finite points in the ROI the ceil(n percent / 100) largest are wanted; `threshold` is the smallest of their
-    values, and every point with at least that value is kept. So ties with the threshold are kept all together, and
-    `n_kept` may exceed `n_wanted`; `n_tied` counts the points that equal the threshold. All stand in the attributes.
+    Of n finite points the ceil(n percent / 100) largest are wanted; `threshold` is the smallest of their values, and
+    every point with at least that value is kept. So ties with the threshold are kept all together, and `n_kept` may
+    exceed the number that is wanted. Both stand in the attributes.
     """
     if not 0 < percent <= 100:
         raise UsageError(f"percent is {percent}; expected a number above 0 and up to 100.")
-    values, usable, _ = _usable(da, roi)
-    inside, count = values[usable], int(usable.sum())
-    wanted = min(count, max(1, int(np.ceil(count * (percent / 100) - EDGE))))
-    threshold = np.partition(inside, count - wanted)[count - wanted]
-    kept = usable & (values >= threshold)
-    attrs = {
-        **n.ATTRS[n.ROI],
-        "map": _name(da),
-        "percent": float(percent),
-        "threshold": float(threshold),
-        "n": count,
-        "n_wanted": wanted,
-        "n_kept": int(kept.sum()),
-        "n_tied": int((inside == threshold).sum()),
-    }
-    coords = {name: coord for name, coord in da.coords.items() if coord.dims}
-    return xr.DataArray(kept, dims=da.dims, coords=coords, name=n.ROI, attrs=attrs)
+    finite = np.sort(_finite_values(da))
+    wanted = max(1, int(np.ceil(finite.size * (percent / 100) - EDGE)))
+    threshold = finite[-wanted]
+    kept = (da >= threshold) & (da < np.inf)
+    about = {"map": str(da.name), "percent": float(percent), "threshold": threshold, "n_kept": int(kept.sum())}
+    return kept.rename(n.ROI).assign_attrs(n.ATTRS[n.ROI] | about)
 
 
 def write_kept_coordinates(ds: xr.Dataset, mask: xr.DataArray, path: str | Path) -> Path:
     """Write the points that a boolean map keeps: CSV with step numbers `x, y[, z]` and `x_position, y_position[, …]`.
 
     ds: the scan that the map belongs to. Positions are in the scan's coordinate units; points come in row-major order,
-    x fastest. A file with the same text is left as it is; raises ExistsError where another one is there.
+    x fastest. Raises ExistsError where a file is there.
     """
     import pandas as pd
 
@@ -126,11 +107,10 @@ def write_kept_coordinates(ds: xr.Dataset, mask: xr.DataArray, path: str | Path)
     columns |= {f"{dim}_position": ds[dim].values[points[dim]] for dim in dims}
     text = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n").encode()
     file = Path(path).expanduser()
-    if file.exists() and (not file.is_file() or file.read_bytes() != text):
-        raise ExistsError(f"{file} is there and holds something else; give another name.")
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, text)
+    if file.exists():
+        raise ExistsError(f"{file} exists; give another name.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, text)
     return file
 
 
@@ -150,30 +130,20 @@ def read_kept_coordinates(ds: xr.Dataset, path: str | Path) -> xr.DataArray:
         there = place_points(ds, table.numbers(positions), read_as="coordinates", what=f"the positions of {path}")
         if not np.array_equal(there.cells, placement.cells):
             raise DataError(f"{path}: positions and step numbers are not the same points here; it is of another scan.")
-    kept, nav = placement.covered(), schema.navigation_dims(ds)
+    kept = placement.covered()
     measured = kept & grid.measured(ds)
-    attrs = {
-        **n.ATTRS[n.ROI],
-        "source": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "read_as": placement.read_as,
-        "n": int(measured.sum()),
-        "n_not_measured": int((kept & ~measured).sum()),
-    }
-    return xr.DataArray(measured, dims=nav, coords={d: ds[d].variable for d in nav}, name=n.ROI, attrs=attrs)
+    nav = schema.navigation_dims(ds)
+    about = {"source": file.name, "n": int(measured.sum()), "n_not_measured": int((kept & ~measured).sum())}
+    coords = {dim: ds[dim].variable for dim in nav}
+    return xr.DataArray(measured, dims=nav, coords=coords, name=n.ROI, attrs=n.ATTRS[n.ROI] | about)
 
 
-def _usable(da: xr.DataArray, roi: xr.DataArray | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """Values of a map as floats, which of them are finite and in the ROI, and how many lie in the ROI."""
+def _finite_values(da: xr.DataArray) -> np.ndarray:
+    """Finite values of a map as float64. Raises SchemaError for a map without numbers, RoiError where there is none."""
     if da.dtype.kind not in "biuf":
-        raise SchemaError(f"{_name(da)} has dtype {da.dtype}; expected a map of numbers.")
-    values = np.asarray(da.values, "f8" if da.dtype.kind != "f" else da.dtype)
-    inside = np.ones(values.shape, bool) if roi is None else grid.laid_over(da, roi, da.dims).values
-    usable = inside & np.isfinite(values)
-    if not usable.any():
-        raise RoiError(f"{_name(da)} has no finite value among {inside.sum()} points; widen the region of interest.")
-    return values, usable, int(inside.sum())
-
-
-def _name(da: xr.DataArray) -> str:
-    return str(da.name or "the map")
+        raise SchemaError(f"{da.name} has dtype {da.dtype}; expected a map of numbers.")
+    values = da.values.astype("f8")
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise RoiError(f"{da.name} has no finite value among {values.size} points.")
+    return np.asarray(finite)

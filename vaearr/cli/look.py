@@ -290,7 +290,7 @@ def contrast(
     if out:
         from vaearr.views import save
 
-        profiles = [profile(da, y=y) for y in row or ()] + [profile(da, x=x) for x in column or ()]
+        profiles = [profile(da, "y", y) for y in row or ()] + [profile(da, "x", x) for x in column or ()]
         save(da, out, kind="contrast", histogram=counts, profiles=profiles, roi=selected, overwrite=overwrite)
         say(f"written: {out}")
 

@@ -28,7 +28,6 @@ from vaearr.store import (
 
 MOST_CLASSES = 40  # of a coordinate of text or numbers that is taken for classes
 NAMED = 12  # classes that a line of text lists
-PARTS = {n.TRAIN: "train", n.VALIDATION: "validation", n.OUTSIDE: "outside"}
 OF_A_RUN = ("latent_dim", "roi", "n_roi", "n_train", "n_validation", "best_epoch", "epochs_run", "time")
 
 
@@ -45,7 +44,8 @@ def store_facts(store: str | Path) -> dict[str, Any]:
         "n_present": int(ds[n.PRESENT].values.sum()) if n.PRESENT in ds else None,
         "source": (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file"),
         "samples": schema.samples_word(ds),
-        "data": data_facts(ds),
+        "value_range": _value_range(ds),
+        "classes": {name: _counts(ds, name, measured(ds)) for name in class_names(ds)},
         "variables": {
             str(name): {"dims": [str(d) for d in variable.dims], "dtype": str(variable.dtype)}
             | {key: str(variable.attrs.get(key, "")) for key in ("units", "long_name")}
@@ -77,29 +77,41 @@ def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
 
 def in_words(facts: dict[str, Any]) -> str:
     """The facts as lines of text."""
-    pattern, store = " x ".join(map(str, facts["pattern"].values())), facts["store"]
-    one, is_scan = facts["samples"], facts["kind"] == "scan"
-    many, total = "patterns" if is_scan else one, math.prod(facts["grid"].values())
-    grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
-    what = f"scan of {grid}, patterns of" if is_scan else f"collection of {facts['grid'].get(n.SAMPLE)} {one},"
+    store, samples = facts["store"], facts["samples"]
+    pattern = " x ".join(map(str, facts["pattern"].values()))
+    n_samples = math.prod(facts["grid"].values())
+    if facts["kind"] == "scan":
+        grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
+        what = f"scan of {grid}, patterns of"
+    else:
+        what = f"collection of {n_samples} {samples},"
     lines = [f"{store}: {what} {pattern} {facts['dtype']}"]
-    lines += [f"  from {facts['source']}"] if facts["source"] else []
+    if facts["source"]:
+        lines.append(f"  from {facts['source']}")
     for dim, (first, last, units) in facts["extent"].items():
         lines.append(f"  {dim} from {first:g} to {last:g} {units}".rstrip())
-    on_disk = "" if facts["stored_bytes"] is None else f", {format_bytes(facts['stored_bytes'])} on disk in all"
-    lines.append(f"  {format_bytes(facts['nbytes'])} of {many}{on_disk}")
-    if facts["n_present"] not in (None, total):
-        lines.append(f"  {facts['n_present']} of {total} {one} {'were measured' if is_scan else 'can be used'}")
-    lines += [*data_lines(facts["data"], many), "variables"]
+    lines.append(f"  {format_bytes(facts['nbytes'])} of values")
+    if facts["stored_bytes"] is not None:
+        lines.append(f"  {format_bytes(facts['stored_bytes'])} on disk in all")
+    if facts["n_present"] not in (None, n_samples):
+        lines.append(f"  {facts['n_present']} of {n_samples} {samples} can be used")
+    if facts["value_range"]:
+        lines.append("  values from {:g} to {:g}".format(*facts["value_range"]))
+    for name, counts in facts["classes"].items():
+        named = [f"{label} = {count}" for label, count in counts.items()][:NAMED]
+        more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
+        lines.append(f"  {name}: {', '.join(named)}{more}")
+    lines.append("variables")
     width = max(map(len, facts["variables"]))
     for name, v in facts["variables"].items():
         unit = f" [{v['units']}]" if v["units"] not in ("", "1") else ""
         lines.append(f"  {name:{width}}  {v['dtype']:8} ({', '.join(v['dims'])})  {v['long_name']}{unit}")
-    lines += [f"  elements: {', '.join(facts['elements'])}"] if facts["elements"] else []
+    if facts["elements"]:
+        lines.append(f"  elements: {', '.join(facts['elements'])}")
     lines.append("runs" if facts["trained"] else f"no run yet: 'vaearr train {store}'")
     for run, r in facts["trained"].items():
-        head, *more = run_lines(r, one)
-        lines += [f"  {run}: {head}", *(f"    {line}" for line in more)]
+        head, *more_lines = run_lines(r, samples)
+        lines += [f"  {run}: {head}", *(f"    {line}" for line in more_lines)]
     return "\n".join(lines)
 
 
@@ -130,29 +142,13 @@ def roi_words(roi: dict[str, Any] | str | None, one: str = "scan points") -> str
     return ", ".join(parts) or ("every measured point" if one == "scan points" else f"all {one}")
 
 
-# what the samples are: how many of each class, range of values, splits
-
-
-def data_facts(ds: xr.Dataset) -> dict[str, Any]:
-    """Facts about the samples as plain JSON, from attributes and the small variables; no pattern is read.
-
-    `value_range` (lowest and highest value, or None where ingestion did not note them), `n_constant`, `n_nonfinite`;
-    `classes`: counts by name for each variable or coordinate of classes, samples that cannot be used left out;
-    `splits`: of each run, samples for training and validation; `skipped`: files that ingestion left out, with reasons.
-    """
-    about, present = ds[n.PATTERNS].attrs, measured(ds)
-    ends = [about[key] for key in ("value_min", "value_max") if about.get(key) is not None]
-    splits = {name.removeprefix(n.SPLIT).strip("_"): name for name in map(str, ds) if _is_of_run(name, n.SPLIT)}
-    return {
-        "value_range": [int(v) if float(v).is_integer() else float(v) for v in ends] if len(ends) == 2 else None,
-        "n_constant": about.get("n_constant"),
-        "n_nonfinite": about.get("n_masked"),
-        "classes": {name: _counts(ds, name, present) for name in class_names(ds)},
-        "splits": {
-            run or n.DEFAULT_RUN: {words: int((_values(ds, name) == code).sum()) for code, words in PARTS.items()}
-            for run, name in sorted(splits.items())
-        },
-    }
+def _value_range(ds: xr.Dataset) -> list[float] | None:
+    """Lowest and highest value, whole ones as int; None where ingestion did not note them."""
+    about = ds[n.PATTERNS].attrs
+    if about.get("value_min") is None or about.get("value_max") is None:
+        return None
+    ends = [float(about["value_min"]), float(about["value_max"])]
+    return [int(end) if end.is_integer() else end for end in ends]
 
 
 def class_names(ds: xr.Dataset) -> list[str]:
@@ -195,20 +191,3 @@ def _values(ds: xr.Dataset, name: str) -> np.ndarray:
 
 def _is_of_run(name: str, own: str) -> bool:
     return name == own or name.startswith(f"{own}_")
-
-
-def data_lines(facts: dict[str, Any], one: str) -> list[str]:
-    """The facts of `data_facts` as lines of text; one: what the samples are called."""
-    lines = []
-    if facts["value_range"]:
-        flaws = f", {facts['n_constant']} constant {one}" if facts["n_constant"] else ""
-        if facts["n_nonfinite"]:
-            flaws += f", {facts['n_nonfinite']} left out for NaN, infinite or too large values"
-        lines.append("  values from {:g} to {:g}".format(*facts["value_range"]) + flaws)
-    for name, counts in facts["classes"].items():
-        more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
-        lines.append(f"  {name}: {', '.join(f'{w} = {count}' for w, count in list(counts.items())[:NAMED])}{more}")
-    for run, parts in facts["splits"].items():
-        outside = f", {parts['outside']} outside" if parts["outside"] else ""
-        lines.append(f"  split of {run}: {parts['train']} train, {parts['validation']} validation{outside}")
-    return lines

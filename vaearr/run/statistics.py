@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.store import write_table
 
 MIN_VARIANCE = 1e-12
+WORDS = {
+    "mean": ("mean of the posterior mean", "1"),
+    "std": ("standard deviation of the posterior mean", "1"),
+    "min": ("least posterior mean", "1"),
+    "max": ("largest posterior mean", "1"),
+    "logvar_mean": ("mean of the posterior log-variance", "1"),
+    "logvar_std": ("standard deviation of the posterior log-variance", "1"),
+    "kl": ("KL divergence", "nats"),
+    "is_active": (f"active unit (variance > {ACTIVE_VARIANCE})", "1"),
+    "aggregate_mean": ("mean of the aggregate posterior", "1"),
+    "aggregate_std": ("standard deviation of the aggregate posterior", "1"),
+    "aggregate_kl": ("KL divergence of the aggregate posterior", "nats"),
+}
 FAR_MEAN, FAR_STD = 0.5, (0.5, 1.5)  # of a dimension of the aggregate posterior, in units of the prior
 
 
@@ -25,15 +40,10 @@ class Sums:
     """Running sums over latent vectors, around a first guess of the mean so that nothing cancels."""
 
     count: int = 0
-    n_samples: int = 0  # with any known row; each position of a spatial latent is a row
     shift: np.ndarray = field(default_factory=lambda: np.zeros(0))
     first: Any = 0.0
     products: Any = 0.0
-    low: Any = np.inf
-    high: Any = -np.inf
     variance: Any = 0.0
-    logvar: Any = 0.0
-    logvar_squared: Any = 0.0
 
     def add(self, mean: np.ndarray, std: np.ndarray | float = 0.0) -> None:
         """Further posteriors, `(k, L)` each; without standard deviations they are points."""
@@ -43,13 +53,7 @@ class Sums:
         self.count += len(mean)
         self.first += off.sum(0)
         self.products += off.T @ off
-        self.low, self.high = np.minimum(self.low, mean.min(0)), np.maximum(self.high, mean.max(0))
-        variance = np.broadcast_to(np.square(std), mean.shape)
-        self.variance += variance.sum(0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logvar = np.log(variance)
-        self.logvar += logvar.sum(0)
-        self.logvar_squared += (logvar**2).sum(0)
+        self.variance += np.broadcast_to(np.square(std), mean.shape).sum(0)
 
     @property
     def mean(self) -> np.ndarray:
@@ -68,24 +72,16 @@ def has_posterior(run: Run) -> bool:
     return n.run_name(n.LATENTS_STD, run.name) in run.ds or run.manifest.get("kind") != n.ATTACHED
 
 
-def posteriors(run: Run) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Means and standard deviations of the known posteriors, shard by shard, `(k, L)` float64 each, and their samples.
+def latent_sums(run: Run) -> Sums:
+    """Sums over the known posteriors, one shard at a time; each position of a spatial latent is a row.
 
-    Each position of a spatial latent is a row. Latents that came without standard deviations have 0. Raises
-    NoInputError for a run that is not encoded.
+    Latents that came without standard deviations have 0. Raises NoInputError for a run that is not encoded.
     """
-    for numbers, *stored in run.latent_blocks(*[n.LATENTS_STD] * has_posterior(run)):
+    sums = Sums()
+    for _, *stored in run.latent_blocks(*[n.LATENTS_STD] * has_posterior(run)):
         mean, *std = (np.moveaxis(part, 1, -1).reshape(-1, part.shape[1]).astype("f8") for part in stored)
         known = np.isfinite(mean).all(1)
-        yield mean[known], std[0][known] if std else np.zeros_like(mean[known]), len(numbers)
-
-
-def latent_sums(run: Run) -> Sums:
-    """Sums over the posteriors, one shard at a time. Raises NoInputError for a run that is not encoded."""
-    sums = Sums()
-    for mean, std, n_samples in posteriors(run):
-        sums.add(mean, std)
-        sums.n_samples += n_samples
+        sums.add(mean[known], std[0][known] if std else 0.0)
     if not sums.count:
         raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
     return sums
@@ -104,65 +100,76 @@ def latent_statistics(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, write: boo
     Of a spatial latent, a dimension is a channel and its values are those of all positions, taken as independent; `kl`,
     `aggregate_kl` are sums over those of a sample (`n_positions` on average; fewer where a mask left some out).
 
-    Attributes: `n`, `n_active`, `kl_total`, `aggregate_kl_total` (of the Gaussian with all covariances),
-    `largest_correlation` of the means of two dimensions, `warnings`. write: keep it as table `latent_statistics` of the
-    run. Raises NoInputError for a run that is not there or not encoded.
+    Attributes: `n`, `n_active`, `kl_total`, `warnings`. write: keep it as table `latent_statistics` of the run. Raises
+    NoInputError for a run that is not there or not encoded.
     """
     opened = load_run(store, run)
-    found = statistics_of(latent_sums(opened), has_posterior=has_posterior(opened)).assign_attrs(opened.attrs)
+    mean = opened.latents.rename({n.run_name(n.LATENT, opened.name): n.LATENT})
+    std = None
+    if has_posterior(opened):
+        std = opened.own(n.LATENTS_STD).rename({n.run_name(n.LATENT, opened.name): n.LATENT})
+    found = statistics_of(mean, std, schema.navigation_dims(opened.ds)).assign_attrs(opened.attrs)
+    if not found.attrs["n"]:
+        raise NoInputError(f"run {run!r} of {opened.path} has no point with known latents; encode it again.")
     if write:
         write_table(opened.path, opened.name, n.LATENT_STATISTICS, found)
     return found
 
 
-def statistics_of(sums: Sums, *, has_posterior: bool = True) -> xr.Dataset:
-    """The table of `latent_statistics`, from sums."""
-    covariance, posterior = sums.covariance, sums.variance / sums.count
-    spread, mean = np.maximum(np.diag(covariance), 0), sums.mean
-    each, total, active = sums.count / (sums.n_samples or sums.count), spread + posterior, spread > ACTIVE_VARIANCE
-    is_deterministic = bool((posterior == 0).all())
-    logvar = logvar_std = np.full_like(spread, np.nan)
-    kl = np.full_like(spread, 0.0 if has_posterior else np.nan)
-    if not is_deterministic:
-        logvar = sums.logvar / sums.count
-        logvar_std = np.sqrt(np.maximum(sums.logvar_squared / sums.count - logvar**2, 0))
-        kl = 0.5 * (total + mean**2 - 1 - logvar)
-    with np.errstate(divide="ignore"):
-        marginal = 0.5 * (total + mean**2 - 1 - np.log(total)) + 0 * kl
-    sign, logdet = np.linalg.slogdet(covariance + np.diag(posterior))
-    joint = 0.5 * float((total + mean**2 - 1).sum() - logdet) if sign > 0 else np.inf
-    off = np.triu(abs(np.nan_to_num(correlations(covariance[np.ix_(active, active)]))), 1)
-    columns = {
-        "mean": (mean, "mean of the posterior mean", "1"),
-        "std": (np.sqrt(spread), "standard deviation of the posterior mean", "1"),
-        "min": (sums.low, "least posterior mean", "1"),
-        "max": (sums.high, "largest posterior mean", "1"),
-        "logvar_mean": (logvar, "mean of the posterior log-variance", "1"),
-        "logvar_std": (logvar_std, "standard deviation of the posterior log-variance", "1"),
-        "kl": (each * kl, "KL divergence", "nats"),
-        "is_active": (active, f"active unit (variance > {ACTIVE_VARIANCE})", ""),
-        "aggregate_mean": (mean, "mean of the aggregate posterior", "1"),
-        "aggregate_std": (np.sqrt(total), "standard deviation of the aggregate posterior", "1"),
-        "aggregate_kl": (each * marginal, "KL divergence of the aggregate posterior", "nats"),
-    }
-    found = xr.Dataset(
+def statistics_of(mean: xr.DataArray, std: xr.DataArray | None, nav: Sequence[str]) -> xr.Dataset:
+    """The table of `latent_statistics`, from posterior means and standard deviations over `nav`, latent and positions.
+
+    std: None where there are none.
+    """
+    mean = mean.astype("f8")
+    variance = xr.zeros_like(mean) if std is None else std.astype("f8").where(mean.notnull()) ** 2
+    every = [str(dim) for dim in mean.dims if dim != n.LATENT]
+    known = mean.notnull().all(n.LATENT)
+    logvar: Any = np.log(variance.where(variance > 0))
+    moments = xr.Dataset(
         {
-            name: (n.LATENT, values, {"long_name": text} | ({"units": units} if units else {}))
-            for name, (values, text, units) in columns.items()
-        },
-        coords={n.LATENT: np.arange(len(spread))},
-        attrs={
-            "n": sums.n_samples,
-            "n_positions": each,
-            "n_active": int(active.sum()),
-            "is_deterministic": is_deterministic,
-            "kl_total": float(each * kl.sum()) if has_posterior else None,
-            "aggregate_kl_total": float(each * joint) if has_posterior and np.isfinite(joint) else None,
-            "largest_correlation": float(off.max(initial=0.0)),
-        },
+            "mean": mean.mean(every),
+            "std": mean.std(every),
+            "min": mean.min(every),
+            "max": mean.max(every),
+            "variance": variance.mean(every),
+            "logvar_mean": logvar.mean(every),
+            "logvar_std": logvar.std(every),
+            "n_rows": known.sum(),
+            "n": known.any([dim for dim in every if dim not in nav]).sum(),
+        }
+    ).compute()
+    n_samples = int(moments["n"])
+    n_positions = int(moments["n_rows"]) / max(n_samples, 1)
+    spread = moments["std"] ** 2
+    total = spread + moments["variance"]
+    active = spread > ACTIVE_VARIANCE
+    is_deterministic = not bool(moments["variance"].any())
+    distance = total + moments["mean"] ** 2 - 1
+    if is_deterministic:
+        kl = xr.full_like(spread, np.nan if std is None else 0.0)
+    else:
+        kl = 0.5 * (distance - moments["logvar_mean"])
+    with np.errstate(divide="ignore"):
+        marginal = 0.5 * (distance - np.log(total)) + 0 * kl
+    found = moments.assign(
+        kl=n_positions * kl,
+        is_active=active,
+        aggregate_mean=moments["mean"],
+        aggregate_std=np.sqrt(total),
+        aggregate_kl=n_positions * marginal,
+    )[list(WORDS)]
+    for name, (text, units) in WORDS.items():
+        found[name].attrs = {"long_name": text, "units": units}
+    found = found.assign_coords({n.LATENT: np.arange(spread.size)}).assign_attrs(
+        n=n_samples,
+        n_positions=n_positions,
+        n_active=int(active.sum()),
+        is_deterministic=is_deterministic,
+        kl_total=None if std is None else float(n_positions * kl.sum()),
     )
     no_posterior = "The latents came without standard deviations: there is no KL, and means stand for posteriors."
-    return found.assign_attrs(warnings=prior_warnings(found) if has_posterior else [no_posterior])
+    return found.assign_attrs(warnings=[no_posterior] if std is None else prior_warnings(found))
 
 
 def correlations(covariance: np.ndarray) -> np.ndarray:
@@ -203,29 +210,28 @@ def held_out(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> dict[str, float | i
     2021, section 4, here of the training points, so that nothing is fitted to the validation points).
 
     Neighbours on a scan are alike, so the standard error takes the blocks of the split, not their points, as
-    independent (all points where the split is not by blocks); None for fewer than two of them. Read shard by shard.
-    Raises NoInputError for a run that is not encoded or that has no training or no validation points.
+    independent (all points where the split is not by blocks); None for fewer than two of them. Raises NoInputError for
+    a run that is not encoded or that has no training or no validation points.
     """
     opened = load_run(store, run)
-    split, size = opened.own(n.SPLIT).load(), math.prod(opened.model.seen_shape)
-    parts, training, found = split.values.ravel(), [np.zeros(0)], [np.zeros((3, 0))]
-    for numbers, *stored in opened.latent_blocks(n.LATENTS_STD, n.RECONSTRUCTION_ERROR):
-        part = parts[numbers]
-        latents, std, error = (values.reshape(len(numbers), -1).astype("f8") for values in stored)
-        training.append(error[part == n.TRAIN, 0])
-        held = part == n.VALIDATION
-        mean, spread = latents[held], np.maximum(std[held], MIN_VARIANCE)
-        kl = 0.5 * (mean**2 + spread**2 - 1 - 2 * np.log(spread)).sum(1)
-        found.append(np.stack([numbers[held], error[held, 0], kl]))
-    own, (held_numbers, errors, kl) = np.concatenate(training), np.concatenate(found, 1)
-    if not (len(own) and len(kl)):
+    split = opened.own(n.SPLIT).load()
+    mean, std = opened.latents.astype("f8"), opened.own(n.LATENTS_STD).astype("f8")
+    std = std.clip(MIN_VARIANCE)
+    within = [dim for dim in mean.dims if dim not in split.dims]
+    kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum(within, skipna=False)
+    kl, error = dask.compute(kl, opened.own(n.RECONSTRUCTION_ERROR).astype("f8"))
+    is_known = kl.notnull() & error.notnull()
+    training, held = is_known & (split == n.TRAIN), is_known & (split == n.VALIDATION)
+    if not (training.any() and held.any()):
         raise NoInputError(
-            f"run {run!r} has {len(own)} training and {len(kl)} validation points; train with split.fraction above 0."
+            f"run {run!r} has {int(training.sum())} training and {int(held.sum())} validation points; train with "
+            "split.fraction above 0."
         )
-    variance = max(float(own.mean()), MIN_VARIANCE)
-    elbo = -0.5 * size * (math.log(2 * math.pi * variance) + errors / variance) - kl
-    points = np.stack(np.unravel_index(held_numbers.astype(int), split.shape), 1)
-    blocks = points // max(int(split.attrs.get("block_used") or 1), 1)
+    variance = max(float(error.where(training).mean()), MIN_VARIANCE)
+    size = math.prod(opened.model.seen_shape)
+    every = -0.5 * size * (math.log(2 * math.pi * variance) + error / variance) - kl
+    elbo = every.values[held.values]
+    blocks = np.argwhere(held.values) // max(int(split.attrs.get("block_used") or 1), 1)
     label = np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
     scored = {"elbo": float(elbo.mean()), "elbo_se": _standard_error(elbo, label), "n": len(elbo)}
     return {**scored, "n_groups": int(label.max()) + 1}

@@ -176,14 +176,25 @@ def mark_line(place: float, color: str, *, upright: bool = False) -> Any:
 
 @builder("runs", "run", "explained_variance", "n_active")
 def runs_view(found: xr.Dataset) -> Any:
-    """Numbers of `va.compare` as bars, those of targets in groups."""
-    hv, panels = holoviews(), []
+    """Numbers of `va.compare`: a point for each run, those of targets side by side."""
+    panels = []
     for name, values in found.data_vars.items():
-        table = values.to_dataframe().reset_index()
-        keys = [str(dim) for dim in reversed(values.dims)]  # runs side by side
-        shown = hv.Bars(table, keys, str(name)).opts(title=title(str(name).replace("_", " ")), **BOKEH)
-        panels.append(shown.opts(frame_width=80 + 40 * len(table), frame_height=220, xlabel="", xrotation=30, **BOKEH))
-    return hv.Layout(panels).cols(2).opts(shared_axes=False)
+        names = [str(label) for label in values[values.dims[-1]].values]
+        places, parts = np.arange(len(names)), []
+        for color, run in zip(COLORS, found["run"].values, strict=False):
+            shown = values.where(found["run"] == run) if values.ndim == 1 else values.sel(run=run)
+            parts += curve(places, shown, ("of", str(name)), str(run), color, style="o")
+        ticks = {
+            "xticks": list(enumerate(names)),
+            "xlim": (-0.5, len(names) - 0.5),
+            "xlabel": "",
+            "xrotation": 45,
+            "ylim": (0, None),
+        }
+        panels.append(
+            panel(parts, title=title(str(name).replace("_", " ")), frame_width=120 + 30 * len(names), **ticks)
+        )
+    return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
 
 
 @builder("variance", "array", "explained_variance_ratio")

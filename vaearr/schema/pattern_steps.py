@@ -63,6 +63,7 @@ def _of_detectors(
                 results[str(name)] = result.drop_attrs(deep=False).assign_attrs(variable.attrs)
         changed = {*results, *(name for name, coord in given.coords.items() if set(signal) & set(coord.dims))}
         rest = given.drop_vars(changed)  # xarray would align the results with coordinates of the old detector
+        rest.attrs.pop("detector", None)  # its projection centre no longer holds
         return rest.assign({name: result.drop_vars(rest.coords, errors="ignore") for name, result in results.items()})
 
     return wrapped

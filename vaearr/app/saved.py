@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from bokeh.models import HoverTool
-from bokeh.models.plots import Plot
 
 from vaearr import names as n
 from vaearr import schema
@@ -136,6 +135,7 @@ def _maps(run: Run) -> Section:
 
 def _points(run: Run, samples: Encoded, seed: int) -> Section:
     """Samples over the two widest latents, and at their places on the map: a selection is in both."""
+    hv = holoviews()
     section = Section("samples", "Samples")
     rows = np.sort(np.random.default_rng(seed).permutation(len(samples.numbers))[:MOST_POINTS])
     numbers = samples.numbers[rows]
@@ -160,12 +160,10 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
         background = map_plot(coarse(layers[colour or plane[0]].load()), frame=400)
         shown = linked(background, source, [n.X, n.Y], ["across", "up"], **how)
     else:
-        points = holoviews().Points(source, ["across", "up"], ["words", "picture", *(["value"] if colour else [])])
+        points = hv.Points(source, ["across", "up"], ["words", "picture", *(["value"] if colour else [])])
         shown = points.opts(line_color=None, frame_width=420, frame_height=380, **how, backend="bokeh")
-    model = bokeh_model(shown)
-    for figure in model.select({"type": Plot}):
-        figure.add_tools(HoverTool(tooltips=TIPS))
-    section.figure(model)
+    tools = hv.opts.Points(tools=["box_select", HoverTool(tooltips=TIPS)], backend="bokeh")
+    section.figure(bokeh_model(shown.opts(tools)))
     section.caption(
         f"{len(rows):,} of {len(samples.numbers):,} {schema.samples_word(run.ds)} with latents, drawn by the seed; "
         f"{len(pictured):,} of them carry their stored picture, seen under the pointer. Draw a box: the samples inside "

@@ -103,20 +103,25 @@ def is_repeatable(setting: Setting) -> bool:
     return origin is dict or (origin is tuple and Ellipsis in get_args(setting.field.annotation))
 
 
+def optional(kind: Any, *names: str, **about: Any) -> Any:
+    """An option that may be left out, as typer reads it."""
+    return Annotated[kind | None, typer.Option(*names, **about)]
+
+
 def option(name: str, setting: Setting, flag: str) -> Any:
     """The option of a setting, as typer reads it; what it must be is checked by the config."""
     kind = _bare_type(setting.field.annotation)
     words = _help_of(setting)
     if kind is bool:
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=words)]
+        return optional(bool, f"{flag}/--no-{flag[2:]}", help=words)
     metavar = FORMS.get(name, {int: "NUMBER", float: "NUMBER", Path: "FILE"}.get(kind, "TEXT"))
     if get_origin(kind) is Literal:
         metavar = "|".join(map(str, get_args(kind)))
     if get_origin(kind) is dict:
         metavar = f"NAME={FORMS.get(name, 'VALUE')}"
     if is_repeatable(setting):
-        return Annotated[list[str] | None, typer.Option(flag, metavar=metavar, help=f"{words}; repeatable")]
-    return Annotated[str | None, typer.Option(flag, metavar=metavar, help=words)]
+        return optional(list[str], flag, metavar=metavar, help=f"{words}; repeatable")
+    return optional(str, flag, metavar=metavar, help=words)
 
 
 def read_option(name: str, setting: Setting, flag: str, given: Any) -> Any:
@@ -178,17 +183,13 @@ def with_settings(
             plain_name = name.removesuffix("s") if is_repeatable(setting) else name
             names_of_flags[name] = (flags or {}).get(name, f"--{plain_name.replace('_', '-')}")
     options = {name: option(name, setting, names_of_flags[name]) for name, setting in known.items()}
-    options["config"] = Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="JSON, YAML or TOML file with settings; options and --set replace single ones",
-        ),
-    ]
-    options["sets"] = Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_help_of_set(kind, without))
-    ]
+    options["config"] = optional(
+        Path,
+        "--config",
+        metavar="FILE",
+        help="JSON, YAML or TOML file with settings; options and --set replace single ones",
+    )
+    options["sets"] = optional(list[str], "--set", metavar="NAME=VALUE", help=_help_of_set(kind, without))
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)

@@ -25,6 +25,7 @@ from vaearr.cli.common import (
     given,
     look,
     numbers,
+    optional,
     print_lines,
     refuse,
     say,
@@ -47,41 +48,29 @@ SAMPLE = "number of a sample, X:Y[:Z] of a scan point, or file"
 
 # Options of the methods of a run, by the name of their parameter.
 OPTIONS: dict[str, Any] = {
-    "a": Annotated[str, typer.Option("--from", help=SAMPLE)],
-    "b": Annotated[str, typer.Option("--to", help=SAMPLE)],
-    "base": Annotated[
-        str | None,
-        typer.Option(
-            help="typical (default) or mean, typical:NAME or prototype:NAME of a class, X:Y[:Z] of a scan point, or "
-            "number of a sample"
-        ),
-    ],
-    "bins": Annotated[int | None, typer.Option(min=1, help="bins of each dimension")],
-    "by": Annotated[str | None, typer.Option(help="map with the classes; default: label, phase or clusters")],
-    "classes": Annotated[list[str] | None, typer.Option("--class", help="only this class of --by; repeatable")],
-    "dims": Annotated[list[int] | None, typer.Option("--dim", min=0, help="latent dimension; repeatable")],
-    "max_points": Annotated[int | None, typer.Option(min=1, help="use at most so many samples")],
-    "method": Annotated[
-        str | None, typer.Option(help="scatter: tsne (default), pca or umap; interpolate: lerp (default) or slerp")
-    ],
-    "n_samples": Annotated[int | None, typer.Option("--n", min=1, help="number of samples; default: 16")],
-    "neighbours": Annotated[int | None, typer.Option(min=2, help="UMAP: neighbours of a point; default: 15")],
-    "perplexity": Annotated[float | None, typer.Option(help="t-SNE: about how many neighbours count; default: 30")],
-    "points": Annotated[
-        list[str] | None, typer.Option("--point", metavar="X:Y", help="in the plane, such as --point=-1:2; repeatable")
-    ],
-    "seed": Annotated[int | None, typer.Option(min=0, help="seed of random numbers; default: 0")],
-    "source": Annotated[str | None, typer.Option(help="prior (default), or fitted: the Gaussian of the run's latents")],
-    "space": Annotated[str | None, typer.Option(help="plane of two latents (default), pca, tsne or umap")],
-    "span": Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="to either side of the base, such as --span=-3:3")
-    ],
-    "steps": Annotated[
-        int | None, typer.Option(min=0, help="pictures of each dimension, side or line; default: 9, of a manifold 15")
-    ],
-    "unit": Annotated[
-        str | None, typer.Option(help="unit of --span: std of the aggregate posterior (default), or absolute")
-    ],
+    "a": optional(str, "--from", help=SAMPLE),
+    "b": optional(str, "--to", help=SAMPLE),
+    "base": optional(
+        str,
+        help="typical (default) or mean, typical:NAME or prototype:NAME of a class, X:Y[:Z] of a scan point, or "
+        "number of a sample",
+    ),
+    "bins": optional(int, min=1, help="bins of each dimension"),
+    "by": optional(str, help="map with the classes; default: label, phase or clusters"),
+    "classes": optional(list[str], "--class", help="only this class of --by; repeatable"),
+    "dims": optional(list[int], "--dim", min=0, help="latent dimension; repeatable"),
+    "max_points": optional(int, min=1, help="use at most so many samples"),
+    "method": optional(str, help="scatter: tsne (default), pca or umap; interpolate: lerp (default) or slerp"),
+    "n_samples": optional(int, "--n", min=1, help="number of samples; default: 16"),
+    "neighbours": optional(int, min=2, help="UMAP: neighbours of a point; default: 15"),
+    "perplexity": optional(float, help="t-SNE: about how many neighbours count; default: 30"),
+    "points": optional(list[str], "--point", metavar="X:Y", help="in the plane, such as --point=-1:2; repeatable"),
+    "seed": optional(int, min=0, help="seed of random numbers; default: 0"),
+    "source": optional(str, help="prior (default), or fitted: the Gaussian of the run's latents"),
+    "space": optional(str, help="plane of two latents (default), pca, tsne or umap"),
+    "span": optional(str, metavar="LOW:HIGH", help="to either side of the base, such as --span=-3:3"),
+    "steps": optional(int, min=0, help="pictures of each dimension, side or line; default: 9, of a manifold 15"),
+    "unit": optional(str, help="unit of --span: std of the aggregate posterior (default), or absolute"),
     "store": Store,
     "run": RunName,
     "trust": Trust,
@@ -169,7 +158,7 @@ def add_command(name: str, words: str, options: list[str], endings: tuple[str, .
         print_lines(va.describe(found))
 
     help_of_out = "file to write: " + "; ".join(filter(None, map(ENDINGS.get, endings)))
-    annotations = {**OPTIONS, "out": Annotated[Path | None, typer.Option(help=help_of_out)]}
+    annotations = {**OPTIONS, "out": optional(Path, help=help_of_out)}
     parameters = [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(key), annotation=annotations[key])
         for key in [*options, "store", "run", "trust", "out", "overwrite"]

@@ -32,11 +32,10 @@ from vaearr.app.samples import (
     png,
     seen,
     stored,
-    thinned,
 )
 from vaearr.errors import UsageError, VaearrError
 from vaearr.run import Run
-from vaearr.run.nearest import typical_index
+from vaearr.run.nearest import evenly_chosen, typical_index
 from vaearr.run.traversals import moved, place_of
 from vaearr.schema.grid import edges
 from vaearr.views import common as c
@@ -225,7 +224,7 @@ class Explorer(param.Parameterized):
             self.select(np.flatnonzero(is_inside), region(low, high))
 
         def marks(selected: np.ndarray, *_: Any) -> Any:
-            positions = points()[thinned(selected, MAX_MARKS)]
+            positions = points()[selected[evenly_chosen(len(selected), MAX_MARKS)]]
             positions = positions[np.isfinite(positions).all(1)]
             if len(selected) == 1:
                 look = {"size": 15, "marker": "circle_cross", "fill_alpha": 0, "line_width": 2}
@@ -340,7 +339,7 @@ class Explorer(param.Parameterized):
 
     def _samples(self, selected: np.ndarray) -> Any:
         """Pictures of some of the selected samples."""
-        rows = thinned(selected, MAX_PICTURES)
+        rows = selected[evenly_chosen(len(selected), MAX_PICTURES)]
         numbers = self.samples.numbers[rows]
         patterns = stored(self.run, numbers)
         shown = [self.as_pictures(patterns)]
@@ -387,7 +386,8 @@ def _index_slider(label: str, size: int) -> Any:
 
 def points_plot(points: np.ndarray, names: list[str], look: dict[str, Any], values: np.ndarray) -> Any:
     """Points `(samples, 2)`, of many a part, in the colours of a layer."""
-    rows = thinned(np.flatnonzero(np.isfinite(points).all(1)), MAX_POINTS)
+    rows = np.flatnonzero(np.isfinite(points).all(1))
+    rows = rows[evenly_chosen(len(rows), MAX_POINTS)]
     figure = holoviews().Points((*points[rows].T, values[rows]), ["across", "up"], "value")
     return figure.opts(
         color="value",

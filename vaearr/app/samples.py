@@ -154,11 +154,6 @@ def coarse(da: xr.DataArray) -> xr.DataArray:
     return found
 
 
-def thinned(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of some samples, evenly chosen in their order."""
-    return indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int))]
-
-
 def coloured(da: xr.DataArray) -> dict[str, Any]:
     """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
     from bokeh.palettes import Viridis256

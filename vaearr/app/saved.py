@@ -30,11 +30,11 @@ from vaearr.app.samples import (
     png,
     stored,
     summary,
-    thinned,
 )
 from vaearr.errors import UsageError
 from vaearr.recipe import now, versions
 from vaearr.run import Run
+from vaearr.run.nearest import evenly_chosen
 from vaearr.run.traversals import LATENT_DIM, place_of
 from vaearr.views.common import holoviews, robust_limits, text
 from vaearr.views.explorer import explorer
@@ -139,7 +139,7 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
     section = Section("samples", "Samples")
     rows = np.sort(np.random.default_rng(seed).permutation(len(samples.numbers))[:MOST_POINTS])
     numbers = samples.numbers[rows]
-    pictured = thinned(np.arange(len(rows)), MOST_PICTURES)
+    pictured = evenly_chosen(len(rows), MOST_PICTURES)
     thumbnails = np.full(len(rows), "data:,", object)
     for place, image in zip(pictured, as_pictures(stored(run, numbers[pictured])), strict=True):
         thumbnails[place] = png(image, robust_limits(image, GREY), THUMBNAIL)

@@ -20,7 +20,6 @@ from vaearr.views.common import text
 log = logging.getLogger("vaearr")
 
 LOOPBACK = "127.0.0.1"
-MOST_PAGES = 8  # open at a time
 CHECK = 1000  # milliseconds between looks for pages that were closed
 STYLE = """
 #header { padding: 0 10px; min-height: 40px; height: 40px; } #header .title { font-size: 18px; }
@@ -105,42 +104,39 @@ def _guard(server: Any, host: str) -> None:
     from tornado.web import RequestHandler
 
     class Refused(RequestHandler):
-        def initialize(self, status: int, words: str) -> None:
-            self.status, self.words = status, words
+        def initialize(self, words: str) -> None:
+            self.words = words
 
         def prepare(self) -> None:
-            self.set_status(self.status)
+            self.set_status(403)
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.finish(f"{self.words}\n")
 
     class Unwanted(Matcher):
         def match(self, request: Any) -> dict[str, Any] | None:
-            found = refusal(request, host, len(server.get_sessions()))
-            return found and {"target_kwargs": {"status": found[0], "words": found[1]}}
+            words = refusal(request, host)
+            return {"target_kwargs": {"words": words}} if words else None
 
     application = server._tornado
     application.websocket_origins.add("*")  # which of them may talk is decided before
     application.default_router.rules.insert(0, Rule(Unwanted(), Refused))
 
 
-def refusal(request: Any, host: str, pages: int) -> tuple[int, str] | None:
-    """Status and words for a request that is not answered, None for one that is.
+def refusal(request: Any, host: str) -> str | None:
+    """Words for a request that is not answered, None for one that is.
 
     Answered are those to an address, or to a name of this machine: another site's name may be made to lead here. Only
-    the page itself may talk to the server, and another site can link to it, but not load it into its own pages. `pages`
-    is the number of pages open.
+    the page itself may talk to the server, and another site can link to it, but not load it into its own pages.
     """
     name = request.host_name.strip("[]").lower()
     if not _address(name) and name not in ("localhost", host.lower(), socket.gethostname().lower()):
-        return 403, f"this page is not at {name}; open it by the address it was started with, or start it with --host."
+        return f"this page is not at {name}; open it by the address it was started with, or start it with --host."
     if request.path.endswith("/ws"):
         origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
-        return None if origin == request.host.lower() else (403, "only the page itself may connect here.")
+        return None if origin == request.host.lower() else "only the page itself may connect here."
     site, kind = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Sec-Fetch-Dest")
     if site not in ("none", "same-origin") and kind != "document":
-        return 403, "other sites may link to this page, not load it."
-    if pages >= MOST_PAGES and not request.path.startswith(("/static/", "/components/", "/favicon.ico")):
-        return 503, f"{pages} pages are open, which is the most; close one and try again in half a minute."
+        return "other sites may link to this page, not load it."
     return None
 
 

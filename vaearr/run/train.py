@@ -122,7 +122,8 @@ def train(
         show = stack.enter_context(showing(progress, "training"))
         source = open_training_data(data, store_path, roi)
         settings = settled(settings, source.ds, trusted)
-        recipe = Recipe(settings, source.inputs, input_fingerprints(store_path, settings))
+        inputs = {"kind": TRAINED, "data": source.fingerprint, "region": region_fingerprint(source.store_roi)}
+        recipe = Recipe(settings, inputs, input_fingerprints(store_path, settings))
         if team.first_does(_is_trained, source, run, recipe, overwrite):
             return Run(store_path, run, trust=trusted)
         split = split_samples(source.ds, source.roi, settings)
@@ -131,7 +132,7 @@ def train(
             if name:
                 maps[name] = grid.class_map(source.ds, name)[0]
         map_fingerprints = {name: fingerprint(values) for name, values in maps.items()}
-        replaced = team.first_does(_replaced_by, store_path, run)
+        replaced = team.first_does(removable, store_path, [f"{n.RUNS}/{run}"])
         # the first process alone enters it, which locks the store
         staged = staged_run(store_path, run, keep=n.MODEL, replacing=replaced)
         folder = team.first_does(stack.enter_context, staged)
@@ -158,7 +159,7 @@ def train(
         )
         manifest |= {"run": run, FINGERPRINTS: dict(recipe.fingerprints)} | region_facts(source.store_roi)
         if team.is_first:
-            if source.is_joined:
+            if source.scan is not None:
                 tables[n.SCANS] = joined_maps(source.roi, split, source.ds[SCAN])
             own_maps = source.store_maps(split, run)
             publish_run(store_path, run, folder, manifest, own_maps, tables=tables, replacing=replaced)
@@ -205,16 +206,6 @@ class TrainingData:
     store_roi: xr.DataArray
     fingerprint: dict[str, Any]
     scan: int | None = None
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether several scans are trained on together."""
-        return self.scan is not None
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """What the run is trained on, for its recipe."""
-        return {"kind": TRAINED, "data": self.fingerprint, "region": region_fingerprint(self.store_roi)}
 
     def store_maps(self, split: xr.DataArray, run: str) -> xr.Dataset:
         """ROI and split over the grid of the store, under the names of the run."""
@@ -308,12 +299,6 @@ def joined_maps(roi: xr.DataArray, split: xr.DataArray, scan: xr.DataArray) -> x
     """ROI and split of joined scans as a table; its dims `scan_y, scan_x` differ from those of the store."""
     maps = xr.Dataset({n.ROI: roi.drop_attrs(), n.SPLIT: split.drop_attrs()}, coords={SCAN: scan})
     return maps.rename({dim: f"{SCAN}_{dim}" for dim in roi.dims})
-
-
-def _replaced_by(store_path: Path, run: str) -> list[str]:
-    """What a new run of this name replaces in the store."""
-    runs = [f"{n.RUNS}/{run}"] if run in run_names(store_path) else []
-    return removable(store_path, runs)
 
 
 def _is_trained(source: TrainingData, run: str, recipe: Recipe, overwrite: bool) -> bool:

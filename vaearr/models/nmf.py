@@ -60,12 +60,12 @@ class NMF(Variational):
         count = 0 if latent_dim == AUTO else int(latent_dim)
         self.set(np.zeros((count, math.prod(input_shape))), np.zeros((count, len(elements))))
         # what a squared difference counts, of a pixel and of an element
-        self.shares = nn.Parameter(torch.ones(2, dtype=torch.float64), requires_grad=False)
+        self.shares = nn.Parameter(torch.ones(2), requires_grad=False)
 
     def set(self, components: np.ndarray, contents: np.ndarray) -> None:
         """Take endmembers `(k, p)` and their contents of elements `(k, elements)`."""
-        self.components = nn.Parameter(torch.from_numpy(components), requires_grad=False)
-        self.contents = nn.Parameter(torch.from_numpy(contents), requires_grad=False)
+        self.components = nn.Parameter(torch.from_numpy(components).float(), requires_grad=False)
+        self.contents = nn.Parameter(torch.from_numpy(contents).float(), requires_grad=False)
         self.latent_shape = (len(components),)
 
     def fit(self, samples: Samples) -> xr.Dataset:
@@ -104,10 +104,10 @@ class NMF(Variational):
 
         content: of the elements, `(B, elements)`; amounts are NaN where it is. Without it the patterns alone count.
         """
-        ends, contents = self.components.double().cpu().numpy(), self.contents.double().cpu().numpy()
+        ends, contents = self.components.cpu().double().numpy(), self.contents.cpu().double().numpy()
         share, element_share = self.shares.tolist()
         gram = ends @ ends.T * share
-        products = x.flatten(1).double().cpu().numpy() @ ends.T * share
+        products = x.flatten(1).cpu().double().numpy() @ ends.T * share
         if content is not None:
             gram += contents @ contents.T * element_share
             products += content @ contents.T * element_share
@@ -116,7 +116,7 @@ class NMF(Variational):
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
         """Samples of amounts, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave out."""
-        return (z @ self.components.to(z.dtype)).unflatten(1, self.input_shape)
+        return (z @ self.components).unflatten(1, self.input_shape)
 
     def _members(self, samples: Samples, rows: np.ndarray) -> Members:
         ds, inside = samples.ds, samples.inside

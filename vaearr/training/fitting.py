@@ -59,7 +59,7 @@ def fit_model(
         signal_dims=schema.signal_dims(ds),
         input_dtype=str(ds[n.PATTERNS].dtype),
         trust=trust,
-    ).to(torch.device("cpu") if device.type == "mps" else device)  # MPS lacks float64
+    ).to(device)
     training = (split == n.TRAIN).values
     validation = (split == n.VALIDATION).values
     samples = Samples(ds, training, training | validation, model.preprocess, settings.seed)
@@ -68,6 +68,7 @@ def fit_model(
     if settings.preprocess.static_background != "none":
         model.preprocess.fit(stored for _, stored in samples.stored())
     found = model.network.fit(samples)
+    model.to(device)
     n_latents = model.latent_shape[0]
     model.record = model.record.replace(model={**settings.model.to_attrs(), "latent_dim": n_latents})
     judged = samples

@@ -156,14 +156,13 @@ def encode_flow(
     """
     encode = encode.replace(run=run)
     variable = run_name(LATENTS, name or encode.run)
-    how: Any = {"name": name, "roi": roi, "overwrite": overwrite}
-    data: Any = store
-    if source is None:
-        data = va.load_run(store, encode.run, trust=trust)
-    else:
-        how["source"] = va.load_run(source, encode.run, trust=trust)
+    opened = va.load_run(store if source is None else source, encode.run, trust=trust)
+    if source is not None:
+        opened = opened.apply(store, name=name, roi=roi, overwrite=overwrite, device=encode.device)
+    elif name is not None or roi is not None:
+        raise UsageError("name and roi are for a run of another store; give that store as source.")
     with progress("blocks encoded", store_key("encode-progress", store, name or encode.run)) as show:
-        va.encode(data, config=encode, progress=show, **how)
+        opened.encode(config=encode, overwrite=overwrite, progress=show)
     key = store_key("encode-latents", store, name or encode.run)
     picture(store, key, lambda: mapped(store, variable), "maps of latents", kind="stack")
     return {"store": place(store), "run": name or encode.run, "variable": variable}
@@ -191,7 +190,7 @@ def cluster_flow(
     """
     cluster = cluster.replace(run=run)
     name = cluster.name
-    found = va.cluster_store(store, cluster, overwrite=overwrite)
+    found = va.load_run(store, cluster.run).cluster(config=cluster, overwrite=overwrite)
     for line in va.describe(found):
         log.info(line)
     counts = zip(found["cluster"].values, found["count"].values, strict=True)
@@ -218,7 +217,7 @@ def associate_flow(
         overwrite: replace a table that was made otherwise
     """
     associate = associate.replace(run=run)
-    found = va.associate_store(store, associate, overwrite=overwrite)
+    found = va.load_run(store, associate.run).associate(config=associate, overwrite=overwrite)
     for line in va.describe(found):
         log.info(line)
     rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
@@ -431,7 +430,7 @@ def score_step(store: Path, run: str, sweep: SweepConfig, trust: tuple[str, ...]
     opened = va.load_run(store, run, trust=trust)
     row = score_run(opened, run)
     if sweep.psnr:
-        means = va.reconstruct_store(opened, part="validation")["summary"]
+        means = opened.reconstruct(part="validation")["summary"]
         means = means.sel(part="validation", statistic="mean")
         row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
     return row

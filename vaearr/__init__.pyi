@@ -7,8 +7,6 @@ from .analysis.association import (
     associate_jointly as associate_jointly,
 )
 from .analysis.clustering import cluster as cluster
-from .analysis.layers import compare_layers as compare_layers
-from .analysis.layers import compare_pairs as compare_pairs
 from .analysis.planes import embed as embed
 from .analysis.probing import probe as probe
 from .app.serve import explore as explore
@@ -20,27 +18,11 @@ from .models.artifacts import load_model as load_model
 from .output.exporting import export as export
 from .output.reporting import report as report
 from .run import load_run as load_run
-from .run.associating import associate_store as associate_store
-from .run.clustering import cluster_store as cluster_store
 from .run.comparing import compare as compare
 from .run.concat import concat as concat
-from .run.draw import interpolate as interpolate
-from .run.draw import sample_prior as sample_prior
 from .run.encode import encode as encode
-from .run.fidelity import sample_fidelity as sample_fidelity
 from .run.importing import import_model as import_model
 from .run.keeping import keep as keep
-from .run.probing import probe_store as probe_store
-from .run.reconstruct import (
-    reconstruct as reconstruct,
-)
-from .run.reconstruct import (
-    reconstruct_files as reconstruct_files,
-)
-from .run.reconstruct import (
-    reconstruct_store as reconstruct_store,
-)
-from .run.statistics import latent_statistics as latent_statistics
 from .run.train import train as train
 from .schema.grid import roi as roi
 from .schema.grid import to_grid as to_grid

@@ -73,9 +73,11 @@ class Recipe:
                 return None
         fingerprints = known.pop(FINGERPRINTS, None)
         has_both = requested.pop(FINGERPRINTS, None) and fingerprints
-        if has_both and isinstance(requested.get(PARENTS), dict):  # their recipes; the values decide
-            known.pop(PARENTS)
-            requested.pop(PARENTS)
+        parents, requested_parents = known.pop(PARENTS, None), requested.pop(PARENTS, None)
+        if not has_both and isinstance(parents, Mapping) and isinstance(requested_parents, Mapping):
+            common = [name for name in requested_parents if parents.get(name) and requested_parents[name]]
+            known |= {name: parents[name] for name in common}
+            requested |= {name: requested_parents[name] for name in common}
         reasons = []
         changed = changed_inputs(fingerprints, self.fingerprints)
         found = []

@@ -64,7 +64,7 @@ def volumes(folder: Path) -> Any:
     settings |= {"epochs": 50, "learning_rate": 2e-3}
     va.train(store, config=TrainConfig.from_attrs(settings))
     va.encode(store)
-    found = va.reconstruct_store(store)
+    found = va.load_run(store).reconstruct()
     return view(found, kind="volumes")
 
 

@@ -38,7 +38,7 @@ def test_share_of_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "encode": (("patterns", "roi"), lambda: va.encode(store, device="cpu", progress=False)),
         "associate": (
             ("latents", "roi", "BC"),
-            lambda: va.associate_store(store, targets=("BC",), progress=False),
+            lambda: va.load_run(store).associate(targets=("BC",), progress=False),
         ),
     }
     lines, shares = [], dict[str, float]()

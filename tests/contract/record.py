@@ -108,14 +108,14 @@ def latents(folder: Path, store: str) -> Table:
 
 def drawn(folder: Path, store: str) -> Table:
     """Four draws of seed 3 and what they decode to."""
-    z = va.sample_prior(folder / store, n_samples=4, seed=3).latents.values
+    z = va.load_run(folder / store).sample(n_samples=4, seed=3).latents.values
     return {"z": z, "decoded": np.asarray(va.load_model(folder / store).decode(z))}
 
 
 def way(folder: Path, method: str) -> Table:
     """The latents between two scan points."""
     ends = {"x": 0.0, "y": 0.0}, {"x": 1.75, "y": 2.5}
-    return {"z": va.interpolate(folder / "scan.zarr", "vae", *ends, steps=5, method=method).latents.values}
+    return {"z": va.load_run(folder / "scan.zarr").interpolate(*ends, steps=5, method=method).latents.values}
 
 
 def fidelity(folder: Path, store: str, *metrics: str) -> Table:

@@ -148,11 +148,11 @@ def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:
         ),
         "import": lambda it, **more: va.import_model(store, store / "runs" / "vae" / "model", run="b", seed=it, **more),
         "encode": lambda it, **more: va.encode(store, precision=("float32", "bfloat16")[it], **more),
-        "reconstruct": lambda it, **more: va.reconstruct_store(store, seed=it, **more),
-        "associate": lambda it, **more: va.associate_store(
-            store, name="own", targets=("BC",), metrics=(("pearson", "spearman")[it],), **more
+        "reconstruct": lambda it, **more: va.load_run(store).reconstruct(seed=it, **more),
+        "associate": lambda it, **more: va.load_run(store).associate(
+            name="own", targets=("BC",), metrics=(("pearson", "spearman")[it],), **more
         ),
-        "cluster": lambda it, **more: va.cluster_store(store, method="kmeans", k=2 + it, **more),
+        "cluster": lambda it, **more: va.load_run(store).cluster(method="kmeans", k=2 + it, **more),
     }
 
 

@@ -127,18 +127,20 @@ def test_hybrid_is_the_mean_rank_of_the_three_criteria() -> None:
 
 def test_settings_of_stores_are_refused_for_arrays() -> None:
     for name, value in {"name": "grains", "run": "b", "features": ("BC",)}.items():
-        with pytest.raises(UsageError, match=rf"{name} is a setting of va\.cluster_store.*leave {name} out"):
+        with pytest.raises(UsageError, match=rf"{name} is a setting of Run\.cluster.*leave {name} out"):
             va.cluster(blobs(), "kmeans", k=3, **{name: value})
 
 
 def test_a_run_stands_for_its_store(known_store: Path) -> None:
     run = va.load_run(known_store, "theirs")
-    found = va.cluster_store(run, method="kmeans", k=2, name="two")
+    found = run.cluster(method="kmeans", k=2, name="two")
     assert found.two.attrs["features"][0] == "latents_theirs: 0"
-    again = va.cluster_store(va.open_store(known_store), run="theirs", method="kmeans", k=2, name="two")
+    again = va.load_run(va.open_store(known_store), "theirs").cluster(method="kmeans", k=2, name="two")
     np.testing.assert_array_equal(again.two, found.two)
     with pytest.raises(UsageError, match="the run 'theirs' is given together with run='other'"):
-        va.cluster_store(run, run="other")
+        va.load_run(run, "other")
+    with pytest.raises(UsageError, match="cluster has no argument 'run'"):
+        run.cluster(run="other")
 
 
 def test_a_bound_is_told_on_the_command_line(known_store: Path) -> None:

@@ -46,18 +46,18 @@ def test_draws(images_template: Path, tmp_path: Path) -> None:
     singles = sorted((tmp_path / "a").glob("sample_*.png"))
     assert len(singles) == 5
     assert (tmp_path / "a" / "sample.png").exists()
-    drawn = va.sample_prior(images_template, n_samples=3, seed=7)
+    drawn = va.load_run(images_template).sample(n_samples=3, seed=7)
     np.testing.assert_allclose(drawn.latents, z[:3], rtol=1e-6)  # fewer are the first of more
     np.testing.assert_allclose(drawn.decoded, decoded(images_template, drawn.latents.values), rtol=1e-4, atol=1e-2)
-    assert not np.allclose(va.sample_prior(images_template, n_samples=3, seed=8).latents, z[:3])
-    many = va.sample_prior(images_template, n_samples=4000, seed=1).latents.values
+    assert not np.allclose(va.load_run(images_template).sample(n_samples=3, seed=8).latents, z[:3])
+    many = va.load_run(images_template).sample(n_samples=4000, seed=1).latents.values
     assert abs(many.mean(0)).max() < 0.08
     assert abs(many.std(0) - 1).max() < 0.08
 
 
 def test_draws_stand_next_to_the_nearest_samples(images_template: Path) -> None:
     known = zarr(images_template).latents.values.astype(float)
-    drawn = va.sample_prior(images_template, n_samples=6, seed=2)
+    drawn = va.load_run(images_template).sample(n_samples=6, seed=2)
     distances = np.linalg.norm(drawn.latents.values[:, None] - known, axis=2)
     np.testing.assert_array_equal(drawn.number, distances.argmin(1))
     np.testing.assert_array_equal(drawn.sample_of_sample, zarr(images_template).sample.values[distances.argmin(1)])
@@ -72,7 +72,7 @@ def test_draws_stand_next_to_the_nearest_samples(images_template: Path) -> None:
 def test_fitted_prior(trained_template: Path) -> None:
     ds = zarr(trained_template)
     mean, std = (ds[name].values[ds.roi.values] for name in ("latents", "latents_std"))
-    many = va.sample_prior(trained_template, n_samples=4000, seed=1, source="fitted").latents.values
+    many = va.load_run(trained_template).sample(n_samples=4000, seed=1, source="fitted").latents.values
     spread = np.sqrt(mean.var(0) + (std**2).mean(0))
     assert (abs(many.mean(0) - mean.mean(0)) < 0.1 * spread).all()
     np.testing.assert_allclose(many.std(0), spread, rtol=0.1)
@@ -91,7 +91,7 @@ def test_ways(method: str, images_template: Path, tmp_path: Path) -> None:
     lerp = (1 - t) * a + t * b
     slerp = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
     np.testing.assert_allclose(z, lerp if method == "lerp" else slerp, rtol=2e-3, atol=1e-4)
-    same = va.interpolate(images_template, "vae", 2, 30, steps=6, method=method)
+    same = va.load_run(images_template).interpolate(2, 30, steps=6, method=method)
     np.testing.assert_allclose(same.latents, z, rtol=1e-5, atol=1e-6)
 
 

@@ -85,11 +85,11 @@ def test_a_run_is_taken_to_other_data(good: Path, again: Path) -> None:
     assert origin["store_id"] == va.open_store(good).attrs["store_id"]
     assert origin["weights_sha256"] == trained["weights_sha256"]
     assert "whole" in vaearr("verify", again).out
-    assert "already holds latents" in vaearr("encode", again, "--from", good).err
+    assert "already holds 'latents'" in vaearr("encode", again, "--from", good).err
 
 
 def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> None:
-    va.encode(again, source=good)
+    va.load_run(good).apply(again).encode()
     vaearr("reconstruct", again)
     vaearr("cluster", again, "--method", "kmeans", "--k", 3, "--name", "grains")
     vaearr("look", "statistics", again)
@@ -100,7 +100,7 @@ def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> No
 
 
 def test_by_function_under_another_name_over_a_region(good: Path, again: Path) -> None:
-    ds = va.encode(again, source=good, run="vae", name="b", roi=va.roi(va.open_store(again), x=(1, 3)))
+    ds = va.load_run(good).apply(again, name="b", roi=va.roi(va.open_store(again), x=(1, 3))).encode()
     assert "latents" not in ds
     inside = (ds.x >= 1) & (ds.x < 3) & (ds.y >= 0)
     np.testing.assert_array_equal(np.isfinite(ds.latents_b).all("latent_b"), inside.transpose("y", "x"))
@@ -223,7 +223,7 @@ def test_sparse_images_keep_their_content(tmp_path: Path, normalise: str) -> Non
     store = tmp_path / "digits.zarr"
     vaearr("ingest", tmp_path / "digits.npz", store)
     vaearr("train", store, "--epochs", 1, "--set", f"preprocess.normalise={normalise}", *TINY)
-    seen = va.reconstruct(store, n_samples=48).input.values
+    seen = va.load_run(store).reconstruct(examples=48, units="preprocessed", name="seen").input.values
     assert (seen.reshape(len(seen), -1).std(1) > 0.05).sum() >= len(seen) - 1
     vaearr("reconstruct", store, "--variable", "--set", "units=stored")
     back = zarr(store)

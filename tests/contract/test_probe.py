@@ -140,14 +140,13 @@ def test_settings_of_stores_are_refused_for_arrays(
     setting: dict[str, object], latents: xr.DataArray, phase: xr.DataArray
 ) -> None:
     (name,) = setting
-    with pytest.raises(UsageError, match=rf"{name} is a setting of va\.probe_store.*va\.probe takes arrays"):
+    with pytest.raises(UsageError, match=f"probe has no argument '{name}'"):
         va.probe(latents, phase, **setting)
 
 
 def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
-    found = va.probe_store(
-        known_store,
-        run="theirs",
+    run = va.load_run(known_store, "theirs")
+    found = run.probe(
         targets=("BC", "phase"),
         features=("latents", "patterns"),
         n_permutations=9,
@@ -159,20 +158,18 @@ def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
     assert {"score", "low", "high", "p_value", "recall"} <= set(kept)
     assert ds["BC_predicted_latents_theirs"].dims == ds["BC"].dims
     np.testing.assert_allclose(ds.BC_predicted_latents_theirs + ds.BC_residual_latents_theirs, ds.BC, atol=1e-3)
-    again = va.probe_store(
-        known_store,
-        run="theirs",
+    again = run.probe(
         targets=("BC", "phase"),
         features=("latents", "patterns"),
         n_permutations=9,
         maps=True,
     )
     np.testing.assert_array_equal(again.score, found.score)
-    of_run = va.probe_store(va.load_run(known_store, "theirs"), targets=("BC",), n_permutations=0, name="of_run")
-    of_dataset = va.probe_store(ds, run="theirs", targets=("BC",), n_permutations=0, name="of_run")
+    of_run = run.probe(targets=("BC",), n_permutations=0, name="of_run")
+    of_dataset = va.load_run(ds, "theirs").probe(targets=("BC",), n_permutations=0, name="of_run")
     np.testing.assert_array_equal(of_run.score, of_dataset.score)
     with pytest.raises(ExistsError, match="n_permutations"):
-        va.probe_store(known_store, run="theirs", targets=("BC", "phase"), features=("latents", "patterns"), maps=True)
+        run.probe(targets=("BC", "phase"), features=("latents", "patterns"), maps=True)
     out = vaearr(
         "probe", known_store, "--run", "theirs", "--target", "BC", "--name", "bc", "--set", "n_permutations=9"
     ).out

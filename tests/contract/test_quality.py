@@ -168,7 +168,7 @@ def test_layers_in_the_order_of_execution(images_template: Path, tmp_path: Path)
     assert latent["rms"] == pytest.approx(np.linalg.norm(a - b) / np.sqrt(3), rel=1e-4)
     pictures = [np.asarray(model.decode(z.astype("float32"))).astype(float) for z in (a, b)]
     assert found["l2"].iloc[-1] == pytest.approx(np.linalg.norm(pictures[0] - pictures[1]), rel=1e-3)
-    maps = va.compare_layers(model, ds.patterns.values[4], ds.patterns.values[29], top=3)
+    maps = va.load_run(images_template).layers(ds.patterns.values[4], ds.patterns.values[29], top=3)
     assert len(maps.attrs["maps"]) == 3
 
 

@@ -38,7 +38,7 @@ def test_a_network_sees_large_patterns_binned_and_gives_detector_pixels(large: v
     off = np.abs(large.reconstruct(x).values - x.values.astype("f4")).mean()
     assert off < np.abs(x.values - x.values.astype("f4").mean()).mean()  # better than a constant
     np.testing.assert_allclose(large.model.encode(x).values, ds.latents[0, :3].values, atol=2e-2)
-    judged = va.reconstruct_store(large.path)
+    judged = large.reconstruct()
     assert judged["reconstruction"].shape[1:] == (127, 141)
     parts = va.train(large.path, run="pca", model="pca", latent_dim=2).components
     assert parts.shape == (2, 127, 141)
@@ -74,8 +74,7 @@ def test_long_comparisons_tell_how_far_they_are(large: va.Run) -> None:
     told = list[tuple[int, int, str]]()
     noise = np.random.default_rng(0).normal(size=(12, 14))
     va.keep(large.path, noise=xr.DataArray(noise, dims=("y", "x")))
-    va.associate_store(
-        large.path,
+    large.associate(
         metrics=("pearson", "mutual_information"),
         targets=("noise",),
         significance={"n_surrogates": 99},

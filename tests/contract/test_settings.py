@@ -17,6 +17,7 @@ import vaearr as va
 from vaearr import config as c
 from vaearr.config.probes import ProbeConfig
 from vaearr.errors import UsageError
+from vaearr.run import Run
 
 from .harness import TINY, USAGE, attributes, nested, vaearr, zarr
 
@@ -24,14 +25,15 @@ STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
     "ingest": (va.ingest, c.IngestConfig),
     "train": (va.train, c.TrainConfig),
     "import": (va.import_model, c.ImportConfig),
-    "encode": (va.encode, c.EncodeConfig),
-    "reconstruct": (va.reconstruct_store, c.ReconstructConfig),
-    "associate": (va.associate_store, c.AssociateConfig),
-    "probe": (va.probe_store, ProbeConfig),
-    "cluster": (va.cluster_store, c.ClusterConfig),
+    "encode": (Run.encode, c.EncodeConfig),
+    "reconstruct": (Run.reconstruct, c.ReconstructConfig),
+    "associate": (Run.associate, c.AssociateConfig),
+    "probe": (Run.probe, ProbeConfig),
+    "cluster": (Run.cluster, c.ClusterConfig),
 }
 OTHERWISE = {  # parameters with a default of their own
-    *(("reconstruct", name) for name in ("run", "out", "roi")),
+    *(("reconstruct", "roi"), ("associate", "targets"), ("associate", "significance")),
+    *(("cluster", "features"), ("probe", "targets")),
 }
 
 
@@ -41,6 +43,8 @@ def test_every_setting_is_a_keyword(step: str) -> None:
     function, config = STEPS[step]
     parameters = inspect.signature(function).parameters
     for name, field in config.model_fields.items():
+        if name == "run" and "self" in parameters:
+            continue
         assert name in parameters, name
         if name in config.shortcuts or (step, name) in OTHERWISE:
             continue
@@ -73,7 +77,7 @@ def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path
     pictures = images_template.with_name("pictures")
     ds = va.ingest(pictures, tmp_path / "a.zarr", size=(24, 20), fit="pad")
     assert ds.patterns.shape[-2:] == (24, 20)
-    found = va.cluster_store(trained_store, name="dense", method="hdbscan", min_cluster_size=30)
+    found = va.load_run(trained_store).cluster(name="dense", method="hdbscan", min_cluster_size=30)
     assert int(found["count"].where(found["cluster"].astype(str) != "-1").min()) >= 0
     assert "dense" in zarr(trained_store)
     small = {"options": {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}}

@@ -412,7 +412,7 @@ def test_five_numbers_tell_what_volumes_differ_in(tmp_path: Path) -> None:
     again = va.load_model(store).reconstruct(ds.patterns)
     left = ((again - ds.patterns) ** 2).mean() / ((ds.patterns - ds.patterns.mean("sample")) ** 2).mean()
     assert left < 0.6
-    drawn = va.sample_prior(store, n_samples=3)
+    drawn = va.load_run(store).sample(n_samples=3)
     assert drawn.sizes["z"] == ds.sizes["z"]
     assert np.isfinite(drawn).all()
 

@@ -14,8 +14,6 @@ import zarr
 import vaearr as va
 from vaearr import names as n
 from vaearr.config import (
-    AssociateConfig,
-    ClusterConfig,
     ModelConfig,
     ObjectiveConfig,
     PreprocessConfig,
@@ -66,11 +64,11 @@ def encode(folder: Path) -> None:
 
 
 def associate(folder: Path) -> None:
-    va.associate_store(folder / STORE, AssociateConfig(metrics=("pearson", "spearman")))
+    va.load_run(folder / STORE).associate(metrics=("pearson", "spearman"))
 
 
 def cluster(folder: Path) -> None:
-    va.cluster_store(folder / STORE, ClusterConfig(method="kmeans", k=3))
+    va.load_run(folder / STORE).cluster(method="kmeans", k=3)
 
 
 def attach(folder: Path) -> None:
@@ -79,11 +77,11 @@ def attach(folder: Path) -> None:
 
 
 def probe(folder: Path) -> None:
-    va.probe_store(folder / STORE, targets=("BC",), maps=True)
+    va.load_run(folder / STORE).probe(targets=("BC",), maps=True)
 
 
 def reconstruct(folder: Path) -> None:
-    va.reconstruct_store(folder / STORE, out="variable")
+    va.load_run(folder / STORE).reconstruct(out="variable")
 
 
 def keep(folder: Path) -> None:
@@ -94,11 +92,11 @@ def keep(folder: Path) -> None:
 OVERWRITES: dict[str, Callable[[Path], object]] = {  # of what the jobs above made
     "train": lambda store: va.train(store, config=TRAINING.replace(seed=3), overwrite=True),
     "encode": lambda store: va.encode(store, precision="bfloat16", overwrite=True),
-    "associate": lambda store: va.associate_store(store, metrics=("kendall",), targets=("BC",), overwrite=True),
-    "cluster": lambda store: va.cluster_store(store, method="kmeans", k=4, overwrite=True),
+    "associate": lambda store: va.load_run(store).associate(metrics=("kendall",), targets=("BC",), overwrite=True),
+    "cluster": lambda store: va.load_run(store).cluster(method="kmeans", k=4, overwrite=True),
     "attach": lambda store: va.attach(store, 2 * np.load(store.parent / "other.npy"), run="other", overwrite=True),
-    "probe": lambda store: va.probe_store(store, targets=("BC",), maps=True, seed=5, overwrite=True),
-    "reconstruct": lambda store: va.reconstruct_store(store, out="variable", seed=5, overwrite=True),
+    "probe": lambda store: va.load_run(store).probe(targets=("BC",), maps=True, seed=5, overwrite=True),
+    "reconstruct": lambda store: va.load_run(store).reconstruct(out="variable", seed=5, overwrite=True),
     "keep": lambda store: va.keep(
         store, twice=va.open_store(store).BC + 1, table=xr.Dataset({"a": ("i", [3.0])}), overwrite=True
     ),

@@ -17,7 +17,7 @@ import vaearr as va
 from tests.reliability.conftest import Stage
 from tests.reliability.jobs import STORE, TRAINING
 from tests.reliability.test_kills import hashes
-from vaearr.config import AssociateConfig, ClusterConfig, EncodeConfig
+from vaearr.config import ClusterConfig
 from vaearr.errors import VaearrError
 from vaearr.run.reconstruct import inside_name
 from vaearr.run.train import train
@@ -37,13 +37,13 @@ def _map(folder: Path, name: str) -> object:
 ENTRANCES: dict[str, Callable[[Path, str], object]] = {
     "run to train": lambda folder, name: train(folder / STORE, run=name, config=TRAINING),
     "run to attach": lambda folder, name: va.attach(folder / STORE, folder / "other.npy", run=name),
-    "run to encode": lambda folder, name: va.encode(folder / STORE, config=EncodeConfig(run=name)),
-    "run to associate": lambda folder, name: va.associate_store(folder / STORE, AssociateConfig(run=name)),
+    "run to encode": lambda folder, name: va.encode(folder / STORE, name),
+    "run to associate": lambda folder, name: va.load_run(folder / STORE, name).associate(),
     "run to report": lambda folder, name: va.report(folder / STORE, name),
     "map to attach": lambda folder, name: va.attach(folder / STORE, folder / "one.npy", kind="map", name=name),
     "map of an ingest": _map,
-    "clusters": lambda folder, name: va.cluster_store(
-        folder / STORE, ClusterConfig.from_attrs({"method": "kmeans", "name": name})
+    "clusters": lambda folder, name: va.load_run(folder / STORE).cluster(
+        ClusterConfig.from_attrs({"method": "kmeans", "name": name})
     ),
     "variable": lambda folder, name: write_results(
         folder / STORE, variables=xr.Dataset({name: (("y", "x"), np.zeros((40, 35)))})

@@ -24,7 +24,6 @@ def test_refusals(trained_store: Path, collection: Path) -> None:
     cases: list[tuple[Path, str, Any, Any, dict[str, Any], str]] = [
         (trained_store, "vae", a, a, {"method": "slrp"}, r"no interpolation 'slrp'. Did you mean 'slerp'"),
         (trained_store, "vae", a, a, {"steps": 1}, "at least 2"),
-        (trained_store, "vae", a, None, {}, "needs two points"),
         (trained_store, "vae", {"x": 1.0}, a, {}, "a value for each of y, x"),
         (trained_store, "vae", a, nowhere, {}, "nothing at x = 99.0; it spans 0.0 to 17.0 um"),
         (trained_store, "vae", a, {"y": missing[0], "x": missing[1]}, {}, "was not measured"),
@@ -33,23 +32,25 @@ def test_refusals(trained_store: Path, collection: Path) -> None:
     ]
     for store, run, first, second, how, message in cases:
         with pytest.raises((UsageError, NoInputError), match=message):
-            va.interpolate(store, run, first, second, **how)
+            va.load_run(store, run).interpolate(first, second, **how)
     for how, message in (
         ({"n_samples": 0}, "n_samples is 0"),
         ({"source": "priro"}, "no source 'priro'"),
-        ({"run": "ae"}, "autoencoder, which has no prior; draw from the fitted"),
-        ({"run": "b"}, "no run 'b'"),
+        ({"source": "prior"}, "autoencoder, which has no prior; draw from the fitted"),
     ):
         with pytest.raises((UsageError, NoInputError), match=message):
-            va.sample_prior(collection, **how)
+            va.load_run(collection, "ae").sample(**how)
 
 
 def test_a_run_that_is_not_encoded_has_a_prior_but_no_fitted_distribution(trained_store: Path) -> None:
     for name in ("latents", "latents_std", "reconstruction_error", "latent"):
         shutil.rmtree(trained_store / name)
     refresh_listing(trained_store)
-    assert va.sample_prior(trained_store, n_samples=2).attrs["warnings"] == []
-    for call in (lambda: va.sample_prior(trained_store, source="fitted"), lambda: va.latent_statistics(trained_store)):
+    assert va.load_run(trained_store).sample(n_samples=2).attrs["warnings"] == []
+    for call in (
+        lambda: va.load_run(trained_store).sample(source="fitted"),
+        lambda: va.load_run(trained_store).statistics(),
+    ):
         with pytest.raises(NoInputError, match="has no latents; write it with 'vaearr encode"):
             call()
 

@@ -75,7 +75,7 @@ def test_runs_that_do_not_fit(trained_store: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"trained on samples of shape \(1, 9, 11\), the store has \(1, 8, 9\)"):
         va.encode(other)
     with pytest.raises(NoInputError, match="has no run 'nope'"):
-        va.encode(trained_store, config=EncodeConfig(run="nope"))
+        va.encode(trained_store, run="nope")
     va.train(trained_store, run="b", config=TINY_TRAINING, epochs=1)
     va.encode(trained_store, run="b", config=EncodeConfig(batch_size=8))
     assert "latents_b" in xr.open_zarr(trained_store)
@@ -114,9 +114,9 @@ def test_everything_takes_spatial_latents(encoded: Path) -> None:
     np.testing.assert_allclose(decoded.values, model.decode(ds.latents_b.values), rtol=1e-4, atol=1e-5)
     with pytest.raises(DataError, match=r"shape \(2, 3, 3\)"):
         model.decode(ds.latents_b.isel(lx_b=0))
-    way = va.interpolate(encoded, "b", 0, 3, 5, "slerp")
+    way = va.load_run(encoded, "b").interpolate(0, 3, steps=5, method="slerp")
     np.testing.assert_allclose(way.latents[[0, -1]].values, ds.latents_b[[0, 3]].values, atol=1e-5)
-    table = va.latent_statistics(encoded, "b")
+    table = va.load_run(encoded, "b").statistics()
     mean, std = ds.latents_b.values, ds.latents_std_b.values
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum((2, 3, 4)).mean(0)
     np.testing.assert_allclose(table.kl, kl, rtol=1e-4)

@@ -42,7 +42,7 @@ def _by_hand(store: Path, run: str = "vae") -> tuple[torch.Tensor, torch.Tensor]
 
 
 def test_preprocessed_units_are_what_the_network_sees(trained_store: Path) -> None:
-    found = va.reconstruct_store(trained_store, units="preprocessed", batch_size=7)
+    found = va.load_run(trained_store).reconstruct(units="preprocessed", batch_size=7)
     ds = open_store(trained_store, chunks=None)
     np.testing.assert_allclose(found["mse"], ds["reconstruction_error"], rtol=1e-4)
     seen, decoded = _by_hand(trained_store)
@@ -58,7 +58,8 @@ def test_preprocessed_units_are_what_the_network_sees(trained_store: Path) -> No
 KILLED = """
 import os, sys
 import vaearr as va
-va.reconstruct_store(sys.argv[1], out="variable", progress=lambda done, total, text: os._exit(9) if done == 2 else None)
+run = va.load_run(sys.argv[1])
+run.reconstruct(out="variable", progress=lambda done, total, text: os._exit(9) if done == 2 else None)
 """
 
 
@@ -66,7 +67,7 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
     assert subprocess.run([sys.executable, "-c", KILLED, str(trained_store)], check=False).returncode == 9
     assert "reconstruction" not in open_store(trained_store)
     said.clear()
-    found = va.reconstruct_store(trained_store, out="variable")
+    found = va.load_run(trained_store).reconstruct(out="variable")
     assert said[0].startswith("resuming reconstructing")
     ds = open_store(trained_store, chunks=None)
     np.testing.assert_array_equal(np.isfinite(ds["reconstruction"].values).all((2, 3)), ds["roi"])
@@ -76,7 +77,6 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"run": "b"}, NoInputError, "no run 'b'"),
         ({"name": "patterns"}, UsageError, "a meaning of its own"),
         ({"name": "latents_x"}, UsageError, "a meaning of its own"),
         ({"name": "BC", "out": "variable"}, ExistsError, "already holds 'BC', and it is no result of this step"),
@@ -88,7 +88,7 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
         ({"roi": RoiConfig(x=(90, 99))}, RoiError, "the ROI is empty"),
         ({"roi": RoiConfig(x=(14, 18)), "part": "train"}, NoInputError, "no sample is left"),
         ({"window": (4, 4)}, UsageError, "need a network with spatial latents"),
-        ({"units": "preprocessed", "files": "b"}, UsageError, "in stored units"),
+        ({"units": "preprocessed", "folder": "b"}, UsageError, "in stored units"),
         ({"lpips_weights": "net.safetensors"}, UsageError, "LPIPS takes two files"),
         (
             {"lpips_weights": "n", "lpips_linear": "l", "units": "preprocessed"},
@@ -103,7 +103,7 @@ def test_refusals_leave_the_store_alone(
 ) -> None:
     before = tree_hash(trained_template)
     with pytest.raises(error, match=message):
-        va.reconstruct_store(trained_template, **settings)
+        va.load_run(trained_template).reconstruct(**settings)
     assert tree_hash(trained_template) == before
 
 
@@ -124,39 +124,38 @@ def test_scans_become_arrays(trained_store: Path, tmp_path: Path) -> None:
     ds = open_store(trained_store, chunks=None)
     chosen = xr.zeros_like(ds["present"].load())
     chosen[3, 7] = chosen[12, 20] = True
-    found = va.reconstruct_store(trained_store, roi=chosen, files=tmp_path / "out")
+    found = va.load_run(trained_store).reconstruct(roi=chosen, folder=tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y03_x07.npy", "y12_x20.npy"]
     values = np.load(tmp_path / "out" / "y12_x20.npy")
     assert (values.dtype, values.shape, int(found.attrs["n"])) == (np.float32, (9, 11), 2)
     np.save(tmp_path / "one.npy", ds["patterns"][12, 20].values)
-    single = va.reconstruct_files(trained_store, [tmp_path / "one.npy"], out=tmp_path / "single")
+    single = va.load_run(trained_store).reconstruct([tmp_path / "one.npy"], folder=tmp_path / "single")
     np.testing.assert_allclose(np.load(tmp_path / "single" / "one.npy"), values, rtol=1e-4)
     np.testing.assert_allclose(single["mse"][0], found["mse"][12, 20], rtol=1e-5)
 
 
 def test_refusals_leave_nothing(pictures: Kept, tmp_path: Path) -> None:
     store, files = pictures
+    run = va.load_run(store)
     before, out = tree_hash(store), tmp_path / "out"
     (tmp_path / "in").mkdir()
     twin = Path(shutil.copy(files[0], tmp_path / "in" / files[0].name))
     (tmp_path / "in" / "cut.png").write_bytes(files[0].read_bytes()[:200])
     cases: list[tuple[list[Path], dict[str, Any], type[Exception], str]] = [
-        ([], {}, UsageError, "no file is given"),
         ([files[0], twin], {}, UsageError, "two files would both be written as 'case 00'"),
         ([files[0], tmp_path / "none.png"], {}, NoInputError, "does not exist"),
         ([files[0], tmp_path / "in" / "cut.png"], {}, DataError, "damaged"),
         ([files[0]], {"part": "train"}, UsageError, "for a store's own samples"),
         ([files[0]], {"units": "preprocessed"}, UsageError, "in stored units"),
-        ([files[0]], {"run": "b"}, NoInputError, "no run 'b'"),
     ]
     for given, settings, error, match in cases:
         with pytest.raises(error, match=match):
-            va.reconstruct_files(store, given, out=out, **settings)
+            run.reconstruct(given, folder=out, **settings)
         assert [path.name for path in tmp_path.iterdir()] == ["in"]
-    va.reconstruct_files(store, files[:1], out=out)
+    run.reconstruct(files[:1], folder=out)
     shutil.copy(files[1], out / f"{files[0].stem}.png")
     with pytest.raises(ExistsError, match="with other content; nothing was changed"):
-        va.reconstruct_files(store, files[:2], out=out)
+        run.reconstruct(files[:2], folder=out)
     assert [path.name for path in out.iterdir()] == [f"{files[0].stem}.png"]
     assert tree_hash(store) == before
 

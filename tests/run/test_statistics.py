@@ -17,7 +17,7 @@ from vaearr.store.remove import remove
 
 
 def test_an_autoencoder_has_no_posterior(collection: Path) -> None:
-    found = va.latent_statistics(collection, "ae", write=True)
+    found = va.load_run(collection, "ae").statistics()
     assert found["kl"].values.tolist() == [0, 0, 0]
     assert np.isnan(found["logvar_mean"]).all()
     assert "no prior" in found.attrs["warnings"][0]

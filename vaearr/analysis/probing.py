@@ -21,7 +21,7 @@ from vaearr.analysis.association.p_values import step_of
 from vaearr.analysis.association.surrogates import Neighbourhood, block_side, field_surrogates, neighbourhood
 from vaearr.analysis.association.targets import TARGET, columns
 from vaearr.analysis.clustering.features import columns_of, navigation_of, variables_of
-from vaearr.config import refuse_settings_of_stores, resolved, settings_as_keywords
+from vaearr.config import resolved, settings_as_keywords
 from vaearr.config.probes import ProbeConfig
 from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.schema.grid import laid_over
@@ -57,7 +57,7 @@ class Target(NamedTuple):
     classes: dict[int, str]
 
 
-@settings_as_keywords(ProbeConfig)
+@settings_as_keywords(ProbeConfig, without=("run", "targets", "features", "name"))
 def probe(
     features: xr.Dataset | xr.DataArray,
     target: xr.Dataset | xr.DataArray,
@@ -105,7 +105,6 @@ def probe(
     UsageError for fewer than two groups or classes, or a name that is not there.
     """
     settled = resolved(ProbeConfig, config, settings)
-    refuse_settings_of_stores(settled, ("run", "targets", "features", "name"), "probe")
     return probe_settled(features, target, settled.by if by is None else by, roi, settled)
 
 

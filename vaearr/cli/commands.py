@@ -39,7 +39,7 @@ from vaearr.computing.cluster import computing_on
 from vaearr.config import over, resolved
 from vaearr.config.presets import check_preset, preset_settings
 from vaearr.config.probes import ProbeConfig
-from vaearr.errors import DataError, UsageError
+from vaearr.errors import DataError
 from vaearr.names import BC, DEFAULT_RUN
 
 
@@ -266,16 +266,17 @@ def encode(
 
     The ROI is chosen with --from only; else it is that of the run.
     """
-    run = settings.get("run", DEFAULT_RUN)
-    options: Given = {"name": name, "roi": roi, "overwrite": overwrite}
+    refuse(
+        source is None and (name is not None or roi is not None),
+        "--name and a region are for a run of another store; name that store by --from.",
+    )
+    chosen = resolved(config.EncodeConfig, None, settings)
+    opened = trusted_run(source or store, chosen.run, trust, device=chosen.device)
     with computing_on(scheduler):
-        if source is None:
-            if name is not None or options["roi"] is not None:
-                raise UsageError("--name and a region are for a run of another store; name that store by --from.")
-            va.encode(trusted_run(store, run, trust), overwrite=overwrite, **settings)
-        else:
-            va.encode(store, source=trusted_run(source, run, trust), **options, **settings)
-    say(f"latents of run {name or run!r} are in {store}; open it with xarray.open_zarr({store!r})")
+        if source is not None:
+            opened = opened.apply(store, name=name, roi=roi, overwrite=overwrite, device=chosen.device)
+        opened.encode(overwrite=overwrite, config=chosen)
+    say(f"latents of run {opened.name!r} are in {store}; open it with xarray.open_zarr({store!r})")
 
 
 @app.command()
@@ -307,10 +308,7 @@ def reconstruct(
     opened = trusted_run(store, chosen.run, trust, device=chosen.device)
     with folder_of(out) as folder:
         inner = folder / "files" if folder and (files or file) else None
-        if file:
-            found = va.reconstruct_files(opened, file, out=inner, config=chosen)
-        else:
-            found = va.reconstruct_store(opened, files=inner, overwrite=overwrite, config=chosen)
+        found = opened.reconstruct(file or (), folder=inner, overwrite=overwrite, config=chosen)
         if folder:
             write_reconstructions(found, folder, binarise)
     print_lines(va.describe(found))
@@ -349,26 +347,23 @@ def associate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
-    from vaearr.run.associating import check_reference, partitions_store
-
     if significance:
         settings = over({"significance": {}}, settings)
     chosen = resolved(config.AssociateConfig, None, settings)
-    if reference:
-        check_reference(va.open_store(store, chunks=None), reference)
+    opened = va.load_run(store, chosen.run)
     with computing_on(scheduler):
-        found = va.associate_store(store, chosen, overwrite=overwrite)
-    print_lines(va.describe(found, top))
-    if reference:
-        groups = partitions_store(store, chosen, reference, k_max=k_max, overwrite=overwrite)
-        print_lines(va.describe(groups, top))
+        print_lines(va.describe(opened.associate(config=chosen, overwrite=overwrite), top))
+        if reference:
+            kept: Given = {"variable": chosen.variable, "name": chosen.name, "overwrite": overwrite}
+            print_lines(va.describe(opened.partitions(reference, k_max=k_max, **kept), top))
 
 
 @app.command()
 @with_settings(ProbeConfig)
 def probe(store: Store, *, settings: Given, overwrite: Overwrite = False) -> None:
     """Predict maps from latents, evaluated on points, grains or subjects that were left out."""
-    print_lines(va.describe(va.probe_store(store, overwrite=overwrite, **settings)))
+    chosen = resolved(ProbeConfig, None, settings)
+    print_lines(va.describe(va.load_run(store, chosen.run).probe(config=chosen, overwrite=overwrite)))
 
 
 SCORE_LABELS = {
@@ -387,7 +382,7 @@ SCORE_LABELS = {
 def cluster(store: Store, *, settings: Given, overwrite: Overwrite = False) -> None:
     """Group scan points by latents and maps, and write the cluster map."""
     chosen = resolved(config.ClusterConfig, None, settings)
-    found = va.cluster_store(store, chosen, overwrite=overwrite)
+    found = va.load_run(store, chosen.run).cluster(config=chosen, overwrite=overwrite)
     print_lines(va.describe(found))
     if "ari" in found:
         scores = ", ".join(f"{label} {float(found[name]):.3f}" for name, label in SCORE_LABELS.items())
@@ -412,8 +407,7 @@ def judge(
 ) -> None:
     """Compare generated samples with the data by Fréchet distances; needs the extra vaearr[monai]."""
     opened = trusted_run(store, run, trust, device=device)
-    settings: Given = {"n_samples": count, "source": source, "weights": weights, "part": part, "seed": seed}
-    fidelity = va.sample_fidelity(opened, device=device, **settings)
+    fidelity = opened.fidelity(count, source=source, weights=weights, part=part, seed=seed)
     with folder_of(out) as folder:
         if folder:
             table = fidelity[["frechet", "n", "n_reference"]].to_dataframe()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import vaearr as va
 from vaearr import names as n
-from vaearr.config import SignificanceConfig, TrainConfig
+from vaearr.config import TrainConfig
 from vaearr.errors import ExistsError
 
 MARK = ".vaearr-demo"
@@ -53,10 +53,10 @@ def run_demo(folder: str | Path, *, config: TrainConfig | None = None, nx: int =
     log.info("5/8 principal components, to compare with")
     va.encode(va.train(store, run=n.PCA, model=n.PCA))
     log.info("6/8 associate, tested against random maps of the same smoothness")
-    tested = va.describe(va.associate_store(store, significance=SignificanceConfig()), top=1)
+    tested = va.describe(va.load_run(store).associate(significance=True), top=1)
     log.info("\n".join(f"    {line}" for line in tested))
     log.info("7/8 cluster: grains, without knowing their number")
-    grains = va.describe(va.cluster_store(store, method="hdbscan", name="grains"))
+    grains = va.describe(va.load_run(store).cluster(method="hdbscan", name="grains"))
     log.info("\n".join(f"    {line}" for line in grains))
     log.info("8/8 report")
     page = va.report(store, out=target / REPORTS / n.DEFAULT_RUN)

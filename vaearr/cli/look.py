@@ -316,12 +316,12 @@ def layers(
     left_out: list[str] = []
     if a is not None and b is not None:
         first, second = (of.sample_of(opened.ds, point_of(text)) for text in (a, b))
-        found = va.compare_layers(opened.model, first, second, top=top)
+        found = opened.layers(first, second, top=top)
     else:
         assert positive is not None
         assert negative is not None
         pairs, alone = of.pairs_of_folders(opened.ds, positive, negative, skip_bad=skip_bad)
-        found = va.compare_pairs(opened.model, pairs, top=top, skip_bad=skip_bad)
+        found = opened.layers(pairs=pairs, top=top, skip_bad=skip_bad)
         left_out = [*(f"{file} has no partner" for file in alone), *found.attrs["failed"]]
     found.attrs.update(opened.attrs)
     with folder_of(out) as folder:

@@ -626,23 +626,28 @@ def resolved(kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
 
 
 def refuse_settings_of_stores(settings: Config, names: Sequence[str], function: str) -> None:
-    """Raise UsageError for settings that a function of arrays has no use for, and that its twin for stores has."""
+    """Raise UsageError for settings that a function of arrays has no use for, and that the method of Run has."""
     usual = type(settings)()
     for name in names:
         if getattr(settings, name) != getattr(usual, name):
             raise UsageError(
-                f"{name} is a setting of va.{function}_store, which works on a store; va.{function} takes arrays, so "
-                f"leave {name} out, or call va.{function}_store."
+                f"{name} is a setting of Run.{function}, which works on a store; va.{function} takes arrays, so "
+                f"leave {name} out."
             )
 
 
-def settings_as_keywords(kind: type[Config]) -> Callable[[F], F]:
-    """Of a function with `config` and `**settings`: its signature names all of them, and no other name is taken."""
+def settings_as_keywords(kind: type[Config], without: Sequence[str] = ()) -> Callable[[F], F]:
+    """Of a function with `config` and `**settings`: its signature names all of them, and no other name is taken.
+
+    without: settings that the function has no use for.
+    """
 
     def wrap(function: F) -> F:
         own = inspect.signature(function)
         parameters = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
         for name, setting in settings_of(kind).items():
+            if name in without:
+                continue
             default, annotation = setting.default, setting.field.annotation
             new = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             parameters.setdefault(name, new)

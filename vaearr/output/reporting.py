@@ -20,8 +20,8 @@ from vaearr.analysis.clustering import boundary_segments, cluster_scores, cluste
 from vaearr.errors import DataError, ExistsError, NoInputError
 from vaearr.recipe import FINGERPRINTS, as_json, nested, now, versions
 from vaearr.run import Run, StoreOrRun, load_run
-from vaearr.run.associating import current_table
-from vaearr.run.reconstruct import reconstruct
+from vaearr.run.reconstruct import example_reconstructions
+from vaearr.run.step import current_table
 from vaearr.store import check_inputs, has_table, published_at
 from vaearr.store.folders import staged
 from vaearr.views import on_paper, show, view
@@ -176,7 +176,7 @@ class Contents:
     def association(self) -> xr.Dataset:
         """The stored table if it is up to date, else one computed now; raises NoInputError without any map."""
         ds = self.run.ds
-        found = current_table(self.run.path, ds, self.run.name)
+        found = current_table(self.run, "association")
         if found is None:
             table = associate(self.latents, targets_of(ds, roi=self.roi), COMPUTED_METRICS, roi=self.roi)
             found = table.to_dataset(name="association")
@@ -402,7 +402,7 @@ def health(contents: Contents, section: Section) -> None:
 
 def reconstructions(contents: Contents, section: Section) -> None:
     """Patterns, reconstructions, residuals."""
-    samples = reconstruct(contents.run, run=contents.run.name)
+    samples = example_reconstructions(contents.run)
     contents.show(section, "reconstructions", samples, kind="reconstruction")
 
 

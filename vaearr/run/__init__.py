@@ -1,4 +1,4 @@
-"""A trained run of a store, and what is done with it: encode, decode, reconstruct, draw, judge, a second stage."""
+"""A run of a store and its steps, each computed once and stored with its recipe."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-import vaearr as va
 from vaearr import names as n
 from vaearr import schema
+from vaearr.computing.progress import Progress
+from vaearr.config import (
+    AssociateConfig,
+    C,
+    ClusterConfig,
+    EncodeConfig,
+    ReconstructConfig,
+    RoiConfig,
+    SignificanceConfig,
+    resolved,
+    settings_as_keywords,
+)
 from vaearr.config.parts import trusted_names
+from vaearr.config.probes import ProbeConfig
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run import spread, traversals
 from vaearr.run.facts import run_facts, run_lines
@@ -161,9 +173,63 @@ class Run:
         found = np.concatenate([read_block(patterns, place) for place in places])
         return found.reshape(len(places), *found.shape[len(nav) :]).astype(found.dtype.newbyteorder("="), copy=False)
 
-    def encode(self, **settings: Any) -> xr.Dataset:
-        """Write the latents into the store, see `va.encode`; returns the opened store."""
-        return va.encode(self, **settings)
+    def on(self, device: str) -> Run:
+        """The run with its network on another device."""
+        return self if device == self.device else Run(self.path, self.name, device=device, trust=self.trust)
+
+    def check_model(self) -> None:
+        """Load the network. Raises UsageError for a run of other patterns than the store's, see `model` for others."""
+        from vaearr.models.artifacts import check_fits
+
+        check_fits(self.ds, self.manifest, self.model)
+
+    @settings_as_keywords(EncodeConfig, without=("run",))
+    def encode(
+        self,
+        data: xr.Dataset | None = None,
+        *,
+        config: EncodeConfig | None = None,
+        overwrite: bool = False,
+        progress: Progress = True,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Write the latents into the store; NaN outside the run's region.
+
+        The unit of work is a chunk of the store: after an interruption the same call resumes. Nothing
+        is visible before all is written. Latents that exist with the same settings stay as they are.
+
+        Parameters
+        ----------
+        data
+            The Dataset that the run was trained on, with its lazy steps; default: the store's patterns.
+        config
+            Settings; keywords replace single ones.
+        overwrite
+            Replace latents that were created with different settings.
+        progress
+            False shows no progress; a function is called with blocks done, blocks in all and a text.
+
+        Returns
+        -------
+        xarray.Dataset
+            The opened store with ``latents`` (posterior mean) and ``latents_std`` over the navigation
+            dims and ``latent[, lz, ly, lx]``, ``reconstruction_error`` over the navigation dims and, with
+            ``draws``, ``z_draws`` with a dim ``draw``. Latents of collections and spatial latents have
+            the attributes ``channel_mean``, ``channel_std`` and ``diffusion_scale``.
+
+        Raises
+        ------
+        NoInputError
+            If the run has no network.
+        ExistsError
+            If latents exist that were created with different settings.
+        UsageError
+            If the run was trained on other data, or settings do not fit.
+        """
+        from vaearr.run.encode import encode_run
+
+        chosen = self._settings(EncodeConfig, config, settings)
+        return encode_run(self, data, chosen, overwrite=overwrite, progress=progress)
 
     def apply(
         self,
@@ -205,18 +271,390 @@ class Run:
         """Patterns that the decoder expects for latents, in preprocessed units, see `TrainedModel.decode`."""
         return self.model.decode(latents, **settings)
 
-    def reconstruct(self, patterns: Any = None, **settings: Any) -> Any:
-        """Patterns as stored, through the network and back, see `TrainedModel.reconstruct`; without any the store's own
-        samples, reconstructed and judged, see `va.reconstruct_store`."""
-        return va.reconstruct_store(self, **settings) if patterns is None else self.model.reconstruct(patterns)
+    @settings_as_keywords(AssociateConfig, without=("run",))
+    def associate(
+        self,
+        targets: str | Sequence[str] | None = None,
+        *,
+        significance: bool | SignificanceConfig | None = None,
+        config: AssociateConfig | None = None,
+        overwrite: bool = False,
+        progress: Progress = True,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Associate the latents with maps, over the run's region.
 
-    def sample(self, n_samples: int = 16, **settings: Any) -> xr.Dataset:
-        """Draws from the prior, decoded, see `va.sample_prior`."""
-        return va.sample_prior(self, n_samples=n_samples, **settings)
+        The same call again returns the stored table.
 
-    def interpolate(self, a: Any, b: Any, **settings: Any) -> xr.Dataset:
-        """The way between two samples, decoded, see `va.interpolate`."""
-        return va.interpolate(self, a=a, b=b, **settings)
+        Parameters
+        ----------
+        targets
+            Names of variables ("BC", "elements", "phase"), of their entries ("Fe") or sums of elements
+            ("Fe + 0.5*Ni", "rgb(Fe, Ni, Cr)"); default: BC, every element and phase, as far as present.
+        significance
+            True, or settings: p-values from surrogate maps too.
+        config
+            Settings; keywords replace single ones.
+        overwrite
+            Replace a table that was created differently.
+        progress
+            False shows no progress.
+
+        Returns
+        -------
+        xarray.Dataset
+            Kept as table ``association`` of the run, or ``association_<name>``: ``association (metric,
+            latent, target)``, with `significance` also ``p_value``, ``p_adjusted`` and ``n_effective``.
+
+        Raises
+        ------
+        ExistsError
+            If the name holds another table.
+        NoInputError
+            If the run is not encoded or a target does not exist.
+        """
+        from vaearr.run.associating import associate_run
+
+        if significance is not None:
+            settings["significance"] = SignificanceConfig() if significance is True else significance or None
+        chosen = self._settings(AssociateConfig, config, {**settings, "targets": _listed(targets)})
+        return associate_run(self, chosen, overwrite=overwrite, progress=progress)
+
+    def partitions(
+        self,
+        reference: str,
+        *,
+        k_max: int = 12,
+        variable: str | None = None,
+        name: str | None = None,
+        overwrite: bool = False,
+    ) -> xr.Dataset:
+        """Compare clusters of each latent with clusters of a reference, over the run's region.
+
+        Parameters
+        ----------
+        reference
+            A variable of the store: scores, elements, a map, or a map of classes.
+        k_max
+            Largest number of clusters of a latent, and of a reference that is no map of classes.
+        variable
+            Another variable instead of the latents.
+        name
+            The table is ``partitions_<reference>_<name>``; default: ``partitions_<reference>``.
+        overwrite
+            Replace a table that was created differently.
+
+        Returns
+        -------
+        xarray.Dataset
+            Agreement of the clusters of each latent, see `vaearr.analysis.association.latent_partitions`.
+
+        Raises
+        ------
+        ExistsError
+            If the name holds another table.
+        NoInputError
+            If the run is not encoded or the reference does not exist.
+        UsageError
+            If `k_max` is below 2.
+        """
+        from vaearr.run.associating import partition_run
+
+        config = AssociateConfig(run=self.name, variable=variable, name=name)
+        return partition_run(self, reference, config, k_max=k_max, overwrite=overwrite)
+
+    @settings_as_keywords(ClusterConfig, without=("run",))
+    def cluster(
+        self,
+        features: str | Sequence[str] | None = None,
+        *,
+        config: ClusterConfig | None = None,
+        overwrite: bool = False,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Cluster the points of the run's region, and write the map of labels into the store.
+
+        The same call again returns the stored result.
+
+        Parameters
+        ----------
+        features
+            Variables to cluster by, or entries of them ("Fe", "latents: 3"); default: the run's latents.
+        config
+            Settings; keywords replace single ones.
+        overwrite
+            Replace clusters that were created differently.
+
+        Returns
+        -------
+        xarray.Dataset
+            The map, variable ``name`` of the store, with its summary, kept as table ``clusters_<name>``
+            of the run, and, where there are phases, the scores against them (``ari``, ``nmi``, …), kept
+            with the confusion matrix as ``clusters_<name>_scores``.
+
+        Raises
+        ------
+        ExistsError
+            If the name holds anything else.
+        NoInputError
+            If the run is not encoded or a feature does not exist.
+        """
+        from vaearr.run.clustering import cluster_run
+
+        chosen = self._settings(ClusterConfig, config, {**settings, "features": _listed(features)})
+        return cluster_run(self, chosen, overwrite=overwrite)
+
+    @settings_as_keywords(ProbeConfig, without=("run",))
+    def probe(
+        self,
+        targets: str | Sequence[str] | None = None,
+        *,
+        config: ProbeConfig | None = None,
+        overwrite: bool = False,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Measure how well the latents, and other variables, predict maps, over the run's region.
+
+        The same call again returns the stored table.
+
+        Parameters
+        ----------
+        targets
+            Maps to predict, as in `associate`.
+        config
+            Settings; keywords replace single ones.
+        overwrite
+            Replace a table that was created differently.
+
+        Returns
+        -------
+        xarray.Dataset
+            Kept as table ``probe`` of the run, or ``probe_<name>``, see `va.probe`. With ``maps`` the store
+            also gets ``<target>_predicted_<features>`` and, of numbers, ``<target>_residual_<features>``.
+
+        Raises
+        ------
+        ExistsError
+            If the name holds another table.
+        NoInputError
+            If the run is not encoded, or a feature or target does not exist.
+        """
+        from vaearr.run.probing import probe_run
+
+        chosen = self._settings(ProbeConfig, config, {**settings, "targets": _listed(targets)})
+        return probe_run(self, chosen, overwrite=overwrite)
+
+    @settings_as_keywords(ReconstructConfig, without=("run",))
+    def reconstruct(
+        self,
+        files: Sequence[str | Path] = (),
+        *,
+        roi: xr.DataArray | RoiConfig | None = None,
+        folder: str | Path | None = None,
+        config: ReconstructConfig | None = None,
+        overwrite: bool = False,
+        progress: Progress = True,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Reconstruct the store's samples, or single files, and measure how close each is to its input.
+
+        Posterior means are decoded. What the preprocessing took from a pattern (its mean and scale, its
+        dynamic background) is given back to it, so that only the patterns' shape passes the network.
+        Of the store's samples the same call again returns the stored table.
+
+        Parameters
+        ----------
+        files
+            Files to reconstruct instead of the store's samples; they are prepared as the ingest of the
+            store prepared its own, and nothing is written into the store.
+        roi
+            Map or conditions, instead of the run's region.
+        folder
+            Folder for a file of each reconstruction: PNG, NIfTI or .npy in stored units, in the size and
+            affine of its source. Collections name them after their files, scans after the point. It
+            appears when all are complete.
+        config
+            Settings; keywords replace single ones. ``out="variable"`` also writes the reconstructions as
+            the float32 variable ``reconstruction`` (of a run b ``reconstruction_b``).
+        overwrite
+            Replace a table or variable that was created with different settings.
+        progress
+            False shows no progress; a function is called with the number done, that of all and a text.
+
+        Returns
+        -------
+        xarray.Dataset
+            Kept as table `name` of the run. ``mse``, ``mae``, ``psnr`` (dB) and, where every side of a
+            sample is 11 or more, ``ssim`` over the navigation dims (of files over ``file``), NaN where
+            nothing was reconstructed; ``summary (part, metric, statistic)`` and ``count (part, metric)``
+            for all points and the parts of the split; ``input`` and ``reconstruction (example, …)``.
+
+        Raises
+        ------
+        ExistsError
+            If the name holds anything else.
+        NoInputError
+            If the part or a file does not exist.
+        RoiError
+            If the region is empty.
+        UsageError
+            If settings do not fit.
+        DataError
+            If the store, the model or a file is damaged.
+        """
+        from vaearr.run.reconstruct import reconstruct_files, reconstruct_samples
+
+        chosen = self._settings(ReconstructConfig, config, settings)
+        run = self.on(chosen.device)
+        if files:
+            return reconstruct_files(run, chosen, files, folder=folder, progress=progress)
+        return reconstruct_samples(run, chosen, roi=roi, folder=folder, overwrite=overwrite, progress=progress)
+
+    def sample(self, n_samples: int = 16, seed: int = 0, *, source: str = "prior") -> xr.Dataset:
+        """Sample latents, decode them, and compare them with the nearest encoded samples.
+
+        Parameters
+        ----------
+        n_samples
+            Number of samples.
+        seed
+            The same seed gives the same samples, and fewer are the first of more.
+        source
+            ``"prior"``: N(0, 1). ``"fitted"``: the Gaussian with mean and covariances of the aggregate
+            posterior of an encoded run. The positions of a spatial latent are sampled one by one, so that
+            what they decode to has no large structure: that is the work of a diffusion stage.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``latents (sample, latent[, lz, ly, lx])`` and ``decoded (sample, [channel,] dy, dx)``, in the
+            units that its attribute ``scale`` states. Of an encoded run also ``nearest (sample, …)``, the
+            encoded sample nearest to each, decoded; its coordinates ``number`` and ``x_of_sample``, …;
+            ``sample_distance (sample)`` from it, and the attribute ``usual_distance`` of a sample to its
+            nearest neighbour (median). ``warnings`` state why the prior is not the data, and how many
+            latents lie far from every sample.
+
+        Raises
+        ------
+        UsageError
+            For the prior of an autoencoder, which has none.
+        NoInputError
+            For the fitted distribution of a run that is not encoded.
+        """
+        from vaearr.run.draw import sample
+
+        return sample(self, n_samples, seed, source)
+
+    def interpolate(self, a: Any, b: Any, *, steps: int = 9, method: str = "lerp") -> xr.Dataset:
+        """Interpolate between the posterior means of two samples, and decode.
+
+        Parameters
+        ----------
+        a, b
+            Coordinates such as ``{"x": 2.0, "y": 0.5}``, the nearest scan point within half a step; for a
+            collection the value of its coordinate ``sample``; or a Path, of a file that becomes a sample as
+            the store's own did.
+        steps
+            Number of points, ends included.
+        method
+            ``"lerp"`` or ``"slerp"``.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``latents (step, latent[, lz, ly, lx])``, ``decoded (step, …)`` and ``input (end, …)``, the two
+            patterns in the units of ``decoded`` (its attribute ``scale``); coordinate ``t`` from 0 to 1.
+
+        Raises
+        ------
+        UsageError
+            For a method or point that does not exist, and for vectors without an arc between them.
+        """
+        from vaearr.run.draw import interpolate
+
+        return interpolate(self, a, b, steps, method)
+
+    def statistics(self) -> xr.Dataset:
+        """Compute statistics of each latent dimension over the points of the run's region, and keep them.
+
+        Returns
+        -------
+        xarray.Dataset
+            Table ``latent_statistics`` of the run, computed anew if the latents have changed, see
+            `vaearr.run.statistics.latent_statistics`.
+
+        Raises
+        ------
+        NoInputError
+            If the run is not encoded.
+        """
+        from vaearr.run.statistics import latent_statistics
+        from vaearr.run.step import current_table, publish, step_recipe
+
+        stored = current_table(self, n.LATENT_STATISTICS)
+        if stored is not None:
+            return stored
+        statistics = latent_statistics(self)
+        recipe = step_recipe(self, None, [n.run_name(name, self.name) for name in (n.LATENTS, n.LATENTS_STD)])
+        statistics.attrs[n.PROVENANCE] = recipe.stamp()
+        publish(self, tables={n.LATENT_STATISTICS: statistics})
+        return statistics
+
+    def fidelity(
+        self,
+        n_samples: int = 1000,
+        *,
+        source: str = "prior",
+        features: Any = None,
+        weights: str | Path | None = None,
+        part: str = "validation",
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> xr.Dataset:
+        """Compute the Fréchet distance of generated samples to the data.
+
+        The distance is MONAI's ``FIDMetric`` (Heusel et al. 2017) of features of preprocessed samples.
+        It needs the extra ``vaearr[monai]``.
+
+        Parameters
+        ----------
+        n_samples
+            Number of generated samples, and of samples of each part of the split at most.
+        source
+            ``"prior"``, or ``"fitted"`` for the Gaussian of the latents of an encoded run.
+        features
+            Function from preprocessed samples ``(B, C, …)`` to features ``(B, d)``. By default the
+            posterior mean, of spatial latents mean and standard deviation of each channel.
+        weights
+            File with the weights of an image network (alexnet, vgg16 or squeezenet1_1 as torchvision
+            names them), whose features are used instead; for images only.
+        part
+            Reference: the validation, train or all samples of the run.
+        seed
+            Seed of the generated samples, as in `sample`, and of the choice of reference samples.
+        batch_size
+            Samples at once.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``frechet (compared)``: of ``draws`` and of ``reconstructions`` against the reference, and of
+            the training ``data`` against the validation data, below which no distance can be expected;
+            NaN where a side has fewer than two samples. ``n`` and ``n_reference``: samples on each side.
+            The attribute ``warnings`` holds what limits the numbers.
+
+        Raises
+        ------
+        MissingExtraError
+            If MONAI is not installed.
+        UsageError
+            If settings do not fit each other or the samples.
+        DataError
+            If the reference has fewer than two samples.
+        """
+        from vaearr.run.fidelity import fidelity
+
+        return fidelity(self, n_samples, source, features, weights, part, seed, batch_size)
 
     # what classes, dimensions, planes and lines decode to, and how the encoded samples spread
     prototypes = traversals.prototypes
@@ -229,13 +667,32 @@ class Run:
     activations = spread.activations
     scatter = spread.scatter
 
-    def statistics(self, *, write: bool = False) -> xr.Dataset:
-        """Statistics of each latent dimension, see `va.latent_statistics`."""
-        return va.latent_statistics(self, write=write)
+    def layers(self, a: Any = None, b: Any = None, *, pairs: Any = None, **settings: Any) -> xr.Dataset:
+        """Measure how far two samples, or many pairs of samples, are apart at each layer of the network.
 
-    def layers(self, a: Any, b: Any, **settings: Any) -> xr.Dataset:
-        """How far two samples are apart at each layer, see `va.compare_layers`."""
-        return va.compare_layers(self.model, a, b, **settings)
+        Parameters
+        ----------
+        a, b
+            Two samples, see `vaearr.analysis.layers.compare_layers`.
+        pairs
+            Instead of `a` and `b`: many pairs, see `vaearr.analysis.layers.compare_pairs`.
+        **settings
+            Settings of these functions.
+
+        Returns
+        -------
+        xarray.Dataset
+            Distances over ``layer``, in the order of execution; of pairs with their spread and paired tests.
+        """
+        from vaearr.analysis.layers import compare_layers, compare_pairs
+
+        if pairs is None:
+            return compare_layers(self.model, a, b, **settings)
+        return compare_pairs(self.model, pairs, **settings)
+
+    def _settings(self, kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
+        """The settings of a step of this run."""
+        return resolved(kind, config, {**given, "run": self.name})
 
     def __repr__(self) -> str:
         return "\n".join(self._lines())
@@ -258,7 +715,7 @@ StoreOrRun = str | Path | xr.Dataset | Run
 
 def load_run(
     store: StoreOrRun,
-    run: str = n.DEFAULT_RUN,
+    run: str | None = None,
     *,
     device: str = "cpu",
     trust: str | Collection[str] = (),
@@ -270,7 +727,7 @@ def load_run(
     store
         Path of the store, or a Dataset that was opened from it. A Run is returned as it is.
     run
-        Name of the run.
+        Name of the run; default: "vae", or that of a Run.
     device
         Device of the network.
     trust
@@ -286,9 +743,14 @@ def load_run(
     ------
     NoInputError
         If the store has no such run; the message lists those it has.
+    UsageError
+        If a Run of another name is given.
     """
     if isinstance(store, Run):
+        if run not in (None, store.name):
+            raise UsageError(f"the run {store.name!r} is given together with run={run!r}; leave one of them out.")
         return store
+    run = run or n.DEFAULT_RUN
     path = store_of(store)
     run_folder(path, run)
     return Run(path, run, device=device, trust=trust)
@@ -299,27 +761,8 @@ def path_of(store: StoreOrRun) -> Path:
     return store.path if isinstance(store, Run) else store_of(store)
 
 
-def with_run(store: StoreOrRun, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings of a step, with the name of the run where one is given in the place of a store.
-
-    Raises UsageError where the settings name another run.
-    """
-    if not isinstance(store, Run):
-        return settings
-    if settings.get("run", store.name) != store.name:
-        raise UsageError(
-            f"the run {store.name!r} is given together with run={settings['run']!r}; leave one of them out."
-        )
-    return {**settings, "run": store.name}
-
-
-def open_run(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, device: str = "cpu") -> Run:
-    """`load_run` with the network loaded, so that what is wrong with it is told before any work on stored patterns.
-
-    Raises UsageError too for a run of other patterns than the store's.
-    """
-    from vaearr.models.artifacts import check_fits
-
-    found = load_run(store, run, device=device)
-    check_fits(found.ds, found.manifest, found.model)
-    return found
+def _listed(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """One name or several, as a setting."""
+    if names is None:
+        return None
+    return (names,) if isinstance(names, str) else tuple(names)

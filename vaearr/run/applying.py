@@ -8,7 +8,6 @@ from pathlib import Path
 
 import xarray as xr
 
-import vaearr as va
 from vaearr import names as n
 from vaearr.batching.blocks import on_grid
 from vaearr.config import RoiConfig
@@ -17,6 +16,7 @@ from vaearr.models.artifacts import read_about
 from vaearr.recipe import FINGERPRINTS, Recipe, is_made
 from vaearr.run import Run, StoreOrRun, path_of
 from vaearr.run.concat import SCAN, scan_of
+from vaearr.run.importing import import_model
 from vaearr.run.train import SCANS, TRAINED, joined_fingerprint, named_maps
 from vaearr.store import (
     check_patterns,
@@ -48,7 +48,7 @@ def apply_run(
     scan = _number_of_scan(run, store_path)
     if scan is None:
         model_folder = run_folder(run.path, run.name) / n.MODEL
-        return va.import_model(
+        return import_model(
             store_path, model_folder, run=name, roi=roi, overwrite=overwrite, device=device, trust=run.trust
         )
     if roi is not None:

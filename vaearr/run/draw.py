@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.models.preprocess import needs_input, undo_without_input
-from vaearr.run import Run, StoreOrRun, open_run
+from vaearr.run import Run
 from vaearr.run.statistics import latent_statistics, latent_sums
 from vaearr.schema.grid import find_point
 from vaearr.sources.single import read_single
@@ -24,7 +24,6 @@ PARALLEL = 1e-6  # sine of the angle below which two directions are one
 SOURCES = ("fitted", "prior")
 STEP = "step"
 
-Source = Literal["prior", "fitted"]
 Point = Mapping[str, Any] | int | Path
 
 
@@ -79,7 +78,7 @@ def check_draws(opened: Run, n_samples: int, source: str) -> None:
 
 
 def draw_latents(opened: Run, n_samples: int, seed: int, source: str, batch_size: int = BATCH) -> Iterator[np.ndarray]:
-    """Batches of draws `(k, *latent_shape)`, float32: those of `sample_prior` with the same seed, one after another.
+    """Batches of draws `(k, *latent_shape)`, float32: those of `sample` with the same seed, one after another.
 
     Raises UsageError for draws that cannot be made, NoInputError for a fitted distribution of a run not encoded.
     """
@@ -104,41 +103,9 @@ def draw_warnings(opened: Run, source: str) -> list[str]:
     return list(latent_statistics(opened).attrs["warnings"])
 
 
-def sample_prior(
-    store: StoreOrRun, run: str = n.DEFAULT_RUN, n_samples: int = 16, seed: int = 0, *, source: Source = "prior"
-) -> xr.Dataset:
-    """Sample latents, decode them, and compare them with the nearest encoded samples.
-
-    Parameters
-    ----------
-    store, run
-        Store or Run, and the name of a run.
-    n_samples
-        How many.
-    seed
-        The same seed gives the same samples, and fewer are the first of more.
-    source
-        `prior`: N(0, 1). `fitted`: the Gaussian with mean and covariances of the aggregate posterior of an encoded
-        run. The positions of a spatial latent are sampled one by one, so that what they decode to has no large
-        structure: that is the work of a diffusion stage.
-
-    Returns
-    -------
-    xarray.Dataset
-        `latents (sample, latent[, lz, ly, lx])` and `decoded (sample, [channel,] dy, dx)`, in the units that its
-        attribute `scale` states, see `decoded_array`. Of an encoded run also `nearest (sample, [channel,] dy, dx)`,
-        the encoded sample nearest to each, decoded; its coordinates `number` and `x_of_sample`, …; `sample_distance
-        (sample)` from it, and the attribute `usual_distance` of a sample to its nearest neighbour (median).
-        `warnings` state why the prior is not the data, and how many latents lie far from every sample.
-
-    Raises
-    ------
-    UsageError
-        For the prior of an autoencoder, which has none.
-    NoInputError
-        For a run that does not exist, and for the fitted distribution of a run that is not encoded.
-    """
-    opened = open_run(store, run)
+def sample(opened: Run, n_samples: int, seed: int, source: str) -> xr.Dataset:
+    """Sample latents and decode them, see `Run.sample`."""
+    opened.check_model()
     z = np.concatenate(list(draw_latents(opened, n_samples, seed, source)))
     name = "draw from the prior" if source == "prior" else "draw from the fitted distribution"
     found = xr.Dataset(
@@ -175,29 +142,13 @@ def _with_nearest(opened: Run, found: xr.Dataset) -> xr.Dataset:
     return found.assign_coords(coords).assign_attrs(usual_distance=samples.usual_distance, warnings=warnings)
 
 
-def interpolate(
-    store: StoreOrRun,
-    run: str = n.DEFAULT_RUN,
-    a: Point | None = None,
-    b: Point | None = None,
-    steps: int = 9,
-    method: str = "lerp",
-) -> xr.Dataset:
-    """The way between the posterior means of two scan points or samples, decoded at `steps` points, ends included.
-
-    a, b: coordinates such as `{"x": 2.0, "y": 0.5}`, the nearest scan point within half a step; for a collection the
-    value of its coordinate `sample`; or a Path, of a file that becomes a sample as the store's own did
-    (`vaearr.sources.single`). method: lerp or slerp. Variables `latents (step, latent[, lz, ly, lx])`,
-    `decoded (step, …)` and `input (end, …)`, the two patterns in the units of `decoded` (its attribute `scale`);
-    coordinate `t` from 0 to 1. Raises UsageError for a method or point that is not there, and as `slerp` does.
-    """
+def interpolate(opened: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dataset:
+    """Interpolate between two samples and decode, see `Run.interpolate`."""
     if method not in METHODS:
         raise UsageError(f"there is no interpolation {method!r}.{did_you_mean(method, sorted(METHODS))}")
     if steps < 2:
         raise UsageError(f"steps is {steps}; both ends are steps, so it must be at least 2.")
-    if a is None or b is None:
-        raise UsageError('an interpolation needs two points, a={"x": …, "y": …} and b={…}.')
-    opened = open_run(store, run)
+    opened.check_model()
     ds, model, signal = opened.ds, opened.model, schema.signal_dims(opened.ds)
     stored = np.stack([stored_sample(opened, point) for point in (a, b)])
     raw = torch.from_numpy(stored.reshape(2, *model.input_shape))

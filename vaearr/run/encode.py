@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,137 +18,82 @@ from vaearr import schema
 from vaearr.batching.blocks import Blocks, check_grid, in_chunks, is_same, on_grid, read_chosen, seen, sides
 from vaearr.computing.device import autocast, host_tensor, pick_precision
 from vaearr.computing.progress import Progress
-from vaearr.config import EncodeConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr.config import EncodeConfig
 from vaearr.errors import UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network
 from vaearr.models.preprocess import seen_patterns, side_of
 from vaearr.models.windows import AGREEMENT, window_agreement
-from vaearr.recipe import Recipe, is_made, nested
-from vaearr.run import Run, load_run
+from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.run.statistics import Sums
+from vaearr.run.step import is_stored, replaced, step_recipe
 from vaearr.run.stream import BlockResult, Values, through, write_blocks
 from vaearr.run.train import data_fingerprint
 from vaearr.store import (
     Staging,
     VariableSpec,
-    check_inputs,
     open_store,
     pending,
     publish_staged,
     staged_variables,
-    store_of,
 )
-from vaearr.store.remove import removable
 
 log = logging.getLogger("vaearr")
 
 
-@settings_as_keywords(EncodeConfig)
-def encode(
-    data: str | Path | xr.Dataset | Run,
-    *runs: str | Run,
-    store: str | Path | None = None,
-    source: str | Path | Run | None = None,
-    name: str | None = None,
-    roi: xr.DataArray | RoiConfig | None = None,
-    config: EncodeConfig | None = None,
-    overwrite: bool = False,
-    progress: Progress = True,
-    **given: Any,
-) -> xr.Dataset:
-    """Write the latents of a run into its store; NaN outside the run's region.
-
-    The unit of work is a chunk of the store: after an interruption the same call resumes. Nothing
-    is visible before all is written. Latents that exist with the same settings stay as they are.
+def encode(data: StoreOrRun, run: str | Run | None = None, **settings: Any) -> xr.Dataset:
+    """Write the latents of a run into its store, see `Run.encode`.
 
     Parameters
     ----------
     data
-        The store, the Run itself, or the Dataset that the run was trained on, with its lazy steps;
-        its results go into the store that it was opened from, or into `store`.
-    *runs
-        The run, by its name or as a Run, instead of ``run=``.
-    store
-        Store of the results, if `data` is a Dataset.
-    source
-        Another store, or a Run of it: the run is first taken over into this store, with its weights,
-        settings and static background, see `Run.apply`.
-    name
-        With `source`: name of the run in this store; by default its name there.
-    roi
-        With `source`: region of the run in this store, as in `va.train`.
-    config
-        Settings; keywords replace single ones.
-    overwrite
-        Replace latents that were created with different settings.
-    progress
-        False shows no progress; a function is called with blocks done, blocks in all and a text.
+        The store, its Run, or the Dataset that the run was trained on, with its lazy steps.
+    run
+        The run, by its name in the store of `data` (default: "vae"), or as a Run.
+    **settings
+        Settings, `overwrite` and `progress` as of `Run.encode`.
 
     Returns
     -------
     xarray.Dataset
-        The opened store with ``latents`` (posterior mean) and ``latents_std`` over the navigation
-        dims and ``latent[, lz, ly, lx]``, ``reconstruction_error`` over the navigation dims and, with
-        ``draws``, ``z_draws`` with a dim ``draw``. Latents of collections and spatial latents have
-        the attributes ``channel_mean``, ``channel_std`` and ``diffusion_scale``.
-
-    Raises
-    ------
-    NoInputError
-        If the run does not exist or has no network.
-    ExistsError
-        If latents exist that were created with different settings.
-    UsageError
-        If the run was trained on other data, or settings do not fit.
+        The opened store.
     """
-    asked = runs[0] if runs else given.get("run")
-    path, run_name, trust = _run_asked_for(data, asked, store)
-    settings = resolved(EncodeConfig, config, given | {"run": run_name})
-    if source is not None:
-        if isinstance(data, xr.Dataset):
-            raise UsageError("a run of another store is taken to a store's own patterns; give a path, or no source.")
-        origin = source if isinstance(source, Run) else load_run(source, settings.run, trust=trust)
-        applied = origin.apply(path, name=name, roi=roi, overwrite=overwrite, device=settings.device)
-        trust = applied.trust
-        settings = settings.replace(run=applied.name)
-    elif name is not None or roi is not None:
-        raise UsageError("name and roi are of a run that is taken from another store; give that store too, or run.")
-    opened = Run(path, settings.run, device=settings.device, trust=trust)
-    check_network(opened.manifest, opened.name, "encode")
+    given = data if isinstance(data, xr.Dataset) else None
+    opened = run if isinstance(run, Run) else load_run(data, run)
+    return opened.encode(given, **settings)
+
+
+def encode_run(
+    run: Run, data: xr.Dataset | None, settings: EncodeConfig, *, overwrite: bool, progress: Progress
+) -> xr.Dataset:
+    """Write the latents of a run, see `Run.encode`."""
+    check_network(run.manifest, run.name, "encode")
+    path = run.path
     own = open_store(path)
-
-    names = [n.run_name(variable, opened.name) for variable in VALUES]
-    parents = [n.PATTERNS, n.run_name(n.ROI, opened.name)]
-    if opened.config["model"].get("options", {}).get("elements"):
+    latents, roi_name = n.run_name(n.LATENTS, run.name), n.run_name(n.ROI, run.name)
+    inputs = {"run": run.name, "weights_sha256": run.manifest.get("weights_sha256")}
+    parents = [n.PATTERNS, roi_name]
+    if run.config["model"].get("options", {}).get("elements"):
         parents.append(n.ELEMENTS)
-    inputs = {
-        "run": opened.name,
-        "parents": parents,
-        "weights_sha256": opened.manifest.get("weights_sha256"),
-    }
-    recipe = Recipe(settings, inputs, check_inputs(path, parents))
-    replacing: list[str] = []
-    if names[0] in own:
-        existing = f"{path} already holds {', '.join(names)}"
-        instead = f"take the run under another name with source='{path}', name='…' (--from {path} --name …)"
-        stored = nested(own[names[0]].attrs, n.PROVENANCE)
-        if is_made(existing, stored, recipe, instead=instead, overwrite=overwrite):
-            return own
-        replacing = removable(path, names[:1])
+    recipe = step_recipe(run, settings, parents, inputs)
+    instead = f"apply the run under another name with run.apply('{path}', name='…') (--from {path} --name …)"
+    if is_stored(run, recipe, variables=[latents], instead=instead, overwrite=overwrite):
+        return own
+    of_run = [n.run_name(variable, run.name) for variable in n.OF_A_RUN if variable not in (n.ROI, n.SPLIT)]
+    replacing = replaced(run, variables=of_run)
 
-    model = opened.model
-    ds = data if isinstance(data, xr.Dataset) else own
-    check_fits(ds, opened.manifest, model, is_given=ds is not own)
+    model = run.on(settings.device).model
+    ds = own if data is None else data
+    check_fits(ds, run.manifest, model, is_given=data is not None)
     if settings.draws and model.network.is_deterministic:
-        raise UsageError(f"run {opened.name!r} is an autoencoder, whose posterior has no spread; leave draws out.")
-    region = own[n.run_name(n.ROI, opened.name)].load()
-    ds, data_record = _as_trained(ds, own, opened.manifest, region)
+        raise UsageError(f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave draws out.")
+    region = own[roi_name].load()
+    ds, data_record = _as_trained(ds, own, run.manifest, region)
     patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(own)), model.preprocess_config)
     inside = evenly_spread(region, settings.max_points)
     elements = None
     if getattr(model.network, "elements", ()):
         elements = model.network.content(own).reshape(inside.size, -1)
-    coords = latent_coords(ds, model, opened.name, draws=settings.draws)
+    coords = latent_coords(ds, model, run.name, draws=settings.draws)
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}
     specs = _specs(own, coords, settings, provenance)
     request = recipe.as_attrs() | {"data": data_record}
@@ -160,26 +104,9 @@ def encode(
         results = _encode_blocks(model, patterns, inside, staging, settings, elements)
         write_blocks(staging, results, what="encoding", progress=progress)
         if len(model.latent_shape) > 1 or not schema.is_scan(own):
-            _add_channel_attrs(staging, names[0], own[n.run_name(n.SPLIT, opened.name)].load())
+            _add_channel_attrs(staging, latents, own[n.run_name(n.SPLIT, run.name)].load())
         publish_staged(staging)
     return open_store(path)
-
-
-VALUES = (n.LATENTS, n.LATENTS_STD, n.RECONSTRUCTION_ERROR)
-
-
-def _run_asked_for(
-    data: str | Path | xr.Dataset | Run, asked: str | Run | None, store: str | Path | None
-) -> tuple[Path, str | None, tuple[str, ...]]:
-    """Store and name of the run that is asked for, and the networks of the user's own that it may name."""
-    if isinstance(asked, Run):
-        if isinstance(data, xr.Dataset):
-            return store_of(data, store or asked.path), asked.name, asked.trust
-        path = data.path if isinstance(data, Run) else store_of(data, store)
-        return path, asked.name, asked.trust
-    if isinstance(data, Run):
-        return data.path, asked or data.name, data.trust
-    return store_of(data, store), asked, ()
 
 
 def _specs(

@@ -10,9 +10,8 @@ import xarray as xr
 
 from vaearr.errors import DataError, UsageError, need
 from vaearr.models.quality import frechet_distance
-from vaearr.names import DEFAULT_RUN
-from vaearr.run import Run, StoreOrRun, open_run
-from vaearr.run.draw import BATCH, check_draws, draw_latents, draw_warnings
+from vaearr.run import Run
+from vaearr.run.draw import check_draws, draw_latents, draw_warnings
 from vaearr.run.stream import batches_of, part_map, through
 
 MIN_SAMPLES = 2048  # below, the Fréchet distance is biased upward and a warning says so
@@ -20,68 +19,19 @@ MIN_SAMPLES = 2048  # below, the Fréchet distance is biased upward and a warnin
 FeatureFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
-def sample_fidelity(
-    store: StoreOrRun,
-    run: str = DEFAULT_RUN,
-    *,
-    n_samples: int = 1000,
-    source: str = "prior",
-    features: FeatureFunction | None = None,
-    weights: str | Path | None = None,
-    part: str = "validation",
-    seed: int = 0,
-    device: str = "cpu",
-    batch_size: int = BATCH,
+def fidelity(
+    opened: Run,
+    n_samples: int,
+    source: str,
+    features: FeatureFunction | None,
+    weights: str | Path | None,
+    part: str,
+    seed: int,
+    batch_size: int,
 ) -> xr.Dataset:
-    """Compute the Fréchet distance of generated samples to the data.
-
-    The distance is MONAI's ``FIDMetric`` (Heusel et al. 2017) of features of preprocessed samples.
-    It needs the extra ``vaearr[monai]``.
-
-    Parameters
-    ----------
-    store
-        Path of the store, a Dataset that was opened from it, or a Run.
-    run
-        Name of the run.
-    n_samples
-        Number of generated samples, and of samples of each part of the split at most.
-    source
-        ``"prior"``, or ``"fitted"`` for the Gaussian of the latents of an encoded run.
-    features
-        Function from preprocessed samples ``(B, C, …)`` to features ``(B, d)``. By default the
-        posterior mean, of spatial latents mean and standard deviation of each channel.
-    weights
-        File with the weights of an image network (alexnet, vgg16 or squeezenet1_1 as torchvision
-        names them), whose features are used instead; for images only.
-    part
-        Reference: the validation, train or all samples of the run.
-    seed
-        Seed of the generated samples, as in `sample_prior`, and of the choice of reference samples.
-    device
-        Device of the network.
-    batch_size
-        Samples at once.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``frechet (compared)``: of ``draws`` and of ``reconstructions`` against the reference, and of
-        the training ``data`` against the validation data, below which no distance can be expected;
-        NaN where a side has fewer than two samples. ``n`` and ``n_reference``: samples on each side.
-        The attribute ``warnings`` holds what limits the numbers.
-
-    Raises
-    ------
-    MissingExtraError
-        If MONAI is not installed.
-    UsageError
-        If settings do not fit each other or the samples.
-    DataError
-        If the reference has fewer than two samples.
-    """
+    """Compute the Fréchet distance of generated samples to the data, see `Run.fidelity`."""
     need("monai", "vaearr[monai]", "the Fréchet distance")
-    opened = open_run(store, run, device=device)
+    opened.check_model()
     check_draws(opened, n_samples, source)
     parts = {name: part_map(opened, name, most=n_samples, seed=seed) for name in {"train", "validation", part}}
     name, extract = _features(opened, features, weights, parts[part], batch_size)

@@ -10,7 +10,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, UsageError
 from vaearr.recipe import log, now, versions
-from vaearr.run import StoreOrRun, path_of, with_run
+from vaearr.run import Run, StoreOrRun, path_of
 from vaearr.store import (
     check_run_name,
     has_table,
@@ -44,7 +44,9 @@ def keep(
     grid, UsageError for names with a meaning of their own, NoInputError for a run that is not there.
     """
     path = path_of(data)
-    run = with_run(data, {} if run is None else {"run": run}).get("run", n.DEFAULT_RUN)
+    if isinstance(data, Run):
+        run = data.name
+    run = run or n.DEFAULT_RUN
     ds = open_store(path, chunks=None)
     signal, to_do = schema.signal_dims(ds), []
     for name, result in results.items():

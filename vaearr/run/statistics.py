@@ -16,7 +16,6 @@ from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run, StoreOrRun, load_run
-from vaearr.store import write_table
 
 MIN_VARIANCE = 1e-12
 WORDS = {
@@ -87,7 +86,7 @@ def latent_sums(run: Run) -> Sums:
     return sums
 
 
-def latent_statistics(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, write: bool = False) -> xr.Dataset:
+def latent_statistics(run: Run) -> xr.Dataset:
     """Statistics of each latent dimension over the points of the run's region, from what `encode` wrote.
 
     `mean, std, min, max` of the posterior mean; `logvar_mean, logvar_std` of its log-variance; `kl` (nats, mean over
@@ -100,19 +99,15 @@ def latent_statistics(store: StoreOrRun, run: str = n.DEFAULT_RUN, *, write: boo
     Of a spatial latent, a dimension is a channel and its values are those of all positions, taken as independent; `kl`,
     `aggregate_kl` are sums over those of a sample (`n_positions` on average; fewer where a mask left some out).
 
-    Attributes: `n`, `n_active`, `kl_total`, `warnings`. write: keep it as table `latent_statistics` of the run. Raises
-    NoInputError for a run that is not there or not encoded.
+    Attributes: `n`, `n_active`, `kl_total`, `warnings`. Raises NoInputError for a run that is not encoded.
     """
-    opened = load_run(store, run)
-    mean = opened.latents.rename({n.run_name(n.LATENT, opened.name): n.LATENT})
+    mean = run.latents.rename({n.run_name(n.LATENT, run.name): n.LATENT})
     std = None
-    if has_posterior(opened):
-        std = opened.own(n.LATENTS_STD).rename({n.run_name(n.LATENT, opened.name): n.LATENT})
-    found = statistics_of(mean, std, schema.navigation_dims(opened.ds)).assign_attrs(opened.attrs)
+    if has_posterior(run):
+        std = run.own(n.LATENTS_STD).rename({n.run_name(n.LATENT, run.name): n.LATENT})
+    found = statistics_of(mean, std, schema.navigation_dims(run.ds)).assign_attrs(run.attrs)
     if not found.attrs["n"]:
-        raise NoInputError(f"run {run!r} of {opened.path} has no point with known latents; encode it again.")
-    if write:
-        write_table(opened.path, opened.name, n.LATENT_STATISTICS, found)
+        raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
     return found
 
 

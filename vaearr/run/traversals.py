@@ -301,10 +301,9 @@ def start(run: Run, base: Base, by: str | None = None) -> tuple[np.ndarray, str,
 
     The coordinates are those of the sample, such as `base_x` and `base_y`; none where the base is no sample.
     """
-    from vaearr.run import open_run
     from vaearr.run.nearest import known_rows
 
-    open_run(run)
+    run.check_model()
     if not isinstance(base, str):
         return _start_of_values(run, base)
     word, _, class_name = base.partition(":")
@@ -426,10 +425,9 @@ def decoded(run: Run, z: np.ndarray, sizes: Mapping[str, int]) -> xr.Dataset:
 
     Returns `latents (*dims, latent[, lz, ly, lx])` and `decoded (*dims, [channel,] dy, dx)`.
     """
-    from vaearr.run import open_run
     from vaearr.run.draw import decoded_array
 
-    flat = decoded_array(open_run(run), z, "flat")
+    flat = decoded_array(run, z, "flat")
     shape = tuple(sizes.values())
     found = xr.Dataset(coords=flat.coords, attrs=run.attrs).assign_coords({n.LATENT: np.arange(z.shape[1])})
     found["decoded"] = (*sizes, *flat.dims[1:]), flat.values.reshape(*shape, *flat.shape[1:]), flat.attrs

@@ -49,8 +49,11 @@ def stored_bytes(path: str | Path) -> int:
 
 
 def refuse_taken(path: str | Path) -> None:
-    """Raise ExistsError where a new store would stand in the place of something."""
-    store_path(path)
+    """Raise ExistsError where a new store would replace something.
+
+    A store that a killed command had begun to publish exists: it is completed first.
+    """
+    complete_publication(store_path(path))
     target = Path(path).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")

@@ -55,20 +55,6 @@ def test_draws(images_template: Path, tmp_path: Path) -> None:
     assert abs(many.std(0) - 1).max() < 0.08
 
 
-def test_draws_stand_next_to_the_nearest_samples(images_template: Path) -> None:
-    known = zarr(images_template).latents.values.astype(float)
-    drawn = va.load_run(images_template).sample(n_samples=6, seed=2)
-    distances = np.linalg.norm(drawn.latents.values[:, None] - known, axis=2)
-    np.testing.assert_array_equal(drawn.number, distances.argmin(1))
-    np.testing.assert_array_equal(drawn.sample_of_sample, zarr(images_template).sample.values[distances.argmin(1)])
-    np.testing.assert_allclose(drawn.sample_distance, distances.min(1), rtol=1e-4)
-    np.testing.assert_allclose(drawn.nearest, decoded(images_template, known[drawn.number]), rtol=1e-3, atol=1e-2)
-    among = np.linalg.norm(known[:, None] - known, axis=2) + np.diag([np.inf] * len(known))
-    assert drawn.attrs["usual_distance"] == pytest.approx(np.median(among.min(1)), rel=1e-4)
-    is_told = any("lie far from every sample" in text for text in drawn.attrs["warnings"])
-    assert is_told == bool((distances.min(1) > 3 * drawn.attrs["usual_distance"]).any())
-
-
 def test_fitted_prior(trained_template: Path) -> None:
     ds = zarr(trained_template)
     mean, std = (ds[name].values[ds.roi.values] for name in ("latents", "latents_std"))

@@ -511,7 +511,7 @@ class Run:
         return reconstruct_samples(run, chosen, roi=roi, folder=folder, overwrite=overwrite, progress=progress)
 
     def sample(self, n_samples: int = 16, seed: int = 0, *, source: str = "prior") -> xr.Dataset:
-        """Sample latents, decode them, and compare them with the nearest encoded samples.
+        """Sample latents and decode them.
 
         Parameters
         ----------
@@ -528,11 +528,8 @@ class Run:
         -------
         xarray.Dataset
             ``latents (sample, latent[, lz, ly, lx])`` and ``decoded (sample, [channel,] dy, dx)``, in the
-            units that its attribute ``scale`` states. Of an encoded run also ``nearest (sample, …)``, the
-            encoded sample nearest to each, decoded; its coordinates ``number`` and ``x_of_sample``, …;
-            ``sample_distance (sample)`` from it, and the attribute ``usual_distance`` of a sample to its
-            nearest neighbour (median). ``warnings`` state why the prior is not the data, and how many
-            latents lie far from every sample.
+            units that its attribute ``scale`` states; the attribute ``warnings`` states why the prior is not
+            the data.
 
         Raises
         ------

@@ -108,7 +108,7 @@ def sample(opened: Run, n_samples: int, seed: int, source: str) -> xr.Dataset:
     opened.check_model()
     z = np.concatenate(list(draw_latents(opened, n_samples, seed, source)))
     name = "draw from the prior" if source == "prior" else "draw from the fitted distribution"
-    found = xr.Dataset(
+    return xr.Dataset(
         {
             "latents": ((n.SAMPLE, *n.latent_dims(z.ndim - 1)), z, {"long_name": name, "units": "1"}),
             "decoded": decoded_array(opened, z, n.SAMPLE).assign_attrs(long_name=f"decoded {name}"),
@@ -116,30 +116,6 @@ def sample(opened: Run, n_samples: int, seed: int, source: str) -> xr.Dataset:
         coords={n.SAMPLE: np.arange(n_samples), n.LATENT: np.arange(z.shape[1])},
         attrs={**opened.attrs, "source": source, "seed": seed, "warnings": draw_warnings(opened, source)},
     )
-    if n.run_name(n.LATENTS, opened.name) not in opened.ds:
-        return found
-    return _with_nearest(opened, found)
-
-
-def _with_nearest(opened: Run, found: xr.Dataset) -> xr.Dataset:
-    """The encoded sample nearest to each draw, decoded, and how far it is."""
-    from vaearr.run.nearest import Samples
-
-    samples = Samples(opened)
-    indices, distances = samples.nearest(found["latents"].values)
-    numbers = samples.numbers[indices]
-    nearest = decoded_array(opened, samples.latents[indices], n.SAMPLE)
-    distance_attrs = {"long_name": "distance to the nearest sample", "units": "1"}
-    found = found.assign(
-        nearest=nearest.assign_attrs(long_name="nearest sample, decoded"),
-        sample_distance=(n.SAMPLE, distances, distance_attrs),
-    )
-    coords: dict[str, Any] = {"number": (n.SAMPLE, numbers, {"long_name": "number of the nearest sample, row-major"})}
-    places = np.unravel_index(numbers, opened.grid)
-    for dim, place in zip(schema.navigation_dims(opened.ds), places, strict=True):
-        coords[f"{dim}_of_sample"] = (n.SAMPLE, opened.ds[dim].values[place], opened.ds[dim].attrs)
-    warnings = [*found.attrs["warnings"], *samples.warnings(distances)]
-    return found.assign_coords(coords).assign_attrs(usual_distance=samples.usual_distance, warnings=warnings)
 
 
 def interpolate(opened: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dataset:

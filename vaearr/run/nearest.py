@@ -1,4 +1,4 @@
-"""The encoded samples of a run: their latents, and how far other latents lie from all of them."""
+"""The encoded samples of a run: their latents, and which of them is typical."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from vaearr.errors import NoInputError
 from vaearr.run import Run
 
 MAX_SAMPLES = 10_000  # that distances are measured to
-MAX_VALUES = 20_000_000  # of these samples, so that large spatial latents fit in memory
-MAX_PAIRS = 500  # samples whose nearest neighbour is looked for
 NEIGHBOURS = 5  # whose distance tells whether samples lie close together
-FAR = 3.0  # times the usual distance: no sample looks like what is decoded there
 
 
 def known_rows(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -60,53 +57,3 @@ def typical_index(latents: np.ndarray, mean: np.ndarray) -> int:
 def evenly_chosen(count: int, most: int) -> np.ndarray:
     """At most `most` of the numbers below `count`, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
-
-
-class Samples:
-    """Encoded samples of a run, at most 10 000, evenly chosen.
-
-    `numbers` of the samples in the grid, `latents` as the decoder takes them, and `usual_distance`,
-    the median Euclidean distance of a sample to its nearest neighbour.
-    """
-
-    def __init__(self, run: Run) -> None:
-        from sklearn.neighbors import NearestNeighbors
-
-        numbers, latents = known_rows(run)
-        size = min(MAX_SAMPLES, max(2, MAX_VALUES // latents[0].size))
-        chosen = evenly_chosen(len(numbers), size)
-        self.numbers = numbers[chosen]
-        self.latents = filled(run, latents[chosen]).astype("f4")
-        self._index = NearestNeighbors().fit(self.latents.reshape(len(chosen), -1))
-        self.usual_distance = self._median_distance()
-
-    def _median_distance(self) -> float:
-        count = len(self.numbers)
-        if count < 2:
-            return float("nan")
-        some = evenly_chosen(count, MAX_PAIRS)
-        rows = self.latents[some].reshape(len(some), -1)
-        distances, _ = self._index.kneighbors(rows, n_neighbors=2)  # the first is the sample itself
-        return float(np.median(distances[:, 1]))
-
-    def nearest(self, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest sample to each of some latents `(k, *shape)`.
-
-        Returns its index among these samples and the distance to it, `(k,)` each.
-        """
-        rows = latents.reshape(len(latents), -1)
-        distances, indices = self._index.kneighbors(rows, n_neighbors=1)
-        return indices[:, 0], distances[:, 0]
-
-    def warnings(self, distances: np.ndarray) -> list[str]:
-        """State how many latents lie far from every sample; nothing where none does."""
-        if not self.usual_distance > 0:
-            return []
-        count = int((distances > FAR * self.usual_distance).sum())
-        if not count:
-            return []
-        ratio = float(np.median(distances)) / self.usual_distance
-        return [
-            f"{count} of {distances.size} decoded latents lie far from every sample (median distance "
-            f"{ratio:.1f} times that of a sample to its neighbour); no pattern of these data need look like them."
-        ]

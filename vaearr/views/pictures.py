@@ -145,18 +145,9 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
-def _distance_words(found: xr.Dataset) -> str:
-    """How far the decoded latents lie from the encoded samples."""
-    usual = found.attrs.get("usual_distance", 0.0)
-    if not usual > 0:
-        return ""
-    ratio = float(found["sample_distance"].median()) / usual
-    return f"\ndistance to the nearest sample: {ratio:.2g} times that of neighbouring samples (median)"
-
-
 @builder("draws", "decoded", "latents", n.SAMPLE)
 def sample_sheet(found: xr.Dataset, *, most: int = 64) -> Any:
-    """The decoded samples of `sample_prior`, below each the nearest encoded sample, all on one grey scale."""
+    """The decoded samples of `Run.sample`, all on one grey scale."""
     images = pictures(found["decoded"])[:most]
     if not len(images):
         raise NoInputError("there are no samples to show.")
@@ -164,16 +155,7 @@ def sample_sheet(found: xr.Dataset, *, most: int = 64) -> Any:
     part = f", {len(images)} of {found.sizes[n.SAMPLE]}" if len(images) < found.sizes[n.SAMPLE] else ""
     heading = f"samples from {source}{part} ({units_of(found['decoded'])})"
     numbers = [str(number) for number in found[n.SAMPLE].values[:most]]
-    if "nearest" not in found:
-        return sheet(in_rows(images), robust_limits(images, LIMITS), heading, above=in_rows(numbers))
-    nearest = pictures(found["nearest"])[:most]
-    limits = robust_limits(np.concatenate([images, nearest]), LIMITS)
-    rows, names, above = [], [], []
-    for drawn, real, words in zip(in_rows(images), in_rows(nearest), in_rows(numbers), strict=True):
-        rows += [drawn, real]
-        names += ["decoded", "nearest sample"]
-        above += [words, [""] * len(words)]
-    return sheet(rows, limits, f"{heading}{_distance_words(found)}", names=names, above=above)
+    return sheet(in_rows(images), robust_limits(images, LIMITS), heading, above=in_rows(numbers))
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")

@@ -366,15 +366,7 @@ def probe(store: Store, *, settings: Given, overwrite: Overwrite = False) -> Non
     print_lines(va.describe(va.load_run(store, chosen.run).probe(config=chosen, overwrite=overwrite)))
 
 
-SCORE_LABELS = {
-    "ari": "ARI",
-    "nmi": "NMI",
-    "homogeneity": "homogeneity",
-    "completeness": "completeness",
-    "v_measure": "V-measure",
-    "majority_accuracy": "majority accuracy",
-    "hungarian_accuracy": "Hungarian accuracy",
-}
+SCORES = ("ari", "nmi", "homogeneity", "completeness", "v_measure", "majority_accuracy", "hungarian_accuracy")
 
 
 @app.command()
@@ -385,7 +377,7 @@ def cluster(store: Store, *, settings: Given, overwrite: Overwrite = False) -> N
     found = va.load_run(store, chosen.run).cluster(config=chosen, overwrite=overwrite)
     print_lines(va.describe(found))
     if "ari" in found:
-        scores = ", ".join(f"{label} {float(found[name]):.3f}" for name, label in SCORE_LABELS.items())
+        scores = ", ".join(f"{name} {float(found[name]):.3f}" for name in SCORES)
         print_lines([f"agreement with the phases at {found.attrs['n_scored']} points: {scores}"])
     say(f"labels are in {store} as {chosen.name!r}")
 

@@ -1,17 +1,17 @@
-"""The steps as flows, each one task; the whole line through all of them, for one scan and for many; sweeps."""
+"""The steps as flows; the whole line through all of them, for one scan and for many; sweeps."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
+import xarray as xr
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 import vaearr as va
-from vaearr.analysis.association import ranking, targets_of
+from vaearr.analysis.association import targets_of
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
@@ -37,7 +37,6 @@ from vaearr.store import check_store
 from vaearr.store.folders import replace_file, write_errors
 
 from .running import (
-    MOST_ROWS,
     kept_flow,
     key_of,
     link,
@@ -45,7 +44,6 @@ from .running import (
     picture,
     place,
     progress,
-    stage,
     step,
     store_key,
     table,
@@ -53,11 +51,11 @@ from .running import (
 )
 
 MOST_MAPS = 32  # on a sheet
-TOP = 10  # latents of each ranking at most
+TOP = 3  # latents of each ranking
 TESTED = AssociateConfig(significance=SignificanceConfig())
 
 
-@stage("ingest")
+@kept_flow(name="ingest")
 def ingest_flow(
     source: Path,
     store: Path,
@@ -75,30 +73,6 @@ def ingest_flow(
     with progress("blocks written", store_key("ingest-progress", store)) as show:
         va.ingest(source, store, config=ingest, overwrite=overwrite, progress=show)
     return {"store": place(store)}
-
-
-@step("train-vae")
-def train_step(
-    store: Path,
-    run: str,
-    roi: RoiConfig | None,
-    train: TrainConfig,
-    overwrite: bool = False,
-    restart: bool = False,
-    trust: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Train a VAE, publish it as a run of the store, and show how it went."""
-    how: Any = {"overwrite": overwrite, "restart": restart, "trust": trust}
-    with progress("epochs", store_key("train-progress", store, run)) as show:
-        made = va.train(store, run=run, roi=roi, config=train, progress=show, **how)
-        if n_epochs := made.manifest.get("epochs_run"):
-            show(n_epochs, n_epochs, f"trained, best epoch {made.manifest['best_epoch']}; epochs")
-    loss, active = (store_key(f"train-vae-{what}", store, run) for what in ("loss", "active"))
-    if n_epochs:
-        picture(store, loss, lambda: made.history, "loss curves", kind="history")
-    picture(store, active, lambda: made.health, "KL of each latent dimension", kind="run_health")
-    kept = {key: as_json(made.health.attrs[key]) for key in ("n_active", "explained_variance", "warnings")}
-    return {"store": place(store), "run": run, **kept}
 
 
 @kept_flow(name="train-vae")
@@ -124,14 +98,23 @@ def train_flow(
         restart: throw an interrupted training of this run away
         trust: networks of your own packages that other runs may name (init), as package.module:Name
     """
-    health = train_step(store, run, roi, train, overwrite, restart, trust)
+    with progress("epochs", store_key("train-progress", store, run)) as show:
+        trained = va.train(
+            store, run=run, roi=roi, config=train, progress=show, overwrite=overwrite, restart=restart, trust=trust
+        )
+        if n_epochs := trained.manifest.get("epochs_run"):
+            show(n_epochs, n_epochs, f"trained, best epoch {trained.manifest['best_epoch']}; epochs")
+    if n_epochs:
+        picture(store, store_key("train-vae-loss", store, run), trained.history, "loss curves", kind="history")
+    key = store_key("train-vae-active", store, run)
+    picture(store, key, trained.health, "KL of each latent dimension", kind="run_health")
     if encode and run_name(LATENTS, run) not in va.open_store(store, chunks=None):
-        named = parts_of_users(train.model.name)
-        encode_flow.step(store, run, encode, trust=named)
-    return health
+        step(encode_flow, store, run, encode, trust=parts_of_users(train.model.name))
+    health = {name: as_json(trained.health.attrs[name]) for name in ("n_active", "explained_variance", "warnings")}
+    return {"store": place(store), "run": run, **health}
 
 
-@stage("encode")
+@kept_flow(name="encode")
 def encode_flow(
     store: Path,
     run: str | None = None,
@@ -163,20 +146,14 @@ def encode_flow(
         raise UsageError("name and roi are for a run of another store; give that store as source.")
     with progress("blocks encoded", store_key("encode-progress", store, name or encode.run)) as show:
         opened.encode(config=encode, overwrite=overwrite, progress=show)
-    key = store_key("encode-latents", store, name or encode.run)
-    picture(store, key, lambda: mapped(store, variable), "maps of latents", kind="stack")
+    latents = va.open_store(store)[variable]
+    if latents.ndim == 3 and SAMPLE not in latents.dims:
+        maps = latents.isel({latents.dims[-1]: slice(MOST_MAPS)})
+        picture(store, store_key("encode-latents", store, name or encode.run), maps, "maps of latents", kind="stack")
     return {"store": place(store), "run": name or encode.run, "variable": variable}
 
 
-def mapped(store: Path, variable: str) -> Any:
-    """The first maps of a variable. Raises NoInputError for one over samples, which has no maps."""
-    da = va.open_store(store)[variable]
-    if da.ndim != 3 or SAMPLE in da.dims:
-        raise NoInputError(f"only {variable} over the rows and columns of a scan have maps to show.")
-    return da.isel({da.dims[-1]: slice(MOST_MAPS)})
-
-
-@stage("cluster")
+@kept_flow(name="cluster")
 def cluster_flow(
     store: Path, run: str | None = None, cluster: ClusterConfig = ClusterConfig(), overwrite: bool = False
 ) -> dict[str, Any]:
@@ -193,15 +170,14 @@ def cluster_flow(
     found = va.load_run(store, cluster.run).cluster(config=cluster, overwrite=overwrite)
     for line in va.describe(found):
         log.info(line)
-    counts = zip(found["cluster"].values, found["count"].values, strict=True)
-    rows = [{"cluster": str(label), "points": int(count)} for label, count in counts]
+    rows = as_json(found["count"].to_dataframe(name="points")["points"].reset_index().to_dict("records"))
     table(store_key("cluster", store, name), rows, f"clusters {name!r} of {store.name}")
     if found[name].ndim == 2:
-        picture(store, store_key("cluster-map", store, name), lambda: found[name], f"map of {name!r}", kind="classes")
+        picture(store, store_key("cluster-map", store, name), found[name], f"map of {name!r}", kind="classes")
     return {"store": place(store), "variable": name, "table": rows}
 
 
-@stage("associate")
+@kept_flow(name="associate")
 def associate_flow(
     store: Path,
     run: str | None = None,
@@ -222,26 +198,28 @@ def associate_flow(
         log.info(line)
     rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
     table(store_key("associate", store, *names), rows, "strongest associations, by target and metric")
-    picture(store, store_key("associate-map", store, *names), lambda: found, "associations", kind="association")
+    picture(store, store_key("associate-map", store, *names), found, "associations", kind="association")
     group = f"runs/{associate.run}/{table_name(associate.variable, associate.name)}"
     return {"store": place(store), "group": group, "table": rows}
 
 
-def rankings(found: Any) -> list[dict[str, Any]]:
-    """Rows: target, metric, rank, latent, value, adjusted p-value where there is one; of all rankings equally many."""
-    values, rows = found["association"], list[dict[str, Any]]()
-    top = max(1, min(TOP, MOST_ROWS // (values.sizes["target"] * values.sizes["metric"])))
-    for target, metric in itertools.product(map(str, values["target"].values), map(str, values["metric"].values)):
-        for item in ranking(values, metric, target, top).to_dataframe().reset_index().to_dict("records"):
-            where = {"target": target, "metric": metric}
-            row = where | {key: item[key] for key in ("rank", "latent", "value")}
-            if "p_adjusted" in found:
-                row["p_adjusted"] = found["p_adjusted"].sel(latent=item["latent"], **where).item()
-            rows.append(as_json(row))
+def rankings(found: xr.Dataset) -> list[dict[str, Any]]:
+    """The strongest latents of each target and metric: target, metric, rank, latent, value, adjusted p-value if any."""
+    values = found["association"]
+    columns = {"value": values, "strength": xr.where(values["signed"], abs(values), values)}
+    names = ["target", "metric", "rank", "latent", "value"]
+    if "p_adjusted" in found:
+        columns["p_adjusted"] = found["p_adjusted"]
+        names.append("p_adjusted")
+    frame = xr.Dataset(columns).to_dataframe().dropna(subset="value").reset_index()
+    strength = frame.groupby(["target", "metric"])["strength"]
+    frame["rank"] = strength.rank(ascending=False, method="first").astype(int)
+    strongest = frame[frame["rank"] <= TOP].sort_values(["target", "metric", "rank"])
+    rows: list[dict[str, Any]] = as_json(strongest[names].to_dict("records"))
     return rows
 
 
-@stage("report")
+@kept_flow(name="report")
 def report_flow(
     store: Path,
     run: str = DEFAULT_RUN,
@@ -302,15 +280,15 @@ def analyse_scan(
     """
     check_extras(train)
     trust = parts_of_users(train.model.name)
-    ingest_flow.step(source, store, ingest, overwrite)
-    train_step(store, run, roi, train, overwrite)
-    encode_flow.step(store, run, encode, overwrite=overwrite, trust=trust)
-    cluster_flow.step(store, run, cluster, overwrite)
+    step(ingest_flow, source, store, ingest, overwrite)
+    step(train_flow, store, run, roi, train, None, overwrite)
+    step(encode_flow, store, run, encode, overwrite=overwrite, trust=trust)
+    step(cluster_flow, store, run, cluster, overwrite)
     if associate.targets or _has_targets(store):
-        associate_flow.step(store, run, associate, overwrite)
+        step(associate_flow, store, run, associate, overwrite)
     else:
         log.info("no band contrast, elements or phases: latents are associated with nothing")
-    made: dict[str, str] = report_flow.step(store, run, trust=trust)
+    made: dict[str, str] = step(report_flow, store, run, trust=trust)
     return made
 
 
@@ -333,24 +311,6 @@ class Scan(Config):
     store: Path = field(..., "path of its zarr store")
     ingest: IngestConfig = field(IngestConfig(), "how it is read")
     roi: RoiConfig | None = field(None, "points to look at; none = all that were measured")
-
-
-Result = dict[str, str]  # of one scan: store, state, and its report or its error
-
-
-def row_of(scan: Scan, report: str = "", error: Exception | None = None) -> Result:
-    said = "" if error is None else f"{type(error).__name__}: {error}"
-    state = "complete" if error is None else "failed"
-    return {"source": str(scan.source), "store": str(scan.store), "state": state, "report": report, "error": said}
-
-
-def analysed(scan: Scan, settings: dict[str, Any]) -> Result:
-    """One scan through the whole line; what goes wrong is returned, so that it is told and the others go on."""
-    try:
-        made = analyse_scan.fn(scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
-        return row_of(scan, made["page"])
-    except Exception as error:  # of one scan: of whatever kind it is, the others go on
-        return row_of(scan, error=error)
 
 
 @kept_flow(name="analyse-many")
@@ -383,14 +343,19 @@ def analyse_many(
     check_extras(train)
     settings = {"run": run, "train": train, "encode": encode, "cluster": cluster}
     settings |= {"associate": associate, "overwrite": overwrite}
-    rows: list[Result] = []
+    rows: list[dict[str, str]] = []
     with progress("scans", key_of("analyse-many-progress")) as show:
         for scan in scans:
-            rows.append(analysed(scan, settings))
+            row = {"source": str(scan.source), "store": str(scan.store)}
+            try:
+                made = step(analyse_scan, scan.source, scan.store, ingest=scan.ingest, roi=scan.roi, **settings)
+                row |= {"state": "complete", "report": made["page"], "error": ""}
+            except Exception as error:  # of one scan: of whatever kind it is, the others go on
+                row |= {"state": "failed", "report": "", "error": f"{type(error).__name__}: {error}"}
+            rows.append(row)
+            log.info(f"{row['store']}: {row['state']} {row['error']}")
             show(len(rows), len(scans))
     table(key_of("analyse-many"), rows, "scans")
-    for row in rows:
-        log.info(f"{row['store']}: {row['state']}{': ' + row['error'] if row['error'] else ''}")
     if failed := [row["store"] for row in rows if row["state"] == "failed"]:
         raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
     return rows
@@ -411,7 +376,6 @@ class SweepConfig(Config):
         {}, "name -> conditions; empty = that of the run 'vae', else all measured points"
     )
     name: Name = field("sweep", "what the names of all runs begin with")
-    psnr: bool = field(True, "also reconstruct the validation points and measure PSNR (and SSIM)")
 
     def combinations(self) -> list[tuple[str, str, int, float]]:
         """(name of the run, region, latent size, beta) of each training; the same settings give the same names."""
@@ -422,46 +386,6 @@ class SweepConfig(Config):
             name = "_".join([self.name, *([region] if self.rois else []), f"l{size}", f"b{number}"])
             found.append((name, region, size, beta))
         return found
-
-
-@step("score")
-def score_step(store: Path, run: str, sweep: SweepConfig, trust: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The numbers of one run, from what is in the store."""
-    opened = va.load_run(store, run, trust=trust)
-    row = score_run(opened, run)
-    if sweep.psnr:
-        means = opened.reconstruct(part="validation")["summary"]
-        means = means.sel(part="validation", statistic="mean")
-        row |= {str(m): float(means.sel(metric=m)) for m in means["metric"].values if str(m) in ("psnr", "ssim")}
-    return row
-
-
-@step("compare")
-def compare_step(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]], failed: dict[str, str]) -> dict[str, Any]:
-    """Write the table beside the store, as CSV and JSON, and say what is recommended for each region."""
-    found = pd.DataFrame(rows)
-    chosen = {region: recommend([row for row in rows if row["region"] == region]) for region in found["region"]}
-    found["recommended"] = [row["run"] == chosen[row["region"]]["run"] for row in rows]
-    path, records = check_store(store), as_json(found.to_dict("records"))
-    file = path.with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{sweep.name}.csv"
-    record = {"store": path.name, "config": sweep.to_attrs(), "runs": records, "failed": failed, "rule": RULE,
-              "recommended": {region: row["latent_dim"] for region, row in chosen.items()}}  # fmt: skip
-    with write_errors(file.parent):
-        file.parent.mkdir(exist_ok=True)
-        replace_file(file, found.to_csv(index=False, lineterminator="\n").encode())
-        replace_file(file.with_suffix(".json"), json.dumps(as_json(record), indent=2).encode())
-    words = [
-        f"{region}: {row['latent_dim']} latent dimensions are recommended (run {row['run']!r}, {row['n_active']} "
-        f"active, held-out ELBO {row['elbo']:.1f} nats per sample)"
-        for region, row in chosen.items()
-    ]
-    for line in (*words, f"table: {file}"):
-        log.info(line)
-    key = store_key("sweep", path, sweep.name)
-    table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
-    lines = found[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
-    picture(store, f"{key}-elbo", lines.to_xarray, "held-out ELBO over latent dimensions", kind="sweep")
-    return {"store": place(store), "file": str(file), "table": records}
 
 
 RULE = (
@@ -476,7 +400,7 @@ def sweep_flow(
 ) -> dict[str, Any]:
     """Train a run for each combination of region, latent size and beta, compare them; returns the table.
 
-    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance, PSNR.
+    Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance.
     Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
     error of the best, for each region. Runs that are complete are not trained again. A combination that cannot be
     trained (such as a region that is too small) is told and the others go on; the flow then fails at its end.
@@ -495,16 +419,41 @@ def sweep_flow(
         for done, (run, region, size, beta) in enumerate(combinations, 1):
             settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
             try:
-                train_step(store, run, sweep.rois.get(region), settings, overwrite)
-                encode_flow.step(store, run, overwrite=overwrite, trust=trust)
-                rows.append({"region": region, **score_step(store, run, sweep, trust)})
+                step(train_flow, store, run, sweep.rois.get(region), settings, overwrite=overwrite)
+                rows.append({"region": region, **score_run(va.load_run(store, run, trust=trust), run)})
             except PASSED_OVER as error:
                 failed[run] = str(error)
                 log.info(f"run {run!r} failed: {error}")
             show(done, len(combinations))
     if not rows:
         raise TrainingError(f"none of {len(combinations)} runs could be made: {next(iter(failed.values()))}")
-    made = compare_step(store, sweep, rows, failed)
+    made = compared(store, sweep, rows)
     if failed:
         raise VaearrError(f"{len(failed)} of {len(combinations)} runs failed: {', '.join(failed)}; see {made['file']}")
     return made
+
+
+def compared(store: Path, sweep: SweepConfig, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the table of a sweep beside the store as CSV, and say what is recommended for each region."""
+    frame = pd.DataFrame(rows)
+    recommended = set()
+    for region in frame["region"].unique():
+        best = recommend([row for row in rows if row["region"] == region])
+        recommended.add(best["run"])
+        log.info(
+            f"{region}: {best['latent_dim']} latent dimensions are recommended (run {best['run']!r}, "
+            f"{best['n_active']} active, held-out ELBO {best['elbo']:.1f} nats per sample)"
+        )
+    frame["recommended"] = frame["run"].isin(recommended)
+    path = check_store(store)
+    file = path.with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{sweep.name}.csv"
+    with write_errors(file.parent):
+        file.parent.mkdir(exist_ok=True)
+        replace_file(file, frame.to_csv(index=False, lineterminator="\n").encode())
+    log.info(f"table: {file}")
+    key = store_key("sweep", path, sweep.name)
+    records = as_json(frame.to_dict("records"))
+    table(key, records, f"sweep {sweep.name!r} of {path.name}; {RULE}")
+    lines = frame[["region", "beta", "latent_dim", "elbo", "elbo_se"]].fillna({"elbo_se": 0.0})
+    picture(store, f"{key}-elbo", lines.to_xarray(), "held-out ELBO over latent dimensions", kind="sweep")
+    return {"store": place(store), "file": str(file), "table": records}

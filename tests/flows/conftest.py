@@ -1,4 +1,4 @@
-"""One Prefect server for all tests that need one."""
+"""Flows that no server records."""
 
 from __future__ import annotations
 
@@ -6,27 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.events.worker import EventsWorker
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-
-from tests.contract import prefect_server as real
-
-
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
-    """A real server on loopback, of a home of its own."""
-    with real.server(tmp_path_factory.mktemp("prefect")) as found:
-        yield found
-        EventsWorker.drain_all(timeout=real.SECONDS)  # else the interpreter's end waits for a server that is gone
-
-
-@pytest.fixture
-def recorded(prefect_server: real.Server) -> Iterator[real.Server]:
-    """Flows that are called in this process are recorded by that server."""
-    home = Path(prefect_server.env["PREFECT_HOME"])
-    known = {PREFECT_API_URL: prefect_server.url, PREFECT_HOME: home, PREFECT_LOGGING_TO_API_ENABLED: False}
-    with temporary_settings(known):  # log lines that are on their way would outlive the server
-        yield prefect_server
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 
 @pytest.fixture

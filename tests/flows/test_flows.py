@@ -1,4 +1,4 @@
-"""Parameters of flows as `vaearr run` reads them, and flows as a Prefect server records them."""
+"""Parameters of flows as `vaearr run` reads them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import xarray as xr
 import yaml
-from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.contract.prefect_server import ROOT, Server, free_port
-from vaearr.config import EncodeConfig
-from vaearr.errors import DataError, NoInputError, UsageError
+from tests.contract.prefect_server import ROOT, free_port
+from vaearr.errors import NoInputError, UsageError
 from vaearr.flows.by_name import FLOWS, run
-from vaearr.flows.running import RETRIES, is_passing, key_of, step
-from vaearr.flows.steps import encode_flow
+from vaearr.flows.running import key_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,57 +57,7 @@ def test_parameters_make_forms_and_deployments() -> None:
     assert key_of("train-vae", "My scan_1 (µm)", "B") == "train-vae-my-scan-1-m-b"
 
 
-def test_what_passes_is_tried_again() -> None:
-    def tried(error: Exception, cause: Exception | None = None) -> bool:
-        class State:
-            def result(self) -> None:
-                raise error from cause
-
-        return is_passing(None, None, State())
-
-    disk, full = OSError(5, "Input/output error"), OSError(28, "No space left on device")
-    assert tried(disk)
-    assert tried(DataError("'patterns' cannot be read"), disk)
-    assert not tried(full)
-    assert not tried(DataError("'patterns' cannot be read"), ValueError("checksum"))
-    assert not tried(NoInputError("there is no run"))
-
-
 def test_a_server_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     unused = temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"})
     with unused, pytest.raises(NoInputError, match=r"cannot be reached .*unset PREFECT_API_URL"):
         run("encode", {"store": tmp_path / "scan.zarr"})
-
-
-def test_three_times_at_most(recorded: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaearr.flows.running.RETRY_DELAYS", 0)
-    calls: list[int] = []
-
-    @step("reads")
-    def reads(good_at: int) -> int:
-        calls.append(len(calls))
-        if len(calls) < good_at:
-            raise OSError(5, "Input/output error")
-        return len(calls)
-
-    @flow
-    def reading_flow(good_at: int) -> int:
-        return reads(good_at)
-
-    assert reading_flow(3) == 3
-    calls.clear()
-    with pytest.raises(OSError, match="Input/output"):
-        reading_flow(99)
-    assert len(calls) == 1 + RETRIES
-
-
-def test_a_server_that_goes_costs_pictures_only(
-    recorded: Server, trained_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gone(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("the server is gone")
-
-    for name in ("create_progress_artifact", "create_markdown_artifact", "create_table_artifact"):
-        monkeypatch.setattr(f"vaearr.flows.running.{name}", gone)
-    encode_flow(trained_store, encode=EncodeConfig(precision="bfloat16"), overwrite=True)
-    assert "latents" in xr.open_zarr(trained_store)

@@ -16,7 +16,6 @@ from torch import nn
 
 import vaearr as va
 from vaearr.analysis.layers import (
-    Pair,
     compare_layers,
     compare_pairs,
     pairs_of_folders,
@@ -172,13 +171,3 @@ def test_files_of_an_earlier_program(images: np.ndarray, tmp_path: Path) -> None
     assert list(rows) == list(one["layer"].values)
     assert rows["latent"]["l2_difference"] == pytest.approx(float(one["l2"].sel(layer="latent")))
     assert rows["input"] | {"shape": [3, 12, 13], "type": "input", "part": "input", "order": 0} == rows["input"]
-    many = compare_pairs(model, [Pair("a/b", lambda: tuple(images[:2])), Pair("a?b", lambda: tuple(images[2:4]))])
-    (tmp_path / "many").mkdir()
-    write_earlier_files(many, tmp_path / "many")
-    found = json.loads((tmp_path / "many" / "aggregated_results.json").read_text())
-    assert (found["n_pairs"], found["failed_pairs"]) == (2, [])
-    mean = float(many["cosine_mean"].sel(layer="output"))
-    assert found["layers"]["output"]["mean_cosine_similarity"] == pytest.approx(mean)
-    pairs = sorted((tmp_path / "many" / "pairs").glob("*/layer_differences.json"))
-    assert len(pairs) == 2
-    assert json.loads(pairs[0].read_text()).keys() == rows.keys()

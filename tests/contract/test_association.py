@@ -111,26 +111,6 @@ def test_metrics_equal_their_dense_formulae(known_template: Path) -> None:
             assert float(table.sel(metric=metric, latent=latent)) == pytest.approx(value, rel=1e-6, abs=1e-9), metric
 
 
-def test_points_are_dropped_pair_by_pair() -> None:
-    latents, target = maps((12, 11), latents=3)
-    rng = np.random.default_rng(1)
-    latents = latents.where(rng.random(latents.shape) > 0.2).assign_coords(latent=["a", "b", "c"])
-    target = target.where(rng.random(target.shape) > 0.3)
-    roi = (target.x < 9.25) & (target.y >= 0)
-    constant = xr.zeros_like(target).rename("constant") + 2.5
-    table = va.associate(latents, xr.Dataset({"BC": target, "constant": constant}), ["pearson", "kendall"], roi=roi)
-    assert table.dims == ("metric", "latent", "target")
-    assert list(table.latent.values) == ["a", "b", "c"]
-    assert np.isnan(table.sel(target="constant")).all()
-    for name in "abc":
-        one = latents.sel(latent=name).values
-        keep = roi.transpose(*target.dims).values & np.isfinite(one) & np.isfinite(target.values)
-        at = table.sel(latent=name, target="BC")
-        assert float(at.sel(metric="pearson")) == pytest.approx(np.corrcoef(one[keep], target.values[keep])[0, 1])
-        tau = scipy.stats.kendalltau(one[keep], target.values[keep]).statistic
-        assert float(at.sel(metric="kendall")) == pytest.approx(tau)
-
-
 def test_the_kept_table(known_template: Path) -> None:
     ds, table = zarr(known_template), zarr(known_template, "runs/theirs/association")
     assert dict(table.association.sizes) == {"metric": 2, "latent_theirs": 5, "target": 5}

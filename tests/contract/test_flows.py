@@ -109,21 +109,6 @@ def test_what_is_wrong_is_told_before_anything_is_done(scan_store: Path) -> None
     assert tree(scan_store) == before
 
 
-WHOLE, MANY = {"source": "none.h5", "store": "new.zarr"}, {"scans": [{"source": "none.h5", "store": "new.zarr"}]}
-
-
-@pytest.mark.parametrize("setting", ["ingest", "train", "encode", "cluster", "associate"])
-def test_settings_are_called_the_same_in_every_flow(setting: str) -> None:
-    """By the name of their step, also in its own flow."""
-    own = {"source": "none.h5", "store": "new.zarr"} if setting == "ingest" else {"store": "new.zarr"}
-    flows = {{"train": "train-vae"}.get(setting, setting): own, "analyse-scan": WHOLE}
-    flows |= {} if setting == "ingest" else {"analyse-many": MANY}
-    flows |= {"sweep": own} if setting == "train" else {}
-    for name, given in flows.items():
-        assert "has no setting 'nosuch'" in run(name, code=USAGE, **given, **{setting: {"nosuch": 1}}).error
-        assert run(name, code=USAGE, **given, config={}).error
-
-
 def test_a_model_is_taken_to_other_data(trained_template: Path, scan_store: Path) -> None:
     given = (f"store={scan_store}", f"source={trained_template}", "name=taken", "roi.x=[0, 3]")
     vaearr("run", "encode", *(word for text in given for word in ("-p", text)))

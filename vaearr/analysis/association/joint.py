@@ -12,7 +12,7 @@ from vaearr.analysis.association.columns import Columns, each_pair
 from vaearr.analysis.association.metrics import metric
 from vaearr.analysis.association.p_values import P_VALUE
 from vaearr.analysis.association.table import ASSOCIATION, METRIC, gather, latent_dims
-from vaearr.analysis.association.targets import TARGET, columns, stack
+from vaearr.analysis.association.targets import TARGET, stacked
 from vaearr.errors import RoiError, UsageError
 from vaearr.schema.grid import align_samples
 
@@ -70,15 +70,15 @@ def associate_jointly(
     if max_points < LEAST:
         raise UsageError(f"max_points is {max_points}; it must be at least {LEAST}.")
     dims = latent_dims(latents)[1]
-    wanted = _labelled(align_samples(latents, target, "the target"), dims)
-    known = []
-    if given is not None and not isinstance(given, str):
-        known = _labelled(align_samples(latents, given, "given"), dims)
-    labels = [label for label, _ in wanted]
-    points = gather(latents, stack([*wanted, *((f"given {label}", values) for label, values in known)], dims), roi)
-    x, y, z = points.latents, points.targets[:, : len(wanted)], points.targets[:, len(wanted) :]
-    if isinstance(given, str):
-        z = points.positions
+    points = gather(latents, stacked(align_samples(latents, target, "the target"), dims), roi)
+    x, y, labels = points.latents, points.targets, points.labels
+    if given is None:
+        z, known = np.empty((len(x), 0)), []
+    elif isinstance(given, str):
+        z, known = points.positions, [POSITION]
+    else:
+        others = gather(latents, stacked(align_samples(latents, given, "given"), dims), roi)
+        z, known = others.targets, others.labels
     usable = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
     order = np.random.default_rng(seed).permutation(len(x))
     used = np.zeros(len(labels), int)
@@ -107,7 +107,7 @@ def associate_jointly(
             "n": (TARGET, used, {"long_name": "points used", "units": "1"}),
             "signed": (METRIC, [False] * len(names)),
         },
-        attrs={"given": [POSITION] if isinstance(given, str) else [label for label, _ in known], "seed": seed},
+        attrs={"given": known, "seed": seed},
     )
 
 
@@ -121,9 +121,3 @@ def _of_points(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[tuple[float
     value = float(dcor.u_distance_correlation_sqr(x, y))
     partial = float(dcor.partial_distance_correlation(x, y, z.astype("f8"))) if z.size else np.nan
     return (value, partial), float(dcor.independence.distance_correlation_t_test(x, y).pvalue)
-
-
-def _labelled(maps: xr.DataArray | xr.Dataset, dims: tuple[str, ...]) -> list[tuple[str, xr.DataArray]]:
-    """Maps by their labels."""
-    parts = maps.data_vars.values() if isinstance(maps, xr.Dataset) else [maps]
-    return [each for part in parts for each in columns(part, dims)]

@@ -209,8 +209,8 @@ def _strengths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Strength of a target, (metric, latent), and of each of its surrogates, (surrogate, metric, latent).
 
-    Infinite where a surrogate has none. What is a product of matrices is computed here, the other metrics at some of
-    the points, by the scheduler in use.
+    NaN where a surrogate has none, which counts as stronger. What is a product of matrices is computed here, the other
+    metrics at some of the points, by the scheduler in use.
     """
     some = np.arange(len(target))
     if len(some) > settings.max_points:
@@ -235,12 +235,12 @@ def _strengths(
 
     surrogates = _surrogates(region, target, settings.n_surrogates, seed)
     null = np.concatenate([strength_of(batch) for batch in _batches(surrogates, len(target))])
-    return strength_of(target[:, None])[0], np.where(np.isfinite(null), null, np.inf)
+    return strength_of(target[:, None])[0], null
 
 
 def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     """Share of the maps, the observed one among them, that are at least as strong: (metric, latent)."""
-    hits = (null >= observed - TIE * np.abs(observed)).sum(axis=0)
+    hits = (~(null < observed - TIE * np.abs(observed))).sum(axis=0)
     return np.where(np.isfinite(observed), (1 + hits) / (1 + len(null)), np.nan)
 
 
@@ -252,18 +252,14 @@ def _of_the_largest(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     all maps, the observed one among them. One that is the same in all maps counts for nothing.
     """
     known = np.isfinite(observed)
-    if not known.any():
-        return np.full(observed.shape, np.nan)
     every = np.concatenate([null[:, known], observed[known][None]])
-    finite = np.where(np.isfinite(every), every, np.nan)
-    deviation = np.nanstd(finite, axis=0)
-    still = deviation <= TIE * np.nanmax(np.abs(finite), axis=0)
-    scaled = (every - np.nanmean(finite, axis=0)) / np.where(still, 1.0, deviation)
-    scaled[:, still] = np.where(np.isfinite(every[:, still]), 0.0, np.inf)
-    largest = scaled[:-1].max(axis=1)
-    hits = (largest[:, None] >= scaled[-1] - TIE * np.abs(scaled[-1])).sum(axis=0)
+    deviation = np.nanstd(every, axis=0)
+    is_same = deviation <= TIE * np.nanmax(np.abs(every), axis=0)
+    scaled = (every - np.nanmean(every, axis=0)) / np.where(is_same, 1.0, deviation)
+    scaled[:, is_same] *= 0
+    largest = scaled[:-1].max(axis=1)  # NaN where a surrogate has no value, which counts as stronger
     p = np.full(observed.shape, np.nan)
-    p[known] = (1 + hits) / (1 + len(null))
+    p[known] = _p_values(scaled[-1], largest[:, None])
     return p
 
 

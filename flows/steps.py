@@ -1,6 +1,7 @@
-"""The steps as flows; the whole line through all of them, for one scan and for many; sweeps."""
+"""The steps as flows; the whole line through all of them, for one scan and for many; sweeps.
 
-from __future__ import annotations
+Annotations are no strings here: a flow that is served is sent to another process without the names of this module.
+"""
 
 import itertools
 from pathlib import Path

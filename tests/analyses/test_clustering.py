@@ -9,9 +9,6 @@ import hdbscan as library
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from sklearn.metrics import adjusted_rand_score
 
 from vaearr.analysis.clustering import (
@@ -147,20 +144,8 @@ def test_refusals(data: xr.DataArray, options: dict[str, Any], error: type[Excep
 # ---- of clusters -----------------------------------------------------------------------------------------------------
 
 
-CODES = hnp.arrays(np.int16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(-2, 2))
-
-
 def codes_map(values: np.ndarray, **coords: object) -> xr.DataArray:
     return xr.DataArray(values, coords, ("z", "y", "x")[-values.ndim :], name="clusters")
-
-
-@settings(max_examples=40, deadline=None)
-@given(codes=CODES)
-def test_borders_are_as_long_as_neighbours_differ(codes: np.ndarray) -> None:
-    segments = boundary_segments(codes_map(codes))
-    length = np.abs(segments[:, 2] - segments[:, 0]).sum() + np.abs(segments[:, 3] - segments[:, 1]).sum()
-    pairs = [(codes[1:], codes[:-1]), (codes[:, 1:], codes[:, :-1])]
-    assert length == sum(((a != b) & (a >= 0) & (b >= 0)).sum() for a, b in pairs)
 
 
 def test_borders_lie_between_the_cells_in_coordinate_units() -> None:

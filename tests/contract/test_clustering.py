@@ -143,12 +143,6 @@ def test_a_run_stands_for_its_store(known_store: Path) -> None:
         run.cluster(run="other")
 
 
-def test_a_bound_is_told_on_the_command_line(known_store: Path) -> None:
-    out = vaearr("cluster", known_store, *RUN, "--feature", "BC", "--name", "tight", "--set", "k_max=2").out
-    assert any(line.startswith("warning: ") and "k_max" in line for line in out.splitlines())
-    assert attributes(known_store, "tight")["k_at_bound"] == 1
-
-
 def test_the_map_and_its_tables(known_template: Path) -> None:
     ds, summary = zarr(known_template), zarr(known_template, "runs/theirs/clusters_three")
     labels = ds.three.values

@@ -79,9 +79,10 @@ def significance(
     observed = table.values.reshape(len(chosen), len(points.entries), len(points.labels))
     found = {name: np.full(observed.shape, np.nan) for name in WORDS}
     is_finite = np.isfinite(points.targets) & np.isfinite(points.latents).any(axis=1)[:, None]
-    done = 0
     with showing(progress, "surrogate maps") as show:
         for inside, members in same_missing(is_finite):
+            if not np.isfinite(observed[..., members]).any():
+                continue
             region = _region(points, inside, spacing)
             for t in members.tolist():
                 seed = np.random.SeedSequence([settings.seed, zlib.crc32(points.labels[t].encode())])
@@ -89,8 +90,7 @@ def significance(
                 numbers = _significance_of(region, target_values, chosen, observed[..., t], settings, seed)
                 for name, values in numbers.items():
                     found[name][..., t] = values
-                done += 1
-                show(done, len(points.labels), f"surrogate maps of {points.labels[t]}")
+                show(t + 1, len(points.labels), f"surrogate maps of {points.labels[t]}")
     ds = table.to_dataset(name=ASSOCIATION)
     for name, values in found.items():
         ds[name] = (table.dims, values.reshape(table.shape), {"long_name": WORDS[name], "units": "1"})

@@ -174,7 +174,7 @@ def cluster_flow(
     rows = as_json(found["count"].to_dataframe(name="points")["points"].reset_index().to_dict("records"))
     table(store_key("cluster", store, name), rows, f"clusters {name!r} of {store.name}")
     if found[name].ndim == 2:
-        picture(store, store_key("cluster-map", store, name), found[name], f"map of {name!r}", kind="classes")
+        picture(store, store_key("cluster-map", store, name), found[name], f"map of {name!r}", kind="map")
     return {"store": place(store), "variable": name, "table": rows}
 
 

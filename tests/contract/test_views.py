@@ -179,7 +179,7 @@ def test_clusters_and_noise_never_share_a_colour(trained_template: Path) -> None
         others = set().union(*(colors[other] for other in codes if other != code))
         assert not colors[code] & others
     with pytest.raises(SchemaError, match="same grid"):
-        va.view(labels, kind="comparison", reference=ds.phase.isel(x=slice(3)))
+        va.view(labels, kind="clusters", latent=latent, target=ds.BC.isel(x=slice(3)))
 
 
 def test_odd_maps_and_elements_over_a_map(trained_template: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from vaearr.run.nearest import filled, known_rows
 from vaearr.run.points import classes_of
 from vaearr.run.traversals import place_of, sample_words
 from vaearr.schema import is_categorical, meanings
-from vaearr.views.common import as_codes, brief, label, palette, robust_limits, text
+from vaearr.views.common import brief, colored_classes, label, robust_limits, text
 from vaearr.views.explorer import even_ticks
 from vaearr.views.pictures import pictures
 
@@ -158,11 +158,10 @@ def coloured(da: xr.DataArray) -> dict[str, Any]:
     """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
     from bokeh.palettes import Viridis256
 
-    codes, names = as_codes(da) if is_categorical(da) else (da, [])
+    names, colors, codes = colored_classes(da) if is_categorical(da) else ([], list(Viridis256), da)
     values = np.asarray(codes.values, np.float32).ravel()
     limits = (-0.5, len(names) - 0.5) if names else robust_limits(values)
     ticks = list(range(len(names))) if names else even_ticks(*limits)
-    colors = palette(len(names)) if names else list(Viridis256)
     return {"values": values, "title": label(da), "names": names, "palette": colors, "limits": limits, "ticks": ticks}
 
 

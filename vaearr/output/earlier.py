@@ -98,7 +98,7 @@ def write_scores(
 def write_clusters(run: Run, latents: xr.DataArray, dim: int, folder: Path) -> None:
     """Assignments, report and figure of every cluster map of the run; equal tags also get the variable's name."""
     from vaearr.views import save
-    from vaearr.views.clusters import classes_of
+    from vaearr.views.common import colored_classes
 
     ds = run.ds
     latent = latents.sel({latents.dims[-1]: dim}, drop=True).rename(f"latent {dim}")
@@ -126,5 +126,6 @@ def write_clusters(run: Run, latents: xr.DataArray, dim: int, folder: Path) -> N
             "variable": name,
         }
         report |= {key: parameters.get(key) for key in keys}
-        report |= {"scores": nested(labels.attrs, "scores"), "cluster_colors": list(classes_of(labels).colors)}
+        colors = colored_classes(labels).colors[: parameters["k"]]
+        report |= {"scores": nested(labels.attrs, "scores"), "cluster_colors": colors}
         write_json(folder / f"cluster_report__{tag}.json", report)

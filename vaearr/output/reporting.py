@@ -354,9 +354,9 @@ def clustering(contents: Contents, section: Section, name: str) -> None:
     if "agreement_with_phase" in numbers:
         scores = numbers["agreement_with_phase"]
         section.table(["agreement with the phases", "value"], [[key, float(scores[key])] for key in SHOWN_SCORES])
-        options = {"reference": ds[n.PHASE], "segments": boundary_segments(ds[n.PHASE])}
-        options["scores"] = {"ARI": float(scores["ari"])}
-        contents.show(section, f"{name}_against_phase", labels, "matplotlib", kind="comparison", **options)
+        beside = {name: labels, n.PHASE: ds[n.PHASE]}
+        segments = boundary_segments(ds[n.PHASE])
+        contents.show(section, f"{name}_against_phase", beside, "matplotlib", kind="map", segments=segments)
 
 
 def cluster_numbers(contents: Contents, name: str) -> dict[str, xr.Dataset]:

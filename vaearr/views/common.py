@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
-from vaearr.schema import categories
-from vaearr.schema import is_categorical as is_category
+from vaearr.schema import categories, meanings
 from vaearr.schema.grid import edges, region_outline
-from vaearr.views.colors import FIRST, distinct_colors
+from vaearr.views.colors import CLASS_COLORS, NOISE_COLOR, class_colors
 
 NAN_COLOR = "#d4d4d4"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
-COLORS = (*FIRST[:4], "#56B4E9", *FIRST[4:])  # Okabe & Ito's, which people with any colour vision tell apart
+COLORS = (*CLASS_COLORS[:4], "#56B4E9", *CLASS_COLORS[4:6])  # Okabe and Ito's
 PERCENT = (1.0, 99.0)
+UNUSED = "#9a9a9a"  # grey of latents that are not in use and of samples without a class
+NOISE = "noise"  # name of the class of points without one
+Colors = Sequence[str] | Mapping[int, str]  # of classes: one for each in order, or code -> colour for some
 _UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree": "°", "1": "", "": ""}
 
 
@@ -33,6 +38,18 @@ def holoviews() -> ModuleType:
     if "bokeh" not in hv.Store.renderers:
         hv.extension("bokeh", logo=False, inline=True)
     return hv
+
+
+@contextmanager
+def bokeh_is_current() -> Iterator[None]:
+    """Options are those of bokeh inside this context, whichever backend of HoloViews a notebook works with."""
+    store = holoviews().Store
+    before = store.current_backend
+    store.set_current_backend("bokeh")
+    try:
+        yield
+    finally:
+        store.set_current_backend(before)
 
 
 def text(value: object) -> str:
@@ -101,32 +118,66 @@ def as_map(da: xr.DataArray) -> xr.DataArray:
     return da.astype("f4").reset_coords(drop=True).sortby([rows, columns]).load()
 
 
-def as_codes(da: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
-    """A categorical map as positions 0, 1, … in the list of its categories (NaN = missing), and their names."""
-    known = categories(da)
-    positions = xr.full_like(da, np.nan, dtype="f4")
+class Classes(NamedTuple):
+    """The classes of an array with their colours, and where they are; noise is the last."""
+
+    names: list[str]
+    colors: list[str]
+    values: xr.DataArray  # positions in `names`, NaN elsewhere
+
+
+def colored_classes(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
+    """The classes of an array of codes, one colour each, noise grey. Raises UsageError for an array of amounts.
+
+    Noise is code -1 where `flag_meanings` calls it so or names nothing; of other maps, such as `phase`, all codes below
+    0 are missing.
+    """
+    if labels.dtype.kind not in "iu":
+        raise UsageError(f"{labels.name!r} holds {labels.dtype} values; a map of classes holds whole numbers.")
+    known = categories(labels)
+    paint = class_colors(list(known), colors)
+    is_named = "flag_meanings" in labels.attrs or labels.name == n.PHASE
+    if (labels == n.NOISE).any() and (not is_named or meanings(labels).get(n.NOISE) == NOISE):
+        known = known | {n.NOISE: NOISE}
+        paint.append(NOISE_COLOR)
+    positions = xr.full_like(labels, np.nan, dtype="f4")
     for position, code in enumerate(known):
-        positions = positions.where(da != code, position)
-    return positions, [brief(name) for name in known.values()] or ["none"]
+        positions = positions.where(labels != code, position)
+    names = [brief(name) for name in known.values()]
+    if len(set(names)) < len(names):
+        names = [text(name) for name in known.values()]
+    return Classes(names or ["none"], paint or [NAN_COLOR], positions)
 
 
-def as_values(da: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
-    """A map as `as_map` gives it; one of codes as positions in the list of their names, which of amounts is empty."""
-    codes, names = as_codes(da) if is_category(da) else (da, [])
-    return as_map(codes), names
+def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
+    """A table as curves, points or bars in the style of all views.
+
+    kind: line, step, scatter, bar, errorbars or another of hvplot's, whose options are `**options`.
+    """
+    holoviews()
+    importlib.import_module("hvplot.pandas")
+    own: dict[str, Any] = {"frame_width": 420, "frame_height": 240, "grid": True}
+    own["color"] = list(COLORS) if "by" in options or ("y" not in options and len(table.columns) > 1) else COLORS[0]
+    if kind in ("bar", "hist", "scatter"):
+        own["line_color"] = None
+    if kind == "bar":
+        own["bar_width"] = 0.95
+    if kind == "scatter":
+        own["size"] = 30
+    return getattr(table.hvplot, kind)(**own | options)
 
 
-def palette(count: int) -> list[str]:
-    """`count` colours that can be told apart; of more than 40 a run through the spectrum."""
-    return distinct_colors(count) if count <= 40 else colors_of("turbo", count)
-
-
-def colors_of(name: str, count: int = 256) -> list[str]:
-    """So many colours of a colour map."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [str(to_hex(color)) for color in colormaps[name](np.linspace(0, 1, count))]
+def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **options: Any) -> Any:
+    """A plot of the rows of each class in its colour, of those without one in grey; see `plot`."""
+    if labels is None:
+        return plot(table, kind, **options)
+    names, colors, codes = colored_classes(labels)
+    groups = {"none": (codes.isnull().values, UNUSED)}
+    for position, (name, color) in enumerate(zip(names, colors, strict=True)):
+        groups[name] = codes.values == position, color
+    shown = {name: plot(table[rows], kind, color=c, **options) for name, (rows, c) in groups.items() if rows.any()}
+    by = text(labels.attrs.get("long_name", "class"))
+    return holoviews().NdOverlay(shown, kdims=by, sort=False).opts(legend_position="right")
 
 
 def paintable(values: np.ndarray, colors: Any, missing: str) -> tuple[np.ndarray, Any]:

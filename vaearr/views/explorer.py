@@ -11,7 +11,18 @@ from typing import Any
 
 import xarray as xr
 
-from vaearr.views.common import SEQUENTIAL, as_values, colors_of, holoviews, label, palette, robust_limits, title
+from vaearr.schema import is_categorical
+from vaearr.views.colors import colors_of
+from vaearr.views.common import (
+    SEQUENTIAL,
+    as_map,
+    bokeh_is_current,
+    colored_classes,
+    holoviews,
+    label,
+    robust_limits,
+    title,
+)
 from vaearr.views.maps import map_plot
 from vaearr.views.page import LEVELS, UNPACK, packed
 
@@ -40,13 +51,17 @@ def pack(da: xr.DataArray, *, turned: bool = False) -> dict[str, Any]:
 
     More classes than that are numbers to the eye too, and shown as such. turned: column after column.
     """
-    grid, names = as_values(da)
-    if len(names) > LEVELS + 1:
-        grid, names = as_values(da.astype("f4"))
+    names: list[str] = []
+    colors, grid = colors_of(SEQUENTIAL), da
+    if is_categorical(da):
+        classes = colored_classes(da)
+        if len(classes.names) <= LEVELS + 1:
+            names, colors, grid = classes
+    grid = as_map(grid)
     low, high = (0.0, float(LEVELS)) if names else robust_limits(grid.values)
     return {
         "title": label(da), "data": packed(grid.values.T if turned else grid.values, (low, high)), "low": low,
-        "high": high, "names": names, "palette": palette(len(names)) if names else colors_of(SEQUENTIAL),
+        "high": high, "names": names, "palette": colors,
         "limits": (-0.5, len(names) - 0.5) if names else (low, high),
         "ticks": list(range(len(names))) if names else even_ticks(low, high),
     }  # fmt: skip
@@ -59,6 +74,7 @@ def even_ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 
 
+@bokeh_is_current()
 def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi: xr.DataArray | None = None) -> Any:
     """Side map and latent beside each other as a bokeh layout, each with a selector; zoom and cross-hair are linked."""
     from bokeh.layouts import column, row

@@ -16,7 +16,7 @@ from vaearr.config.parts import of_packages, part
 from vaearr.errors import UsageError
 from vaearr.run import Run
 from vaearr.schema import is_categorical
-from vaearr.views.common import holoviews, robust_limits
+from vaearr.views.common import bokeh_is_current, holoviews, robust_limits
 from vaearr.views.page import Section, page
 from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
 
@@ -33,7 +33,7 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
 
     It returns a HoloViews object (shown on the screen by bokeh, on paper by `vaearr.views.paper`) or, where pictures
     have to be set by hand, a matplotlib Figure that serves both. A result without the attribute `kind` belongs to the
-    kind of which it has all names `has` (dims, coordinates, variables, attributes as "@name"; "map" is an array over
+    kind of which it has all names `has` (dims, coordinates, variables, attributes; "map" is an array over
     two dims, "stack" one with a third), and of several to that with the most.
     """
 
@@ -59,34 +59,31 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
         if required_names and required_names <= names_of_result:
             matches.append((len(required_names), kind))
     if not matches:
-        listed = ", ".join(sorted(name for name in names_of_result if not name.startswith("@"))) or "no variables"
         kinds = ", ".join(sorted(KINDS))
-        raise UsageError(f"no view shows a result with {listed}; name a view with kind=…: {kinds}.")
+        raise UsageError(f"no view shows a result with {sorted(names_of_result)}; name a view with kind=…: {kinds}.")
     return max(matches)[1]
 
 
 def _names_of(result: xr.Dataset | xr.DataArray) -> set[str]:
     """Names by which the kind of a result is recognised: dims, coordinates, variables, attributes, and its shape."""
-    names_of_result = {str(name) for name in (*result.dims, *result.coords)}
-    names_of_result |= {f"@{key}" for key in result.attrs}
+    names = {str(name) for name in (*result.dims, *result.coords, *result.attrs)}
     if isinstance(result, xr.Dataset):
-        names_of_result |= set(map(str, result.data_vars))
-        has_maps = any({n.Y, n.X} <= set(variable.dims) for variable in result.data_vars.values())
-        if has_maps or n.PATTERNS in result:
-            names_of_result.add("dataset")
-        return names_of_result
-    names_of_result |= {"array", str(result.name), str(result.name).partition("_")[2]}
-    navigation_dims = result.attrs.get(n.NAVIGATION_DIMS)
-    if navigation_dims and set(navigation_dims) <= set(result.dims):
-        names_of_result.add("samples of a dataset")
+        names |= set(map(str, result.data_vars))
+        if n.PATTERNS in result or any({n.Y, n.X} <= set(variable.dims) for variable in result.data_vars.values()):
+            names.add("dataset")
+        return names
+    names |= {"array", str(result.name), str(result.name).partition("_")[2]}
+    if set(result.attrs.get(n.NAVIGATION_DIMS, ["none"])) <= set(result.dims):
+        names.add("samples of a dataset")
+    n_scan_dims = len(set(result.dims) & set(n.SCAN_DIMS))
     if result.ndim == 2:
-        names_of_result.add("map")
-    n_scan_dims = sum(dim in n.SCAN_DIMS for dim in map(str, result.dims))
-    if result.ndim == 3 and n_scan_dims == 2 and n.CHANNEL not in result.dims:
-        names_of_result.add("stack")
-    return names_of_result
+        names.add("map")
+    elif result.ndim == 3 and n_scan_dims == 2 and n.CHANNEL not in result.dims:
+        names.add("stack")
+    return names
 
 
+@bokeh_is_current()
 def view(
     result: xr.Dataset | xr.DataArray | Mapping[str, xr.DataArray] | Run,
     backend: Literal["bokeh", "matplotlib"] = "bokeh",
@@ -205,23 +202,18 @@ def bokeh_model(shown: Any) -> Any:
     Only the frame that is shown is drawn, the others when they are chosen.
     """
     from bokeh.layouts import column
+    from bokeh.models import CustomJS
     from bokeh.models.widgets import Select
 
     hv = holoviews()
-    plots = (
-        {", ".join(map(str, key)): frame for key, frame in shown.data.items()} if isinstance(shown, hv.HoloMap) else {}
-    )
-    frames = [hv.renderer("bokeh").get_plot(frame).state for frame in plots.values() or [shown]]
-    if not plots:
-        return frames[0]
-    select = Select(title=str(shown.kdims[0].label), value=next(iter(plots)), options=list[Any](plots), width=160)
-    for name, frame in zip(plots, frames, strict=True):
-        frame.visible = name == select.value
-        select.js_on_change("value", _choose(frame, name))
+    renderer = hv.renderer("bokeh")
+    if not isinstance(shown, hv.HoloMap):
+        return renderer.get_plot(shown).state
+    names = [str(key) for (key,) in shown.data]
+    frames = [renderer.get_plot(frame).state for frame in shown]
+    for frame in frames[1:]:
+        frame.visible = False
+    select = Select(title=str(shown.kdims[0].label), value=names[0], options=list[Any](names), width=160)
+    show_chosen = "frames.forEach((frame, i) => { frame.visible = names[i] === cb_obj.value; });"
+    select.js_on_change("value", CustomJS(args={"frames": frames, "names": names}, code=show_chosen))
     return column(select, *frames)
-
-
-def _choose(frame: Any, name: str) -> Any:
-    from bokeh.models import CustomJS
-
-    return CustomJS(args={"frame": frame, "name": name}, code="frame.visible = cb_obj.value === name;")

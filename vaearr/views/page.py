@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vaearr.views.paper import file_of
 
@@ -34,8 +35,6 @@ p { margin: .4rem 0; max-width: 90ch; }
 img { max-width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { text-align: left; padding: 3px 14px 3px 0; border-bottom: 1px solid #e4e8eb; vertical-align: top; }
-td.number { text-align: right; }
-th.number { text-align: right; }
 .scroll { max-height: 420px; overflow: auto; display: inline-block; max-width: 100%; }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; background: #f5f7f8; padding: 12px; font-size: .82rem; border-radius: 6px; }
@@ -78,17 +77,11 @@ class Section:
         )
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table; numbers to the right."""
-        numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
-        kinds = [' class="number"' if yes and rows else "" for yes in numeric]
-        top = "".join(f"<th{kind}>{_safe(name)}</th>" for name, kind in zip(head, kinds, strict=True))
-        body = "".join(
-            "<tr>" + "".join(f"<td{k}>{_safe(_number(v))}</td>" for v, k in zip(row, kinds, strict=True)) + "</tr>"
-            for row in rows
+        """A table."""
+        table = pd.DataFrame(list(rows), columns=list(head)).to_html(
+            index=False, border=0, float_format="{:.4g}".format
         )
-        self.blocks.append(
-            f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-        )
+        self.blocks.append(f'<div class="scroll">{table}</div>')
 
     def folded(self, summary: str, content: str) -> None:
         """Preformatted text that opens on a click."""
@@ -98,10 +91,6 @@ class Section:
 def _safe(text: str) -> str:
     """Text that HTML shows as it is."""
     return html.escape(text.replace("\x00", ""), quote=True)
-
-
-def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 LEVELS = 126  # steps between the limits of what travels packed: finer than colours can be told apart

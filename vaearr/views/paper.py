@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,15 @@ import numpy as np
 
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store.folders import replace_file
-from vaearr.views.common import COLORS, NAN_COLOR, holoviews
-from vaearr.views.mosaic import in_rows, sheet
+from vaearr.views.common import COLORS, bokeh_is_current, holoviews
+from vaearr.views.mosaic import in_rows, scaled, sheet
 
 DPI = 300
 COLUMN_WIDTHS = {"single": 3.5, "middle": 5.5, "double": 7.2}  # inches: 89, 140 and 183 mm
 WIDTH = COLUMN_WIDTHS["double"]
 SMALL = 6  # points: tick labels, legends and words within a picture
 PIXELS_PER_INCH = 130.0  # of a frame on the screen and on paper
-SMALL_COLUMNS = 4  # of the frames of a HoloMap
 MAX_NAMES = 24  # in a legend or on a colour bar
-NARROW = 1.5  # inches: a frame with room for few numbers
 LETTERS = "abcdefgh"  # of panels
 FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")
 
@@ -114,15 +113,7 @@ def write_new(path: Path, data: bytes, overwrite: bool) -> Path:
     return path
 
 
-def colormap(name: str | Sequence[str], bad: str = NAN_COLOR) -> Any:
-    """A colour map by name or from a list of colours, with a colour for missing values."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    colors = colormaps[name] if isinstance(name, str) else ListedColormap(list(name))
-    return colors.with_extremes(bad=(0, 0, 0, 0) if bad == "transparent" else bad)
-
-
+@bokeh_is_current()
 def on_paper(shown: Any, width: str = "double") -> Any:
     """Render a view as a matplotlib Figure; the frames of a HoloMap as panels side by side.
 
@@ -132,103 +123,74 @@ def on_paper(shown: Any, width: str = "double") -> Any:
         raise UsageError(f"width is {width!r}; use {', '.join(COLUMN_WIDTHS)}.")
     if hasattr(shown, "savefig"):
         return shown
-    hv = holoviews()
-    layout, n_columns = _as_layout(shown)
-    parts = list(layout)
-    title = _options_of(layout).get("title", "")
     importlib.import_module("holoviews.plotting.mpl")  # registers the backend; `hv.extension` writes into notebooks
-    converted = hv.Layout([_for_matplotlib(part) for part in parts]).cols(n_columns)
-    converted = converted.opts(
-        fig_inches=(WIDTH, WIDTH),
-        show_title=False,
-        sublabel_format=None,
-        hspace=0.02,
-        vspace=0.02,
-        backend="matplotlib",
-    )
+    from matplotlib import pyplot
+
+    hv = holoviews()
+    layout = _as_layout(shown)
+    n_columns = layout.shape[1]
+    sizes = [_frame_size(part) for part in layout]
+    title = _options_of(layout).get("title", "")
+    with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
+    converted = hv.Layout([part.map(_for_matplotlib, with_options) for part in layout]).cols(n_columns)
+    own = {"fig_inches": (WIDTH, WIDTH), "show_title": False, "sublabel_format": None, "hspace": 0.02, "vspace": 0.02}
+    converted = converted.opts(**own, backend="matplotlib")
     with journal(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib")
         figure = hv.render(converted, backend="matplotlib")
-        _arrange(figure, [_frame_size(part) for part in parts], n_columns, COLUMN_WIDTHS[width])
-        if isinstance(shown, hv.Layout) and 1 < len(parts) <= len(LETTERS):
-            _add_letters(figure)
+        panels = _arrange(figure, sizes, n_columns, COLUMN_WIDTHS[width])
+        if isinstance(shown, hv.Layout) and 1 < len(panels) <= len(LETTERS):
+            for letter, axes in zip(LETTERS, panels, strict=False):
+                at = {"xytext": (-22, 5), "xycoords": "axes fraction", "textcoords": "offset points"}
+                axes.annotate(letter, (0, 1), fontsize=8, fontweight="bold", **at)
         if title:
             figure.suptitle(textwrap.fill(title.replace("{{", "{").replace("}}", "}"), 96))
-    from matplotlib import pyplot
-
     pyplot.close(figure)
     return figure
 
 
-def _as_layout(shown: Any) -> tuple[Any, int]:
-    """A view as a Layout and its number of columns."""
+def _as_layout(shown: Any) -> Any:
+    """A view as a Layout; maps with a selector become one sheet, other frames stand side by side."""
     hv = holoviews()
     if isinstance(shown, hv.Layout):
-        return shown, min(len(shown), shown._max_cols)
+        return shown
     if not isinstance(shown, hv.HoloMap):
-        return hv.Layout([shown]), 1
+        return hv.Layout([shown])
     if isinstance(shown.last, hv.Image):
-        return hv.Layout([_maps_in_one(shown)]), 1
-    frames = list(shown.data.values())
-    n_columns = min(len(frames), max(1, int(WIDTH / _frame_size(shown.last)[0])))
-    if n_columns > 1 and len(frames) > SMALL_COLUMNS:
-        n_columns = SMALL_COLUMNS
-        frames = [_small(frame, has_legend=i == 0) for i, frame in enumerate(frames)]
-    return hv.Layout(frames).opts(title=str(shown.label or ""), backend="bokeh"), n_columns
-
-
-def _small(frame: Any, has_legend: bool) -> Any:
-    """A frame of a HoloMap as a small panel."""
-    options: dict[str, Any] = {"frame_width": 190, "frame_height": 120}
-    if isinstance(frame, holoviews().NdOverlay):
-        options |= {"show_legend": has_legend, "legend_position": "top_right"}
-    return frame.opts(**options, backend="bokeh", clone=True)
+        return hv.Layout([_maps_in_one(shown)])
+    n_columns = 1 if _frame_size(shown.last)[0] > WIDTH / 2 else 3
+    return hv.Layout(list(shown.data.values())).cols(n_columns).opts(title=str(shown.label))
 
 
 def _maps_in_one(shown: Any) -> Any:
     """The maps of a HoloMap side by side, each with its colour range above it."""
-    maps, limits, words = [], [], []
+    maps, words = [], []
     for key, frame in shown.data.items():
         low, high = _options_of(frame)["clim"]
-        maps.append(frame.dimension_values(2, flat=False))
-        limits.append((low, high))
+        maps.append(scaled(frame.dimension_values(2, flat=False), (low, high)))
         words.append(f"{key[0]}: {low:.2g} … {high:.2g}")
     left, bottom, right, top = shown.last.bounds.lbrt()
-    unit = str(_options_of(shown.last).get("xlabel", "")).partition("(")[2].rstrip(")")
+    options = _options_of(shown.last)
+    unit = str(options.get("xlabel", "")).partition("(")[2].rstrip(")")
     heading = f"{shown.label} ({right - left:.4g} x {top - bottom:.4g} {unit})"
-    cmap = _options_of(shown.last)["cmap"]
-    return sheet(in_rows(maps), in_rows(limits), heading, above=in_rows(words), cmap=cmap)
+    return sheet(in_rows(maps), (0.0, 1.0), heading, words=words, cmap=options["cmap"], colorbar=False)
 
 
-def _arrange(figure: Any, sizes: list[tuple[float, float]], n_columns: int, most: float) -> None:
-    """Give the axes of a layout the sizes that their frames have on the screen, at most so many inches wide."""
+def _arrange(figure: Any, sizes: list[tuple[float, float]], n_columns: int, most: float) -> list[Any]:
+    """Give the panels of a figure the sizes that they have on the screen, at most so many inches wide; the panels."""
     rows = [sizes[start : start + n_columns] for start in range(0, len(sizes), n_columns)]
-    widths = [max(row[column][0] for row in rows if column < len(row)) for column in range(n_columns)]
+    widths = [max(width for width, _ in sizes[column::n_columns]) for column in range(n_columns)]
     heights = [max(height for _, height in row) for row in rows]
-    from matplotlib.ticker import ScalarFormatter
-
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     grid = panels[0].get_gridspec()
     grid.figure = figure
     grid.set_width_ratios(widths)
     grid.set_height_ratios(heights)
     beside = 0.75 * n_columns
-    scale = min(1.0, (most - beside) / sum(widths)) if most > beside else 0.5
+    scale = min(1.0, max(0.5, most - beside) / sum(widths))
     figure.set_size_inches(min(most, scale * sum(widths) + beside), scale * sum(heights) + 0.75 * len(rows) + 0.2)
-    for axes, (frame_width, _) in zip(panels, sizes, strict=False):
-        if frame_width * scale < NARROW and isinstance(axes.xaxis.get_major_formatter(), ScalarFormatter):
-            axes.locator_params(axis="x", nbins=3)
     figure.set_layout_engine("constrained")
-
-
-def _add_letters(figure: Any) -> None:
-    """Letters a, b, … to the upper left of the panels."""
-    panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
-    for letter, axes in zip(LETTERS, panels, strict=False):
-        axes.annotate(
-            letter, (0, 1), xytext=(-22, 5), xycoords="axes fraction", textcoords="offset points", fontsize=8,
-            fontweight="bold",
-        )  # fmt: skip
+    return panels
 
 
 def _options_of(shown: Any) -> dict[str, Any]:
@@ -241,7 +203,7 @@ def _options_of(shown: Any) -> dict[str, Any]:
         options.pop("show_legend", None)
     for group in ("style", "plot"):
         options |= hv.Store.lookup_options("bokeh", shown, group).kwargs
-    return {name: value for name, value in options.items() if not isinstance(value, hv.Cycle)}
+    return options
 
 
 def _frame_size(shown: Any) -> tuple[float, float]:
@@ -263,81 +225,49 @@ RENAMED = {
     "line_color": ("edgecolor", "edgecolors", "color"),
     "line_width": ("linewidth", "linewidths"),
     "line_dash": ("linestyle",),
-    "fill_color": ("facecolor",),
+    "fill_color": ("facecolor", "color"),
     "text_color": ("color",),
     "text_align": ("horizontalalignment",),
 }
 LETTERS_PER_INCH = 17  # of a title
-SCREEN_ONLY = {"colorbar", "aspect", "bgcolor", "fontsize", "colorbar_opts", "padding"}
+SCREEN_ONLY = {"colorbar", "aspect", "bgcolor", "fontsize", "colorbar_opts", "padding", "hooks", "tools"}
 
 
 def _for_matplotlib(shown: Any) -> Any:
-    """A view whose elements have the options for matplotlib that they have for bokeh."""
+    """A view or a part of it with the options for matplotlib that it has for bokeh."""
     hv = holoviews()
-    converted = shown.map(_element_for_matplotlib, hv.Element)
-    if isinstance(converted, hv.Overlay | hv.NdOverlay):
-        allowed = _allowed_options(converted)
-        options = {name: value for name, value in _options_of(shown).items() if name in allowed}
-        least = 1 if options.get("legend_position") == "right" else 2
-        if not least <= _n_names(shown) <= MAX_NAMES:
-            options["show_legend"] = False
-        if options.get("show_frame") is False:
-            options["hooks"] = [_hide_frame]
-        converted = converted.opts(**_frame_options(options, shown), backend="matplotlib")
-    return converted
-
-
-def _n_names(shown: Any) -> int:
-    """How many names the legend of an overlay has."""
-    if isinstance(shown, holoviews().NdOverlay):
-        return len(shown)
-    if isinstance(shown, holoviews().Overlay):
-        return sum(_n_names(part) for part in shown)
-    return int(bool(shown.label))
-
-
-def _allowed_options(shown: Any) -> set[str]:
-    groups = holoviews().Store.options(backend="matplotlib")[type(shown).__name__].groups
-    return {name for group in ("style", "plot") if group in groups for name in groups[group].allowed_keywords}
-
-
-def _frame_options(options: dict[str, Any], shown: Any) -> dict[str, Any]:
-    options = {name: value for name, value in options.items() if name not in SCREEN_ONLY}
-    if not options.get("data_aspect"):
+    screen, width = _options_of(shown), _frame_size(shown)[0]
+    groups = hv.Store.options(backend="matplotlib")[type(shown).__name__].groups
+    allowed = {name for group in groups.values() for name in group.allowed_keywords}
+    options: dict[str, Any] = {"hooks": []}
+    for name, value in screen.items():
+        names = [other for other in RENAMED.get(name, (name,)) if other in allowed and name not in SCREEN_ONLY]
+        if names:
+            options[names[0]] = value
+    if not screen.get("data_aspect"):
         options["aspect"] = "auto"
     if "title" in options:
-        letters = max(24, int(LETTERS_PER_INCH * _frame_size(shown)[0]))
-        lines = [textwrap.fill(line, letters) for line in options["title"].splitlines()]
-        options["title"] = "\n".join(lines)
-    return options
-
-
-def _element_for_matplotlib(element: Any) -> Any:
-    allowed, screen = _allowed_options(element), _options_of(element)
-    options = {}
-    for name, value in screen.items():
-        if name == "hooks":
-            continue
-        for other in RENAMED.get(name, (name,)):
-            if other in allowed:
-                options[other] = value
-                break
-    options = _frame_options(options, element)
-    if "s" in options:
-        options["s"] = float(np.clip(6000 / max(len(element), 1), 0.6, 0.45 * options["s"] ** 2))
-    for width in ("linewidth", "linewidths"):
-        if width in options:
-            options[width] = options[width] * 0.5
-    if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend of its own
-        options["color"] = holoviews().dim(options["color"]).categorize(options.pop("cmap"))
-    if isinstance(element, holoviews().Labels):
-        options["size"] = SMALL
-    if options.get("marker") == "square":
-        options["marker"] = "s"
-    options["hooks"] = [_ColorBar(screen, _frame_size(element)[0])] if screen.get("colorbar") else []
+        letters = max(24, int(LETTERS_PER_INCH * width))
+        options["title"] = "\n".join(textwrap.fill(line, letters) for line in options["title"].splitlines())
     if screen.get("show_frame") is False:
         options["hooks"].append(_hide_frame)
-    return element.opts(**options, axiswise=True, framewise=True, backend="matplotlib", clone=True)
+    if isinstance(shown, hv.Element):
+        options |= {"axiswise": True, "framewise": True}
+        if screen.get("colorbar"):
+            options["hooks"].append(functools.partial(_color_bar, screen, width))
+        if "s" in options:
+            options["s"] = float(np.clip(6000 / max(len(shown), 1), 0.6, 0.45 * options["s"] ** 2))
+        for name in {"linewidth", "linewidths"} & set(options):
+            options[name] = options[name] * 0.5
+        if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend of its own
+            options["color"] = hv.dim(options["color"]).categorize(options.pop("cmap"))
+        if isinstance(shown, hv.Labels):
+            options["size"] = SMALL
+        if isinstance(shown, hv.Histogram):
+            options["facecolor"] = options.pop("color")
+        if isinstance(shown, hv.Bars):
+            options["bar_padding"] = 1 - screen.get("bar_width", 1)
+    return shown.opts(**options, backend="matplotlib", clone=True)
 
 
 def _hide_frame(plot: Any, element: Any) -> None:
@@ -345,26 +275,17 @@ def _hide_frame(plot: Any, element: Any) -> None:
     plot.handles["axis"].tick_params(length=0)
 
 
-class _ColorBar:
-    """Draws the colour bar of an element beside its frame, as high as the frame, where layouts make room for it."""
-
-    def __init__(self, options: dict[str, Any], frame_width: float) -> None:
-        self.options = options
-        self.frame_width = frame_width
-
-    def __call__(self, plot: Any, element: Any) -> None:
-        axes = plot.handles["axis"]
-        left = 1 + (0.06 + 0.5 * len(axes.child_axes)) / self.frame_width
-        label = str(self.options.get("clabel") or "")
-        bar = axes.figure.colorbar(
-            plot.handles["artist"],
-            cax=axes.inset_axes((left, 0, 0.09 / self.frame_width, 1)),
-            extend="both" if "colours span" in label else "neither",
-            format="%g" if self.options.get("logz") else None,
-        )
-        bar.set_label(label.partition("colours span")[0].strip(", "))
-        names = self.options.get("colorbar_opts", {}).get("major_label_overrides")
-        if names:
-            step = -(-len(names) // MAX_NAMES)
-            bar.set_ticks([*names][::step], labels=[*names.values()][::step])
-            bar.ax.tick_params(length=0)
+def _color_bar(options: dict[str, Any], frame_width: float, plot: Any, element: Any) -> None:
+    """Draw the colour bar of an element beside its frame, as high as the frame, where layouts make room for it."""
+    axes = plot.handles["axis"]
+    label = str(options.get("clabel") or "")
+    bar = axes.figure.colorbar(
+        plot.handles["artist"],
+        cax=axes.inset_axes((1 + 0.06 / frame_width, 0, 0.09 / frame_width, 1)),
+        extend="both" if "colours span" in label else "neither",
+    )
+    bar.set_label(label.partition("colours span")[0].strip(", "))
+    names = options.get("colorbar_opts", {}).get("major_label_overrides")
+    if names:
+        bar.set_ticks([*names], labels=[*names.values()])
+        bar.ax.tick_params(length=0)

@@ -15,13 +15,12 @@ from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.views.common import DIVERGING, brief, holoviews, number, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
-from vaearr.views.mosaic import COLUMNS, in_rows, scaled, sheet
+from vaearr.views.mosaic import in_rows, scaled, sheet
 from vaearr.views.paper import write_new
 from vaearr.views.spread import centred
 
 LIMITS = (0.5, 99.5)  # percentiles between which grey runs
 FRAME_SIDE = 240  # pixels: smaller pictures are enlarged in an animation
-MAX_TICKS = 8
 
 
 def pictures(da: xr.DataArray) -> np.ndarray:
@@ -43,12 +42,16 @@ def pictures(da: xr.DataArray) -> np.ndarray:
     return np.moveaxis(values, 1, -1) if values.shape[1] == 3 else values[:, 0]
 
 
-def stacked(da: xr.DataArray, lead: tuple[str, ...]) -> np.ndarray:
-    """Pictures over `lead` dims, `(*lead, H, W[, 3])`. Raises SchemaError for other dims."""
-    if tuple(map(str, da.dims[: len(lead)])) != lead:
-        raise SchemaError(f"{da.name!r} has dims {da.dims}; expected {lead} and the dims of a sample.")
+def stacked(da: xr.DataArray, lead: tuple[str, str]) -> np.ndarray:
+    """Pictures over two leading dims, `(*lead, H, W[, 3])`."""
     images = pictures(da.stack(flat=lead, create_index=False).transpose("flat", ...))
-    return images.reshape(*da.shape[: len(lead)], *images.shape[1:])
+    return images.reshape(*(da.sizes[dim] for dim in lead), *images.shape[1:])
+
+
+def in_own_limits(image: np.ndarray, symmetric: bool = False) -> np.ndarray:
+    """A picture between 0 and 1 (-1 and 1), from its 0.5 % to its 99.5 % percentile."""
+    low, high = robust_limits(image, LIMITS, symmetric)
+    return image / high if symmetric else scaled(image, (low, high))
 
 
 def units_of(da: xr.DataArray) -> str:
@@ -76,44 +79,39 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     if "input" not in found or not found.sizes.get(dim):
         raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
     found = found.isel({dim: slice(most)})
-    examples = [found.isel({dim: i}) for i in range(found.sizes[dim])]
     original, recon = (pictures(found[name]) for name in ("input", "reconstruction"))
     limits = robust_limits(np.stack([original, recon]), LIMITS)
-    if dim == "example":
-        titles = [where_of(example, "example_") for example in examples]
-    else:
-        others = [set(example.coords) - set(n.SCAN_DIMS) for example in examples]
-        titles = [where_of(e.drop_vars(drop)) or f"sample {e[dim]}" for e, drop in zip(examples, others, strict=True)]
-    words = [[""] * len(examples) for _ in range(2)]
-    words[0] = titles
+    words, scores = [], []
+    for i in range(found.sizes[dim]):
+        example = found.isel({dim: i})
+        words.append(where_of(example, "example_" if dim == "example" else ""))
+        scores.append("\n".join(numbers_of(example)))
     heading = f"reconstructions ({units_of(found['input'])})"
-    pair = sheet([original, recon], limits, heading, names=["input", "reconstruction"], above=words)
+    pair = sheet([original, recon], limits, heading, names=["input", "reconstruction"], words=words)
     if original.ndim == 4:
         original, recon = original.mean(-1), recon.mean(-1)
     if threshold is None:
         half = (limits[1] - limits[0]) / 2
-        scores = [["\n".join(numbers_of(example)) for example in examples]]
-        second = sheet([recon - original], (-half, half), names=["residual"], below=scores, cmap=DIVERGING)
+        second = sheet([recon - original], (-half, half), names=["residual"], words=scores, cmap=DIVERGING)
+    elif not np.isfinite(threshold):
+        raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
     else:
-        if not np.isfinite(threshold):
-            raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
         masks = [(images >= threshold).astype("f4") for images in (original, recon)]
         shares = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
         names = [f"input ≥ {threshold:g}", f"reconstruction ≥ {threshold:g}"]
-        second = sheet(masks, (0.0, 1.15), names=names, below=[[""] * len(shares), shares])
-    return holoviews().Layout([pair, second]).cols(1).opts(shared_axes=False, backend="bokeh")
+        second = sheet(masks, (0.0, 1.15), names=names, words=shares, colorbar=False)
+    return holoviews().Layout([pair, second]).cols(1).opts(shared_axes=False)
 
 
 def where_of(one: xr.Dataset, before: str = "", after: str = "", most: int = 17) -> str:
-    """Where a sample comes from: its file, else a line for each coordinate whose name begins and ends so."""
+    """Where a sample comes from: its file, else its number or its coordinates, by names that begin and end so."""
     if f"{before}file{after}" in one.coords:
         return brief(one[f"{before}file{after}"].item(), most)
-    names = [name for name in map(str, one.coords) if name.startswith(before) and name.endswith(after)]
     lines = []
-    for name in names[::-1]:
-        if one[name].ndim == 0:
-            value = value_text(one[name].item(), one[name].attrs)
-            lines.append(brief(f"{name.removeprefix(before).removesuffix(after)} = {value}", most))
+    for dim in (n.X, n.Y, n.Z, n.SAMPLE):
+        name = f"{before}{dim}{after}"
+        if name in one.coords and one[name].ndim == 0:
+            lines.append(brief(f"{dim} = {value_text(one[name].item(), one[name].attrs)}", most))
     return "\n".join(lines)
 
 
@@ -127,7 +125,7 @@ def numbers_of(one: xr.Dataset) -> list[str]:
 def progress_sheet(found: xr.Dataset, *, most: int = 8) -> Any:
     """Samples decoded during training: inputs on top, below them reconstructions and prior samples by epoch.
 
-    At most `most` epochs, spread over the training; each row has its own grey scale.
+    At most `most` epochs, spread over the training; all on one scale.
     """
     found = found.rename({dim: str(dim).removeprefix("sheet_") for dim in found.dims})
     shown = found.isel({n.EPOCH: _spread(found.sizes[n.EPOCH], most)})
@@ -136,7 +134,7 @@ def progress_sheet(found: xr.Dataset, *, most: int = 8) -> Any:
         for part in shown[name]:
             names.append(f"{name}, epoch {int(part[n.EPOCH])}")
             rows.append(pictures(part))
-    limits = [[robust_limits(row, LIMITS)] * len(row) for row in rows]
+    limits = robust_limits(np.concatenate([row.ravel() for row in rows]), LIMITS)
     return sheet(rows, limits, "samples during training", names=names)
 
 
@@ -148,14 +146,14 @@ def _spread(count: int, most: int) -> np.ndarray:
 @builder("draws", "decoded", "latents", n.SAMPLE)
 def sample_sheet(found: xr.Dataset, *, most: int = 64) -> Any:
     """The decoded samples of `Run.sample`, all on one grey scale."""
-    images = pictures(found["decoded"])[:most]
+    found = found.isel({n.SAMPLE: slice(most)})
+    images = pictures(found["decoded"])
     if not len(images):
         raise NoInputError("there are no samples to show.")
     source = "the prior" if found.attrs.get("source") == "prior" else "the fitted distribution"
-    part = f", {len(images)} of {found.sizes[n.SAMPLE]}" if len(images) < found.sizes[n.SAMPLE] else ""
-    heading = f"samples from {source}{part} ({units_of(found['decoded'])})"
-    numbers = [str(number) for number in found[n.SAMPLE].values[:most]]
-    return sheet(in_rows(images), robust_limits(images, LIMITS), heading, above=in_rows(numbers))
+    heading = f"samples from {source} ({units_of(found['decoded'])})"
+    words = [str(number) for number in found[n.SAMPLE].values]
+    return sheet(in_rows(images), robust_limits(images, LIMITS), heading, words=words)
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")
@@ -166,13 +164,11 @@ def interpolation_strip(found: xr.Dataset, *, most: int = 9) -> Any:
     """
     picked = _spread(found.sizes["step"], most)
     steps, ends = pictures(found["decoded"])[picked], pictures(found["input"])
-    titles = [f"{end}: input" for end in map(str, found["end"].values)]
-    titles[1:1] = [f"t = {t:.3g}" for t in found["t"].values[picked]]
-    first, last = (where_of(found.isel(end=end), after="_of_end") for end in (0, 1))
-    below = [first, *[""] * len(steps), last]
+    first, last = (f"{name}: {where_of(found.sel(end=name), after='_of_end')}" for name in found["end"].values)
+    words = [first, *(f"t = {t:.3g}" for t in found["t"].values[picked]), last]
+    images = np.stack([ends[0], *steps, ends[1]])
     heading = f"{found.attrs['method']} between posterior means ({units_of(found['decoded'])})"
-    limits = robust_limits(np.concatenate([steps, ends]), LIMITS)
-    return sheet([[ends[0], *steps, ends[1]]], limits, heading, above=[titles], below=[below])
+    return sheet([images], robust_limits(images, LIMITS), heading, words=words)
 
 
 @builder("traversal", "decoded", "latent_dim", "step", "value")
@@ -181,8 +177,8 @@ def traversal_sheet(found: xr.Dataset) -> Any:
     images = stacked(found["decoded"], ("latent_dim", "step"))
     heading = f"traversal from {brief(found.attrs['base'], 70)} ({units_of(found['decoded'])})"
     names = [f"latent {int(dim)}" for dim in found["latent_dim"].values]
-    values = [[number(float(value)) for value in row] for row in found["value"].values]
-    return sheet(images, robust_limits(images, LIMITS), text(heading), names=names, below=values)
+    values = [number(value) for value in found["value"].values.ravel()]
+    return sheet(images, robust_limits(images, LIMITS), text(heading), names=names, words=values)
 
 
 @builder("manifold", "decoded", "row", "column")
@@ -193,33 +189,10 @@ def manifold_sheet(found: xr.Dataset) -> Any:
     """
     images = stacked(found["decoded"], ("row", "column"))
     heading = f"others: {brief(found.attrs['base'], 60)} ({units_of(found['decoded'])})"
+    rows, columns = ([number(value) for value in found[dim].values] for dim in ("row", "column"))
+    words = {"xlabel": text(found["column"].attrs["long_name"]), "ylabel": text(found["row"].attrs["long_name"])}
     limits = robust_limits(images, LIMITS)
-    white_lines = [(0, 0)] * images.ndim
-    white_lines[2] = white_lines[3] = (0, 1)  # below and to the right of each picture
-    images = np.pad(images, white_lines, constant_values=np.nan)
-    rows, columns = (_some_ticks(found[name].values) for name in ("row", "column"))
-    width = images.shape[3]
-    ticks = [((i + 0.5) * width, word) for i, word in enumerate(columns) if word]
-    axes: dict[str, Any] = {"xaxis": "bottom", "xticks": ticks, "show_frame": True}
-    axes |= {"xlabel": text(found["column"].attrs["long_name"]), "ylabel": text(found["row"].attrs["long_name"])}
-    return sheet(images[::-1], limits, text(heading), names=rows[::-1], gap=0, nan_color="white", **axes)
-
-
-def _some_ticks(values: np.ndarray) -> list[str]:
-    """Numbers as words, at most MAX_TICKS of them, the others empty."""
-    step = math.ceil(len(values) / MAX_TICKS)
-    return [number(float(value)) if i % step == 0 else "" for i, value in enumerate(values)]
-
-
-def mosaic_of(images: np.ndarray) -> np.ndarray:
-    """Pictures `(rows, columns, H, W[, 3])` as one."""
-    rows, columns, tall, wide = images.shape[:4]
-    return images.swapaxes(1, 2).reshape(rows * tall, columns * wide, *images.shape[4:])
-
-
-def channel_means(latents: xr.DataArray) -> np.ndarray:
-    """Latents as `(vector, latent)`; of spatial ones the mean over the positions that are known."""
-    return np.asarray(latents.astype("f8").mean(latents.dims[2:]).values)
+    return sheet(images[::-1], limits, text(heading), names=rows[::-1], columns=columns, **words)
 
 
 @builder("prototypes", "decoded", "latents", "class", "n")
@@ -228,30 +201,21 @@ def prototype_sheet(found: xr.Dataset) -> Any:
 
     Below, the mean latents as a heat map centred at 0; of spatial latents the mean over positions.
     """
-    heat = channel_means(found["latents"])
     names = [brief(name, 18) for name in found["class"].values]
-    words_of_samples, words_of_means = [], []
+    samples, means = pictures(found["decoded"]), pictures(found["decoded_mean"])
+    words = []
     for i, name in enumerate(names):
         place = where_of(found.isel({"class": i}), after="_of_sample").replace("\n", ", ")
-        words_of_samples.append(f"{name}\n{place}")
-        words_of_means.append(f"n = {int(found['n'][i])}")
-    shown = {
-        "typical sample": (stacked(found["decoded"], ("class",)), words_of_samples),
-        "mean": (stacked(found["decoded_mean"], ("class",)), words_of_means),
-    }
-    limits = robust_limits(np.stack([images for images, _ in shown.values()]), LIMITS)
-    rows, row_names, above = [], [], []
-    for start in range(0, len(names), COLUMNS):
-        part = slice(start, start + COLUMNS)
-        for name, (images, words) in shown.items():
-            rows.append(images[part])
-            above.append(words[part])
-            row_names.append(name)
+        words.append(f"{name}\n{place}")
+    words += [f"n = {count}" for count in found["n"].values]
+    limits = robust_limits(np.stack([samples, means]), LIMITS)
     heading = f"classes of {text(found.attrs['by'])} ({units_of(found['decoded'])})"
-    decoded = sheet(rows, limits, heading, names=row_names, above=above)
+    decoded = sheet([samples, means], limits, heading, names=["typical sample", "mean"], words=words)
+    latents = found["latents"].astype("f8")
+    heat = latents.mean(latents.dims[2:]).values
     dims = [str(i) for i in range(heat.shape[1])]
-    latents = centred(heat, names, dims, "mean latent", frame_width=560, frame_height=max(60, 24 * len(names)))
-    return holoviews().Layout([decoded, latents]).cols(1).opts(shared_axes=False, backend="bokeh")
+    table = centred(heat, names, dims, "mean latent", frame_width=560, frame_height=max(60, 24 * len(names)))
+    return holoviews().Layout([decoded, table]).cols(1).opts(shared_axes=False)
 
 
 @builder("components", "array", "components")
@@ -265,26 +229,22 @@ def component_sheet(components: xr.DataArray, *, most: int = 32) -> Any:
     images = pictures(components[:most])
     images = images[..., 0] if images.ndim == 4 else images
     signed = bool(np.nanmin(images) < 0)
-    limits = [robust_limits(image, LIMITS, symmetric=signed) for image in images]
     part = "" if len(images) == len(names) else f", {len(images)} of {len(names)}"
-    cmap = DIVERGING if signed else "gray"
-    words = in_rows(names[:most])
-    return sheet(in_rows(images), in_rows(limits), f"component images{part}", above=words, cmap=cmap)
+    rows = in_rows([in_own_limits(image, signed) for image in images])
+    heading = f"component images{part}"
+    limits, cmap = ((-1.0, 1.0), DIVERGING) if signed else ((0.0, 1.0), "gray")
+    return sheet(rows, limits, heading, words=names[:most], cmap=cmap, colorbar=False)
 
 
 def frames(found: xr.Dataset) -> list[np.ndarray]:
     """The decoded steps as frames `(H, W)` or `(H, W, 3)` of uint8, one scale for all, small ones enlarged.
 
-    Of a traversal all dimensions move at once side by side, in rows of 8.
+    Of a traversal all dimensions move at once side by side.
     """
-    moving = "latent_dim" in found["decoded"].dims
-    images = stacked(found["decoded"], ("latent_dim", "step")) if moving else pictures(found["decoded"])[None]
-    grey = grey_of(images)
-    columns = min(len(grey), COLUMNS)
-    grey = np.concatenate([grey, np.full((-len(grey) % columns, *grey.shape[1:]), 255, np.uint8)])
-    rows = grey.reshape(-1, columns, *grey.shape[1:])
-    factor = max(1, math.ceil(FRAME_SIDE / max(rows.shape[3], rows.shape[4] * columns)))
-    made = [mosaic_of(rows[:, :, step]) for step in range(rows.shape[2])]
+    decoded = found["decoded"]
+    images = stacked(decoded, ("latent_dim", "step")) if "latent_dim" in decoded.dims else pictures(decoded)[None]
+    factor = max(1, math.ceil(FRAME_SIDE / max(images.shape[2], images.shape[3] * len(images))))
+    made = [np.concatenate(step, axis=1) for step in grey_of(images).swapaxes(0, 1)]
     return [frame.repeat(factor, axis=0).repeat(factor, axis=1) for frame in made]
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError, UsageError
 from vaearr.schema.grid import edges
+from vaearr.views.colors import colors_of
 from vaearr.views.common import (
     DIVERGING,
     NAN_COLOR,
@@ -26,13 +27,10 @@ from vaearr.views.common import (
     robust_limits,
     text,
     title,
-    unit,
     value_text,
 )
 from vaearr.views.kinds import builder
-from vaearr.views.maps import BOKEH
 from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
-from vaearr.views.paper import colormap
 from vaearr.views.pictures import LIMITS, numbers_of, where_of
 
 AXES = (n.Z, n.Y, n.X)
@@ -47,7 +45,6 @@ _VIEWER = f"""
 .volume figure {{ display: inline-block; margin: 8px 12px 0 0; position: relative; }}
 .volume canvas {{ display: block; cursor: crosshair; }}
 .volume input {{ display: block; width: 100%; }}
-.volume b {{ position: absolute; top: 45%; color: white; background: #0008; padding: 0 3px; }}
 </style>
 <script>
 {UNPACK}
@@ -120,9 +117,9 @@ def place_of(volume: xr.DataArray, position: Mapping[str, float] | None) -> dict
     for dim, wanted in (position or {}).items():
         if dim not in AXES:
             raise UsageError(f"the position names {dim!r}; a volume has z, y and x.")
-        values, borders = volume[dim].values, edges(volume[dim].values)
-        if not borders[0] <= wanted <= borders[-1]:
-            span = f"{values[0]:g} to {values[-1]:g} {unit(dict(volume[dim].attrs))}".rstrip()
+        values = volume[dim].values
+        if not values[0] <= wanted <= values[-1]:
+            span = f"{values[0]:g} to {value_text(values[-1], volume[dim].attrs)}"
             raise UsageError(f"{dim} = {wanted:g} lies outside the volume, which spans {span}.")
         place[dim] = int(np.argmin(abs(values - wanted)))
     return place
@@ -147,48 +144,39 @@ def volume_slices(
     UsageError for a position outside.
     """
     if isinstance(found, xr.DataArray):
-        volumes, heading_of_all = {text(label(found)): as_volume(found)}, ""
+        volumes, heading = {text(label(found)): as_volume(found)}, ""
     else:
-        volumes, heading_of_all = example_volumes(found, example)
+        volumes, heading = example_volumes(found, example)
     first = next(iter(volumes.values()))
     place = place_of(first, position)
     scale = PAPER_FRAME / max(span_of(first, dim) for dim in AXES)
     slices = []
     for name, (volume, limits, cmap) in scales_of(volumes).items():
         for plane, axes in PLANES.items():
-            where = value_text(float(first[axes[0]][place[axes[0]]]), first[axes[0]].attrs)
-            heading = f"{plane}, {axes[0]} = {where}"
-            options: dict[str, Any] = {"cmap": cmap, "clim": limits, "title": heading, "colorbar": axes[0] == n.X}
-            options["clabel"] = text(name)
-            slices.append(_slice(volume, axes, place, scale, options))
-    return holoviews().Layout(slices).cols(3).opts(title=title(heading_of_all), shared_axes=False, **BOKEH)
+            own = {"cmap": cmap, "clim": limits, "colorbar": plane == "sagittal", "clabel": text(name)}
+            slices.append(_slice(volume, plane, axes, place, scale).opts("Image", **own))
+    return holoviews().Layout(slices).cols(3).opts(title=title(heading), shared_axes=False)
 
 
-def _slice(
-    volume: xr.DataArray, axes: tuple[str, str, str], place: dict[str, int], scale: float, options: dict[str, Any]
-) -> Any:
+def _slice(volume: xr.DataArray, plane: str, axes: tuple[str, ...], place: dict[str, int], scale: float) -> Any:
     """One plane of a volume with the lines of the other two, and the sides of the patient where they are known."""
     hv, (across, up, along) = holoviews(), axes
     image = volume.isel({across: place[across]}).transpose(up, along)
-    x, y = image[along].values, image[up].values
-    labels = [label(volume[dim].assign_attrs(long_name=dim)) for dim in (along, up)]
-    frame = {"frame_width": round(scale * span_of(volume, along)), "frame_height": round(scale * span_of(volume, up))}
-    shown = hv.Image((x, y, image.values), [along, up], "value")
-    shown = shown.opts(xlabel=labels[0], ylabel=labels[1], data_aspect=1, **frame, **options, **BOKEH)
-    lines = [hv.VLine(float(volume[along][place[along]])), hv.HLine(float(volume[up][place[up]]))]
-    parts = [shown, *(line.opts(color=CROSS, line_width=1, **BOKEH) for line in lines)]
-    if volume.attrs.get("orientation") == "RAS+":
-        x, y = edges(x), edges(y)
-        middle = (x[0] + x[-1]) / 2, (y[0] + y[-1]) / 2
-        width, height = np.ptp(x), np.ptp(y)
-        left, right = x[0] + 0.06 * width, x[-1] - 0.06 * width
-        low, high = y[0] + 0.06 * height, y[-1] - 0.06 * height
-        label_x = [left, right, middle[0], middle[0]]
-        label_y = [middle[1], middle[1], low, high]
-        side_names = [*SIDES[along], *SIDES[up]]
-        labels_of_sides = hv.Labels((label_x, label_y, side_names), [along, up], "side")
-        parts.append(labels_of_sides.opts(text_color=CROSS, text_font_size="9pt", **BOKEH))
-    return hv.Overlay(parts)
+    where = value_text(float(volume[across][place[across]]), volume[across].attrs)
+    shown = hv.Image((image[along].values, image[up].values, image.values), [along, up], "value").opts(
+        xlabel=_axis_label(volume, along), ylabel=_axis_label(volume, up), title=f"{plane}, {across} = {where}",
+        frame_width=round(scale * span_of(volume, along)), frame_height=round(scale * span_of(volume, up)),
+        data_aspect=1,
+    )  # fmt: skip
+    for line in (hv.VLine(float(volume[along][place[along]])), hv.HLine(float(volume[up][place[up]]))):
+        shown = shown * line.opts(color=CROSS, line_width=1)
+    return shown
+
+
+def _axis_label(volume: xr.DataArray, dim: str) -> str:
+    """Name and unit of an axis, and the sides of the patient at its ends where they are known."""
+    name = label(volume[dim].assign_attrs(long_name=dim))
+    return f"{name}, {' to '.join(SIDES[dim])}" if volume.attrs.get("orientation") == "RAS+" else name
 
 
 def scales_of(volumes: Mapping[str, xr.DataArray]) -> dict[str, tuple[xr.DataArray, tuple[float, float], str]]:
@@ -240,21 +228,20 @@ def _viewer(volumes: Mapping[str, xr.DataArray]) -> str:
     about["planes"] = [[AXES.index(dim) for dim in plane] for plane in PLANES.values()]
     about["places"] = [[f"{d} = {value_text(float(v), first[d].attrs)}" for v in first[d].values] for d in AXES]
     for volume, (low, high), cmap in scales_of(volumes).values():
-        colors = colormap(cmap)(np.linspace(0, 1, LEVELS + 1), bytes=True).tolist()
-        colors += [colormap([NAN_COLOR])(0, bytes=True)] * (256 - len(colors))
-        palette = [[int(part) for part in color] for color in colors]
-        data = packed(volume.values, (low, high))
-        about["volumes"].append({"data": data, "low": low, "high": high, "palette": palette})
+        colors = colors_of(cmap, LEVELS + 1) + [NAN_COLOR] * (255 - LEVELS)
+        palette = [[*bytes.fromhex(color[1:]), 255] for color in colors]
+        about["volumes"].append({"data": packed(volume.values, (low, high)), "low": low, "high": high})
+        about["volumes"][-1]["palette"] = palette
     options = "".join(f'<option value="{i}">{html.escape(name)}</option>' for i, name in enumerate(volumes))
-    figures = []
+    figures = ""
     for plane, (across, up, along) in PLANES.items():
         width, height = (max(1, round(scale * span_of(first, dim))) for dim in (along, up))
-        left, right = SIDES[along] if first.attrs.get("orientation") == "RAS+" else ("", "")
-        figures.append(
-            f'<figure>{plane}<canvas width="{width}" height="{height}"></canvas>'
-            f'<b style="left: 0">{left}</b><b style="right: 0">{right}</b><input type="range" min="0" '
-            f'max="{first.sizes[across] - 1}" value="{first.sizes[across] // 2}" aria-label="{across}"></figure>'
+        caption = f"{plane}: {_axis_label(first, along)}; {_axis_label(first, up)}"
+        figures += (
+            f'<figure>{html.escape(caption)}<canvas width="{width}" height="{height}"></canvas><input type="range" '
+            f'min="0" max="{first.sizes[across] - 1}" value="{first.sizes[across] // 2}" aria-label="{across}">'
+            "</figure>"
         )
     data = json.dumps(about).replace("<", "\\u003c")
-    body = f"<select>{options}</select><p></p>{''.join(figures)}"
+    body = f"<select>{options}</select><p></p>{figures}"
     return f'<div class="volume">{body}<script type="application/json">{data}</script></div>'

@@ -21,8 +21,8 @@ def test_given_colours_are_kept() -> None:
     assert colors.class_colors([0, 1, 5], {1: "#0072B2"}) == ["#E69F00", "#0072B2", "#009E73"]
     assert colors.class_colors([3, 4], ["teal", "#ff0000"]) == ["#008080", "#FF0000"]
     for wrong, words in (
-        (["red"], "2 classes and 1 colours"),
-        ({7: "red"}, r"no class has the code \[7\]"),
+        (["red"], "give a colour for each"),
+        ({7: "red"}, "give a colour for each"),
         (["red", "no colour"], "by a name such as"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -23,7 +23,7 @@ from vaearr.views.common import (
     title,
 )
 from vaearr.views.kinds import builder
-from vaearr.views.maps import on_grid, same_grid, with_lines
+from vaearr.views.maps import on_grid, with_lines
 from vaearr.views.paper import MAX_NAMES
 from vaearr.views.relations import MOST_POINTS, drawn, linked, matrix, table_of
 
@@ -64,7 +64,10 @@ def cluster_view(
     Above `most_points` the scatter shows a random part and says so; r is over all points. `colors`, `segments` and
     `**options` as of a map. Raises SchemaError where the maps differ in grid, RoiError where no point has all.
     """
-    same_grid(labels, latent, target)
+    try:
+        xr.align(labels, latent, target, join="exact", copy=False)
+    except ValueError as error:
+        raise SchemaError(f"the maps do not lie on the same grid: {error}") from None
     classes = colored_classes(labels, colors)
     classes = classes._replace(values=as_map(classes.values))
     across, up = text(latent.name or "latent"), text(target.name or "target")

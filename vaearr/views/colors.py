@@ -41,17 +41,10 @@ def class_colors(codes: Sequence[int], colors: Sequence[str] | Mapping[int, str]
     """
     from matplotlib.colors import to_hex
 
-    if isinstance(colors, Mapping):
-        given = dict(colors)
-    elif colors is None:
-        given = {}
-    elif isinstance(colors, str) or len(colors) < len(codes):
-        raise UsageError(f"there are {len(codes)} classes and {len(colors)} colours: give one for each class.")
-    else:
-        given = dict(zip(codes, colors, strict=False))
-    unknown = sorted(set(given) - set(codes))
-    if unknown:
-        raise UsageError(f"no class has the code {unknown}; the codes are {list(codes)}.")
+    given = dict(colors) if isinstance(colors, Mapping) else dict(zip(codes, colors or (), strict=False))
+    are_too_few = colors is not None and not isinstance(colors, Mapping) and len(given) < len(codes)
+    if are_too_few or not set(given) <= set(codes):
+        raise UsageError(f"the classes are {list(codes)}; give a colour for each, or code -> colour, not {colors}.")
     try:
         given = {code: to_hex(color).upper() for code, color in given.items()}
     except ValueError as error:

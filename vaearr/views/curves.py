@@ -169,9 +169,7 @@ def contrast_view(
     curves: dict[str, list[Any]] = {}
     for i, profile in enumerate(profiles):
         along = str(profile.dims[0])
-        across = {n.X: n.Y, n.Y: n.X}.get(along, "")
-        if profile.ndim != 1 or not across:
-            raise SchemaError(f"{profile.name!r} has dims {profile.dims}; a profile runs along {n.X!r} or {n.Y!r}.")
+        across = n.Y if along == n.X else n.X
         place, color = float(np.squeeze(profile.attrs[across])), COLORS[i % len(COLORS)]
         shown = shown * mark_line(place, color, upright=along == n.Y)
         own = {"title": title(f"profiles of {label(da)}"), "xlabel": label(as_map(da)[along]), "ylabel": label(da)}

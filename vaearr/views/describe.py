@@ -98,10 +98,9 @@ def _table(ds: xr.Dataset, top: int | None) -> list[str]:
     variables = list(ds.data_vars.values())
     if len(variables) == 1 and is_categorical(variables[0]) and variables[0].size <= MAX_VALUES:
         return _class_sizes(variables[0])
-    matrix = ds.get(n.LATENTS if "decoded" in ds else "summary")
-    if matrix is not None and matrix.ndim == 2:
-        table: Any = matrix.to_pandas()
-        return _rows(table.reset_index(), most, max_columns=None)
+    if "decoded" in ds and ds[n.LATENTS].ndim == 2:
+        vectors: Any = ds[n.LATENTS].to_pandas()
+        return _rows(vectors.reset_index(), most, max_columns=None)
     columns_of: dict[Any, list[Any]] = {}
     for name, variable in ds.data_vars.items():
         if variable.ndim == 1 or (variable.ndim and variable.size <= MAX_CELLS):

@@ -180,15 +180,6 @@ def side_map_list(ds: xr.Dataset) -> list[xr.DataArray]:
     return maps + ([ds[n.PHASE]] if n.PHASE in ds else [])
 
 
-def same_grid(*maps: xr.DataArray) -> None:
-    """Raise SchemaError unless the maps lie over the same scan points."""
-    try:
-        xr.align(*(da.transpose(*maps[0].dims) for da in maps), join="exact", copy=False)
-    except ValueError as error:
-        found = ", ".join(f"{da.name!r} over {dict(da.sizes)}" for da in maps)
-        raise SchemaError(f"the maps do not lie on the same grid ({found}): {error} Select the same points.") from None
-
-
 @builder("rgb", "array", n.CHANNEL, n.Y, n.X)
 def rgb_map(rgb: xr.DataArray, *, roi: xr.DataArray | None = None, nan_color: str = NAN_COLOR, **options: Any) -> Any:
     """Elements as red, green and blue: `(y, x, channel)` between 0 and 1, NaN in `nan_color`.

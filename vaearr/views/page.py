@@ -68,9 +68,8 @@ class Section:
 
     def picture(self, figure: Any, alt: str, dpi: int = 130) -> None:
         """A matplotlib figure as a PNG within the page."""
-        file = png(figure, dpi)
-        width = round(int.from_bytes(file[16:20], "big") / dpi * 150)  # of the picture, as its header says
-        data = base64.b64encode(file).decode("ascii")
+        data = base64.b64encode(png(figure, dpi)).decode("ascii")
+        width = round(150 * figure.get_figwidth())
         self.blocks.append(
             f'<div class="figure"><img src="data:image/png;base64,{data}" alt="{_safe(alt)}" '
             f'style="width:{width}px"></div>'

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.errors import NoInputError, SchemaError, UsageError
+from vaearr.errors import NoInputError, SchemaError
 from vaearr.views.common import DIVERGING, brief, holoviews, number, robust_limits, text, unit, value_text
 from vaearr.views.kinds import builder
 from vaearr.views.mosaic import in_rows, scaled, sheet
@@ -72,8 +72,7 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
 
     All share one scale; that of the residuals is as wide and centred at 0. threshold: show, instead of the residuals,
     both as black and white, in the units of the pictures (of colours the mean of their channels), and the share of
-    pixels on which the two differ. Raises NoInputError where there is no example, UsageError for a threshold that is
-    not a number.
+    pixels on which the two differ. Raises NoInputError where there is no example.
     """
     dim = "example" if "example" in found.dims else n.SAMPLE
     if "input" not in found or not found.sizes.get(dim):
@@ -93,8 +92,6 @@ def reconstruction_sheet(found: xr.Dataset, *, threshold: float | None = None, m
     if threshold is None:
         half = (limits[1] - limits[0]) / 2
         second = sheet([recon - original], (-half, half), names=["residual"], words=scores, cmap=DIVERGING)
-    elif not np.isfinite(threshold):
-        raise UsageError(f"the threshold is {threshold}; give a number in the units of the pictures.")
     else:
         masks = [(images >= threshold).astype("f4") for images in (original, recon)]
         shares = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]

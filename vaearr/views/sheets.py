@@ -65,10 +65,6 @@ def data_sheet(ds: xr.Dataset | xr.DataArray, *, by: str | None = None, seed: in
         words += [", ".join(map(_short, place)) for place in coordinates]
         names.append(f"{brief(name.replace('_', ' '), 14)} ({len(places):,})")
     heading = f"{schema.samples_word(ds)} by {by}" if by else schema.samples_word(ds)
-    if len(groups) > MOST_ROWS:
-        heading += f", {MOST_ROWS} of {len(groups)} classes"
-    if n.Z in schema.signal_dims(ds):
-        heading += ", middle slices"
     if schema.is_scan(ds):
         heading += f" at {', '.join(nav[::-1])} in {unit(ds[nav[-1]].attrs) or 'steps'}"
     return sheet(rows, (0.0, 1.0), heading, names=names if by else (), words=words, colorbar=False)

@@ -111,20 +111,6 @@ def as_volume(da: xr.DataArray) -> xr.DataArray:
     return da.transpose(*AXES).sortby(list(AXES)).astype("f4").reset_coords(drop=True).load()
 
 
-def place_of(volume: xr.DataArray, position: Mapping[str, float] | None) -> dict[str, int]:
-    """Voxel numbers of a position in coordinate units, the middle where a dim is not named. Raises UsageError."""
-    place = {dim: volume.sizes[dim] // 2 for dim in AXES}
-    for dim, wanted in (position or {}).items():
-        if dim not in AXES:
-            raise UsageError(f"the position names {dim!r}; a volume has z, y and x.")
-        values = volume[dim].values
-        if not values[0] <= wanted <= values[-1]:
-            span = f"{values[0]:g} to {value_text(values[-1], volume[dim].attrs)}"
-            raise UsageError(f"{dim} = {wanted:g} lies outside the volume, which spans {span}.")
-        place[dim] = int(np.argmin(abs(values - wanted)))
-    return place
-
-
 def span_of(volume: xr.DataArray, dim: str) -> float:
     """Length of a volume along a dim."""
     return float(np.ptp(edges(volume[dim].values)))
@@ -140,35 +126,35 @@ def volume_slices(
     Of what `reconstruct_store` or `reconstruct_files` give: original, reconstruction and residual of an example, one
     below the other. Grey runs from the 0.5 % to the 99.5 % percentile of all, the residual has a scale half as wide to
     both sides of 0; the other two slices are lines. position: in coordinate units, such as `{"z": 12.0}`; the middle
-    of dims that are not named. Raises SchemaError for other arrays, NoInputError where there is no such example,
-    UsageError for a position outside.
+    of dims that are not named. Raises SchemaError for other arrays, NoInputError where there is no such example.
     """
     if isinstance(found, xr.DataArray):
         volumes, heading = {text(label(found)): as_volume(found)}, ""
     else:
         volumes, heading = example_volumes(found, example)
     first = next(iter(volumes.values()))
-    place = place_of(first, position)
+    wanted = {dim: float(first[dim].mean()) for dim in AXES} | dict(position or {})
+    at = {dim: float(first[dim].sel({dim: wanted[dim]}, method="nearest")) for dim in AXES}
     scale = PAPER_FRAME / max(span_of(first, dim) for dim in AXES)
     slices = []
     for name, (volume, limits, cmap) in scales_of(volumes).items():
         for plane, axes in PLANES.items():
             own = {"cmap": cmap, "clim": limits, "colorbar": plane == "sagittal", "clabel": text(name)}
-            slices.append(_slice(volume, plane, axes, place, scale).opts("Image", **own))
+            slices.append(_slice(volume, plane, axes, at, scale).opts("Image", **own))
     return holoviews().Layout(slices).cols(3).opts(title=title(heading), shared_axes=False)
 
 
-def _slice(volume: xr.DataArray, plane: str, axes: tuple[str, ...], place: dict[str, int], scale: float) -> Any:
+def _slice(volume: xr.DataArray, plane: str, axes: tuple[str, ...], at: dict[str, float], scale: float) -> Any:
     """One plane of a volume with the lines of the other two, and the sides of the patient where they are known."""
     hv, (across, up, along) = holoviews(), axes
-    image = volume.isel({across: place[across]}).transpose(up, along)
-    where = value_text(float(volume[across][place[across]]), volume[across].attrs)
+    image = volume.sel({across: at[across]}, method="nearest").transpose(up, along)
+    where = value_text(at[across], volume[across].attrs)
     shown = hv.Image((image[along].values, image[up].values, image.values), [along, up], "value").opts(
         xlabel=_axis_label(volume, along), ylabel=_axis_label(volume, up), title=f"{plane}, {across} = {where}",
         frame_width=round(scale * span_of(volume, along)), frame_height=round(scale * span_of(volume, up)),
         data_aspect=1,
     )  # fmt: skip
-    for line in (hv.VLine(float(volume[along][place[along]])), hv.HLine(float(volume[up][place[up]]))):
+    for line in (hv.VLine(at[along]), hv.HLine(at[up])):
         shown = shown * line.opts(color=CROSS, line_width=1)
     return shown
 

@@ -130,8 +130,8 @@ def runs_view(found: xr.Dataset) -> Any:
     """Numbers of `va.compare`: a point for each run, those of targets side by side."""
     panels = []
     for name, values in found.data_vars.items():
-        own = {"x": str(values.dims[-1]), "y": str(name), "by": "run", "title": title(str(name).replace("_", " "))}
-        own |= {"xlabel": "", "rot": 45, "frame_width": 120 + 30 * values.shape[-1], "ylim": (0, None)}
+        own: dict[str, Any] = {"x": str(values.dims[-1]), "y": str(name), "by": "run", "xlabel": "", "rot": 45}
+        own |= {"title": title(str(name).replace("_", " ")), "frame_width": 120 + 30 * values.shape[-1]}
         panels.append(plot(values.to_dataframe().reset_index(), "scatter", **own))
     return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
 

@@ -24,15 +24,14 @@ def store(known_template: Path, tmp_path: Path) -> Path:
 def test_results_are_kept_and_read_with_plain_xarray(store: Path) -> None:
     ds = va.open_store(store)
     groups = va.cluster(ds[["latents_theirs"]], method="kmeans", k=3)
-    scores = xr.Dataset({"scores": ds.latents_nmf.rename(latent_nmf="scores_part")})
-    scores["scores_mean"] = scores.scores.mean("scores_part")
+    scores = ds.latents_nmf.rename(latent_nmf="texture_part")
     table = va.associate(ds.latents_theirs, ds[["BC"]], metrics=["pearson"])
     kept = va.keep(ds, run="theirs", groups=groups, texture=scores, contrast=table)
     plain = xr.open_zarr(store)
     np.testing.assert_array_equal(plain.groups, groups)
-    np.testing.assert_array_equal(plain.texture, scores.scores)
+    np.testing.assert_array_equal(plain.texture, scores)
     assert plain.texture.dims == ("y", "x", "texture_part")
-    assert "texture_mean" in kept
+    assert "texture" in kept
     assert plain.patterns.chunks[:2] == plain.texture.chunks[:2] == plain.groups.chunks
     np.testing.assert_array_equal(va.load_run(store, "theirs").table("contrast").association, table)
     va.keep(va.load_run(store, "theirs"), again=table)

@@ -77,7 +77,7 @@ def attach(folder: Path) -> None:
 
 
 def probe(folder: Path) -> None:
-    va.load_run(folder / STORE).probe(targets=("BC",), maps=True)
+    va.load_run(folder / STORE).probe(targets=("BC",))
 
 
 def reconstruct(folder: Path) -> None:
@@ -95,7 +95,7 @@ OVERWRITES: dict[str, Callable[[Path], object]] = {  # of what the jobs above ma
     "associate": lambda store: va.load_run(store).associate(metrics=("kendall",), targets=("BC",), overwrite=True),
     "cluster": lambda store: va.load_run(store).cluster(method="kmeans", k=4, overwrite=True),
     "attach": lambda store: va.attach(store, 2 * np.load(store.parent / "other.npy"), run="other", overwrite=True),
-    "probe": lambda store: va.load_run(store).probe(targets=("BC",), maps=True, seed=5, overwrite=True),
+    "probe": lambda store: va.load_run(store).probe(targets=("BC",), seed=5, overwrite=True),
     "reconstruct": lambda store: va.load_run(store).reconstruct(out="variable", seed=5, overwrite=True),
     "keep": lambda store: va.keep(
         store, twice=va.open_store(store).BC + 1, table=xr.Dataset({"a": ("i", [3.0])}), overwrite=True

@@ -34,7 +34,6 @@ WORDS = {
     "high": "upper end of the 95 % interval of the score",
     "p_value": "p-value from random targets",
 }
-PREDICTED, RESIDUAL = "predicted", "residual"
 POINT, PIXEL = "point", "pixel"
 RIDGE, LOGISTIC, NEIGHBOURS = "ridge", "logistic", "neighbours"
 METHODS = (RIDGE, LOGISTIC, NEIGHBOURS)
@@ -46,7 +45,6 @@ MOST_COLUMNS = 256  # of features up to which logistic regression is repeated fo
 RAW_SIDE = 32  # pixels along a side that raw intensities are binned to at most
 MIN_POINTS = 20
 TIE = 1e-12
-AT_ONCE = 2**16  # points that are predicted together
 
 
 class Target(NamedTuple):
@@ -97,9 +95,7 @@ def probe(
         probe), NaN where a probe is not for the target. p = (1 + random targets told as well) / (1 + permutations); a
         random target is the map with whole groups exchanged where it is constant in each, else a surrogate map of
         `significance`, of a collection the values exchanged. `recall` (features, probe, class), where there are
-        classes: share of a class that is told. `n`, `n_groups` and `left_out` (target). With `maps`, what is predicted
-        for each point by probes that have not seen its group, of the first kind: `predicted` and, of numbers,
-        `residual` (target, features, navigation dims), NaN where nothing is.
+        classes: share of a class that is told. `n`, `n_groups` and `left_out` (target).
 
     Raises SchemaError for what lies on no navigation dims or another grid, RoiError for fewer than 20 points,
     UsageError for fewer than two groups or classes, or a name that is not there.
@@ -159,7 +155,7 @@ def _probed(
     roi: xr.DataArray | None,
     config: ProbeConfig,
 ) -> xr.Dataset:
-    """The scores of one target, with `maps` also what is predicted of it."""
+    """The scores of one target."""
     values = laid_over(next(iter(sets.values())), target.values.rename(target.label), nav, boolean=False)
     tables = {name: columns_of({name: one}, nav) for name, one in sets.items() if PIXEL not in one.dims}
     inside = np.isfinite(values.values)
@@ -209,8 +205,6 @@ def _probed(
     ds = _as_dataset(scores, recalls, target, sets)
     about = {"n": len(points), "n_groups": int(group.max()) + 1, "left_out": left_out}
     ds = ds.assign({key: (TARGET, [value]) for key, value in about.items()})
-    if config.maps:
-        ds.update(_predictions(sets, tables, target, values, inside, groups, points, folds, nav))
     return ds.assign_attrs(warnings=told)
 
 
@@ -322,13 +316,10 @@ def _ridge(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarra
 
 
 def _neighbours(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    from sklearn.neighbors import NearestNeighbors
+    from sklearn.neighbors import KNeighborsClassifier
 
-    k = min(N_NEIGHBOURS, len(train))
-    near = NearestNeighbors(n_neighbors=k).fit(train).kneighbors(test, return_distance=False)
-    codes = np.unique(wanted)
-    votes = np.stack([(wanted == code)[near].sum(1) for code in codes])
-    return codes[votes.argmax(0)]
+    found = KNeighborsClassifier(min(N_NEIGHBOURS, len(train))).fit(train, wanted).predict(test)
+    return found.reshape(len(test), -1)
 
 
 def _logistic(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -400,35 +391,3 @@ def _as_dataset(
     for name, words in WORDS.items():
         ds[name].attrs = {"long_name": words, "units": "1"}
     return ds
-
-
-def _predictions(
-    sets: dict[str, xr.DataArray],
-    tables: dict[str, xr.DataArray],
-    target: Target,
-    values: xr.DataArray,
-    inside: np.ndarray,
-    groups: np.ndarray,
-    points: np.ndarray,
-    folds: np.ndarray,
-    nav: tuple[str, ...],
-) -> dict[str, xr.DataArray]:
-    """What each point inside is predicted to be by a probe that has not seen its group, and what is left of numbers."""
-    fold_of = np.zeros(groups.max() + 1, int)  # groups without a drawn point: any probe may
-    fold_of[groups.ravel()[points]] = folds
-    fit, every, known = FITS[LOGISTIC if target.classes else RIDGE], np.flatnonzero(inside), values.values.ravel()
-    found = np.full((1, len(sets), values.size), np.nan, np.float32)
-    for i, (name, one) in enumerate(sets.items()):
-        drawn = _at(one, tables.get(name), points, nav)
-        for fold in np.unique(folds):
-            train, asked = folds != fold, every[fold_of[groups.ravel()[every]] == fold]
-            for part in np.array_split(asked, -(-len(asked) // AT_ONCE) or 1):
-                seen = scaled_alike(drawn[train], _at(one, tables.get(name), part, nav))
-                found[0, i, part] = fit(*seen, known[points][train, None])[:, 0]
-    coords = {name: coord for name, coord in values.coords.items() if set(coord.dims) <= set(nav)}
-    predicted = xr.DataArray(
-        found.reshape(1, len(sets), *values.shape), {**coords, TARGET: [target.label], FEATURES: list(sets)},
-        (TARGET, FEATURES, *nav), attrs={"long_name": "predicted from features of other groups"},
-    )  # fmt: skip
-    residual = (values - predicted).assign_attrs(long_name="what is left of the target")
-    return {PREDICTED: predicted} | ({} if target.classes else {RESIDUAL: residual.transpose(*predicted.dims)})

@@ -429,8 +429,7 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            Kept as table ``probe`` of the run, or ``probe_<name>``, see `va.probe`. With ``maps`` the store
-            also gets ``<target>_predicted_<features>`` and, of numbers, ``<target>_residual_<features>``.
+            Kept as table ``probe`` of the run, or ``probe_<name>``, see `va.probe`.
 
         Raises
         ------

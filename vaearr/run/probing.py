@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import xarray as xr
 
@@ -12,7 +10,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.targets import TARGET, targets_of
 from vaearr.analysis.clustering.features import select_features
-from vaearr.analysis.probing import FEATURES, PREDICTED, RESIDUAL, probe_settled
+from vaearr.analysis.probing import probe_settled
 from vaearr.config import ClusterConfig
 from vaearr.config.probes import ProbeConfig
 from vaearr.run import Run
@@ -39,17 +37,11 @@ def probe_run(run: Run, config: ProbeConfig, *, overwrite: bool) -> xr.Dataset:
         used.append(str(by.name))
     recipe = step_recipe(run, config, used)
     name = f"probe_{config.name}" if config.name else "probe"
-    maps = []
-    if config.maps:
-        maps = [_map_name(target, PREDICTED, feature) for target in targets for feature in features]
-    if is_stored(run, recipe, variables=maps, tables=[name], overwrite=overwrite):
+    if is_stored(run, recipe, tables=[name], overwrite=overwrite):
         return run.table(name)
-    found = probe_settled(features, targets, by, ds.get(roi_name), config)
-    stamp = {n.PROVENANCE: recipe.stamp("scikit-learn")}
-    predictions = _predictions(found, stamp)
-    is_stored(run, recipe, variables=[*map(str, predictions)], overwrite=overwrite)  # residuals of others stay
-    table = found.drop_vars([PREDICTED, RESIDUAL], errors="ignore").assign_attrs(stamp)
-    publish(run, variables=predictions, tables={name: table})
+    table = probe_settled(features, targets, by, ds.get(roi_name), config)
+    table.attrs[n.PROVENANCE] = recipe.stamp("scikit-learn")
+    publish(run, tables={name: table})
     return table
 
 
@@ -67,22 +59,3 @@ def _targets(ds: xr.Dataset, names: Sequence[str]) -> Iterator[xr.DataArray]:
         columns = targets_of(ds, (name,))
         for label in columns[TARGET].values:
             yield columns.sel({TARGET: label}, drop=True).rename(str(label))
-
-
-def _predictions(found: xr.Dataset, attrs: Mapping[str, Any]) -> xr.Dataset:
-    """Predicted maps and residuals, each as a variable of the store."""
-    maps = {}
-    for what in (PREDICTED, RESIDUAL):
-        if what not in found:
-            continue
-        for values in found[what].stack(each=[TARGET, FEATURES], create_index=False).transpose("each", ...):
-            if values.notnull().any():
-                target, features = values[TARGET].item(), values[FEATURES].item()
-                plain = values.drop_vars([TARGET, FEATURES]).astype("f4")
-                words = f"{target} {what} from {features}"
-                maps[_map_name(target, what, features)] = plain.assign_attrs(attrs, long_name=words)
-    return xr.Dataset(maps).reset_coords(drop=True)
-
-
-def _map_name(target: object, what: str, features: object) -> str:
-    return "_".join([*re.findall(r"\w+", str(target)), what, str(features)])

@@ -421,7 +421,7 @@ def sweep_flow(
             settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
             try:
                 step(train_flow, store, run, sweep.rois.get(region), settings, overwrite=overwrite)
-                rows.append({"region": region, **score_run(va.load_run(store, run, trust=trust), run)})
+                rows.append({"region": region, **score_run(va.load_run(store, run, trust=trust))})
             except PASSED_OVER as error:
                 failed[run] = str(error)
                 log.info(f"run {run!r} failed: {error}")

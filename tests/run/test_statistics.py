@@ -39,7 +39,7 @@ def test_warnings_tell_when_the_prior_is_not_the_data() -> None:
 
 
 def test_elbo_is_that_of_the_formula(trained_store: Path) -> None:
-    found, ds = held_out(trained_store, "vae"), xr.open_zarr(trained_store).load()
+    found, ds = held_out(va.load_run(trained_store)), xr.open_zarr(trained_store).load()
     size = ds.sizes["dy"] * ds.sizes["dx"]
     variance = float(ds["reconstruction_error"].where(ds["split"] == 1).mean())
     elbos = []
@@ -51,11 +51,11 @@ def test_elbo_is_that_of_the_formula(trained_store: Path) -> None:
     assert found["elbo"] == pytest.approx(np.mean(elbos), rel=1e-6)
     assert found["n"] == len(elbos)
     assert 1 < (found["n_groups"] or 0) < len(elbos)
-    row = score_run(trained_store, "vae")
+    row = score_run(va.load_run(trained_store))
     assert (row["run"], row["latent_dim"], row["beta"], row["epochs"]) == ("vae", 3, 1.0, 2)
     remove(trained_store, "latents")
     with pytest.raises(NoInputError, match="no latents; write it with 'vaearr encode"):
-        held_out(trained_store, "vae")
+        held_out(va.load_run(trained_store))
 
 
 def test_standard_error_takes_groups_as_independent() -> None:

@@ -15,7 +15,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
-from vaearr.run import Run, StoreOrRun, load_run
+from vaearr.run import Run
 
 MIN_VARIANCE = 1e-12
 WORDS = {
@@ -196,7 +196,7 @@ def prior_warnings(statistics: xr.Dataset) -> list[str]:
     return warnings
 
 
-def held_out(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> dict[str, float | int | None]:
+def held_out(run: Run) -> dict[str, float | int | None]:
     """`elbo` of a run's validation points, nats per sample, with its standard error `elbo_se`, `n` and `n_groups`.
 
     ELBO of a sample = -D / 2 log(2 pi s2) - D e / (2 s2) - KL, with its D values, its mean squared error e in
@@ -208,22 +208,21 @@ def held_out(store: StoreOrRun, run: str = n.DEFAULT_RUN) -> dict[str, float | i
     independent (all points where the split is not by blocks); None for fewer than two of them. Raises NoInputError for
     a run that is not encoded or that has no training or no validation points.
     """
-    opened = load_run(store, run)
-    split = opened.own(n.SPLIT).load()
-    mean, std = opened.latents.astype("f8"), opened.own(n.LATENTS_STD).astype("f8")
+    split = run.own(n.SPLIT).load()
+    mean, std = run.latents.astype("f8"), run.own(n.LATENTS_STD).astype("f8")
     std = std.clip(MIN_VARIANCE)
     within = [dim for dim in mean.dims if dim not in split.dims]
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum(within, skipna=False)
-    kl, error = dask.compute(kl, opened.own(n.RECONSTRUCTION_ERROR).astype("f8"))
+    kl, error = dask.compute(kl, run.own(n.RECONSTRUCTION_ERROR).astype("f8"))
     is_known = kl.notnull() & error.notnull()
     training, held = is_known & (split == n.TRAIN), is_known & (split == n.VALIDATION)
     if not (training.any() and held.any()):
         raise NoInputError(
-            f"run {run!r} has {int(training.sum())} training and {int(held.sum())} validation points; train with "
+            f"run {run.name!r} has {int(training.sum())} training and {int(held.sum())} validation points; train with "
             "split.fraction above 0."
         )
     variance = max(float(error.where(training).mean()), MIN_VARIANCE)
-    size = math.prod(opened.model.seen_shape)
+    size = math.prod(run.model.seen_shape)
     every = -0.5 * size * (math.log(2 * math.pi * variance) + error / variance) - kl
     elbo = every.values[held.values]
     blocks = np.argwhere(held.values) // max(int(split.attrs.get("block_used") or 1), 1)
@@ -242,20 +241,19 @@ def _standard_error(values: np.ndarray, label: np.ndarray) -> float | None:
     return float(math.sqrt(count / (count - 1) * float((rest**2).sum())) / sizes.sum())
 
 
-def score_run(store: StoreOrRun, run: str) -> dict[str, Any]:
+def score_run(run: Run) -> dict[str, Any]:
     """What a run is compared by: its settings, held-out ELBO, active dimensions, explained variance, epochs."""
-    opened = load_run(store, run)
-    config, health = opened.config, opened.health.attrs
+    config, health = run.config, run.health.attrs
     return {
-        "run": run,
-        "latent_dim": opened.manifest.get("latent_dim") or config["model"]["latent_dim"],
+        "run": run.name,
+        "latent_dim": run.manifest.get("latent_dim") or config["model"]["latent_dim"],
         "beta": config["objective"]["beta"],
-        "n_roi": opened.manifest["n_roi"],
-        **held_out(opened, run),
+        "n_roi": run.manifest["n_roi"],
+        **held_out(run),
         "n_active": health["n_active"],
         "kl": health["kl_total"],
         "explained_variance": health["explained_variance"],
-        "epochs": opened.manifest.get("epochs_run"),
+        "epochs": run.manifest.get("epochs_run"),
     }
 
 

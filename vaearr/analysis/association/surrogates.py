@@ -69,14 +69,14 @@ class Neighbourhood:
         return int(self.mask.sum())
 
 
-def neighbourhood(mask: np.ndarray, spacing: np.ndarray | None = None) -> Neighbourhood:
+def neighbourhood(mask: np.ndarray, spacing: np.ndarray) -> Neighbourhood:
     """Lags and candidate covariances for the true points of `mask` (*grid), steps `spacing` apart along each axis.
 
     Axes of length 1 are fine. Lags reach REACH of each side.
     """
     import scipy.fft
 
-    steps = np.ones(mask.ndim) if spacing is None else np.asarray(spacing, float) / np.min(spacing)
+    steps = spacing / spacing.min()
     torus = tuple(int(scipy.fft.next_fast_len(2 * size)) for size in mask.shape)
     offsets = _torus_offsets(torus).reshape(-1, mask.ndim)
     pairs = np.rint(scipy.fft.irfftn(np.abs(scipy.fft.rfftn(mask.astype(float), torus)) ** 2, torus)).ravel()

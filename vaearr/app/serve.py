@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from vaearr.app.samples import Encoded, encoded_samples, has_network, summary
 from vaearr.errors import UsageError
-from vaearr.names import DEFAULT_RUN
 from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.views.common import text
 
@@ -29,7 +28,7 @@ STYLE = """
 
 
 def explore(
-    store: StoreOrRun, run: str = DEFAULT_RUN, *, port: int = 0, host: str = LOOPBACK, show: bool = True
+    store: StoreOrRun, run: str | None = None, *, port: int = 0, host: str = LOOPBACK, show: bool = True
 ) -> Any:
     """Serve the page of a store and a run until interrupted; in a notebook as long as its kernel runs.
 

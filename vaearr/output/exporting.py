@@ -81,7 +81,7 @@ def export(
     for parent in (folder.resolve(), *folder.resolve().parents):
         if (parent / "zarr.json").exists():
             raise ExistsError(f"{parent} is a zarr store; export into a folder outside it.")
-    opened = load_run(store, run or n.DEFAULT_RUN)
+    opened = load_run(store, run)
     chosen = chosen_latents(opened, latents)
     with staged(folder) as aside:
         FORMATS[format](opened, chosen, variables, aside)

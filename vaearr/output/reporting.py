@@ -69,7 +69,7 @@ def report(store: StoreOrRun, run: str | None = None, *, out: str | Path | None 
         If the folder holds anything but a report.
     """
     holoviews()  # fails before any work if it is not installed
-    opened = load_run(store, n.DEFAULT_RUN if run is None else run)
+    opened = load_run(store, run)
     contents = Contents(opened)
     folder = report_folder(opened.path, opened.name, out)
     fingerprints = check_inputs(opened.path, list(map(str, opened.ds.variables)))

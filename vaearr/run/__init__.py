@@ -746,7 +746,7 @@ def load_run(
         if run not in (None, store.name):
             raise UsageError(f"the run {store.name!r} is given together with run={run!r}; leave one of them out.")
         return store
-    run = run or n.DEFAULT_RUN
+    run = n.DEFAULT_RUN if run is None else run
     path = store_of(store)
     run_folder(path, run)
     return Run(path, run, device=device, trust=trust)

@@ -19,7 +19,6 @@ from vaearr.views.common import (
     label,
     plot,
     title,
-    unit,
 )
 from vaearr.views.kinds import builder
 from vaearr.views.maps import map_plot
@@ -170,7 +169,7 @@ def contrast_view(
     for i, profile in enumerate(profiles):
         along = str(profile.dims[0])
         across = n.Y if along == n.X else n.X
-        place, color = float(np.squeeze(profile.attrs[across])), COLORS[i % len(COLORS)]
+        place, color = profile.attrs[across][0], COLORS[i % len(COLORS)]
         shown = shown * mark_line(place, color, upright=along == n.Y)
         own = {"title": title(f"profiles of {label(da)}"), "xlabel": label(as_map(da)[along]), "ylabel": label(da)}
         table = pd.DataFrame({"value": profile.values}, profile[along].values)
@@ -184,9 +183,7 @@ def contrast_view(
 def histogram_plot(histogram: xr.Dataset, **options: Any) -> Any:
     """How many scan points have which value, of `side_maps.histogram`. `**options` are those of `hvplot.bar`."""
     width = float(histogram.attrs["width"])
-    missing = int(histogram.attrs.get("n_missing", 0))
-    heading = f"n = {int(histogram['count'].sum()):,}" + (f" ({missing:,} missing)" if missing else "")
-    heading += f", bins of {width:g} {unit(histogram['bin'].attrs)}".rstrip()
+    heading = f"n = {histogram.attrs['n']:,} ({histogram.attrs['n_missing']:,} missing), bins of {width:g}"
     own = {"title": title(heading), "xlabel": label(histogram["bin"], "value"), "ylabel": "scan points"}
     table = pd.DataFrame({"scan points": histogram["count"].values}, histogram["bin"].values + width / 2)
     return plot(table, "bar", **own | {"color": BAR_COLOR} | options)

@@ -97,7 +97,9 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
     from bokeh.models.renderers import GlyphRenderer
     from bokeh.models.widgets import Select
 
-    shown = map_plot(maps[0].rename("value"), roi=roi, title=title(label(maps[0])), clabel="", frame=FRAME)
+    shown = map_plot(
+        maps[0].rename("value"), roi=roi, title=title(label(maps[0])), clabel="", colorbar=True, frame=FRAME
+    )
     figure = holoviews().renderer("bokeh").get_plot(shown).state
     sources = [drawn.data_source for drawn in figure.select({"type": GlyphRenderer})]
     source, name = next((one, key) for one in sources for key in ("image", "value") if key in one.data)

@@ -57,7 +57,7 @@ def top_bars(found: xr.Dataset, top: int | None = None) -> Any:
     from vaearr.analysis.layers import TOP, top_layers
 
     values, spread = _numbers(found, "relative_l2")
-    chosen = top_layers(found, top or int(found.attrs.get("top", 0)) or TOP)
+    chosen = top_layers(found, top or found.attrs["top"] or TOP)
     if not len(chosen):
         raise NoInputError("no layer of the comparison has a finite relative difference; there is nothing to rank.")
     layers = found.isel({LAYER: chosen})

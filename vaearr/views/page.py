@@ -54,7 +54,7 @@ class Section:
 
     def say(self, sentence: str, style: str = "") -> None:
         """A paragraph of plain text."""
-        self.blocks.append(f'<p class="{style}">{_safe(sentence)}</p>' if style else f"<p>{_safe(sentence)}</p>")
+        self.blocks.append(f'<p class="{style}">{_safe(sentence)}</p>')
 
     def caption(self, sentence: str) -> None:
         """What the figure before shows, and in which units."""

@@ -230,7 +230,7 @@ RENAMED = {
     "text_align": ("horizontalalignment",),
 }
 LETTERS_PER_INCH = 17  # of a title
-SCREEN_ONLY = {"colorbar", "aspect", "bgcolor", "fontsize", "colorbar_opts", "padding", "hooks", "tools"}
+SCREEN_ONLY = {"colorbar", "fontsize", "colorbar_opts", "hooks"}
 
 
 def _for_matplotlib(shown: Any) -> Any:

@@ -197,7 +197,7 @@ def volume_page(found: xr.Dataset, *, most: int = 4) -> str:
         "Each sample as three slices. The sliders, or a click on a slice, move the others; the list changes between "
         "original, reconstruction and residual (reconstruction - original)."
     )
-    for i in range(max(1, min(most, found.sizes.get("example", 0)))):
+    for i in range(min(most, found.sizes["example"])):
         volumes, heading = example_volumes(found, i)
         section = Section(f"example-{i}", heading or f"example {i}")
         section.blocks.append(_viewer(volumes))

@@ -103,10 +103,3 @@ def test_a_style_for_journals_that_ends() -> None:
         assert len(set(mpl.rcParams["axes.prop_cycle"].by_key()["color"])) >= 7
         assert mpl.rcParams["font.sans-serif"][-1] == "DejaVu Sans"
     assert dict(mpl.rcParams) == before
-
-
-def test_a_figure_for_paper(trained_template: Path, tmp_path: Path) -> None:
-    vaearr("look", "traverse", trained_template, "--dim", 0, "--out", tmp_path / "strip.pdf")
-    data = (tmp_path / "strip.pdf").read_bytes()
-    assert data.startswith(b"%PDF")
-    assert b"/Type3" not in data  # fonts as outlines of their own, which editors cannot take as text

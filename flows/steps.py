@@ -31,7 +31,6 @@ from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, Vae
 from vaearr.names import DEFAULT_RUN, LATENTS, SAMPLE, run_name
 from vaearr.output.reporting import is_current, report_folder
 from vaearr.recipe import as_json
-from vaearr.run.associating import table_name
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
 from vaearr.store import check_store
@@ -197,10 +196,10 @@ def associate_flow(
     found = va.load_run(store, associate.run).associate(config=associate, overwrite=overwrite)
     for line in va.describe(found):
         log.info(line)
-    rows, names = rankings(found), (associate.run, *filter(None, [associate.variable]))
-    table(store_key("associate", store, *names), rows, "strongest associations, by target and metric")
-    picture(store, store_key("associate-map", store, *names), found, "associations", kind="association")
-    group = f"runs/{associate.run}/{table_name(associate.variable, associate.name)}"
+    rows, run = rankings(found), associate.run
+    table(store_key("associate", store, run), rows, "strongest associations, by target and metric")
+    picture(store, store_key("associate-map", store, run), found, "associations", kind="association")
+    group = "_".join(filter(None, [f"runs/{run}/association", associate.name]))
     return {"store": place(store), "group": group, "table": rows}
 
 

@@ -354,8 +354,8 @@ def associate(
     with computing_on(scheduler):
         print_lines(va.describe(opened.associate(config=chosen, overwrite=overwrite), top))
         if reference:
-            kept: Given = {"variable": chosen.variable, "name": chosen.name, "overwrite": overwrite}
-            print_lines(va.describe(opened.partitions(reference, k_max=k_max, **kept), top))
+            found = opened.partitions(reference, k_max=k_max, name=chosen.name, overwrite=overwrite)
+            print_lines(va.describe(found, top))
 
 
 @app.command()

@@ -512,12 +512,11 @@ class AssociateConfig(Config):
     run: str = field(DEFAULT_RUN, RUN)
     targets: tuple[str, ...] = field((), "variables; empty = BC, every element, phase, as far as present")
     metrics: tuple[str, ...] = field(("pearson", "spearman"), "registered metrics, or 'all'")
-    variable: str | None = field(None, "instead of the run's latents: pca, nmf, or any over one further dim")
     quantiles: Quantiles = field(
         (0.0, 1.0), "elements in sums and rgb(...): these quantiles of their values in the region become 0 and 1"
     )
     significance: SignificanceConfig | None = field(None, "p-values from surrogate maps, if given")
-    name: Name | None = field(None, "table association_<name> of the run; default: association[_<variable>]")
+    name: Name | None = field(None, "table association_<name> of the run; default: association")
 
 
 class ClusterConfig(Config):

@@ -325,7 +325,6 @@ class Run:
         reference: str,
         *,
         k_max: int = 12,
-        variable: str | None = None,
         name: str | None = None,
         overwrite: bool = False,
     ) -> xr.Dataset:
@@ -337,8 +336,6 @@ class Run:
             A variable of the store: scores, elements, a map, or a map of classes.
         k_max
             Largest number of clusters of a latent, and of a reference that is no map of classes.
-        variable
-            Another variable instead of the latents.
         name
             The table is ``partitions_<reference>_<name>``; default: ``partitions_<reference>``.
         overwrite
@@ -360,8 +357,7 @@ class Run:
         """
         from vaearr.run.associating import partition_run
 
-        config = AssociateConfig(run=self.name, variable=variable, name=name)
-        return partition_run(self, reference, config, k_max=k_max, overwrite=overwrite)
+        return partition_run(self, reference, name, k_max=k_max, overwrite=overwrite)
 
     @settings_as_keywords(ClusterConfig, without=("run",))
     def cluster(

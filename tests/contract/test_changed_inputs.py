@@ -91,12 +91,13 @@ def do(step: str, store: Path, *more: object, code: int | None = OK) -> str:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_other_patterns(made_store: Path, write: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_patterns(made_store: Path, write: str) -> None:
     WRITES[write](made_store, "patterns")
     for step in STEPS:
         error = do(step, made_store, code=BAD_DATA)
-        assert f"the patterns of {made_store} were changed since they were ingested (first changed: patterns/" in error
-        assert "restore these files from a copy, or accept the new values with 'vaearr verify" in error
+        assert f"the patterns of {made_store} were changed since they were ingested" in error
+        assert "restore them from a copy, or accept the new values with 'vaearr verify" in error
+    assert "damaged: patterns/c/0/0" in vaearr("verify", made_store, code=BAD_DATA).out
     assert "--seal" in vaearr("verify", made_store, code=BAD_DATA).out
     vaearr("verify", made_store, "--seal")
     assert "is whole" in vaearr("verify", made_store).out

@@ -38,7 +38,7 @@ def test_damaged_files(
         tmp_path,
         module="tests.reliability.mutations",
         fault={"kind": "off"},
-        limits={"RLIMIT_AS": MEMORY},
+        memory=MEMORY,
         timeout=60 + 3 * COUNT + SECONDS,
         arguments={"format": name, "count": COUNT, "seed": 7},
     )

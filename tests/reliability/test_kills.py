@@ -103,16 +103,6 @@ def test_before_or_after(
     assert not states["in between"]
 
 
-def test_files_that_may_not_grow(workshop: Workshop, stage: Stage, tmp_path: Path) -> None:
-    """The system's own limit of the size of a file: EFBIG in the midst of a chunk."""
-    folder = Path(shutil.copytree(stage(BEFORE["ingest"]), tmp_path / "work"))
-    error = workshop.run("ingest", folder, limits={"RLIMIT_FSIZE": 20_000})["error"]
-    assert error["exit_code"] == WriteError.exit_code
-    assert os.strerror(errno.EFBIG) in error["message"]
-    assert {path.name for path in folder.glob("*.zarr*")} == {path.name for path in folder.glob(".*.lock")}
-    workshop.do("ingest", folder)
-
-
 def test_chunks_that_a_power_failure_emptied(workshop: Workshop, stage: Stage, tmp_path: Path) -> None:
     """Names of staged chunks may survive without their bytes: they do not count as written."""
     before = stage(BEFORE["encode"])

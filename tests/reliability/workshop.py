@@ -79,13 +79,10 @@ class Faults:
 
 def _child(order: dict[str, Any], answer: int) -> None:
     """Do the job, write how it ended to the pipe, and go."""
-    for name, limit in order.get("limits", {}).items():
-        if name == "RLIMIT_AS":  # of what the child may take beyond what it has from its parent
-            with open("/proc/self/statm") as file:
-                limit += int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(getattr(resource, name), (limit, limit))
-    if "RLIMIT_FSIZE" in order.get("limits", {}):
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if "memory" in order:  # that the child may take beyond what it has from its parent
+        with open("/proc/self/statm") as file:
+            limit = order["memory"] + int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     faults = Faults(order["folder"], order.get("fault", {"kind": "count"}))
     if faults.kind != "off":
         faults.install()
@@ -150,7 +147,7 @@ class Workshop:
         )
 
     def run(self, job: str, folder: Path, *, module: str = "tests.reliability.jobs", **order: Any) -> dict[str, Any]:
-        """Do a job; `order` may hold fault, limits, timeout, arguments."""
+        """Do a job; `order` may hold fault, memory, timeout, arguments."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         order = {"job": job, "folder": str(folder), "module": module, "timeout": 120, **order}

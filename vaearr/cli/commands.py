@@ -6,6 +6,7 @@ Steps have an option for every setting, made from their config.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,7 +163,7 @@ def verify(
         say(f"checksums added to {len(verifying.seal_store(store))} variables of {store}")
     else:
         result = verifying.verify_store(store)
-        print_lines([json.dumps(result.record(), indent=2)] if as_json else verifying.in_words(result))
+        print_lines([json.dumps(asdict(result), indent=2, default=str)] if as_json else verifying.in_words(result))
         if not result.is_healthy:
             raise typer.Exit(DataError.exit_code)
 

@@ -144,7 +144,7 @@ def attach(
             raise UsageError(f"{rows.origin['file']} has its own points; leave coords out.")
         rows = replace(rows, points=read_points(coords, point_dims(ds)))
     rows, placement = _placed(ds, rows, _region(ds, roi), read_as)
-    counts = placement.counts()
+    counts = _counts(target, placement)
     variable = _variable(ds, rows, placement, kind, target, classes or {}).assign_attrs(attrs)
     made_from = {
         "kind": f"{n.ATTACHED} {kind}",
@@ -176,9 +176,6 @@ def attach(
     else:
         result = variable.to_dataset()
         write_results(path, variables=result, replacing=replaced)
-    words = [f"{counts['n_placed']} of {counts['n_rows']} rows placed by {counts['read_as']}"]
-    words += [f"{counts[key]} {text}" for key, text in COUNTED.items() if counts[key]]
-    log.info(f"{variable.name}: {'; '.join(words)}")
     return result.assign_attrs(counts)
 
 
@@ -246,33 +243,47 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
 
 
 def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | None:
-    if roi is None or isinstance(roi, xr.DataArray):
-        return None if roi is None else grid.check_map(ds, roi)
-    if (variable := n.run_name(n.ROI, roi)) not in ds:
-        known = [str(v).removeprefix(n.ROI).removeprefix("_") or n.DEFAULT_RUN for v in ds if str(v).startswith(n.ROI)]
-        raise NoInputError(f"there is no region of interest of a run {roi!r}.{did_you_mean(roi, known)}")
+    if roi is None:
+        return None
+    if isinstance(roi, xr.DataArray):
+        return grid.check_map(ds, roi)
+    variable = n.run_name(n.ROI, roi)
+    if variable not in ds:
+        known = [str(name) for name in ds if str(name).startswith(n.ROI)]
+        raise NoInputError(f"there is no region of interest of a run {roi!r} ({variable}). Known: {listed(known)}.")
     return ds[variable].load()
 
 
 def _placed(ds: xr.Dataset, rows: Rows, region: xr.DataArray | None, read_as: ReadAs) -> tuple[Rows, Placement]:
     """Values as rows, finite or NaN, and where each belongs."""
-    shape, values, points, file = schema.navigation_shape(ds), rows.values, rows.points, rows.origin["file"]
-    if points is None and len(shape) > 1 and values.shape[: len(shape)] == shape and values.ndim <= len(shape) + 1:
+    shape, file, values, points = schema.navigation_shape(ds), rows.origin["file"], rows.values, rows.points
+    if points is None and values.shape[: len(shape)] == shape:
         values = values.reshape(-1, *values.shape[len(shape) :])
     if values.ndim > 2:
-        raise DataError(f"{file} has shape {values.shape}; expected (N,), (N, L) or the grid's {shape} in front.")
+        raise DataError(f"{file} has shape {rows.values.shape}; expected (N,), (N, L) or the grid's {shape} in front.")
     if values.dtype.kind == "f" and np.isinf(values).any():
-        row = int(np.isinf(values).reshape(len(values), -1).any(axis=1).argmax())
+        row = int(np.argwhere(np.isinf(values))[0][0])
         raise DataError(f"{file}: row {row} holds an infinite value; write NaN where there is none.")
     if points is None:
         placement = place_in_order(ds, len(values), region, what=f"{file} of shape {rows.values.shape}")
     else:
+        of_file = points.origin["file"]
         if points.values.ndim and len(points.values) != len(values):
-            raise DataError(f"{file} has {len(values)} rows, {points.origin['file']} has {len(points.values)} points.")
-        way, what = points.read_as if read_as == "auto" else read_as, f"the points of {points.origin['file']}"
+            raise DataError(f"{file} has {len(values)} rows, {of_file} has {len(points.values)} points.")
+        way = points.read_as if read_as == "auto" else read_as
+        what = f"the points of {of_file}"
         placement = place_points(ds, points.values, read_as=way, what=what, lines=points.lines)
-    allowed = np.ones(shape, bool) if region is None else region.values
-    return replace(rows, values=values), placement.within(allowed & grid.measured(ds))
+    allowed = grid.measured(ds) if region is None else grid.measured(ds) & region.values
+    return replace(rows, values=values), placement.within(allowed)
+
+
+def _counts(name: str, placement: Placement) -> dict[str, Any]:
+    """How many rows were placed and how many points have none, which is logged."""
+    counts = placement.counts()
+    words = [f"{counts['n_placed']} of {counts['n_rows']} rows placed by {counts['read_as']}"]
+    words += [f"{counts[key]} {text}" for key, text in COUNTED.items() if counts[key]]
+    log.info(f"{name}: {'; '.join(words)}")
+    return counts
 
 
 def _variable(
@@ -357,7 +368,6 @@ def side_map(
     kind = name if name in (n.PHASE, n.ELEMENTS) else "map"
     element_files = map_files(path) if kind == n.ELEMENTS else []
     way: ReadAs = "auto"
-    n_dropped = 0
     if element_files:
         rows = read_element_maps(element_files, ds)
     else:
@@ -367,12 +377,10 @@ def side_map(
             raise DataError(f"{table.file} has no column for {needed}; it has {listed(table.frame.columns)}.")
         rows = rows_of(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
         way = "steps" if are_whole(table.numbers(table.coordinates)) else "coordinates"
-        n_dropped = table.n_dropped
     rows, placement = _placed(ds, rows, None, way)
-    counts = placement.counts()
+    counts = _counts(name, placement)
     attrs = {
         "source": rows.origin["file"],
-        "n_dropped": n_dropped,
         "column": ", ".join(rows.columns),
         "n_missing": counts["n_missing"],
         "n_outside": counts["n_outside"],

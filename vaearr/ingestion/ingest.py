@@ -183,29 +183,15 @@ def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
     maps: dict[str, xr.DataArray] = {}
     if config.orientations is not None:
         maps = side_maps(config.orientations, ds)
-        _log_gaps(*next(iter(maps.items())))  # the same of all of them
-    in_several = (maps.keys() | ds.keys()) & tables.keys() | maps.keys() & ds.keys()
+        n_missing = next(iter(maps.values())).attrs["n_missing"]  # the same of all of them
+        log.info(f"{config.orientations.name}: {n_missing} scan points without a line")
     for name, path in tables.items():
         maps[name] = side_map(ds, path, name, words=config.phase_names, units=config.element_units)
-        _log_gaps(name, maps[name])
-    for name in sorted(map(str, in_several)):
-        log.info(f"{name}: taken from {maps[name].attrs['source']}; it is also in another of the files.")
     rest = ds.drop_vars(maps.keys() & ds.keys())
     used = {dim for variable in rest.data_vars.values() for dim in variable.dims}
     joined = rest.drop_dims(set(rest.dims) - used).assign(maps)
     schema.validate(joined)
     return joined
-
-
-def _log_gaps(name: str, variable: xr.DataArray) -> None:
-    """Log how many points, lines and columns have no counterpart."""
-    attrs = variable.attrs
-    if attrs["n_missing"]:
-        log.info(f"{name}: {attrs['n_missing']} scan points have no entry in {attrs['source']}.")
-    if attrs["n_outside"]:
-        log.info(f"{name}: {attrs['n_outside']} lines of {attrs['source']} lie outside the scan and are left out.")
-    if attrs["n_dropped"]:
-        log.info(f"{name}: {attrs['n_dropped']} columns of {attrs['source']} without a name are left out.")
 
 
 def _refuse_settings(config: IngestConfig, ds: xr.Dataset, *, is_file: bool) -> None:

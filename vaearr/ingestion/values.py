@@ -190,10 +190,10 @@ def rows_of_array(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> 
         )
     stacked = values.stack({"row": navigation}, create_index=False).transpose("row", ...)
     rows = np.asarray(stacked.values)
-    points = None
+    found = Rows(rows, _origin(rows))
     if dims and set(navigation) <= set(values.coords):
         coordinates = np.stack([stacked[dim].values for dim in dims], axis=1)
-        points = Points(coordinates, "coordinates", _origin(rows))
+        found = replace(found, points=Points(coordinates, "coordinates", found.origin))
     else:
         try:
             xr.align(values, ds[list(navigation)], join="exact")
@@ -204,6 +204,7 @@ def rows_of_array(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> 
             ) from None
     labels = values[others[0]].values if others and others[0] in values.coords else np.array([])
     if labels.dtype.kind in "iu":
-        return Rows(rows, _origin(rows), numbers=tuple(map(int, labels)), points=points)
-    is_text = labels.dtype.kind in "OUT"
-    return Rows(rows, _origin(rows), tuple(map(str, labels)) if is_text else (), points=points)
+        return replace(found, numbers=tuple(map(int, labels)))
+    if labels.dtype.kind in "OUT":
+        return replace(found, columns=tuple(map(str, labels)))
+    return found

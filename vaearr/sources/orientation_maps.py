@@ -135,7 +135,7 @@ def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
             f"export the map of the whole scan, neither cropped nor of another one."
         )
     missing = (found[n.PHASE].values == n.PHASE_MISSING) & (ds[n.PRESENT].values if n.PRESENT in ds else True)
-    origin = {"source": Path(path).name, "n_missing": int(missing.sum()), "n_outside": 0, "n_dropped": 0}
+    origin = {"source": Path(path).name, "n_missing": int(missing.sum())}
     on_scan = found.assign_coords({n.Y: ds[n.Y], n.X: ds[n.X]})
     return {str(name): variable.assign_attrs(origin) for name, variable in on_scan.data_vars.items()}
 

@@ -48,7 +48,7 @@ ReadAs = Literal["auto", "steps", "coordinates"]
 class Table:
     """A CSV: all columns as text by line number, names of the columns of values, of coordinates, and what these are.
 
-    read_as: what the names of the coordinates say. n_dropped: columns without a name.
+    read_as: what the names of the coordinates say.
     """
 
     file: Path
@@ -56,7 +56,6 @@ class Table:
     values: list[str]
     coordinates: list[str]
     read_as: ReadAs
-    n_dropped: int
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
         """Columns as floats `(N, K)`, NaN where a field is empty. Raises DataError that names a line of text."""
@@ -92,7 +91,7 @@ def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
     if coordinates:  # also in a second form, such as `x, y` beside `x_index, y_index`; a lone `Y` is yttrium
         taken |= {name for dim in dims for name in forms[dim] if plain_name(name) != dim}
     values = [name for name in named if name not in taken]
-    return Table(file, frame, values, coordinates, _read_as(coordinates), len(frame.columns) - len(named))
+    return Table(file, frame, values, coordinates, _read_as(coordinates))
 
 
 def _read_as(names: Sequence[str]) -> ReadAs:

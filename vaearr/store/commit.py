@@ -162,11 +162,10 @@ def staged_work(store: Path, name: str, keep: str = "") -> Iterator[Path]:
 
 
 def _remove_unless_kept(folder: Path, keep: str) -> None:
-    for child in folder.iterdir() if folder.is_dir() else ():
-        has_files = any(file.is_file() for file in child.rglob("*"))
-        if child.name == keep and has_files:
-            continue
-        if child.is_dir():
+    for child in folder.glob("*"):
+        if child.name == keep:
+            remove_if_empty(child)
+        elif child.is_dir():
             shutil.rmtree(child, ignore_errors=True)
         else:
             with suppress(OSError):  # tidying up must not hide why a command failed

@@ -21,7 +21,7 @@ from vaearr.errors import DamagedError, DataError
 from vaearr.recipe import FINGERPRINTS, nested
 from vaearr.store.folders import PART, file_sizes, is_there, sha256_of
 from vaearr.store.layout import chunks_of
-from vaearr.store.listing import SEAL, attributes_of, read_metadata, read_seal
+from vaearr.store.listing import SEAL, attributes_of, read_metadata
 from vaearr.store.paths import METADATA
 
 VALUE_METADATA = ("shape", "data_type", "chunk_grid", "codecs", "fill_value")
@@ -49,7 +49,7 @@ def variable_fingerprint(store: Path, name: str) -> str:
         If a chunk is missing or empty.
     """
     folder = store / name
-    array = stored_array(folder)
+    array = zarr.open_array(folder, mode="r", zarr_format=3)
     sizes = check_chunks(store, name, array)
     metadata = read_metadata(folder)
     codecs = json.dumps(metadata["codecs"][-1:])
@@ -72,11 +72,6 @@ def _last_bytes(path: str, size: int) -> bytes:
         return os.pread(handle, CHECKSUM_BYTES, max(0, size - CHECKSUM_BYTES))
     finally:
         os.close(handle)
-
-
-def stored_array(folder: Path) -> zarr.Array:
-    """An array by its own folder, for reading, as it is there."""
-    return zarr.open_array(folder, mode="r", zarr_format=3)
 
 
 def check_chunks(store: Path, name: str, array: zarr.Array) -> dict[str, int]:
@@ -126,18 +121,10 @@ def check_patterns(store: Path) -> str:
     present = variable_fingerprint(store, n.PATTERNS)
     if recorded in (None, present):  # None: a store of an earlier version
         return present
-    seal = read_seal(store / n.PATTERNS) or {}
-    changed = (name for name in seal if not _is_sealed(store / n.PATTERNS, name, seal[name]))
-    first = next(changed, "unknown")
     raise DamagedError(
-        f"the patterns of {store} were changed since they were ingested (first changed: {n.PATTERNS}/{first}); restore "
-        f"these files from a copy, or accept the new values with 'vaearr verify {store} --seal' and train again."
+        f"the patterns of {store} were changed since they were ingested ('vaearr verify {store}' names them); "
+        f"restore them from a copy, or accept the new values with 'vaearr verify {store} --seal' and train again."
     )
-
-
-def _is_sealed(array: Path, name: str, checksum: str) -> bool:
-    """Whether a file of an array is as it was published."""
-    return is_there(array, name) and sha256_of(array / name) == checksum
 
 
 def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -138,22 +138,16 @@ def _check_version(store: str | Path, group: zarr.Group) -> None:
         raise DataError(f"{store} has schema version {version}, this vaearr knows {n.SCHEMA}; update vaearr.")
 
 
-def open_store(
-    path: str | Path,
-    *,
-    chunks: Literal["shards"] | None = "shards",
-    storage_options: Mapping[str, Any] | None = None,
-) -> xr.Dataset:
+def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards") -> xr.Dataset:
     """Open the root group of a store as a lazy Dataset.
 
     Parameters
     ----------
     path
-        A folder, or a URL that can be read (`s3://…`, `https://…`; needs the extra `remote`).
+        A folder, or a URL that can be read (`s3://…`, `https://…`; needs the extra `remote`). S3 reads the `AWS_*`
+        variables.
     chunks
         "shards" for dask blocks of what was written at once, None for no dask.
-    storage_options
-        Settings of the URL's protocol, as obstore takes them; S3 also reads the `AWS_*` variables.
 
     Returns
     -------
@@ -167,7 +161,7 @@ def open_store(
         group = open_group(store)
     else:
         store = url
-        group = _open_url(url, storage_options or {})
+        group = _open_url(url)
     ds = _dataset(group, store)
     ds.attrs = root_attributes(group)
     ds.encoding["source"] = str(store)  # steps on the Dataset keep it
@@ -180,14 +174,13 @@ def open_store(
     return ds.assign(chunked)
 
 
-def _open_url(url: str, options: Mapping[str, Any]) -> zarr.Group:
+def _open_url(url: str) -> zarr.Group:
     """The root group of a store at a URL."""
     need("obstore", "vaearr[remote]", url)
     from obstore.store import from_url
 
-    settings: Any = {"config": dict(options)} if options else {}
     try:
-        remote = from_url(url, client_options={"allow_http": True}, **settings)
+        remote = from_url(url, client_options={"allow_http": True})
         group = zarr.open_group(ObjectStore(remote, read_only=True), mode="r", zarr_format=3)
     except Exception as error:  # each protocol has errors of its own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -270,25 +263,19 @@ def store_blocks(path: str | Path) -> list[Region]:
 
 def run_names(path: str | Path) -> list[str]:
     """Names of the listed runs of a store."""
-    return _listed_runs(open_group(path))
-
-
-def _listed_runs(root: zarr.Group) -> list[str]:
-    runs = root.get(n.RUNS)
+    runs = open_group(path).get(n.RUNS)
     return sorted(runs.group_keys()) if isinstance(runs, zarr.Group) else []
 
 
 def _with_run(path: str | Path, run: str) -> tuple[Path, zarr.Group]:
     """A store and its root group. Raises NoInputError that lists the runs where this one is missing."""
-    store = store_path(path)
-    root = open_group(store)
-    known = _listed_runs(root)
+    store, known = store_path(path), run_names(path)
     if run not in known:
         hint = f" It has none yet: 'vaearr train {store}'."
         if known:
             hint = did_you_mean(run, known)
         raise NoInputError(f"{store} has no run {run!r}.{hint}")
-    return store, root
+    return store, open_group(store)
 
 
 def run_folder(path: str | Path, run: str) -> Path:

@@ -9,7 +9,7 @@ from vaearr import names as n
 from vaearr.errors import NoInputError, UsageError
 from vaearr.store.commit import edit_store, existing_keys, publish
 from vaearr.store.listing import listed_in
-from vaearr.store.read import check_store
+from vaearr.store.read import check_store, run_names
 
 OF_ENCODE = [name for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
 OF_TRAINING = (n.MODEL, n.HISTORY, n.HEALTH, n.SHEETS, n.SCANS)  # of a run; other tables are added later
@@ -64,8 +64,7 @@ def written_together(store: Path, name: str) -> list[str]:
             return [f"{n.RUNS}/{run}/{table[0]}"]
         return [f"{n.RUNS}/{run}", *(n.run_name(variable, run) for variable in n.OF_A_RUN)]
     listed = listed_in(store)
-    runs = {key.split("/")[1] for key in listed if key.startswith(f"{n.RUNS}/")}
-    for run in runs:
+    for run in run_names(store):
         if name in (n.run_name(n.ROI, run), n.run_name(n.SPLIT, run)):
             return written_together(store, f"{n.RUNS}/{run}")
         of_encode = [n.run_name(variable, run) for variable in (n.LATENTS, *OF_ENCODE)]

@@ -6,9 +6,8 @@ Checking changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import zarr
 
@@ -79,10 +78,6 @@ class Verification:
     def find(self, variable: str, place: str, found: str) -> None:
         """Add damage, with what to do about it."""
         self.findings.append(Finding(variable, place, found, _to_do(self.store, variable, found)))
-
-    def record(self) -> dict[str, Any]:
-        """The same as plain JSON."""
-        return {**asdict(self), "store": str(self.store), "healthy": self.is_healthy}
 
 
 def _to_do(store: Path, variable: str, found: str) -> str:

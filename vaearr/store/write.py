@@ -56,7 +56,6 @@ class Staging:
     folder: Path
     arrays: Mapping[str, zarr.Array]
     regions: Sequence[Region]
-    coords: Sequence[str] = ()
     replacing: Sequence[str] = ()
 
 
@@ -198,7 +197,7 @@ def staged_variables(
     name = f"variables-{'-'.join(sorted(specs))[:60]}"
     key = hashlib.sha256(json.dumps(plain(request), sort_keys=True).encode()).hexdigest()[:16]
     with edit_store(store), staged_work(store, name, keep=key) as work:
-        have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
+        have = _kept(store, replacing)
         _check_new(have, store, [*specs, *map(str, coords.variables)])
         folder = work / key
         with write_errors(store):
@@ -223,7 +222,6 @@ def staged_variables(
             folder=folder,
             arrays=arrays,
             regions=store_blocks(store),
-            coords=list(map(str, coords.variables)),
             replacing=list(replacing),
         )
 
@@ -276,7 +274,7 @@ def publish_staged(
     left = pending(staging)
     if left:
         raise RuntimeError(f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays.")
-    staged = {name: staging.folder / name for name in (*staging.coords, *staging.arrays)}
+    staged = {folder.name: folder for folder in staging.folder.iterdir() if folder.is_dir()}
     _publish(staging.store, staged, None, run, tables, [*staging.replacing, *replacing])
 
 
@@ -335,8 +333,7 @@ def _publish(
     with staged_work(store, RESULTS) as folder:
         moves = dict(staged)
         if variables is not None:
-            have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
-            new = _new_variables(have, store, variables)
+            new = _new_variables(_kept(store, replacing), store, variables)
             with write_errors(store):
                 _write_group(new, folder / "variables", {})
             for name in map(str, new.variables):
@@ -345,6 +342,11 @@ def _publish(
             moves[f"{n.RUNS}/{run}/{name}"] = folder / "tables" / name
             _write_table(table, folder / "tables" / name, run)
         publish(store, moves, replacing=replacing)
+
+
+def _kept(store: Path, replacing: Collection[str]) -> xr.Dataset:
+    """What a store holds besides the variables that are replaced."""
+    return open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
 
 
 def _new_variables(have: xr.Dataset, store: Path, ds: xr.Dataset) -> xr.Dataset:
@@ -392,8 +394,7 @@ def staged_run(path: str | Path, run: str, *, keep: str = "", replacing: Collect
     with edit_store(store):
         if key not in replacing and existing_keys(store, [key]):
             raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
-        have = open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
-        _check_new(have, store, [n.run_name(name, run) for name in n.OF_A_RUN])
+        _check_new(_kept(store, replacing), store, [n.run_name(name, run) for name in n.OF_A_RUN])
         with staged_work(store, f"run-{run}", keep) as folder:
             yield folder
 

@@ -210,7 +210,7 @@ def publish(
     staging = staging_root(store)
     taken = [key for key in existing_keys(store, staged) if not is_of(key, replacing)]
     if taken:
-        raise ExistsError(f"{store} already holds {', '.join(taken)}; nothing was changed.")
+        raise ExistsError(f"{store} already holds {', '.join(taken) or 'a store'}; nothing was changed.")
     replaced = existing_keys(store, replacing)
     moves: dict[str, str | None] = dict.fromkeys(replaced)
     with write_errors(store):

@@ -182,8 +182,7 @@ def test_names_in_any_encoding(kind: str, encoding: str, name: str, scan: Path, 
 def test_own_files_go_before_it(scan: Path, tmp_path: Path) -> None:
     (tmp_path / "bc.csv").write_text("x,y,BC\n" + "\n".join(f"{j},{i},7" for i, j, _, _ in points()))
     path = write_ctf(tmp_path / "a.ctf")
-    done = vaearr("ingest", scan, tmp_path / "a.zarr", "--orientations", path, "--bc", tmp_path / "bc.csv")
-    assert "BC: taken from bc.csv" in done.err
+    vaearr("ingest", scan, tmp_path / "a.zarr", "--orientations", path, "--bc", tmp_path / "bc.csv")
     assert (zarr(tmp_path / "a.zarr").BC == 7).all()
 
 

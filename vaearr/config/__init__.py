@@ -293,10 +293,10 @@ class PerceptualConfig(Config):
         "encoder", "lpips: network and linear weights; features: network; encoder: of a trained run"
     )
     weight: float = field(0.3, "beside the mean reconstruction_nll of a value", ge=0)
-    weights: Path | None = field(None, "file of the feature network: alexnet, vgg16 or squeezenet1_1")
+    weights: Path | None = field(None, "file of the feature network: alexnet or vgg16")
     linear: Path | None = field(None, "file of the LPIPS weights for that network")
     run: str | None = field(None, "encoder: run of the same store, or a model folder")
-    slices: float = field(0.25, "volumes in a 2-D network: share of slices along each axis, above 1 their number", gt=0)
+    slices: float = field(0.25, "volumes in a 2-D network: share of slices along each axis", gt=0, le=1)
     chunk: int = field(0, "images at a time, which saves memory and costs time; 0 = all", ge=0)
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vaearr.errors import TrainingError, UsageError, did_you_mean
+from vaearr.errors import TrainingError, UsageError
 
 LOG_2 = math.log(2)
 LOG_2PI = math.log(2 * math.pi)
@@ -30,7 +30,6 @@ MISSING = -1  # label of a sample without one
 PENALTY_WEIGHT = 10.0  # of the gradient penalty beside the wgan-gp loss, Gulrajani et al. 2017
 SLOPE = 0.2  # of the leaky ReLU below 0, as in Isola et al. 2017
 MAX_GROUPS = 8
-NORMS = ("group", "instance", "none")
 Tensor = torch.Tensor
 Maps = Sequence[Tensor]
 Nll = Callable[[Tensor, Tensor], Tensor]
@@ -217,111 +216,90 @@ def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake
 
 
 class Discriminator(nn.Module):
-    """Scores samples `(B, C, …)` of any size from `least` on, in 2-D and 3-D: one map of logits per stack of layers.
+    """Scores samples `(B, C, …)` in 2-D and 3-D: one map of logits per stack of layers.
 
-    score: one logit for the whole sample, made of the mean over the last grid.
+    least: smallest side of a sample. score: one logit for the whole sample, made of the mean over the last grid. Raises
+    UsageError for samples that are too small.
     """
 
     def __init__(
         self, input_shape: tuple[int, ...], stacks: Iterable[nn.Module], least: int, score: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.stacks, self.score, self.least = nn.ModuleList(stacks), score, least
-        self.n_channels, self.n_dims = input_shape[0], len(input_shape) - 1
-        self._check(tuple(input_shape))
+        self.stacks, self.score = nn.ModuleList(stacks), score
+        if min(input_shape[1:]) < least:
+            raise UsageError(
+                f"samples have shape {tuple(input_shape)}; this discriminator takes sides of at least {least}; set "
+                "fewer layers or scales."
+            )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Logit maps. Raises UsageError for samples of another kind, or too small."""
-        self._check(tuple(x.shape[1:]))
+        """Logit maps."""
         maps = [stack(x) for stack in self.stacks]
         return [(self.score(each.flatten(2).mean(2)) if self.score else each).float() for each in maps]
 
-    def _check(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != self.n_dims + 1 or shape[0] != self.n_channels or min(shape[1:]) < self.least:
-            taken = f"takes {self.n_channels} channels and {self.n_dims} spatial dims, every side at least {self.least}"
-            raise UsageError(f"samples have shape {shape}; this discriminator {taken}; set fewer layers or scales.")
+
+def _convolution(input_shape: tuple[int, ...]) -> Callable[..., nn.Conv2d | nn.Conv3d]:
+    return nn.Conv2d if len(input_shape) == 3 else nn.Conv3d
 
 
-def _stack(input_shape: tuple[int, ...], widths: Sequence[int], norm: str, *, is_patch: bool) -> nn.Sequential:
-    """Convolutions that halve the grid, a norm on each but the first, leaky ReLUs.
+def _stack(input_shape: tuple[int, ...], widths: Sequence[int], *, is_patch: bool) -> nn.Sequential:
+    """Convolutions that halve the grid, a group norm on each but the first, leaky ReLUs.
 
-    is_patch: the last one has stride 1, a map of logits follows it, and weights are drawn as in the paper.
+    is_patch: the last one has stride 1, and none before a norm has a bias, which the norm takes off.
     """
-    conv, instance = ((nn.Conv2d, nn.InstanceNorm2d), (nn.Conv3d, nn.InstanceNorm3d))[len(input_shape) - 3]
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise((input_shape[0], *widths))):
         stride = 1 if is_patch and i == len(widths) - 1 else 2
-        has_bias = not is_patch or i == 0 or norm == "none"  # the norm takes it off
-        layers.append(conv(before, after, 4, stride=stride, padding=1, bias=has_bias))
-        if i and norm != "none":
-            groups = math.gcd(MAX_GROUPS, widths[1] if is_patch else after)
-            layers.append(nn.GroupNorm(groups, after) if norm == "group" else instance(after))
+        has_bias = not is_patch or i == 0
+        layers.append(_convolution(input_shape)(before, after, 4, stride=stride, padding=1, bias=has_bias))
+        if i:
+            layers.append(nn.GroupNorm(math.gcd(MAX_GROUPS, after), after))
         layers.append(nn.LeakyReLU(SLOPE))
     return nn.Sequential(*layers)
 
 
-def _patch_stack(input_shape: tuple[int, ...], channels: int, layers: int, norm: str, side: int) -> nn.Sequential:
-    """A PatchGAN: `layers` convolutions after the first, and one of this side to the logits."""
-    stack = _stack(input_shape, [channels * 2**i for i in range(layers + 1)], norm, is_patch=True)
-    conv = nn.Conv2d if len(input_shape) == 3 else nn.Conv3d
-    stack.append(conv(channels * 2**layers, 1, side, padding=(side - 1) // 2))
+def _patch_stack(input_shape: tuple[int, ...], channels: int, layers: int, side: int) -> nn.Sequential:
+    """A PatchGAN: `layers` convolutions after the first, one of this side to the logits, weights as in the paper."""
+    stack = _stack(input_shape, [channels * 2**i for i in range(layers + 1)], is_patch=True)
+    stack.append(_convolution(input_shape)(channels * 2**layers, 1, side, padding=(side - 1) // 2))
     for layer in stack:
-        if isinstance(layer, conv):
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
             nn.init.normal_(layer.weight, 0.0, 0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return stack
 
 
-def patch(input_shape: tuple[int, ...], *, channels: int = 64, layers: int = 3, norm: str = "group") -> Discriminator:
+def patch(input_shape: tuple[int, ...], *, channels: int = 64, layers: int = 3) -> Discriminator:
     """PatchGAN: one map whose positions each score a patch (70 pixels wide with 3 layers), in 2-D and 3-D.
 
     channels: of the first convolution, doubled by each layer. layers: convolutions between the first and the last.
-    norm: group, instance or none. Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial
-    Networks", CVPR 2017, section 3.2.2. Raises UsageError.
+    Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017, section
+    3.2.2.
     """
-    _check_options(input_shape, norm, channels=channels, layers=layers)
     # layers strided convolutions, then two that take one pixel off each side
-    return Discriminator(input_shape, [_patch_stack(input_shape, channels, layers, norm, 4)], 3 * 2**layers)
+    return Discriminator(input_shape, [_patch_stack(input_shape, channels, layers, 4)], 3 * 2**layers)
 
 
-def multiscale(
-    input_shape: tuple[int, ...], *, scales: int = 3, channels: int = 32, layers: int = 1, norm: str = "group"
-) -> Discriminator:
+def multiscale(input_shape: tuple[int, ...], *, scales: int = 3, channels: int = 32, layers: int = 1) -> Discriminator:
     """PatchGANs side by side on the same samples, the i-th with i x `layers` layers: one map each, coarser and coarser.
 
     Their patches grow by their depth and not, as in the paper, by making the samples smaller. Channels double with
     every layer, so that each one more takes four times as many parameters. Wang et al., "High-Resolution Image
     Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, section 3.2. For the options see `patch`.
-    Raises UsageError.
     """
-    _check_options(input_shape, norm, channels=channels, layers=layers, scales=scales)
-    stacks = [_patch_stack(input_shape, channels, layers * (i + 1), norm, 1) for i in range(scales)]
+    stacks = [_patch_stack(input_shape, channels, layers * (i + 1), 1) for i in range(scales)]
     # the deepest has so many strided convolutions, then one that takes a pixel off; its last is pointwise
-    return Discriminator(input_shape, stacks, (3 if norm == "instance" else 2) * 2 ** (layers * scales))
+    return Discriminator(input_shape, stacks, 2 ** (layers * scales + 1))
 
 
-def conv(
-    input_shape: tuple[int, ...], *, channels: int = 32, max_channels: int = 256, layers: int = 4, norm: str = "group"
-) -> Discriminator:
+def conv(input_shape: tuple[int, ...], *, channels: int = 32, layers: int = 4) -> Discriminator:
     """Small convolutional discriminator, one logit for the whole sample whatever its size, in 2-D and 3-D.
 
     Strided convolutions, the mean over the last grid, one linear layer. channels: of the first convolution; they double
-    with each layer up to `max_channels`. layers: convolutions that halve the grid. norm: group, instance or none, from
-    the second on. Raises UsageError.
+    with each layer. layers: convolutions that halve the grid.
     """
-    _check_options(input_shape, norm, channels=channels, layers=layers, max_channels=max_channels)
-    widths = [min(channels * 2**i, max_channels) for i in range(layers)]
-    stack, least = _stack(input_shape, widths, norm, is_patch=False), 2**layers
-    least *= 2 if norm == "instance" and layers > 1 else 1
-    return Discriminator(input_shape, [stack], least, nn.Linear(widths[-1], 1))
-
-
-def _check_options(input_shape: tuple[int, ...], norm: str, **counts: int) -> None:
-    if len(input_shape) not in (3, 4) or min(input_shape) < 1:
-        raise UsageError(f"samples have shape {tuple(input_shape)}; discriminators take (C, H, W) or (C, D, H, W).")
-    if norm not in NORMS:
-        raise UsageError(f"there is no norm {norm!r}.{did_you_mean(norm, list(NORMS))}")
-    for what, count in counts.items():
-        if type(count) is not int or count < 1:
-            raise UsageError(f"{what} is {count!r}; it must be a whole number of at least 1.")
+    widths = [channels * 2**i for i in range(layers)]
+    stack = _stack(input_shape, widths, is_patch=False)
+    return Discriminator(input_shape, [stack], 2**layers, nn.Linear(widths[-1], 1))

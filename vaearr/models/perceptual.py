@@ -7,7 +7,7 @@ in 2-D and 3-D, which needs no file. Volumes pass 2-D networks slice by slice al
 
 Feature networks: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997
 (alexnet); Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015 (vgg16,
-configuration D); Iandola et al., "SqueezeNet", arXiv:1602.07360 (squeezenet, version 1.1).
+configuration D).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,22 +37,21 @@ FEATURES = re.compile(r"(?:features|(?:net\.)?slice\d+)\.(.+)")
 ELSEWHERE = re.compile(r"(classifier|lin\d+|lins|scaling_layer)\.")
 WANTED = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ("network",)}  # kind -> arguments
 POOL = ()
-Conv = tuple[int, ...]
+Conv = tuple[Any, ...]
 
 
 class Backbone(NamedTuple):
     """How a network is built, as torchvision numbers and names its layers.
 
-    layers: a convolution (channels, side, stride, padding) and its ReLU, a Fire (narrow, wide), or a maximum `POOL`.
-    taps: layers after which features are taken, where LPIPS takes them (Zhang et al. 2018, appendix). channels: there.
-    pool: side of the maximum, whether the last, incomplete ones count. least: smallest side of an image that reaches
-    the last tap.
+    layers: a convolution (channels, side, stride, padding) and its ReLU, or a maximum `POOL`. taps: layers after which
+    features are taken, where LPIPS takes them (Zhang et al. 2018, appendix). channels: there. pool: side of a maximum.
+    least: smallest side of an image that reaches the last tap.
     """
 
     layers: tuple[Conv, ...]
     taps: tuple[int, ...]
     channels: tuple[int, ...]
-    pool: tuple[int, bool]
+    pool: int
     least: int
 
 
@@ -69,55 +68,29 @@ BACKBONES: dict[str, Backbone] = {
         ((64, 11, 4, 2), POOL, (192, 5, 1, 2), POOL, (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)),
         taps=(1, 4, 7, 9, 11),
         channels=(64, 192, 384, 256, 256),
-        pool=(3, False),
+        pool=3,
         least=31,
     ),
     "vgg16": Backbone(
         _vgg((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)),
         taps=(3, 8, 15, 22, 29),
         channels=(64, 128, 256, 512, 512),
-        pool=(2, False),
+        pool=2,
         least=16,
-    ),
-    "squeezenet": Backbone(
-        ((64, 3, 2, 0), POOL, *[(16, 64)] * 2, POOL, *[(32, 128)] * 2, POOL, *[(48, 192)] * 2, *[(64, 256)] * 2),
-        taps=(1, 4, 7, 9, 10, 11, 12),
-        channels=(64, 128, 256, 384, 384, 512, 512),
-        pool=(3, True),
-        least=17,
     ),
 }
 
 
-class Fire(nn.Module):
-    """A pointwise convolution that narrows, then a pointwise and a 3 x 3 one side by side: `(B, c, h, w) -> (B, 2 e, h,
-    w)`. Iandola et al., section 3.2."""
-
-    def __init__(self, channels: int, narrow: int, wide: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(channels, narrow, 1)
-        self.expand1x1 = nn.Conv2d(narrow, wide, 1)
-        self.expand3x3 = nn.Conv2d(narrow, wide, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The two, one after the other in the channels."""
-        x = torch.relu(self.squeeze(x))
-        return torch.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], 1))
-
-
 def layers_without_weights(name: str) -> nn.Sequential:
     """The layers of a network on the meta device: shapes alone, no memory, no random numbers."""
-    (side, ceil), before, layers = BACKBONES[name].pool, 3, nn.Sequential()
+    before, layers = 3, nn.Sequential()
     with torch.device("meta"):
         for layer in BACKBONES[name].layers:
-            if len(layer) == 4:
+            if layer:
                 layers.extend([nn.Conv2d(before, *layer), nn.ReLU()])
                 before = layer[0]
-            elif layer:
-                layers.append(Fire(before, *layer))
-                before = 2 * layer[1]
             else:
-                layers.append(nn.MaxPool2d(side, 2, ceil_mode=ceil))
+                layers.append(nn.MaxPool2d(BACKBONES[name].pool, 2))
     return layers
 
 
@@ -188,8 +161,8 @@ class PerceptualLoss(nn.Module):
     the linear weights of LPIPS, or with weight 1; positions are averaged, layers summed: Zhang et al. 2018, eq. 1. The
     network computes in the precision around it, the distance in float32. Equal samples have distance 0 exactly.
 
-    config: what it is. `weights` is a safetensors or pth file with torchvision's state dict of alexnet, vgg16 or
-    squeezenet1_1; which, its shapes tell; `linear` the LPIPS weights for that network, `lin0.model.1.weight` and so on.
+    config: what it is. `weights` is a safetensors or pth file with torchvision's state dict of alexnet or
+    vgg16; which, its shapes tell; `linear` the LPIPS weights for that network, `lin0.model.1.weight` and so on.
     A whole LPIPS checkpoint may be given as both. Nothing is unpickled. value_range: of the samples, mapped to [-1, 1]
     for image networks without cutting. network: of a trained run, such as `load_model(store).network`, for the kind
     encoder; it must have seen samples preprocessed as these are. Raises UsageError for what does not fit together,
@@ -205,8 +178,6 @@ class PerceptualLoss(nn.Module):
             if (value is not None) != (what in WANTED[kind]):
                 lack = "needs" if value is None else "has no use for"
                 raise UsageError(f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(WANTED[kind])}.")
-        if self.slices > 1 and self.slices != int(self.slices):
-            raise UsageError(f"slices is {self.slices:g}; give a share above 0 and up to 1, or a whole number above 1.")
         features = EncoderFeatures(network) if network is not None else read_features(Path(str(config.weights)))
         self.features: ImageFeatures | EncoderFeatures = features
         self.is_image, (self.low, self.high) = network is None, value_range
@@ -242,7 +213,7 @@ class PerceptualLoss(nn.Module):
         return torch.stack(axes).mean(0)
 
     def _positions(self, size: int) -> list[int]:
-        count = max(1, round(self.slices * size)) if self.slices <= 1 else min(int(self.slices), size)
+        count = max(1, round(self.slices * size))
         phase = float(torch.rand(())) if self.training and count < size else 0.5
         return [min(int((i + phase) * size / count), size - 1) for i in range(count)]
 

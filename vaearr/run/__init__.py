@@ -618,7 +618,7 @@ class Run:
             Function from preprocessed samples ``(B, C, …)`` to features ``(B, d)``. By default the
             posterior mean, of spatial latents mean and standard deviation of each channel.
         weights
-            File with the weights of an image network (alexnet, vgg16 or squeezenet1_1 as torchvision
+            File with the weights of an image network (alexnet or vgg16 as torchvision
             names them), whose features are used instead; for images only.
         part
             Reference: the validation, train or all samples of the run.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vaearr import names as n
-from vaearr.batching import PatternBatches, Walk, batches, plan, reader
+from vaearr.batching import PatternBatches, Walk, batches, plan
 from vaearr.config import SplitConfig
 from vaearr.errors import RoiError, SchemaError, UsageError
 from vaearr.schema import grid
@@ -156,40 +156,6 @@ def meeting_ratio(loader: PatternBatches, number: int, step: int) -> float:
     pairs = [(where[step:], where[:-step]), (where[:, step:], where[:, :-step])]
     same = np.concatenate([(a == b)[(a >= 0) & (b >= 0)] for a, b in pairs])
     return float(same.mean() / chance)
-
-
-def test_tiers_are_picked_by_size_and_told(ds: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 2**30, 20 * 2**30))
-    for nbytes, memory, device_memory, device, tier in (
-        (1, 2, 8, "cpu", "memory"),
-        (1, 2, 8, "cuda", "device"),
-        (9, 16, 8, "cuda", "memory"),
-        (9, 2, 80, "cuda", "streamed"),
-    ):
-        allowed = {"memory": memory * 2**30, "device": device_memory * 2**30}
-        assert reader.pick_tier(nbytes * 2**30, allowed, torch.device(device)) == tier
-    assert batches(ds).describe() == "in memory (34.69 kiB of 2.00 GiB)"
-    assert batches(ds, memory=TINY).describe() == "streamed (34.69 kiB through two buffers of 7.03 kiB)"
-
-
-def _paths(features: np.ndarray, points: np.ndarray) -> plan.Paths:
-    near = torch.from_numpy(plan.positions_around(points, plan.grid_steps(2, 1)).astype("i8"))
-    return plan.alike_neighbours(torch.from_numpy(features), near, torch.arange(len(points)))
-
-
-def test_a_walk_stays_where_patterns_are_alike() -> None:
-    """Two halves with opposite patterns, a lone point and one without contrast."""
-    points = np.array([*np.argwhere(np.ones((6, 6), bool)), [20, 20]])
-    left = points[:, 1] < 3
-    pattern = np.sin(np.arange(16.0))
-    features = np.where(left, 1.0, -1.0)[:, None] * pattern + 0.05 * np.random.default_rng(0).normal(size=(37, 16))
-    features[7] = 1.0
-    paths, rng = _paths(features, points), np.random.default_rng(0)
-    ends = np.stack([plan.random_walk(paths, 5, rng).numpy() for _ in range(200)])
-    normal = [i for i in range(36) if i != 7]
-    assert (left[ends[:, normal]] == left[normal]).all()
-    assert (ends[:, 36] == 36).all()
-    assert len({int(end) for end in ends[:, 0]}) > 8, "a walk of five steps sees most of its half"
 
 
 @pytest.mark.parametrize("steps", [1, 3])

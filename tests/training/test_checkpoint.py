@@ -103,27 +103,6 @@ def test_asked_twice_it_ends_at_once_and_goes_on_from_the_last_checkpoint(store:
     _assert_same_training(store, "whole", "cut")
 
 
-def test_kept_checkpoints_can_be_gone_on_from(store: Path, said: list[str]) -> None:
-    """By name, and after a kill where no other one is there."""
-    config = CONFIG.replace(checkpoint_every=1)
-    va.train(store, run="whole", config=config)
-    kept = run_folder(store, "whole") / n.MODEL / "checkpoint-0001.safetensors"
-    va.train(store, run="again", config=config, resume=kept)
-    _assert_same_training(store, "whole", "again")
-
-    def fail(epoch: int, step: int) -> None:
-        if epoch == 2:
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        va.train(store, run="cut", config=config, on_step=fail)
-    (_staged(store) / ".checkpoint.safetensors.deadbeef").write_bytes(b"half of it")
-    va.train(store, run="cut", config=config)
-    assert "going on from checkpoint-0002.safetensors" in said
-    _assert_same_training(store, "whole", "cut")
-    assert not list((run_folder(store, "cut") / n.MODEL).glob(".*"))
-
-
 def test_what_cannot_be_gone_on_from_is_refused_and_left_alone(store: Path, tmp_path: Path) -> None:
     va.train(store, run="other", config=CONFIG.replace(checkpoint_every=1))
     kept = run_folder(store, "other") / n.MODEL / "checkpoint-0001.safetensors"
@@ -154,17 +133,6 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(store: Path, mo
     with pytest.raises(TrainingError, match="no checkpoint was written"):
         va.train(store, run="cut", config=CONFIG)
     assert (_staged(store) / CHECKPOINT).read_bytes() == before
-
-
-def test_a_checkpoint_with_another_discriminator_is_refused(store: Path) -> None:
-    """As one of earlier versions, whose layers had other names."""
-    config = CONFIG.replace(objective={**SELF, "adversarial": CRITIC})
-    _interrupted(store, config, at=17)
-    tensors, header = read_tensors(_staged(store) / CHECKPOINT)
-    renamed = {name.replace("critic.stacks.0.", "critic.network.stages."): value for name, value in tensors.items()}
-    write_tensors(_staged(store) / CHECKPOINT, renamed, header)
-    with pytest.raises(DataError, match=r"missing in the file: critic\.stacks.*--restart|--restart.*critic\.stacks"):
-        va.train(store, run="cut", config=config)
 
 
 @pytest.mark.parametrize("broken", ["vaearr.training.loop.latent_health", "vaearr.run.train.publish_run"])

@@ -22,7 +22,7 @@ from vaearr.training.checkpoint import Training
 from vaearr.training.loop import evaluate
 from vaearr.training.loop import fit as _fit
 from vaearr.training.processes import Processes
-from vaearr.training.step import Step, learning_rates, schedule, seeded
+from vaearr.training.step import Step, seeded
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
 from ..data import random_patterns_dataset
@@ -122,25 +122,6 @@ def test_the_best_weights_are_used_and_the_last_ones_kept(parts: Parts, tmp_path
     assert lines[0].startswith("epoch,loss,reconstruction_nll")
 
 
-def test_no_value_leaves_the_device_within_an_epoch(
-    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads: list[int] = []
-    steps: list[int] = []
-    for name in ("item", "tolist", "__float__", "__bool__"):
-        original = getattr(torch.Tensor, name)
-
-        def counted(self: torch.Tensor, *args: Any, original: Any = original, **kwargs: Any) -> Any:
-            reads.append(len(steps))
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
-    fit(parts[0], None, TINY_TRAINING.replace(epochs=1), tmp_path, on_step=lambda epoch, step: steps.append(step))
-    assert len(steps) == len(parts[0]) > 2
-    assert reads, "the epoch's row must be read at its end"
-    assert not [step for step in reads if 0 < step < len(steps)]
-
-
 def test_a_full_gpu_and_determinism(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     config = TINY_TRAINING.replace(deterministic=True, epochs=1)
@@ -154,27 +135,6 @@ def test_a_full_gpu_and_determinism(parts: Parts, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Step, "forward", full)
     with pytest.raises(TrainingError, match=r"batch_size 16 needs more memory .*CUDA out of memory.*halve it"):
         fit(*parts, TINY_TRAINING, tmp_path)
-
-
-def test_what_changes_over_a_training() -> None:
-    """The rate rises and falls along a cosine; beta rises, then the amplitude counts."""
-    rates = learning_rates(TrainConfig(epochs=100), 1)
-    assert (rates[0], rates[15]) == pytest.approx((1 / 15, 1.0))
-    assert (np.diff(rates[15:]) < 0).all()
-    weight, amplitude, share, _ = schedule(TrainConfig(epochs=6, objective={"beta": 2.0, "warmup": 4 / 6}), 1).T
-    assert weight.tolist() == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
-    assert amplitude.tolist() == [0, 0, 0, 0, 1, 1]
-    assert not share.any()
-
-
-def test_balanced_batches_leave_the_static_background_alone(tmp_path: Path) -> None:
-    ds = random_patterns_dataset({"y": 12, "x": 12}, {"dy": 9, "dx": 11})
-    rare = np.zeros((12, 12), "i2")
-    rare[0, :6] = 1
-    path = create_store(ds.assign(rare=(("y", "x"), rare)), tmp_path / "s.zarr")
-    va.train(path, config=TINY_TRAINING.replace(balance="rare", split={"fraction": 0.0}))
-    want = ds.patterns.values.astype("f8").mean((0, 1))
-    np.testing.assert_allclose(va.load_model(path).preprocess.background[0], want, rtol=1e-5)
 
 
 def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
@@ -237,20 +197,3 @@ def test_what_does_not_fit_is_refused(images: Path) -> None:
     ):
         with pytest.raises(UsageError, match=match):
             va.train(images, config=_config().replace(**changes))
-
-
-def test_the_perceptual_term_trains_again_after_validation(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it sees probabilities, no logits."""
-    modes, shown = list[bool](), list[torch.Tensor]()
-
-    def forward(self: torch.nn.Module, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-        modes.append(self.training)
-        shown.extend([target.detach(), recon.detach()])
-        return (target - recon).square().flatten(1).mean(1)
-
-    monkeypatch.setattr("vaearr.models.perceptual.PerceptualLoss.forward", forward)
-    va.train(images, run="eye", config=_config().replace(epochs=1))
-    config = _config(perceptual={"kind": "encoder", "run": "eye"}, likelihood="bernoulli").replace(epochs=2)
-    va.train(images, config=config.replace(preprocess={"normalise": "unit"}))
-    assert modes == 2 * ([True] * 2 + [False])  # two batches of 16, one of 8 for validation
-    assert all(0 <= float(some.min()) < float(some.max()) <= 1 for some in shown)

@@ -40,6 +40,7 @@ FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
 SEEN = "seen"  # of the patterns that a run was trained on, where they are not the store's own
+KEPT_ATTRS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units")  # of patterns, by their reconstruction
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 HEADER, CHECKSUM = "vaearr", "sha256"  # entries of a file's metadata
 # what training frameworks write beside the weights: read as an empty object
@@ -116,12 +117,14 @@ class TrainedModel(nn.Module):
         Patterns with NaN or infinite values give NaN. Raises DataError when the patterns have other dims or another
         shape than the model knows.
         """
+
+        def step(stored: torch.Tensor) -> torch.Tensor:
+            return self.encode_batch(stored)[0]
+
         sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
-        found = self._of_patterns(lambda part: self.encode_batch(part)[0], patterns, sizes, batch_size)
-        if isinstance(found, xr.DataArray):
-            found = found.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
-            return found.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
-        return found
+        latents = self._applied(step, self._labelled_patterns(patterns), self.signal_dims, sizes, batch_size)
+        latents = latents.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
+        return _as_given(patterns, latents.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS]))
 
     def reconstruct(self, patterns: Array, *, batch_size: int = 1024) -> Array:
         """Patterns as they were stored, encoded (posterior mean) and decoded, in stored units and of the same shape.
@@ -134,37 +137,13 @@ class TrainedModel(nn.Module):
             raw, decoded = stored.to(self.device).float(), self.decode_batch(self.encode_batch(stored)[0])
             return undo(decoded, raw, self.preprocess.background, self.preprocess_config)
 
-        sizes = dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
-        found = self._of_patterns(step, patterns, sizes, batch_size)
-        if isinstance(found, xr.DataArray):
-            own = {dim: patterns[dim] for dim in sizes if dim in patterns.coords}
-            found = found.transpose(*patterns.dims).assign_coords(own)
-            kept = {
-                key: patterns.attrs[key] for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units") if key in patterns.attrs
-            }
-            return found.rename(n.RECONSTRUCTION).assign_attrs(kept | {"long_name": "decoded posterior mean"})
-        return found.reshape(np.shape(patterns))
-
-    def _of_patterns(
-        self, step: Callable[[torch.Tensor], torch.Tensor], patterns: Array, sizes: dict[str, int], batch_size: int
-    ) -> Array:
-        """What a step makes of stored patterns, over dims of these sizes; NaN of those with values not finite."""
-
-        def made(values: np.ndarray, n_lead: int) -> np.ndarray:
-            flat = np.ascontiguousarray(values).reshape(-1, *self.input_shape)
-            flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-            found = self._by_batches(step, flat, math.prod(sizes.values()), batch_size)
-            if flat.dtype.kind == "f":
-                found[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
-            return found.reshape(*np.shape(values)[:n_lead], *sizes.values())
-
-        if not isinstance(patterns, xr.DataArray):
-            return made(patterns, np.ndim(patterns) - len(self._signal(np.shape(patterns))))
-        if lacking := [dim for dim in self.signal_dims if dim not in patterns.dims]:
-            known = f"the model knows samples over {self.signal_dims}"
-            raise DataError(f"the array has dims {patterns.dims} and lacks {', '.join(lacking)}; {known}.")
-        self._signal(tuple(patterns.sizes[dim] for dim in self.signal_dims))
-        return _applied(made, patterns, self.signal_dims, sizes)
+        labelled = self._labelled_patterns(patterns)
+        rebuilt = self._applied(step, labelled, self.signal_dims, self._signal_sizes(), batch_size)
+        rebuilt = rebuilt.transpose(*labelled.dims)
+        rebuilt = rebuilt.assign_coords({dim: labelled[dim] for dim in self.signal_dims if dim in labelled.coords})
+        attrs = {key: labelled.attrs[key] for key in KEPT_ATTRS if key in labelled.attrs}
+        rebuilt = rebuilt.rename(n.RECONSTRUCTION).assign_attrs(attrs | {"long_name": "decoded posterior mean"})
+        return _as_given(patterns, rebuilt)
 
     def decode(self, latents: Array, *, batch_size: int = 1024) -> Array:
         """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
@@ -172,39 +151,81 @@ class TrainedModel(nn.Module):
         A DataArray is read by the names of its latent dims; of dask chunks it is lazy. NaN latents give NaN patterns.
         Raises DataError when the latents are not of the model's shape.
         """
-        shape = self.input_shape[-len(self.signal_dims) :]
 
-        def decoded(values: np.ndarray, n_lead: int) -> np.ndarray:
-            flat = np.asarray(values, np.float32).reshape(-1, *self.latent_shape)
-            made = self._by_batches(self._pictures, flat, math.prod(self.input_shape), batch_size)
-            return made.reshape(*np.shape(values)[:n_lead], *shape)
+        def step(z: torch.Tensor) -> torch.Tensor:
+            return self.preprocess.enlarged(self.decode_batch(z))
 
+        n_dims: int = len(self.latent_shape)
+        labelled: Any = latents
         if not isinstance(latents, xr.DataArray):
-            n_lead = max(np.ndim(latents) - len(self.latent_shape), 0)
-            self._check_latents(np.shape(latents)[n_lead:])
-            return decoded(latents, n_lead)
-        labelled: xr.DataArray = latents
+            self._check_latents(np.shape(latents)[-n_dims:])
+            labelled = xr.DataArray(latents, dims=[*_axes(np.ndim(latents) - n_dims), *n.latent_dims(n_dims)])
         found = [str(dim) for dim in labelled.dims if str(dim).startswith(n.LATENT)]
         if len(found) != 1:
             raise DataError(f"the array has dims {labelled.dims}; expected exactly one latent dim, such as 'latent'.")
-        own = (found[0], *schema.position_dims(labelled))
-        self._check_latents(tuple(labelled.sizes[dim] for dim in own))
+        core = (found[0], *schema.position_dims(labelled))
+        self._check_latents(tuple(labelled.sizes[dim] for dim in core))
+        decoded = self._applied(step, labelled.astype(np.float32), core, self._signal_sizes(), batch_size)
         attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
-        made = _applied(decoded, labelled, own, dict(zip(self.signal_dims, shape, strict=True)))
-        return made.rename("decoded").assign_attrs(attrs)
+        return _as_given(latents, decoded.rename("decoded").assign_attrs(attrs))
+
+    def _signal_sizes(self) -> dict[str, int]:
+        return dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
+
+    def _labelled_patterns(self, patterns: Any) -> xr.DataArray:
+        """Patterns with the names of their signal dims. Raises DataError for those that the model does not know."""
+        sizes = self._signal_sizes()
+        labelled = patterns
+        if not isinstance(patterns, xr.DataArray):
+            if patterns.shape[-len(self.input_shape) :] == self.input_shape:  # with a channel dim in any case
+                patterns = patterns.reshape(*patterns.shape[: -len(self.input_shape)], *sizes.values())
+            labelled = xr.DataArray(patterns, dims=[*_axes(patterns.ndim - len(sizes)), *sizes])
+        if any(labelled.sizes.get(dim) != size for dim, size in sizes.items()):
+            raise DataError(f"patterns have {dict(labelled.sizes)}; the model was trained on samples of {sizes}.")
+        return labelled
 
     def _check_latents(self, shape: tuple[int, ...]) -> None:
         if shape != self.latent_shape:
             raise DataError(f"latents have shape {shape} in their last dims; the model's have {self.latent_shape}.")
 
-    def _by_batches(
-        self, step: Callable[[torch.Tensor], torch.Tensor], flat: np.ndarray, n_values: int, batch_size: int
-    ) -> np.ndarray:
-        values, size = np.empty((len(flat), n_values), np.float32), self.fitting(batch_size)
-        for start in range(0, len(flat), size):
-            made = step(torch.from_numpy(flat[start : start + size]))
-            values[start : start + size] = made.flatten(1).cpu().numpy()
-        return values
+    def _applied(
+        self,
+        step: Callable[[torch.Tensor], torch.Tensor],
+        array: xr.DataArray,
+        core: Sequence[str],
+        sizes: Mapping[str, int],
+        batch_size: int,
+    ) -> xr.DataArray:
+        """What a step makes of batches of samples over the dims `core`, over dims of these sizes; lazy on dask chunks.
+
+        Samples with values that are not finite give NaN.
+        """
+        size = self.fitting(batch_size)
+        sample_shape = self.latent_shape if core[0].startswith(n.LATENT) else self.input_shape
+
+        def kernel(values: np.ndarray) -> np.ndarray:
+            flat = np.ascontiguousarray(values).reshape(-1, *sample_shape)
+            flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
+            result = np.empty((len(flat), *sizes.values()), np.float32)
+            for start in range(0, len(flat), size):
+                batch = step(torch.from_numpy(flat[start : start + size]))
+                result[start : start + size] = batch.cpu().numpy().reshape(-1, *sizes.values())
+            if flat.dtype.kind == "f":
+                result[~np.isfinite(flat).reshape(len(flat), -1).all(1)] = np.nan
+            return result.reshape(*values.shape[: values.ndim - len(core)], *sizes.values())
+
+        found: xr.DataArray = xr.apply_ufunc(
+            kernel,
+            array,
+            input_core_dims=[core],
+            output_core_dims=[tuple(sizes)],
+            exclude_dims=set(core),
+            dask="parallelized",
+            output_dtypes=[np.float32],
+            dask_gufunc_kwargs={"output_sizes": dict(sizes), "allow_rechunk": True},
+            keep_attrs=False,
+        )
+        return found.reset_coords([name for name in found.coords if name not in found.dims], drop=True)
 
     @torch.inference_mode()
     def encode_batch(self, patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,35 +241,15 @@ class TrainedModel(nn.Module):
         decoded: torch.Tensor = self.network.decode(z.to(self.device))
         return decoded.float()
 
-    def _pictures(self, z: torch.Tensor) -> torch.Tensor:
-        return self.preprocess.enlarged(self.decode_batch(z))
 
-    def _signal(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        plain = self.input_shape[1:]
-        if self.input_shape[0] == 1 and shape[-len(plain) :] == plain and shape[-len(plain) - 1 : -len(plain)] != (1,):
-            return plain
-        if shape[-len(self.input_shape) :] == self.input_shape:
-            return self.input_shape
-        raise DataError(f"patterns have shape {shape}; the model was trained on samples of shape {self.input_shape}.")
+def _axes(count: int) -> list[str]:
+    """Names for the leading dims of a plain array."""
+    return [f"axis_{i}" for i in range(count)]
 
 
-def _applied(
-    function: Callable[[np.ndarray, int], np.ndarray], array: xr.DataArray, core: tuple[str, ...], sizes: dict[str, int]
-) -> xr.DataArray:
-    """A function of plain arrays on the last dims, `core` before and those of `sizes` after; lazy on dask chunks."""
-    found: xr.DataArray = xr.apply_ufunc(
-        function,
-        array,
-        array.ndim - len(core),
-        input_core_dims=[core, []],
-        output_core_dims=[tuple(sizes)],
-        exclude_dims=set(core),
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
-        keep_attrs=False,
-    )
-    return found.reset_coords([name for name in found.coords if name not in found.dims], drop=True)
+def _as_given(given: Any, result: xr.DataArray) -> Any:
+    """A DataArray for a DataArray, else a plain array."""
+    return result if isinstance(given, xr.DataArray) else result.values
 
 
 def pooled(latents: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import vaearr as va
 
 from .conftest import Template
-from .harness import BAD_DATA, HAS_MONAI, MONAI, NO_INPUT, USAGE, attributes, nested, tree, vaearr, zarr
+from .harness import BAD_DATA, HAS_MONAI, MONAI, NO_INPUT, attributes, nested, tree, vaearr, zarr
 from .ldm import Reference, as_diffusers, random_weights
 
 pytestmark = pytest.mark.skipif(not HAS_MONAI, reason=MONAI)
@@ -290,8 +290,6 @@ def test_several_autoencoders_in_a_file(weights: State, colour: Path, tmp_path: 
     given = ("import", colour, tmp_path / "two.pt", "--run", "theirs")
     assert "2 autoencoders, under 'vae.' (ldm), 'ema.' (ldm)" in vaearr(*given, code=BAD_DATA).error
     assert "under the prefix 'unet'" in vaearr(*given, "--prefix", "unet", code=BAD_DATA).error
-    assert "layout monai" in vaearr(*given, "--layout", "monai", code=BAD_DATA).error
-    assert "lmd" in vaearr(*given, "--layout", "lmd", code=USAGE).error
     vaearr(*given, "--prefix", "vae")
     check_ldm(colour, weights)
 

@@ -38,7 +38,7 @@ from vaearr.cli.common import (
 )
 from vaearr.computing.cluster import computing_on
 from vaearr.config import over, resolved
-from vaearr.config.presets import check_preset, preset_settings
+from vaearr.config.presets import preset_settings
 from vaearr.config.probes import ProbeConfig
 from vaearr.errors import DataError
 from vaearr.names import BC, DEFAULT_RUN
@@ -193,12 +193,10 @@ def train(
     measured point.
     """
     from vaearr.analysis.side_maps import read_kept_coordinates
-    from vaearr.schema import input_shape
 
     refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
     if preset:
         settings = over(preset_settings(preset), settings)
-        check_preset(preset, len(input_shape(va.open_store(store, chunks=None))) - 1)
     if points:
         roi = read_kept_coordinates(va.open_store(store, chunks=None), points)
     trained = va.train(

@@ -436,12 +436,9 @@ class EncodeConfig(Config):
 class ImportConfig(Config):
     """What a checkpoint is read as."""
 
-    without_effect: ClassVar = {"model": "autoencoder-kl"}
+    without_effect: ClassVar = {"model": "autoencoder-kl", "layout": "auto"}
     passing: ClassVar[tuple[str, ...]] = ("device",)
 
-    layout: Literal["auto", "ldm", "diffusers", "monai"] = field(
-        "auto", "auto: identified by the names in the checkpoint"
-    )
     prefix: str | None = field(None, "what stands before the names; default: found, where only one fits")
     latent_dim: int | None = field(None, "latent dimensions; default: from the checkpoint")
     options: dict[str, Any] | None = field(None, "keyword arguments of the model, such as `groups`")

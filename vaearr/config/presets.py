@@ -86,8 +86,7 @@ _FACTORS = {
     "split": {"method": "random", "fraction": 0.0},
 }
 
-# name -> what it is, settings of `TrainConfig`; OF_IMAGES: those that volumes do not suit
-OF_IMAGES = ("sd", "beta-vae", "digits")
+# name -> what it is, settings of `TrainConfig`
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "sd": ("images, latents on a grid 8 times coarser: the first stage of Stable Diffusion", _SD),
     "maisi": ("volumes, latents on a grid 4 times coarser: the VAE of MAISI", _MAISI),
@@ -102,13 +101,6 @@ def preset_settings(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise UsageError(f"there is no preset {name!r}.{did_you_mean(name, sorted(PRESETS))}")
     return copy.deepcopy(PRESETS[name][1])
-
-
-def check_preset(name: str, n_spatial_dims: int) -> None:
-    """Raise UsageError for a preset of images where the samples are volumes, and the other way round."""
-    kind, wanted = ("volumes", "maisi") if n_spatial_dims > 2 else ("images", "sd")
-    if name in PRESETS and (kind == "volumes") == (name in OF_IMAGES):
-        raise UsageError(f"the preset {name!r} is not for {kind}; for these use --preset {wanted}.")
 
 
 def preset(name: str, **changes: Any) -> TrainConfig:

@@ -4,8 +4,9 @@ A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim`
 `encode(x) -> (mean, logvar)`, each `(B, *latent_shape)`; `decode(z) -> (B, *input_shape)`, without an encode before;
 and `forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits` leaves out the head of the decoder.
 Its `latent_shape` is `(latent_dim,)` for a vector, also where it has none, and `(latent_dim, [lz,] ly, lx)` for spatial
-latents. Spatial ones have `stride`, input pixels per latent position, and `pad_before`, pixels that were added in front
-of the sample, one number per spatial dim: latent position i begins at pixel `i * stride - pad_before`. Its
+latents. Spatial ones have `stride`, input pixels per latent position, and `padding`, pixels that were added before and
+after the sample, a pair per spatial dim: latent position i begins at pixel `i * stride - padding[dim][0]`; and
+`resized(sides)`, the network for samples of other sides. Its
 `is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. A model that has
 `fit(samples)` is fitted by it instead of being trained, see `vaearr.models.linear`.
 

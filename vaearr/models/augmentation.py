@@ -26,14 +26,19 @@ def draw_geometry(
     the generator stays as it is. See `moved`.
     """
 
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.rand(batch, *shape, device=device)
+    def uniform(*shape: int) -> torch.Tensor:
+        """Numbers from -1 to 1."""
+        return 2 * torch.rand(batch, *shape, device=device) - 1
 
-    flips = {axis: draw() < 0.5 for axis, is_on in ((-1, config.flip_x), (-2, config.flip_y)) if is_on}
-    still = torch.zeros(batch, device=device)
-    angle = (2 * draw() - 1) * math.radians(config.rotate) if config.rotate > 0 else still
-    scale = ((2 * draw() - 1) * math.log1p(config.scale)).exp() if config.scale > 0 else still + 1
-    shift = (2 * draw(2) - 1) * config.shift if config.shift > 0 else torch.zeros(batch, 2, device=device)
+    flips = {axis: uniform() < 0 for axis, is_on in ((-1, config.flip_x), (-2, config.flip_y)) if is_on}
+    angle, scale = torch.zeros(batch, device=device), torch.ones(batch, device=device)
+    shift = torch.zeros(batch, 2, device=device)
+    if config.rotate > 0:
+        angle = uniform() * math.radians(config.rotate)
+    if config.scale > 0:
+        scale = (uniform() * math.log1p(config.scale)).exp()
+    if config.shift > 0:
+        shift = uniform(2) * config.shift
 
     def move(x: torch.Tensor) -> torch.Tensor:
         for axis, flip in flips.items():

@@ -24,7 +24,6 @@ from vaearr.errors import DataError, UsageError
 from vaearr.models.artifacts import check_finite, check_fit, named_tensors, some
 from vaearr.models.networks import AutoencoderKL
 
-AUTO = "auto"
 LDM, DIFFUSERS, MONAI = "ldm", "diffusers", "monai"
 MODEL = "autoencoder-kl"
 GROUPS = 32  # of the group norms in every published checkpoint; the weights do not say
@@ -84,10 +83,10 @@ def in_words(report: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def read_foreign(path: str | Path, *, layout: str = AUTO, prefix: str | None = None) -> Foreign:
+def read_foreign(path: str | Path, *, prefix: str | None = None) -> Foreign:
     """The autoencoder in a checkpoint: `.safetensors`, or torch's format, where nothing but tensors is unpickled.
 
-    layout: ldm, diffusers or monai; auto detects it by the names. prefix: what stands before all its names, such as
+    Its layout is identified by the names. prefix: what stands before all its names, such as
     `first_stage_model.`; found by itself where only one fits. Raises NoInputError for a missing file, DataError for one
     that is damaged, holds more than tensors, or no autoencoder in these layouts, or several.
     """
@@ -95,15 +94,13 @@ def read_foreign(path: str | Path, *, layout: str = AUTO, prefix: str | None = N
     tensors = named_tensors(file)
     places = []
     for kind, anchor in ANCHORS.items():
-        if layout not in (AUTO, kind):
-            continue
         for name in tensors:
             start = name.removesuffix(anchor)
             if f".{name}".endswith(f".{anchor}") and prefix in (None, start, start.strip(".")):
                 places.append((kind, start))
     if not places:
         where = "" if prefix is None else f" under the prefix {prefix!r}"
-        known = " or ".join(ANCHORS if layout == AUTO else [layout])
+        known = " or ".join(ANCHORS)
         raise DataError(
             f"{file} holds no autoencoder in the layout {known}{where}; it has {some(list(tensors))}. Of a vaearr run "
             "give the model folder, whose config.json says how samples are prepared."

@@ -256,9 +256,8 @@ class AutoencoderKL(Variational):
     their edge values, as evenly as can be before and after, to a multiple of the stride 2**(levels - 1); what is
     decoded is cropped again.
 
-    Attributes: `latent_shape`, of one sample; `stride`, pixels per latent position and `pad_before`, pixels added in
-    front of the sample, one number per spatial dim: latent position i lies over the pixels from
-    `i * stride - pad_before` on.
+    Attributes: `latent_shape`, of one sample; `stride`, pixels per latent position and `padding`, pixels added before
+    and after the sample, per spatial dim: latent position i lies over pixels from `i * stride - padding[dim][0]` on.
 
     Parameters
     ----------
@@ -306,8 +305,6 @@ class AutoencoderKL(Variational):
         fits = {*map(len, per_level)} == {len(channels)} and min(*self.res_blocks, *self.decoder_res_blocks) > 0
         require(fits, f"res_blocks (1 or more) and attention_levels are one or each of {len(channels)}, as channels.")
         self._place(shape)
-        n_coarsest = math.prod(self.latent_shape[1:]) * channels[-1]
-        require(n_coarsest != groups, "groups has one value each on the coarsest grid; use fewer groups or levels.")
         made_head = chosen("head", head)
         need("monai", "vaearr[monai]", "the model autoencoder-kl")
         from monai.networks.nets.autoencoderkl import Decoder, Encoder
@@ -345,7 +342,7 @@ class AutoencoderKL(Variational):
         logits: without the head, as a Bernoulli likelihood takes them; with a sigmoid head, decode is their sigmoid.
         """
         decoded: torch.Tensor = self.decoder(self.post_quant_conv(z)).float()
-        for dim, (before, size) in enumerate(zip(self.pad_before, self.input_shape[1:], strict=True), start=2):
+        for dim, (size, (before, _)) in enumerate(zip(self.input_shape[1:], self.padding, strict=True), start=2):
             decoded = decoded.narrow(dim, before, size)
         decoded = decoded.contiguous()
         shown: torch.Tensor = decoded if logits else self.head(decoded)
@@ -363,7 +360,6 @@ class AutoencoderKL(Variational):
         factor = 2 ** (len(self.channels) - 1)
         self.stride = (factor,) * len(spatial)
         self.padding = tuple((-size % factor // 2, -size % factor - -size % factor // 2) for size in spatial)
-        self.pad_before = tuple(before for before, _ in self.padding)
         self.latent_shape = (self.latent_dim, *(-(-size // factor) for size in spatial))
 
 

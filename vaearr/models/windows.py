@@ -16,7 +16,6 @@ from vaearr.errors import UsageError, need
 from vaearr.models.networks import with_edges
 
 AGREEMENT = 0.99  # correlation with the latents of the undivided sample, below which users are warned
-REFERENCE_VALUES = 2**20  # pixels of a sample that is encoded undivided for comparison: some GB of feature maps
 
 
 @torch.inference_mode()
@@ -50,13 +49,9 @@ def encode_windows(
         If the network has vector latents, or the window does not fit it.
     """
     positions = _positions(network, window, overlap)
-    stride, grid = network.stride, network.latent_shape[1:]
-    padding = []
-    for before, count, step, size in zip(network.pad_before, grid, stride, network.input_shape[1:], strict=True):
-        padding.append((before, count * step - before - size))
-    sides = [count * step for count, step in zip(positions, stride, strict=True)]
+    sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
     tile = network.resized(sides)
-    mean, logvar = _blended(tile.encode, with_edges(samples, padding), sides, stride, overlap)
+    mean, logvar = _blended(tile.encode, with_edges(samples, network.padding), sides, network.stride, overlap)
     return mean, logvar
 
 
@@ -69,7 +64,7 @@ def decode_windows(network: Any, z: torch.Tensor, window: Sequence[int], overlap
     positions = _positions(network, window, overlap)
     tile = network.resized([count * step for count, step in zip(positions, network.stride, strict=True)])
     decoded = _blended(tile.decode, z, positions, [1] * len(positions), overlap)
-    for dim, (before, size) in enumerate(zip(network.pad_before, network.input_shape[1:], strict=True), start=2):
+    for dim, (size, (before, _)) in enumerate(zip(network.input_shape[1:], network.padding, strict=True), start=2):
         decoded = decoded.narrow(dim, before, size)
     return decoded.contiguous()
 
@@ -127,11 +122,11 @@ def window_agreement(
     -------
     tuple
         Pearson correlation over all latents, and the sides of the undivided region in pixels: the
-        whole sample, or its middle where the sample has more than `REFERENCE_VALUES` pixels.
+        middle of the sample, two windows long in the last dim.
     """
     positions = _positions(network, window, overlap)
     sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
-    region_sides = _reference_sides(network.input_shape[1:], sides)
+    region_sides = tuple(map(min, network.input_shape[1:], [*sides[:-1], 2 * sides[-1]]))
     region = sample
     for dim, side in enumerate(region_sides, start=2):
         region = region.narrow(dim, (region.shape[dim] - side) // 2, side)
@@ -145,14 +140,3 @@ def window_agreement(
         blended = blended.narrow(dim, margin, length - 2 * margin)
     both = torch.stack([undivided.flatten(), blended.flatten()])
     return float(torch.corrcoef(both)[0, 1]), region_sides
-
-
-def _reference_sides(shape: Sequence[int], window_sides: Sequence[int]) -> tuple[int, ...]:
-    """Sides of the region that is encoded undivided: all of it, or two windows along the longest dim."""
-    if math.prod(shape) <= REFERENCE_VALUES:
-        return tuple(shape)
-    n_windows = [size / side for size, side in zip(shape, window_sides, strict=True)]
-    region_sides = list(window_sides)
-    longest = n_windows.index(max(n_windows))
-    region_sides[longest] *= 2
-    return tuple(min(size, side) for size, side in zip(shape, region_sides, strict=True))

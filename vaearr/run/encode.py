@@ -286,7 +286,7 @@ def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN,
     signal_dims = schema.signal_dims(ds)[-len(counts) :]
     for k, (position, signal) in enumerate(zip(n.POSITIONS[-len(counts) :], signal_dims, strict=True)):
         pixels = _pixel_places(ds[signal], side_of(model.preprocess_config))
-        stride, before = model.network.stride[k], model.network.pad_before[k]
+        stride, before = model.network.stride[k], model.network.padding[k][0]
         after = counts[k] * stride - before - pixels.size
         padded = np.pad(pixels, (before, after), mode="reflect", reflect_type="odd")
         units = "px"

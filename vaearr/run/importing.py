@@ -186,7 +186,7 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
     steps = settings.preprocess
     if steps.bin == "auto":  # a network from elsewhere was made for the samples as they are
         steps = steps.replace(bin=1)
-    checkpoint = read_foreign(file, layout=settings.layout, prefix=settings.prefix)
+    checkpoint = read_foreign(file, prefix=settings.prefix)
     config, (channels, n_dims) = infer_options(checkpoint)
     if (channels, n_dims) != (shape[0], len(shape) - 1):
         raise DataError(

@@ -213,10 +213,7 @@ def _default_epoch_samples(ds: xr.Dataset, n_samples: int) -> int:
 
 def _log_start(state: Training, ds: xr.Dataset, n_weights: int, n_validation: int) -> None:
     model, settings = state.model, state.config
-    seen_size, stored_size = (" x ".join(map(str, shape[1:])) for shape in (model.seen_shape, model.input_shape))
     samples = f"{state.train.n_samples_total} {schema.samples_word(ds)}"
-    if seen_size != stored_size:
-        samples += f" of {stored_size} pixels, seen as {seen_size}"
     precision = str(state.loss_step.precision).removeprefix("torch.")
     processes = ""
     if state.team.size > 1:

@@ -41,7 +41,7 @@ def colours(template: Template) -> Path:
     def make(folder: Path) -> None:
         images = np.random.default_rng(0).integers(0, 256, (8, 14, 17, 3)).astype(np.uint8)
         for name, part in (("colour", images), ("grey", images[..., 0])):
-            np.savez(folder / f"{name}.npz", images=part)
+            np.savez(folder / f"{name}.npz", x=part)
             vaearr("ingest", folder / f"{name}.npz", folder / f"{name}.zarr")
 
     return template("colours", make)

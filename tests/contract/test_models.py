@@ -140,7 +140,7 @@ def test_refusals_of_encode_from(good: Path, again: Path, trained_store: Path, i
 
 def test_channels_have_to_be_there(images_template: Path, tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 255, (20, 24, 32, 3)).astype(np.uint8)
-    np.savez(tmp_path / "colour.npz", images=colour)
+    np.savez(tmp_path / "colour.npz", x=colour)
     vaearr("ingest", tmp_path / "colour.npz", tmp_path / "colour.zarr")
     error = vaearr("encode", tmp_path / "colour.zarr", "--from", images_template, code=USAGE).error
     assert "(1, 24, 32)" in error
@@ -219,7 +219,7 @@ def test_sparse_images_keep_their_content(tmp_path: Path, normalise: str) -> Non
     images = strokes() if normalise == "robust" else np.where(np.arange(256).reshape(16, 16) == 40, strokes(), 0)
     images[:, 2, 8] = 200  # no image is empty
     images[3] = 7  # but this one has one value
-    np.savez(tmp_path / "digits.npz", images=images)
+    np.savez(tmp_path / "digits.npz", x=images)
     store = tmp_path / "digits.zarr"
     vaearr("ingest", tmp_path / "digits.npz", store)
     vaearr("train", store, "--epochs", 1, "--set", f"preprocess.normalise={normalise}", *TINY)
@@ -235,7 +235,7 @@ def test_sparse_images_keep_their_content(tmp_path: Path, normalise: str) -> Non
 def test_values_that_float32_cannot_hold(tmp_path: Path) -> None:
     images = np.random.default_rng(0).uniform(0, 1, (20, 8, 8))
     images[4, 3, 3] = 1e308
-    np.savez(tmp_path / "huge.npz", images=images)
+    np.savez(tmp_path / "huge.npz", x=images)
     error = vaearr("ingest", tmp_path / "huge.npz", tmp_path / "huge.zarr", code=BAD_DATA).error
     assert "1e+308" in error
     assert "nonfinite" in error
@@ -251,7 +251,7 @@ def test_integers_that_float32_cannot_tell_apart(tmp_path: Path, dtype: str) -> 
     images = (small - 2**62 if dtype == "int64" else small + 2**31).astype(dtype)
     images[0] = 0  # a constant is no loss
     images[1] = small[1]
-    np.savez(tmp_path / "far.npz", images=images)
+    np.savez(tmp_path / "far.npz", x=images)
     error = vaearr("ingest", tmp_path / "far.npz", tmp_path / "far.zarr", code=BAD_DATA).error
     assert "offset" in error
     vaearr("ingest", tmp_path / "far.npz", tmp_path / "far.zarr", "--set", "nonfinite=mask")
@@ -263,7 +263,7 @@ def test_integers_that_float32_cannot_tell_apart(tmp_path: Path, dtype: str) -> 
 
 @pytest.mark.parametrize("count", [2, 15])
 def test_few_images_are_enough_to_begin(tmp_path: Path, count: int) -> None:
-    np.savez(tmp_path / "few.npz", images=strokes(count))
+    np.savez(tmp_path / "few.npz", x=strokes(count))
     vaearr("ingest", tmp_path / "few.npz", tmp_path / "few.zarr")
     done = vaearr("train", tmp_path / "few.zarr", "--epochs", 1, *TINY)
     assert "are few" in done.err
@@ -272,7 +272,7 @@ def test_few_images_are_enough_to_begin(tmp_path: Path, count: int) -> None:
 
 
 def test_one_image_is_not(tmp_path: Path) -> None:
-    np.savez(tmp_path / "one.npz", images=strokes(1))
+    np.savez(tmp_path / "one.npz", x=strokes(1))
     vaearr("ingest", tmp_path / "one.npz", tmp_path / "one.zarr")
     assert "only one" in vaearr("train", tmp_path / "one.zarr", *TINY, code=None).error
 

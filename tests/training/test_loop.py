@@ -32,6 +32,7 @@ AUTOENCODER = {"name": "conv_ae", "latent_dim": 3, "options": SMALL_NETWORK}
 SPATIAL = {"name": "autoencoder-kl", "latent_dim": 2, "options": {"channels": [4, 8], "groups": 2}}
 PLAIN = {"likelihood": "gaussian", "input_noise": 0.0, "target": "self"}
 CRITIC = {"discriminator": "conv", "options": {"channels": 8, "layers": 2}, "start": 0.5, "rise": 0.0}
+RECORDED_LOSSES = [140.560099, 140.377157, 140.313843]
 Parts = tuple[PatternBatches, PatternBatches]
 
 
@@ -90,6 +91,11 @@ def test_evaluation_changes_nothing(parts: Parts, target: str, tmp_path: Path) -
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_losses_are_those_recorded(parts: Parts, tmp_path: Path) -> None:
+    state = fit(*parts, _objective(target="neighbour").replace(epochs=3), tmp_path)
+    assert [row["loss"] for row in state.rows] == pytest.approx(RECORDED_LOSSES, rel=1e-5)
 
 
 def test_terms_of_the_loss(parts: Parts) -> None:

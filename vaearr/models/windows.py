@@ -17,6 +17,8 @@ from vaearr.models.networks import with_edges
 
 AGREEMENT = 0.99  # correlation with the latents of the undivided sample, below which users are warned
 
+REFERENCE_VALUES = 2**20  # pixels of a sample that is encoded undivided for comparison: some GB of feature maps
+
 
 @torch.inference_mode()
 def encode_windows(
@@ -122,11 +124,11 @@ def window_agreement(
     -------
     tuple
         Pearson correlation over all latents, and the sides of the undivided region in pixels: the
-        middle of the sample, two windows long in the last dim.
+        whole sample, or its middle where the sample has more than `REFERENCE_VALUES` pixels.
     """
     positions = _positions(network, window, overlap)
     sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
-    region_sides = tuple(map(min, network.input_shape[1:], [*sides[:-1], 2 * sides[-1]]))
+    region_sides = _reference_sides(network.input_shape[1:], sides)
     region = sample
     for dim, side in enumerate(region_sides, start=2):
         region = region.narrow(dim, (region.shape[dim] - side) // 2, side)
@@ -140,3 +142,14 @@ def window_agreement(
         blended = blended.narrow(dim, margin, length - 2 * margin)
     both = torch.stack([undivided.flatten(), blended.flatten()])
     return float(torch.corrcoef(both)[0, 1]), region_sides
+
+
+def _reference_sides(shape: Sequence[int], window_sides: Sequence[int]) -> tuple[int, ...]:
+    """Sides of the region that is encoded undivided: all of it, or two windows along the longest dim."""
+    if math.prod(shape) <= REFERENCE_VALUES:
+        return tuple(shape)
+    n_windows = [size / side for size, side in zip(shape, window_sides, strict=True)]
+    region_sides = list(window_sides)
+    longest = n_windows.index(max(n_windows))
+    region_sides[longest] *= 2
+    return tuple(min(size, side) for size, side in zip(shape, region_sides, strict=True))

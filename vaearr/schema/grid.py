@@ -13,6 +13,7 @@ from functools import reduce
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
@@ -339,28 +340,21 @@ def fill_grid(values: np.ndarray, inside: xr.DataArray, fill: float) -> xr.DataA
 
 def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
     """The number of each sample's point on the grid, by the coordinates of the samples."""
-    if samples.sizes[n.SAMPLE] != inside.sum():
-        count = samples.sizes[n.SAMPLE]
-        raise SchemaError(f"{count} samples for a ROI of {int(inside.sum())} points; pass the ROI they came from.")
-    positions = []
     for dim in inside.dims:
         if dim not in samples.coords or samples[dim].dims != (n.SAMPLE,):
             raise SchemaError(
                 f"the samples carry no coordinate {dim!r}, so it is not known where they belong; take them from "
                 "va.to_samples, and use samples.copy(data=values) for values computed from samples."
             )
-        number_of = {value: number for number, value in enumerate(inside[dim].values.tolist())}
-        position = np.array([number_of.get(value, -1) for value in samples[dim].values.tolist()], dtype=int)
-        if (position < 0).any():
-            stranger = samples[dim].values[position < 0][0]
-            raise SchemaError(f"no point of the ROI has {dim} = {stranger}; pass the ROI that the samples came from.")
-        positions.append(position)
-    points = np.ravel_multi_index(positions, inside.shape)
-    if len(np.unique(points)) < len(points):
-        raise SchemaError("several samples lie at the same point; each point of the ROI takes one sample.")
-    if not inside.values.ravel()[points].all():
-        raise SchemaError("some samples lie outside the ROI; pass the ROI that they came from.")
-    return points
+    known = pd.MultiIndex.from_product([inside[dim].values for dim in inside.dims])
+    points = known.get_indexer(pd.MultiIndex.from_arrays([samples[dim].values for dim in inside.dims]))
+    expected = np.flatnonzero(inside.values)
+    if not np.array_equal(np.sort(points), expected):
+        raise SchemaError(
+            f"the {len(points)} samples lie at other points than the {len(expected)} of the ROI, or several at one; "
+            "pass the ROI that the samples came from."
+        )
+    return np.asarray(points)
 
 
 Samples = TypeVar("Samples", bound=xr.DataArray | xr.Dataset)
@@ -383,14 +377,13 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
         )
     if all(np.array_equal(expected[name], found[name]) for name in expected):
         return data
-    wanted = list(zip(*(values.tolist() for values in expected.values()), strict=True))
-    present = list(zip(*(found[name].tolist() for name in expected), strict=True))
-    number_of = {point: number for number, point in enumerate(present)}
-    if not len(number_of) == len(present) == len(wanted) or set(number_of) != set(wanted):
+    wanted = pd.MultiIndex.from_arrays(list(expected.values()))
+    present = pd.MultiIndex.from_arrays([found[name] for name in expected])
+    if not present.is_unique or set(present) != set(wanted) or len(present) != len(wanted):
         raise SchemaError(
             f"{what} has samples at other {', '.join(expected)}; select the same points of each, such as with one ROI."
         )
-    order = [number_of[point] for point in wanted]
+    order = present.get_indexer(wanted)
     return cast(Samples, data.isel({n.SAMPLE: order}))
 
 

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 def _of_datasets(
     step: Callable[Concatenate[xr.DataArray, P], xr.DataArray],
 ) -> Callable[Concatenate[Given, P], Given]:
-    """The same step on a Dataset, applied to its patterns."""
+    """A step on patterns that also takes a Dataset."""
 
     @wraps(step)
     def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
@@ -44,46 +44,36 @@ def _of_datasets(
     return wrapped
 
 
-def _of_detectors(
-    step: Callable[Concatenate[xr.DataArray, P], xr.DataArray],
+def _of_patterns(
+    step: Callable[Concatenate[xr.Dataset, P], xr.Dataset],
 ) -> Callable[Concatenate[Given, P], Given]:
-    """The same step on a Dataset, applied to all its variables over the detector, such as a static background."""
+    """A step on a Dataset, all its variables over the detector, that also takes patterns alone."""
 
     @wraps(step)
     def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
-        if isinstance(given, xr.DataArray):
-            return step(given, *args, **kwargs)
-        signal: list[str] = _dims(given[PATTERNS])[1]
-        results: dict[str, xr.DataArray] = {PATTERNS: step(given[PATTERNS], *args, **kwargs)}
-        for name, variable in given.drop_vars(PATTERNS).data_vars.items():
-            dims = [dim for dim in signal if dim in variable.dims]
-            if dims:
-                as_pattern = variable.assign_attrs({NAVIGATION_DIMS: [], SIGNAL_DIMS: dims})
-                result = step(as_pattern, *args, **kwargs)
-                results[str(name)] = result.drop_attrs(deep=False).assign_attrs(variable.attrs)
-        changed = {*results, *(name for name, coord in given.coords.items() if set(signal) & set(coord.dims))}
-        rest = given.drop_vars(changed)  # xarray would align the results with coordinates of the old detector
-        rest.attrs.pop("detector", None)  # its projection centre no longer holds
-        return rest.assign({name: result.drop_vars(rest.coords, errors="ignore") for name, result in results.items()})
+        if isinstance(given, xr.Dataset):
+            attrs = {key: value for key, value in given.attrs.items() if key != "detector"}  # it no longer holds
+            return step(given.drop_attrs(deep=False).assign_attrs(attrs), *args, **kwargs)
+        return step(given.to_dataset(name=PATTERNS), *args, **kwargs)[PATTERNS].rename(given.name)
 
     return wrapped
 
 
-@_of_detectors
-def crop(patterns: xr.DataArray, **windows: Window) -> xr.DataArray:
+@_of_patterns
+def crop(ds: xr.Dataset, **windows: Window) -> xr.Dataset:
     """A window of the detector: `crop(patterns, dy=(5, 55), dx=(0, 60))`.
 
     windows: per signal dim the half-open interval `start <= coordinate < stop`, in coordinate units (detector pixels);
     None for no limit. Coordinates of what is left stay as they are, a projection centre no longer holds and goes.
     Raises UsageError for a dim that is not one of the detector's and for a window without pixels.
     """
+    patterns = ds[PATTERNS]
     _known(windows, _dims(patterns)[1])
     bounds: dict[str, slice] = {}
     for dim, (start, stop) in windows.items():
         places = patterns[dim].values
-        kept = np.flatnonzero(
-            (places >= (-np.inf if start is None else start)) & (places < (np.inf if stop is None else stop))
-        )
+        low, high = (-np.inf if start is None else start, np.inf if stop is None else stop)
+        kept = np.flatnonzero((places >= low) & (places < high))
         if not kept.size or np.ptp(kept) + 1 != kept.size:
             raise UsageError(
                 f"the window {dim}=({start}, {stop}) holds no detector pixels in a row; {dim} runs from "
@@ -91,17 +81,20 @@ def crop(patterns: xr.DataArray, **windows: Window) -> xr.DataArray:
             )
         bounds[dim] = slice(int(kept[0]), int(kept[-1]) + 1)
     attrs = _attrs(patterns, {"step": "crop", **{dim: list(window) for dim, window in windows.items()}})
-    attrs = {key: value for key, value in attrs.items() if not key.startswith("projection_centre")}
-    return patterns.isel(bounds).drop_attrs(deep=False).assign_attrs(attrs)
+    result = ds.isel(bounds)
+    cropped = result[PATTERNS].copy(deep=False)
+    cropped.attrs = {key: value for key, value in attrs.items() if not key.startswith("projection_centre")}
+    return result.assign({PATTERNS: cropped})
 
 
-@_of_detectors
-def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> xr.DataArray:
+@_of_patterns
+def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Dataset:
     """Detector pixels joined in blocks of `size`, their mean in float32; channels stay apart.
 
     size: one number for all detector dims or one per dim. A coordinate becomes the mean of its block. Raises UsageError
     where a side is not a multiple of the block (crop first).
     """
+    patterns = ds[PATTERNS]
     _, signal = _dims(patterns)
     detector = [dim for dim in signal if dim != CHANNEL]
     sizes = _sides(size, detector, detector)
@@ -110,27 +103,22 @@ def bin_patterns(patterns: xr.DataArray, size: int | Mapping[str, int] = 2) -> x
         if side < 1 or length % side:
             hint = f"crop to {length // side * side} first" if 1 <= side <= length else "use a number from 1 to it"
             raise UsageError(f"{dim!r} has {length} pixels, which is not a multiple of {side}; {hint}.")
-    left = {dim: patterns.sizes[dim] // sizes.get(dim, 1) for dim in signal}
-    along = {name: coord for name, coord in patterns.coords.items() if set(coord.dims) & set(signal)}
+    along = [name for name, coord in patterns.coords.items() if set(coord.dims) & set(signal)]
     result: xr.DataArray = xr.apply_ufunc(
         joined,
-        _whole(patterns, signal).drop_vars(along),
+        _whole(patterns.drop_vars(along), signal),
         kwargs={"sides": [sizes.get(dim, 1) for dim in signal]},
         input_core_dims=[signal],
         output_core_dims=[signal],
         exclude_dims=set(signal),
         dask="parallelized",
         output_dtypes=["f4"],
-        dask_gufunc_kwargs={"output_sizes": left},
+        dask_gufunc_kwargs={"output_sizes": {dim: patterns.sizes[dim] // sizes.get(dim, 1) for dim in signal}},
     )
-    coords = {
-        name: coord.variable.coarsen({dim: sizes.get(dim, 1) for dim in coord.dims}, "mean")
-        for name, coord in along.items()
-        if coord.dtype.kind in "iuf" and coord.ndim == 1
-    }
+    rest = ds.drop_vars(PATTERNS)
+    binned = rest.coarsen({dim: side for dim, side in sizes.items() if dim in rest.dims}).mean()
     attrs = _attrs(patterns, {"step": "bin", "size": sizes})
-    ordered = result.transpose(*patterns.dims).assign_coords(coords).rename(patterns.name)
-    return ordered.drop_attrs(deep=False).assign_attrs(attrs)
+    return binned.assign({PATTERNS: (patterns.dims, result.transpose(*patterns.dims).data, attrs)})
 
 
 def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
@@ -346,30 +334,30 @@ def neighbour_average(
     for dim, side in sides.items():
         if side < 1 or side % 2 == 0 or (dim == SAMPLE and side > 1):
             raise UsageError(f"the window is {side} along {dim!r}; use an odd number of scan points of a scan.")
-    profiles = [np.ones(sides.get(dim, 1), "f4") for dim in nav]
+    lengths = [sides.get(dim, 1) for dim in nav]
     shape = tuple(patterns.sizes[dim] for dim in nav)
     inside = np.ones(shape, bool) if roi is None else laid_over(patterns, roi, tuple(nav)).values
     inside = inside.reshape(*shape, *[1] * len(signal))
     ordered = patterns.transpose(*nav, *signal)
     if patterns.chunks:
-        data = _averaged_lazily(_whole(ordered, signal).data, inside, profiles)
+        data = _averaged_lazily(_whole(ordered, signal).data, inside, lengths)
     else:
-        data = _averaged(ordered.values, inside, profiles)
+        data = _averaged(ordered.values, inside, lengths)
     step = {"step": "neighbour_average", "window": sides, "roi": None if roi is None else str(roi.name or "given")}
     attrs = _attrs(patterns, step)
     return xr.DataArray(data, ordered.coords, ordered.dims, patterns.name, attrs).transpose(*patterns.dims)
 
 
-def _averaged_lazily(data: Any, inside: np.ndarray, profiles: Sequence[np.ndarray]) -> Any:
+def _averaged_lazily(data: Any, inside: np.ndarray, lengths: Sequence[int]) -> Any:
     import dask.array as da
 
-    n_nav, n_signal = len(profiles), data.ndim - len(profiles)
-    depth = {axis: min(len(profile) // 2, data.shape[axis] - 1) for axis, profile in enumerate(profiles)}
+    n_nav, n_signal = len(lengths), data.ndim - len(lengths)
+    depth = {axis: min(length // 2, data.shape[axis] - 1) for axis, length in enumerate(lengths)}
     return da.map_overlap(
         _averaged,
         data,
         da.from_array(inside, chunks=(*data.chunks[:n_nav], *[1] * n_signal)),
-        profiles=profiles,
+        lengths=lengths,
         depth=depth | dict.fromkeys(range(n_nav, data.ndim), 0),
         boundary="none",
         dtype=np.float32,
@@ -377,19 +365,18 @@ def _averaged_lazily(data: Any, inside: np.ndarray, profiles: Sequence[np.ndarra
     )
 
 
-def _averaged(block: np.ndarray, mask: np.ndarray, profiles: Sequence[np.ndarray]) -> np.ndarray:
+def _averaged(block: np.ndarray, mask: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
     """Normalised convolution along the leading axes: sum of w m x over sum of w m, NaN where m is false."""
     from scipy.ndimage import correlate1d
 
     values = block.astype(np.float32)
     if block.dtype.kind == "f":
-        mask = mask & np.isfinite(values).all(tuple(range(len(profiles), block.ndim)), keepdims=True)
+        mask = mask & np.isfinite(values).all(tuple(range(len(lengths), block.ndim)), keepdims=True)
     values = np.where(mask, values, np.float32(0))
     weight = mask.astype(np.float32)
-    for axis, profile in enumerate(profiles):
-        if len(profile) > 1:
-            values = correlate1d(values, profile, axis, mode="constant")  # nothing comes from beyond the edge
-            weight = correlate1d(weight, profile, axis, mode="constant")
+    for axis, length in enumerate(lengths):
+        values = correlate1d(values, np.ones(length), axis, mode="constant")  # nothing comes from beyond the edge
+        weight = correlate1d(weight, np.ones(length), axis, mode="constant")
     with np.errstate(invalid="ignore", divide="ignore"):
         values /= weight
     return np.where(mask, values, np.float32(np.nan))

@@ -13,7 +13,6 @@ from functools import reduce
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
@@ -346,8 +345,9 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
                 f"the samples carry no coordinate {dim!r}, so it is not known where they belong; take them from "
                 "va.to_samples, and use samples.copy(data=values) for values computed from samples."
             )
-    known = pd.MultiIndex.from_product([inside[dim].values for dim in inside.dims])
-    points = known.get_indexer(pd.MultiIndex.from_arrays([samples[dim].values for dim in inside.dims]))
+    positions = np.stack([inside.get_index(dim).get_indexer(samples[dim].values) for dim in inside.dims])
+    is_known = (positions >= 0).all(axis=0)
+    points = np.where(is_known, np.ravel_multi_index(np.maximum(positions, 0), inside.shape), -1)
     expected = np.flatnonzero(inside.values)
     if not np.array_equal(np.sort(points), expected):
         raise SchemaError(
@@ -377,13 +377,14 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
         )
     if all(np.array_equal(expected[name], found[name]) for name in expected):
         return data
-    wanted = pd.MultiIndex.from_arrays(list(expected.values()))
-    present = pd.MultiIndex.from_arrays([found[name] for name in expected])
-    if not present.is_unique or set(present) != set(wanted) or len(present) != len(wanted):
+    wanted = list(zip(*(values.tolist() for values in expected.values()), strict=True))
+    present = list(zip(*(found[name].tolist() for name in expected), strict=True))
+    number_of = {point: number for number, point in enumerate(present)}
+    if not len(number_of) == len(present) == len(wanted) or set(number_of) != set(wanted):
         raise SchemaError(
             f"{what} has samples at other {', '.join(expected)}; select the same points of each, such as with one ROI."
         )
-    order = present.get_indexer(wanted)
+    order = [number_of[point] for point in wanted]
     return cast(Samples, data.isel({n.SAMPLE: order}))
 
 

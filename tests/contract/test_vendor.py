@@ -280,10 +280,6 @@ def _phase(number: float) -> Callable[[Path], Path]:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "master pattern": (
-        lambda folder: files.write_h5(folder / "a.h5", {"EMData/EBSDmaster/mLPNH": np.zeros((2, 3, 3))}),
-        "master pattern",
-    ),
     "hexagonal EDAX": (lambda folder: files.edax_h5(folder / "a.h5", Grid_Type="HexGrid"), "HexGrid.*square"),
     "hexagonal Bruker": (lambda folder: files.bruker(folder / "a.h5", Grid_Type="hexagonal"), "hexagonal.*square"),
     "hexagonal kikuchipy": (lambda folder: files.kikuchipy_h5(folder / "a.h5", grid_type="hexagonal"), "square"),

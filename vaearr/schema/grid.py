@@ -345,7 +345,8 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
                 f"the samples carry no coordinate {dim!r}, so it is not known where they belong; take them from "
                 "va.to_samples, and use samples.copy(data=values) for values computed from samples."
             )
-    positions = np.stack([inside.get_index(dim).get_indexer(samples[dim].values) for dim in inside.dims])
+    indexes: dict[Hashable, Any] = {dim: inside.get_index(dim) for dim in inside.dims}
+    positions = np.stack([index.get_indexer(samples[dim].values) for dim, index in indexes.items()])
     is_known = (positions >= 0).all(axis=0)
     points = np.where(is_known, np.ravel_multi_index(np.maximum(positions, 0), inside.shape), -1)
     expected = np.flatnonzero(inside.values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from xarray.backends import BackendEntrypoint
 
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError
-from vaearr.sources import SOURCES, digits, kikuchi_h5, nifti, open_source
+from vaearr.sources import digits, kikuchi_h5, nifti, open_source
 
 
 class SourceEngine(BackendEntrypoint):
@@ -32,12 +31,6 @@ class SourceEngine(BackendEntrypoint):
         ds = open_source(Path(filename_or_obj), **{"format": self.format, **settings})
         drop = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return ds.drop_vars(drop, errors="ignore")
-
-    def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Only files of the engine's own format."""
-        with suppress(OSError, TypeError):
-            return self.format is not None and SOURCES[self.format].sniff(Path(filename_or_obj))
-        return False
 
 
 class KikuchiH5(SourceEngine):

@@ -34,8 +34,7 @@ from vaearr.store.layout import pattern_chunks
 
 EDAX_NO_POSITION = -1111111.0  # x and y of grid points with invalid data
 EMSOFT_PATTERNS = "EMData/EBSD/EBSDPatterns"
-MASTER_PATTERNS = ("EMData/EBSDmaster", "EMData/ECPmaster", "EMData/TKDmaster")
-MASTER, EMSOFT = "emsoft-master", "emsoft-ebsd"
+EMSOFT = "emsoft-ebsd"
 DETECTOR, NOTES = "detector", "notes"
 SQUARE = "only square grids can be read, so convert the scan to a square grid in the vendor's program first."
 
@@ -96,14 +95,11 @@ LAYOUTS: dict[str, Layout] = {
 HDF5_FORMATS: dict[str, str] = {
     **{name: layout.holds for name, layout in LAYOUTS.items()},
     EMSOFT: "EMsoft simulation of EBSD patterns",
-    MASTER: "EMsoft master pattern (no scan)",
 }
 
 
 def hdf5_format(file: h5py.File) -> str:
     """Name of the vendor format of an HDF5 file, "" for other files."""
-    if any(name in file for name in MASTER_PATTERNS):
-        return MASTER
     if EMSOFT_PATTERNS in file:
         return EMSOFT
     for key in file:
@@ -163,11 +159,6 @@ def open_vendor_hdf5(file: Path, config: IngestConfig) -> xr.Dataset:
 
 def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig) -> xr.Dataset:
     """A scan of an HDF5 file. kikuchipy gets a copy without patterns, so that it makes no task for each of them."""
-    if kind == MASTER:
-        raise DataError(
-            f"{file} holds a master pattern, not a scan: the diffraction of one crystal in all directions, without "
-            "scan points; give the file of a measured or simulated scan."
-        )
     if kind not in HDF5_FORMATS:
         raise DataError(f"{file} is in none of the vendor formats {', '.join(HDF5_FORMATS)}.")
     name, options = "", dict[str, Any]()

@@ -58,17 +58,6 @@ def test_every_format_is_the_same_scan(kind: str, tmp_path: Path) -> None:
     assert made["versions"]["kikuchipy"] == kikuchipy.__version__
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_the_patterns_are_those_that_kikuchipy_loads(kind: str, tmp_path: Path) -> None:
-    path = MAKERS[kind](tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = kikuchipy.load(str(path)).data.reshape(-1, files.HEIGHT, files.WIDTH)
-    found = va.open_source(path).patterns
-    np.testing.assert_array_equal(found.values.reshape(expected.shape), expected)
-    np.testing.assert_array_equal(found[-1, -1, 3].values, files.PATTERNS[-1, 3])
-
-
 def test_a_file_that_kikuchipy_wrote(tmp_path: Path) -> None:
     """Patterns, grid, detector, background and crystal map survive the way through its own format."""
     from orix.crystal_map import CrystalMap, Phase, PhaseList, create_coordinate_arrays

@@ -47,6 +47,8 @@ def lazy_array(read: Read, rows: np.ndarray, shape: tuple[int, ...], dtype: np.d
 def _block(rows: np.ndarray, read: Read, shape: tuple[int, ...], of: np.dtype) -> np.ndarray:
     wanted = rows.ravel()
     is_present = wanted >= 0
+    if is_present.all():
+        return read(wanted).astype(of, copy=False).reshape(*rows.shape, *shape)
     out = np.full((wanted.size, *shape), np.nan if of.kind == "f" else 0, of)
     if is_present.any():
         out[is_present] = read(wanted[is_present]).reshape(-1, *shape)

@@ -112,22 +112,26 @@ def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
     if n.PRESENT in ds:
         present = ds[n.PRESENT].transpose("y", "x").values
     y, x = np.nonzero(present)
+    points = xr.Dataset({"y": ("point", y), "x": ("point", x)})
     paths = {}
+
+    def write_table(variable: str, name: str, columns: Mapping[str, xr.DataArray]) -> None:
+        import pandas as pd
+
+        values = {column: values.isel(points).values for column, values in columns.items()}
+        paths[variable] = folder / name
+        pd.DataFrame({"x": x, "y": y, **values}).to_csv(paths[variable], index=False, float_format="%.3f")
+
     if n.PATTERNS in ds:
         paths[n.PATTERNS] = folder / "scan.h5"
         _write_patterns(ds[n.PATTERNS], y, x, paths[n.PATTERNS])
-    points = xr.Dataset({"y": ("point", y), "x": ("point", x)})
     if n.BC in ds:
-        columns = {"x": x, "y": y, "band_contrast": ds[n.BC].isel(points).values}
-        paths[n.BC] = _write_table(columns, folder / "bandcontrast.csv", digits="%g")
+        write_table(n.BC, "bandcontrast.csv", {"band_contrast": ds[n.BC]})
     if n.ELEMENTS in ds:
-        columns = {"x": x, "y": y}
-        for element in ds[n.ELEMENT].values:
-            columns[str(element)] = ds[n.ELEMENTS].sel(element=element).isel(points).values
-        paths[n.ELEMENTS] = _write_table(columns, folder / "elements.csv", digits="%.3f")
+        maps = {str(element): ds[n.ELEMENTS].sel(element=element) for element in ds[n.ELEMENT].values}
+        write_table(n.ELEMENTS, "elements.csv", maps)
     if n.PHASE in ds:
-        columns = {"x_indice": x, "y_indice": y, "phase_id": ds[n.PHASE].isel(points).values}
-        paths[n.PHASE] = _write_table(columns, folder / "phases.csv")
+        write_table(n.PHASE, "phases.csv", {"phase_id": ds[n.PHASE]})
     return paths
 
 
@@ -143,13 +147,6 @@ def _write_patterns(patterns: xr.DataArray, y: NDArray[Any], x: NDArray[Any], pa
             rows = slice(start, start + FILE_CHUNK)
             points = xr.Dataset({"y": ("point", y[rows]), "x": ("point", x[rows])})
             images[rows, 0] = patterns.isel(points).transpose("point", "dy", "dx").values
-
-
-def _write_table(columns: Mapping[str, NDArray[Any]], path: Path, digits: str | None = None) -> Path:
-    import pandas as pd
-
-    pd.DataFrame(columns).to_csv(path, index=False, float_format=digits)
-    return path
 
 
 def side_maps(truth: Mapping[str, Any], quality: Floats, rng: np.random.Generator) -> dict[str, tuple[Any, ...]]:

@@ -215,7 +215,6 @@ def _ctf(column: int, value: str) -> Callable[[Path], Path]:
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "hexagonal by its header": (lambda folder: write_ang(folder / "a.ang", grid="HexGrid", even=4), "square"),
-    "columns in turn": (lambda folder: write_ang(folder / "a.ang", even=NX - 1), "square"),
     "hexagonal points, .ang": (_shifted("ang"), "hexagonal.*square"),
     "hexagonal points, .ctf": (_shifted("ctf"), "hexagonal.*square"),
     "another size": (_ang(lambda lines: lines[: 3 * NX]), "3 x 5.*4 x 5"),
@@ -224,11 +223,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a short line": (_ang(lambda lines: [*lines[:3], "0.1 0.2", *lines[4:]]), "a.ang"),
     "no number": (_ang(lambda lines: [*lines[:3], lines[3].replace("0.2", "oh", 1)]), "a.ang"),
     "NaN": (_ang(lambda lines: [*lines[:3], lines[3].replace("0.2", "nan", 1), *lines[4:]]), "finite"),
-    "five columns": (lambda folder: write_ang(folder / "a.ang", ["1 2 3 4 5"]), "a.ang"),
     "no points": (_text("a.ang", ANG.format(grid="SqrGrid", odd=5, even=5)), "a.ang"),
-    "no column names": (_text("a.ctf", "Channel Text File\nPrj\tx\n"), "a.ctf"),
     "another file": (_text("a.ang", "x,y\n1,2\n"), "neither"),
-    "a large phase": (_ctf(0, "70000"), "phase number"),
     "a number too large": (_ctf(9, "1e300"), "finite"),
 }
 

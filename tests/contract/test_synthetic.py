@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
-import dask
 import nibabel
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ import xarray as xr
 import vaearr as va
 from vaearr import testing
 
-from ..data import count_computes, random_patterns_dataset
 from .harness import vaearr, zarr
 
 SMALL = {"nx": 20, "ny": 14, "pattern_shape": (24, 28), "n_grains": 6}
@@ -134,15 +131,3 @@ def test_impossible_arguments(name: str, options: dict[str, object]) -> None:
 
     with pytest.raises(UsageError, match=next(iter(options))):
         getattr(testing, name)(**options)
-
-
-def test_count_computes() -> None:
-    lazy = random_patterns_dataset(chunks={"y": 2})
-    with count_computes() as computes:
-        lazy.mean()
-        lazy.compute()
-        dask.compute(lazy.BC.data, lazy.phase.data)
-    assert len(computes) == 2
-    careless = contextlib.suppress(AssertionError)
-    with pytest.raises(AssertionError, match="computed 1 times, at most 0"), count_computes(0), careless:
-        lazy.BC.compute()

@@ -171,7 +171,7 @@ def test_which_folder_is_which(tmp_path: Path) -> None:
         ("plain", "must be two numbers", UsageError, {"size": (1, 2, 3)}),
     ):
         refused(tmp_path / folder, match, error, **asked)
-    for setting in ({"step": 0.5}, {"bin": 2}, {"crop": {"dy": (0, 4)}}, {"maps": {"BC": "a.csv"}}):
+    for setting in ({"step": 0.5}, {"maps": {"BC": "a.csv"}}):
         with pytest.raises(UsageError, match=f"{next(iter(setting))} is for scans, and the source is a collection"):
             ingest(tmp_path / "plain", tmp_path / "a.zarr", config=IngestConfig.from_attrs(setting))
     assert not (tmp_path / "a.zarr").exists()

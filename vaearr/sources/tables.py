@@ -133,17 +133,18 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file} is no table ({reason}); beside decimal commas, split columns by ; or tab.") from error
-    frame = frame.apply(lambda column: column.str.strip())
-    frame.index = pd.Index(range(1, len(frame) + 1), name="line")
-    frame = frame[(frame.notna() & (frame != "")).any(axis=1)]
-    if len(frame) < 2 or len(frame.columns) < 2:
+    cells = frame.to_numpy(object)
+    is_lacking = pd.isna(cells)
+    cells = np.frompyfunc(str.strip, 1, 1)(np.where(is_lacking, "", cells))
+    lines = np.flatnonzero((cells != "").any(axis=1))
+    if len(lines) < 2 or cells.shape[1] < 2:
         raise DataError(f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab.")
-    is_short = frame.isna().any(axis=1)
-    if is_short.any():
-        raise DataError(f"{file} line {is_short.idxmax()} has fewer fields than the header has names; correct it.")
-    header = frame.iloc[0].tolist()
+    for line in lines[is_lacking[lines].any(axis=1)]:
+        raise DataError(f"{file} line {line + 1} has fewer fields than the header has names; correct it.")
+    header = cells[lines[0]].tolist()
     _check_header(file, header)
-    frame = frame.iloc[1:].set_axis(header, axis=1)
+    index = pd.Index(lines[1:] + 1, name="line")
+    frame = pd.DataFrame(cells[lines[1:]], index=index, columns=header, dtype=str)
     if separator != "," and "," in text:
         frame = frame.replace(DECIMAL_COMMA, r"\1.\2", regex=True)
     return frame

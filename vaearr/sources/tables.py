@@ -133,9 +133,9 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file} is no table ({reason}); beside decimal commas, split columns by ; or tab.") from error
-    cells = frame.to_numpy(object)
-    is_lacking = pd.isna(cells)
-    cells = np.frompyfunc(str.strip, 1, 1)(np.where(is_lacking, "", cells))
+    raw = frame.to_numpy(object)
+    is_lacking = pd.isna(raw)
+    cells = np.asarray(np.frompyfunc(str.strip, 1, 1)(np.where(is_lacking, "", raw)))
     lines = np.flatnonzero((cells != "").any(axis=1))
     if len(lines) < 2 or cells.shape[1] < 2:
         raise DataError(f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab.")

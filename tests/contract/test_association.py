@@ -19,6 +19,7 @@ from .harness import vaearr, zarr
 PARTIAL = {1: "partial_pearson", 2: "partial_pearson_2", 3: "partial_pearson_3"}
 TARGETS = ["BC", "Fe", "Ni", "phase: ferrite", "phase: austenite"]
 RUN = ("--run", "theirs")
+AS_STORED = ("--significance", "--set", "significance.n_surrogates=99")
 
 
 def maps(shape: tuple[int, int], *, latents: int = 2, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
@@ -147,7 +148,9 @@ def test_sums_and_luminance_of_elements(known_store: Path) -> None:
 
 
 def test_the_strongest_are_listed_by_size_and_ties_are_told(known_store: Path) -> None:
-    out = vaearr("associate", known_store, *RUN, "--metric", "pearson", "--target", "BC", "--top", 5).out
+    out = vaearr(
+        "associate", known_store, *RUN, "--metric", "pearson", "--target", "BC", "--top", 5, "--name", "short"
+    ).out
     rows = [line.split() for line in out.splitlines() if line.split()[:1] == ["pearson"]]
     order = [int(row[2]) for row in rows]
     table = zarr(known_store, "runs/theirs/association").association
@@ -204,7 +207,7 @@ def test_elements_are_scaled_between_quantiles_on_request(known_store: Path) -> 
 
 
 def test_clusters_of_each_latent_against_a_reference(known_store: Path) -> None:
-    out = vaearr("associate", known_store, *RUN, "--reference", "phase", "--k-max", 4).out
+    out = vaearr("associate", known_store, *RUN, *AS_STORED, "--reference", "phase", "--k-max", 4).out
     ds, found = zarr(known_store), zarr(known_store, "runs/theirs/partitions_phase")
     assert dict(found.sizes) == {"latent_theirs": 5}
     keep = (ds.phase.values >= 0) & np.isfinite(ds.latents_theirs.values[..., 0])
@@ -216,8 +219,8 @@ def test_clusters_of_each_latent_against_a_reference(known_store: Path) -> None:
 
 def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store: Path) -> None:
     def warned(*options: object) -> list[str]:
-        out = vaearr("associate", known_store, "--run", "nmf", "--reference", "BC", *options).out
-        return [line for line in out.splitlines() if line.startswith("warning: ")]
+        told = vaearr("associate", known_store, "--run", "nmf", "--reference", "BC", *options).err
+        return [line for line in told.splitlines() if line.startswith("warning: ")]
 
     advice = [line for line in warned("--k-max", 2) if "end of the range" in line]
     assert advice
@@ -233,7 +236,7 @@ def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store:
         (("--target", "BX"), 66, "Known"),
         (("--target", "Fe + Xx"), 66, "Xx"),
         (("--target", "__import__('os')"), 66, "__import__"),
-        (("--reference", "phases"), 66, "'phase'"),
+        ((*AS_STORED, "--reference", "phases"), 66, "'phase'"),
         (("--reference", "phase", "--k-max", 1), 2, "--k-max"),
         (("--run", "ours"), 66, "theirs"),
         (("--set", "significance.n_surrogates=3"), 2, "n_surrogates"),

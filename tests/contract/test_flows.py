@@ -142,7 +142,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
 @pytest.mark.slow
 def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path) -> None:
     given = {"store": trained_store, "overwrite": True, "encode": {"precision": "bfloat16"}}
-    flows = [words("associate", store=trained_store), words("encode", **given)]
+    flows = [words("associate", store=trained_store, overwrite=True), words("encode", **given)]
     asked = [sys.executable, "-c", RUN_AND_FETCH, json.dumps(flows)]
     fetched = subprocess.run(asked, env=server.env, capture_output=True, text=True, check=False)
     assert fetched.returncode == 0, fetched.stderr

@@ -32,21 +32,6 @@ def test_boxes_are_finite(dim: str, box: tuple[float, float]) -> None:
         c.RoiConfig.from_attrs({dim: box})
 
 
-@pytest.mark.parametrize(
-    ("crop", "words"),
-    [
-        ({"dy": (0, math.inf)}, r"IngestConfig\.crop\.dy\.1: Input should be a finite number"),
-        ({"dx": (math.nan, None)}, r"IngestConfig\.crop\.dx\.0: Input should be a finite number"),
-        ({"dx": (5, 5)}, r"crop\.dx: the interval is empty: give start < stop"),
-        ({"x": (0, 5)}, r"IngestConfig\.crop\.x.*'dy' or 'dx'"),
-        ({"dy": (1, 2, 3)}, r"IngestConfig\.crop\.dy"),
-    ],
-)
-def test_windows_of_the_detector(crop: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        c.IngestConfig.from_attrs({"crop": crop})
-
-
 @pytest.mark.parametrize("where", ["", " ", "\t\n"], ids=repr)
 def test_blank_condition_is_refused(where: str) -> None:
     with pytest.raises(UsageError, match="`where` is blank: write one like 'BC > 45', or leave it out"):

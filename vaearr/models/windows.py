@@ -16,7 +16,6 @@ from vaearr.errors import UsageError, need
 from vaearr.models.networks import with_edges
 
 AGREEMENT = 0.99  # correlation with the latents of the undivided sample, below which users are warned
-
 REFERENCE_VALUES = 2**20  # pixels of a sample that is encoded undivided for comparison: some GB of feature maps
 
 

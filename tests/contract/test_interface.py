@@ -23,11 +23,6 @@ def test_a_run_its_name_and_its_store_are_the_same_to_encode(trained_store: Path
     np.testing.assert_allclose(again.latents, known.latents, atol=1e-5)
 
 
-def test_a_dataset_stands_for_the_store_that_it_was_opened_from(trained_template: Path) -> None:
-    ds = xr.open_zarr(trained_template)
-    assert va.load_run(ds).path == trained_template
-
-
 def test_patterns_through_the_network_and_back(trained_store: Path) -> None:
     run = va.load_run(trained_store)
     patterns = va.open_store(trained_store).patterns[:3, :4]
@@ -43,13 +38,6 @@ def test_patterns_through_the_network_and_back(trained_store: Path) -> None:
     np.testing.assert_allclose(run.model.reconstruct(stored.values), one["reconstruction"], atol=1e-3)
     with pytest.raises(DataError, match="lacks dy"):
         run.model.reconstruct(patterns.isel(dy=0))
-
-
-def test_p_values_are_a_setting_of_associate(trained_template: Path) -> None:
-    ds = va.open_store(trained_template)
-    found = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"], roi=ds.roi, significance=True)
-    plain = va.associate(ds.latents, ds[["BC"]], metrics=["pearson"], roi=ds.roi)
-    np.testing.assert_allclose(found.association, plain, atol=1e-12)
 
 
 def test_reports_exports_and_the_page_take_a_run_or_a_dataset(trained_store: Path, tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 import vaearr as va
-from vaearr.errors import DataError, NoInputError
+from vaearr.errors import NoInputError
 
 from .harness import HAS_MONAI, attributes, zarr
 
@@ -54,15 +53,6 @@ def test_its_fields_are_those_of_the_store(trained_template: Path) -> None:
     assert "latents" in run.ds
 
 
-def test_its_methods_are_the_functions(trained_store: Path) -> None:
-    run = va.load_run(trained_store)
-    xr.testing.assert_equal(run.sample(4, seed=3), run.sample(9, seed=3).isel(sample=slice(4)))
-    z = run.ds.latents.isel(y=slice(2), x=slice(2))
-    xr.testing.assert_equal(run.decode(z), va.load_model(trained_store).decode(z))
-    one, two = (run.ds.patterns.isel(y=i, x=i) for i in (1, 9))
-    xr.testing.assert_equal(run.layers(one, two), run.layers(one.values, two.values))
-
-
 def test_what_is_trained_is_encoded_by_its_run(scan_store: Path) -> None:
     options = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
     run = va.train(scan_store, run="b", model={"options": options}, latent_dim=3, epochs=1, device="cpu")
@@ -86,25 +76,6 @@ def test_refusals(trained_template: Path, known_template: Path) -> None:
         run.sample(3)
     with pytest.raises(NoInputError):
         _ = run.history
-
-
-def test_a_model_is_applied_to_new_data_as_they_are(trained_template: Path) -> None:
-    model, ds = va.load_model(trained_template), zarr(trained_template)
-    new = ds.patterns.isel(x=slice(3, 12)).chunk(y=5, x=4).rename("mine")
-    lazy = model.encode(new)
-    assert lazy.chunks == ((5, 5, 5, 2), (4, 4, 1), (3,))
-    assert lazy.dims == ("y", "x", "latent")
-    np.testing.assert_array_equal(lazy.x, new.x)
-    np.testing.assert_allclose(lazy, ds.latents.isel(x=slice(3, 12)), atol=1e-4)
-    np.testing.assert_allclose(lazy, model.encode(new.values), atol=1e-5)
-    decoded = model.decode(lazy)
-    assert decoded.chunks is not None
-    assert decoded.dims == ("y", "x", "dy", "dx")
-    np.testing.assert_allclose(decoded, model.decode(lazy.values), rtol=1e-3, atol=1e-4)
-    one = model.encode(new.isel(y=0, x=0).drop_vars(["y", "x"]))
-    np.testing.assert_allclose(one, lazy[0, 0], atol=1e-5)
-    with pytest.raises(DataError, match="lacks dy"):
-        model.encode(new.isel(dy=0))
 
 
 @pytest.mark.skipif(not HAS_MONAI, reason="the Fréchet distance needs monai")

@@ -15,7 +15,6 @@ import xarray as xr
 import vaearr as va
 from vaearr.config import EncodeConfig, ModelConfig
 from vaearr.errors import DataError, NoInputError, UsageError
-from vaearr.recipe import Recipe, nested
 from vaearr.store import create_store, open_store
 from vaearr.store.listing import refresh_listing
 
@@ -59,15 +58,6 @@ def test_patterns_of_any_form(trained_store: Path) -> None:
             call()
 
 
-def test_a_setting_that_is_no_more_and_was_empty_decides_nothing(trained_template: Path) -> None:
-    recipe = nested(open_store(trained_template)["latents"].attrs, "provenance")
-    recipe["config"]["mask"] = None  # as stores of version 1 have it
-    found = Recipe(EncodeConfig(), {key: recipe[key] for key in ("run", "parents", "weights_sha256")})
-    assert found.differences(recipe) == ""
-    recipe["config"]["mask"] = "brain"
-    assert found.differences(recipe) is None
-
-
 def test_runs_that_do_not_fit(trained_store: Path, tmp_path: Path) -> None:
     other = create_store(random_patterns_dataset({"y": 5, "x": 6}), tmp_path / "other.zarr")
     shutil.copytree(trained_store / "runs" / "vae", other / "runs" / "vae")
@@ -103,31 +93,3 @@ def test_positions(encoded: Path) -> None:
     np.testing.assert_allclose(ds.lz, [-2, 2, 6])  # the last half in the padding
     assert ds.lx.attrs["units"] == "mm"
     assert ds[["latents", "latents_std"]].notnull().all().to_array().all()
-
-
-def test_everything_takes_spatial_latents(encoded: Path) -> None:
-    ds, model = open_store(encoded).load(), va.load_model(encoded, "b")
-    labelled: Any = model.encode(ds.patterns)
-    np.testing.assert_allclose(labelled.values, ds.latents_b.values, rtol=1e-4, atol=1e-5)
-    decoded: Any = model.decode(ds.latents_b.transpose("lx_b", "sample", "ly_b", "latent_b", "lz_b"))
-    assert decoded.dims == ("sample", "z", "y", "x")
-    np.testing.assert_allclose(decoded.values, model.decode(ds.latents_b.values), rtol=1e-4, atol=1e-5)
-    with pytest.raises(DataError, match=r"shape \(2, 3, 3\)"):
-        model.decode(ds.latents_b.isel(lx_b=0))
-    way = va.load_run(encoded, "b").interpolate(0, 3, steps=5, method="slerp")
-    np.testing.assert_allclose(way.latents[[0, -1]].values, ds.latents_b[[0, 3]].values, atol=1e-5)
-    table = va.load_run(encoded, "b").statistics()
-    mean, std = ds.latents_b.values, ds.latents_std_b.values
-    kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum((2, 3, 4)).mean(0)
-    np.testing.assert_allclose(table.kl, kl, rtol=1e-4)
-
-
-def test_windows(encoded: Path, tmp_path: Path) -> None:
-    store = shutil.copytree(encoded, tmp_path / "copy.zarr")
-    va.train(store, run="c", config=OF_VOLUMES, epochs=1)
-    with pytest.raises(UsageError, match="multiples"):
-        va.encode(store, run="c", window=(3, 4, 4))
-    assert "latents_c" not in xr.open_zarr(store)
-    shutil.copytree(store / "runs" / "b" / "model", store / "runs" / "c" / "model", dirs_exist_ok=True)
-    found = va.encode(store, run="c", window=(8, 8, 8)).load()  # a window over all changes nothing
-    np.testing.assert_allclose(found.latents_c.values, found.latents_b.values, rtol=1e-5, atol=1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -34,11 +34,9 @@ from vaearr.store import (
     open_group,
     open_store,
     open_table,
-    read_ahead,
     read_block,
     run_folder,
     run_manifest,
-    store_blocks,
     store_of,
 )
 
@@ -150,21 +148,6 @@ class Run:
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of one sample's latents in the store, `(L[, lz, ly, lx])`."""
         return self.latents.shape[len(self.grid) :]
-
-    def latent_blocks(self, *others: str) -> Iterator[tuple[np.ndarray, ...]]:
-        """Shard by shard: numbers of the known samples in row-major order of the grid `(k,)`, latents `(k, *shape)`.
-
-        A sample is known where all its latents, of a spatial one at any position, are finite; positions that a mask
-        left out stay NaN. others: names of the run's variables, such as `latents_std`, whose rows come too.
-        """
-        variables, nav = [self.latents, *map(self.own, others)], schema.navigation_dims(self.ds)
-        numbers, regions = np.arange(np.prod(self.grid)).reshape(self.grid), store_blocks(self.path)
-        read = read_ahead(lambda region: [read_block(variable, region) for variable in variables], regions)
-        for region, blocks in zip(regions, read, strict=True):
-            rows = [block.reshape(-1, *block.shape[len(nav) :]) for block in blocks]
-            known = np.isfinite(rows[0]).all(1).reshape(len(rows[0]), -1).any(1)
-            if known.any():
-                yield numbers[tuple(region[d] for d in nav)].ravel()[known], *(part[known] for part in rows)
 
     def samples(self, points: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""

@@ -6,23 +6,25 @@ import numpy as np
 
 from vaearr.errors import NoInputError
 from vaearr.run import Run
+from vaearr.store import read_block
 
 MAX_SAMPLES = 10_000  # that distances are measured to
 NEIGHBOURS = 5  # whose distance tells whether samples lie close together
 
 
 def known_rows(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers `(k,)`, ascending, and latents `(k, *shape)` of all encoded samples.
+    """Numbers `(k,)` in row-major order of the grid, and latents `(k, *shape)` of all encoded samples.
+
+    A sample is encoded where all its latents, of a spatial one at any position, are finite.
 
     Raises NoInputError where none is encoded.
     """
-    blocks = list(run.latent_blocks())
-    if not blocks:
+    latents = read_block(run.latents, {}).reshape(-1, *run.latent_shape)
+    is_known = np.isfinite(latents).all(1).reshape(len(latents), -1).any(1)
+    numbers = np.flatnonzero(is_known)
+    if not len(numbers):
         raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
-    numbers = np.concatenate([block[0] for block in blocks])
-    latents = np.concatenate([block[1] for block in blocks])
-    order = np.argsort(numbers)
-    return numbers[order], latents[order]
+    return numbers, latents[numbers]
 
 
 def filled(run: Run, latents: np.ndarray) -> np.ndarray:

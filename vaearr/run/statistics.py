@@ -16,6 +16,7 @@ from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run
+from vaearr.store import Region, read_block, store_blocks
 
 MIN_VARIANCE = 1e-12
 WORDS = {
@@ -77,13 +78,20 @@ def latent_sums(run: Run) -> Sums:
     Latents that came without standard deviations have 0. Raises NoInputError for a run that is not encoded.
     """
     sums = Sums()
-    for _, *stored in run.latent_blocks(*[n.LATENTS_STD] * has_posterior(run)):
-        mean, *std = (np.moveaxis(part, 1, -1).reshape(-1, part.shape[1]).astype("f8") for part in stored)
+    for region in store_blocks(run.path):
+        mean = _rows(run, n.LATENTS, region)
         known = np.isfinite(mean).all(1)
-        sums.add(mean[known], std[0][known] if std else 0.0)
+        if known.any():
+            sums.add(mean[known], _rows(run, n.LATENTS_STD, region)[known] if has_posterior(run) else 0.0)
     if not sums.count:
         raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
     return sums
+
+
+def _rows(run: Run, variable: str, region: Region) -> np.ndarray:
+    """Values of one of the run's variables in a region as `(k, L)`, each position of a spatial latent a row."""
+    values = np.moveaxis(read_block(run.own(variable), region), len(run.grid), -1)
+    return values.reshape(-1, values.shape[-1]).astype("f8")
 
 
 def latent_statistics(run: Run) -> xr.Dataset:

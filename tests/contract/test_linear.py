@@ -78,7 +78,7 @@ def test_all_steps_work_on_a_linear_run(known_store: Path, tmp_path: Path) -> No
     vaearr("look", "traverse", known_store, "--run", "pca", "--out", tmp_path / "t.png")
     vaearr("report", known_store, "--run", "pca", "--out", tmp_path / "report")
     assert "pca, 4 latent dimensions" in vaearr("info", known_store).out
-    assert run.reconstruct(run.ds.patterns[0, :3]).shape == (3, 20, 20)
+    assert run.model.reconstruct(run.ds.patterns[0, :3]).shape == (3, 20, 20)
     assert len(va.view(run.components)) > 0
     assert va.view(run.health.explained_variance_ratio) is not None
     found = va.compare([run, va.load_run(known_store, "nmf")])

@@ -230,7 +230,14 @@ class StoredArray(ZarrArrayWrapper):
 
 
 class StoredGroup(xr.backends.ZarrStore):
-    """A group of a store on this machine, whose variables are StoredArrays."""
+    """A group of a store on this machine, whose variables are StoredArrays.
+
+    Values that another program appended along a dimension are left out: other variables lack them.
+    """
+
+    def __init__(self, group: zarr.Group, mode: str) -> None:
+        super().__init__(group, mode=mode)
+        self.sizes = common_sizes(group)
 
     def open_store_variable(self, name: str) -> xr.Variable:
         """The variable, lazy."""
@@ -238,7 +245,23 @@ class StoredGroup(xr.backends.ZarrStore):
         store = self.zarr_group.store
         assert isinstance(store, LocalStore)
         array = LazilyIndexedArray(StoredArray(self.zarr_group[name], Path(store.root)))
-        return xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
+        cut = {dim: slice(self.sizes[dim]) for dim in variable.dims if variable.sizes[dim] > self.sizes[dim]}
+        return xr.Variable(variable.dims, array, variable.attrs, variable.encoding).isel(cut)
+
+
+def named_sizes(array: zarr.Array) -> dict[str, int]:
+    """Size of an array along each of its dimensions."""
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    return dict(zip(map(str, names), array.shape, strict=False))
+
+
+def common_sizes(group: zarr.Group) -> dict[str, int]:
+    """The smallest size of each dimension among the arrays of a group."""
+    sizes: dict[str, int] = {}
+    for _, array in group.arrays():
+        for dim, size in named_sizes(array).items():
+            sizes[dim] = min(size, sizes.get(dim, size))
+    return sizes
 
 
 def _dataset(group: zarr.Group, store: str | Path) -> xr.Dataset:

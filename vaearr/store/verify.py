@@ -33,7 +33,7 @@ from vaearr.store.listing import (
     write_seal,
 )
 from vaearr.store.paths import METADATA, store_path
-from vaearr.store.read import check_store, open_store
+from vaearr.store.read import check_store, common_sizes, named_sizes, open_group, open_store
 from vaearr.store.remove import removable, written_together
 
 MAX_ABSENT_CHUNKS = 10**6  # that an array may declare beyond those that have files
@@ -41,6 +41,7 @@ CHANGED = "its bytes are not those that were written"
 UNLISTED = "it is not listed"
 OTHER_METADATA = "its metadata is not as listed"
 GONE = "it is listed, but missing"
+APPENDED = "another program appended to it"
 ACCEPTABLE = (CHANGED, UNLISTED, OTHER_METADATA, GONE)  # `seal_store` accepts these where all can be decoded
 RESTORE = "restore it from a copy or ingest again"
 _FILES_AT_ONCE = 8
@@ -88,6 +89,8 @@ def _to_do(store: Path, variable: str, found: str) -> str:
             return f"'vaearr verify {store} --remove {first}' removes it, then run the command that wrote it again"
     except (UsageError, *BAD_JSON):
         pass
+    if found == APPENDED:
+        return f"'vaearr verify {store} --seal' removes what was appended"
     if found in ACCEPTABLE:
         return f"restore it from a copy, or accept what is there with 'vaearr verify {store} --seal'"
     return RESTORE
@@ -122,6 +125,8 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
     if not store.is_dir():
         raise NoInputError(f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'.")
     result = Verification(store)
+    for name in _appended(store):
+        result.find(name, join(name, METADATA), APPENDED)
     _check_listing(result)
     with showing(progress, "verifying") as show:
         _check_files(result, show)
@@ -144,6 +149,18 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
             "--seal' adds them."
         )
     return result
+
+
+def _appended(store: Path) -> dict[str, tuple[int, ...]]:
+    """Variables that are longer than others along a dimension, and the shape that fits."""
+    try:
+        group = open_group(store)
+        arrays = list(group.arrays())
+    except (VaearrError, ValueError, KeyError, TypeError):  # `_check_listing` says what is wrong
+        return {}
+    sizes = common_sizes(group)
+    shapes = {name: tuple(sizes[dim] for dim in named_sizes(array)) for name, array in arrays}
+    return {name: shapes[name] for name, array in arrays if shapes[name] not in ((), array.shape)}
 
 
 def _check_listing(result: Verification) -> None:
@@ -233,7 +250,8 @@ def _undecodable(folder: Path, files: list[str]) -> dict[str, str]:
 def seal_store(path: str | Path) -> list[str]:
     """Accept what a store holds: checksums where they are missing or differ, and a new list of variables.
 
-    Each variable is decoded first. An interrupted call damages nothing; call it again.
+    What another program appended to single variables is removed. Each variable is decoded first. An interrupted call
+    damages nothing; call it again.
 
     Parameters
     ----------
@@ -252,6 +270,12 @@ def seal_store(path: str | Path) -> list[str]:
     """
     store = check_store(path)
     with edit_store(store):
+        appended = _appended(store)
+        with write_errors(store):
+            for name, shape in appended.items():
+                zarr.open_array(store / name, mode="r+", zarr_format=3).resize(shape)
+            if appended:
+                refresh_listing(store)
         result = verify_store(store)
         refused = [str(finding) for finding in result.findings if finding.found not in ACCEPTABLE]
         found = {finding.variable for finding in result.findings} | set(result.unsealed)

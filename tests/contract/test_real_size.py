@@ -32,10 +32,10 @@ def test_a_network_sees_large_patterns_binned_and_gives_detector_pixels(large: v
     ds, seen = xr.open_zarr(large.path), large.manifest["config"]["preprocess"]
     assert seen["bin"] == 2
     x = ds.patterns[0, :3]
-    for found in (large.decode(ds.latents[0, :3]), large.reconstruct(x), large.traverse(0)["decoded"]):
+    for found in (large.decode(ds.latents[0, :3]), large.model.reconstruct(x), large.traverse(0)["decoded"]):
         assert found.shape[-2:] == (127, 141)
         assert np.isfinite(found).all()
-    off = np.abs(large.reconstruct(x).values - x.values.astype("f4")).mean()
+    off = np.abs(large.model.reconstruct(x).values - x.values.astype("f4")).mean()
     assert off < np.abs(x.values - x.values.astype("f4").mean()).mean()  # better than a constant
     np.testing.assert_allclose(large.model.encode(x).values, ds.latents[0, :3].values, atol=2e-2)
     judged = large.reconstruct()

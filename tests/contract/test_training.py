@@ -447,4 +447,6 @@ def test_a_step_that_lost_the_patterns_is_told_before_a_training(scan_store: Pat
     latents = va.encode(binned, run).latents
     np.testing.assert_allclose(run.model.encode(binned.patterns[:2, :2]), latents[:2, :2], atol=1e-5)
     assert run.decode(latents[0, 0]).sizes == {"dy": binned.sizes["dy"], "dx": binned.sizes["dx"]}
-    assert run.reconstruct(binned.patterns[0, :2]).shape == (2, binned.sizes["dy"], binned.sizes["dx"])
+    assert run.model.reconstruct(binned.patterns[0, :2]).shape == (2, binned.sizes["dy"], binned.sizes["dx"])
+    with pytest.raises(UsageError, match=r"give patterns to run.model.reconstruct"):
+        run.reconstruct(binned.patterns[0, :2])

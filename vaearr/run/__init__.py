@@ -482,6 +482,8 @@ class Run:
         """
         from vaearr.run.reconstruct import reconstruct_files, reconstruct_samples
 
+        if isinstance(files, np.ndarray | xr.DataArray):
+            raise UsageError("reconstruct takes files; give patterns to run.model.reconstruct(patterns).")
         chosen = self._settings(ReconstructConfig, config, settings)
         run = self.on(chosen.device)
         if files:

@@ -117,6 +117,7 @@ def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Datase
     )
     rest = ds.drop_vars(PATTERNS)
     binned = rest.coarsen({dim: side for dim, side in sizes.items() if dim in rest.dims}).mean()
+    binned.encoding = dict(ds.encoding)  # says which store it is of
     attrs = _attrs(patterns, {"step": "bin", "size": sizes})
     return binned.assign({PATTERNS: (patterns.dims, result.transpose(*patterns.dims).data, attrs)})
 

@@ -14,6 +14,14 @@ from vaearr.errors import NoInputError
 from vaearr.run import Run
 from vaearr.store import has_table
 
+LONG_NAMES = {
+    "explained_variance": "share of the variance explained",
+    "n_active": "active latent dimensions",
+    "association": "largest |Pearson r| of a latent",
+    "psnr": "PSNR (dB)",
+    "score": "score of the probe",
+}
+
 
 def compare(runs: Sequence[Run]) -> xr.Dataset:
     """Compare what runs hold of the same samples.
@@ -28,7 +36,7 @@ def compare(runs: Sequence[Run]) -> xr.Dataset:
     xarray.Dataset
         Over `run`: `explained_variance` and `n_active` of the health, `association (run, target)`, the largest
         |Pearson| of a latent with band contrast, elements and phases; where a run has been reconstructed `psnr` in dB,
-        where it has been probed `score (run, target)`. `va.view` shows them as bars.
+        where it has been probed `score (run, target)`. `va.view` shows them.
 
     Raises
     ------
@@ -54,4 +62,6 @@ def _numbers(run: Run) -> xr.Dataset:
         numbers["psnr"] = run.table(n.RECONSTRUCTION)["psnr"].mean()
     if has_table(run.path, run.name, "probe"):
         numbers["score"] = run.table("probe")["score"].isel(features=0, drop=True).max("probe")
+    for name in numbers.data_vars:
+        numbers[name].attrs = {"long_name": LONG_NAMES[str(name)]}
     return numbers.reset_coords(drop=True)

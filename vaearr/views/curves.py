@@ -81,8 +81,11 @@ def probe_plot(found: xr.Dataset) -> Any:
 def health_view(found: xr.Dataset, **options: Any) -> Any:
     """KL divergence of each latent, active ones blue and unused ones grey.
 
-    Of latents without a posterior the variance of each. `**options` are those of `hvplot.bar`.
+    Of a linear model without a posterior the share of the variance that each explains, of other latents without one
+    the variance of each. `**options` are those of `hvplot.bar`.
     """
+    if "explained_variance_ratio" in found and not found["kl"].any():
+        return variance_curve(found["explained_variance_ratio"], **options)
     is_known = "aggregate_std" not in found or np.isfinite(found["kl"]).any()
     heights = found["kl"] if is_known else found["aggregate_std"] ** 2
     active = found["is_active"].astype(bool)
@@ -130,7 +133,9 @@ def runs_view(found: xr.Dataset) -> Any:
     panels = []
     for name, values in found.data_vars.items():
         own: dict[str, Any] = {"x": str(values.dims[-1]), "y": str(name), "by": "run", "xlabel": "", "rot": 45}
-        own |= {"title": title(str(name).replace("_", " ")), "frame_width": 120 + 30 * values.shape[-1]}
+        own |= {"title": title(values.attrs.get("long_name", str(name))), "ylabel": ""}
+        own |= {"legend": False} if values.ndim == 1 else {}
+        own |= {"frame_width": 120 + 30 * values.shape[-1]}
         panels.append(plot(values.to_dataframe().reset_index(), "scatter", **own))
     return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
 

@@ -244,17 +244,20 @@ def test_real_volumes(tmp_path: Path) -> None:
 
 
 def test_digits(tmp_path: Path) -> None:
-    """IDX with its labels beside it, gzipped, asked for by its file alone."""
+    """IDX, plain or gzipped, with its labels beside it, and NPZ: the same data set, asked for by its file alone."""
     digits = np.random.default_rng(0).integers(0, 255, (9, 7, 6)).astype("uint8")
     labels = np.arange(9, dtype="uint8") % 4
     images = struct.pack(">4B3I", 0, 0, 8, 3, *digits.shape) + digits.tobytes()
     classes = struct.pack(">4BI", 0, 0, 8, 1, len(labels)) + labels.tobytes()
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(classes))
+    np.savez(tmp_path / "digits.npz", x=digits, y=labels)
     vaearr("ingest", tmp_path / "train-images-idx3-ubyte.gz", tmp_path / "idx.zarr")
-    ds = zarr(tmp_path / "idx.zarr")
-    np.testing.assert_array_equal(ds.patterns, digits)
-    np.testing.assert_array_equal(ds.label, labels)
+    vaearr("ingest", tmp_path / "digits.npz", tmp_path / "npz.zarr")
+    for name in ("idx", "npz"):
+        ds = zarr(tmp_path / f"{name}.zarr")
+        np.testing.assert_array_equal(ds.patterns, digits)
+        np.testing.assert_array_equal(ds.label, labels)
 
 
 HEADERS = (

@@ -106,6 +106,7 @@ SOURCES: dict[str, Source] = {  # of several that fit, the first is taken
         "a folder or manifest of images, each a sample", images.open_images, images.sniff, images.files, ("pillow",)
     ),
     digits.IDX: Source("IDX images, their labels next to them", digits.open_idx, digits.sniff_idx, digits.idx_files),
+    digits.NPZ: Source("NPZ with images x and labels y", digits.open_npz, digits.sniff_npz),
     digits.BUNDLED: Source(
         "the digits that come with scikit-learn, without a file",
         digits.open_bundled,

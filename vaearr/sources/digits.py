@@ -1,7 +1,9 @@
-"""Sets of small images in one file, IDX, as a collection (sample, y, x) with `label`, in memory.
+"""Sets of small images in one file, IDX or NPZ, as a collection (sample[, channel], y, x) with `label`, in memory.
 
 IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are looked for beside it, under
-the same name with `labels` and `idx1`. `sklearn:digits` names the digits that come with scikit-learn.
+the same name with `labels` and `idx1`. NPZ: images `x` with labels `y`, or `x_train`, `y_train`, `x_test`, `y_test`,
+put one after the other with the coordinate `part`; images (N, y, x) or (N, y, x, channel). `sklearn:digits` names the
+digits that come with scikit-learn.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import zipfile
 import zlib
 from io import BufferedReader
 from pathlib import Path
@@ -19,16 +22,20 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError
+from vaearr.errors import DataError, listed
 from vaearr.sources.collection import LABEL, choose, collection
 from vaearr.sources.hdf5 import check_file, in_words, refuse_bomb
+from vaearr.sources.numpy_files import npz_names, read_npz
 from vaearr.store.layout import pattern_chunks
 
-IDX = "idx"
+IDX, NPZ = "idx", "npz"
 BUNDLED = "sklearn:digits"  # name of the set that needs no file
 GZIP = b"\x1f\x8b"
 MAX_IDX_HEADER = 20  # bytes
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+PARTS = ("", "train", "val", "test")
+MOST_CHANNELS = 4
+Part = tuple[str, np.ndarray, np.ndarray | None]  # its name, its images, their labels
 
 
 def sniff_idx(path: Path) -> bool:
@@ -37,6 +44,17 @@ def sniff_idx(path: Path) -> bool:
         with _opened(path) as file:
             return _idx_header(file.read(MAX_IDX_HEADER)) is not None
     except (OSError, EOFError, zlib.error):
+        return False
+
+
+def sniff_npz(path: Path) -> bool:
+    """Whether a file is named .npz, or is a zip file of .npy files."""
+    if path.suffix.lower() == ".npz":
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
         return False
 
 
@@ -50,7 +68,23 @@ def idx_files(path: Path, config: IngestConfig) -> list[Path]:
 def open_idx(path: Path, config: IngestConfig) -> xr.Dataset:
     """Dataset of the images of an IDX file and their labels. Raises DataError for files that do not fit."""
     images, *labels = [_read_idx(check_file(file)) for file in idx_files(path, config)]
-    return _dataset(path, config, images, labels[0] if labels else None)
+    return _dataset(path, config, [("", images, labels[0] if labels else None)])
+
+
+def open_npz(path: Path, config: IngestConfig) -> xr.Dataset:
+    """Dataset of the images of an NPZ file and their labels. Raises DataError for files that do not fit.
+
+    Nothing is unpickled: arrays of Python objects are refused.
+    """
+    names = npz_names(path)
+    parts: list[Part] = []
+    for part in PARTS:
+        images, labels = (f"{letter}_{part}".rstrip("_") for letter in ("x", "y"))
+        if images in names:
+            parts.append((part, read_npz(path, images), read_npz(path, labels) if labels in names else None))
+    if not parts:
+        raise DataError(f"{path} holds {listed(names)}; expected images x (labels y) or x_train (y_train).")
+    return _dataset(path, config, parts)
 
 
 def open_bundled(path: Path, config: IngestConfig) -> xr.Dataset:
@@ -58,7 +92,7 @@ def open_bundled(path: Path, config: IngestConfig) -> xr.Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return _dataset(path, config, digits.images.astype(np.uint8), digits.target)
+    return _dataset(path, config, [("", digits.images.astype(np.uint8), digits.target)])
 
 
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
@@ -96,19 +130,49 @@ def _read_idx(file: Path) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _dataset(file: Path, config: IngestConfig, images: np.ndarray, labels: np.ndarray | None) -> xr.Dataset:
+def _dataset(file: Path, config: IngestConfig, parts: list[Part]) -> xr.Dataset:
     import dask.array as da
 
-    if images.ndim != 3:
-        raise DataError(f"{file} holds {images.dtype} of shape {images.shape}; expected images (N, rows, columns).")
-    words = [""] * len(images)
-    if labels is not None:
-        if labels.shape != (len(images),):
-            raise DataError(f"{file}: the labels are of shape {labels.shape}; expected one for each of {len(images)}.")
-        words = labels.astype(str).tolist()
-    table = pd.DataFrame({n.PATH: map(str, range(len(images))), LABEL: words})
-    samples = choose(table, config, str(file))
-    values = images[samples.index].astype(images.dtype.newbyteorder("="), copy=False)
+    arrays: list[np.ndarray] = []
+    tables: list[pd.DataFrame] = []
+    for part, images, labels in parts:
+        arrays.append(_channels_first(file, images))
+        paths = [f"{part}/{i}".lstrip("/") for i in range(len(images))]
+        tables.append(pd.DataFrame({n.PATH: paths, LABEL: _words(file, labels, len(images)), "part": part}))
+    if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
+        shapes = ", ".join(f"{array.dtype} {array.shape[1:]}" for array in arrays)
+        raise DataError(f"{file}: the images of its parts are {shapes}; all must agree.")
+    samples = choose(pd.concat(tables, ignore_index=True), config, str(file))
+    if len(parts) == 1:
+        samples = samples.drop(columns="part")
+    values = np.concatenate(arrays)[samples.index]
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     tile = pattern_chunks(values.shape[:1], values.shape[1:], values.dtype.itemsize)
+    signal = (n.CHANNEL, n.Y, n.X)[-values.ndim + 1 :]
     lazy = da.from_array(values, chunks=tile, name=False)
-    return collection(lazy, (n.Y, n.X), samples, {"long_name": "image", "units": "1"})
+    return collection(lazy, signal, samples, {"long_name": "image", "units": "1"})
+
+
+def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str]:
+    """Labels as text. Raises DataError where they are not one whole number or word for each image."""
+    if labels is None:
+        return [""] * count
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "uiU":
+        raise DataError(
+            f"{file}: the labels are {labels.dtype} of shape {labels.shape}; expected a whole number or a word for "
+            f"each of {count} images."
+        )
+    return list(labels.reshape(-1).astype(str).tolist())
+
+
+def _channels_first(file: Path, values: np.ndarray) -> np.ndarray:
+    """Images (N, y, x) or (N, channel, y, x), as a view. Raises DataError for arrays that are none."""
+    if values.ndim == 4 and values.shape[-1] == 1:
+        values = values[..., 0]
+    is_colour = values.ndim == 4 and values.shape[-1] <= MOST_CHANNELS
+    if values.dtype.kind not in "uif" or 0 in values.shape or not (values.ndim == 3 or is_colour):
+        raise DataError(
+            f"{file} holds {values.dtype} of shape {values.shape}; expected images (N, y, x) or (N, y, x, channel) "
+            f"with at most {MOST_CHANNELS} channels."
+        )
+    return np.moveaxis(values, -1, 1) if is_colour else values

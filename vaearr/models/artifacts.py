@@ -211,7 +211,7 @@ class TrainedModel(nn.Module):
                 batch = step(torch.from_numpy(flat[start : start + size]))
                 result[start : start + size] = batch.cpu().numpy().reshape(-1, *sizes.values())
             if flat.dtype.kind == "f":
-                result[~np.isfinite(flat).reshape(len(flat), -1).all(1)] = np.nan
+                result[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
             return result.reshape(*values.shape[: values.ndim - len(core)], *sizes.values())
 
         found: xr.DataArray = xr.apply_ufunc(

@@ -136,7 +136,7 @@ def runs_view(found: xr.Dataset) -> Any:
         own |= {"title": title(values.attrs.get("long_name", str(name))), "ylabel": ""}
         own |= {"legend": False} if values.ndim == 1 else {}
         own |= {"frame_width": 120 + 30 * values.shape[-1]}
-        panels.append(plot(values.to_dataframe().reset_index(), "scatter", **own))
+        panels.append(plot(values.to_dataframe().dropna().reset_index(), "scatter", **own))
     return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
 
 

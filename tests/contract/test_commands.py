@@ -33,7 +33,7 @@ def test_info_in_words_and_for_programs(trained_template: Path) -> None:
 
 
 def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
-    text = vaearr("associate", trained_store).out
+    text = vaearr("associate", trained_store, "--name", "first").out
     assert "BC" in text
     assert "pearson" in text
     words = ("--run", "pca", "--target", "Fe", "--reference", "grains")

@@ -54,7 +54,7 @@ def test_latents_by_windows_are_those_of_the_whole_away_from_borders(tmp_path: P
 def test_windows_need_monai(trained_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = shutil.copytree(trained_template, tmp_path / "a.zarr")
     monkeypatch.setattr("vaearr.errors.find_spec", lambda package: None)
-    for command in (("encode", store, "--overwrite"), ("reconstruct", store)):
+    for command in (("encode", store, "--overwrite"), ("reconstruct", store, "--name", "windows")):
         error = vaearr(*command, "--window", "8x8", code=UNAVAILABLE).error
         assert 'pip install "vaearr[monai]"' in error
 

@@ -270,8 +270,8 @@ def encode(
         "--name and a region are for a run of another store; name that store by --from.",
     )
     chosen = resolved(config.EncodeConfig, None, settings)
-    opened = trusted_run(source or store, chosen.run, trust, device=chosen.device)
     with computing_on(scheduler):
+        opened = trusted_run(source or store, chosen.run, trust, device=chosen.device)
         if source is not None:
             opened = opened.apply(store, name=name, roi=roi, overwrite=overwrite, device=chosen.device)
         opened.encode(overwrite=overwrite, config=chosen)
@@ -350,11 +350,13 @@ def associate(
         settings = over({"significance": {}}, settings)
     chosen = resolved(config.AssociateConfig, None, settings)
     opened = va.load_run(store, chosen.run)
+    groups = None
     with computing_on(scheduler):
+        if reference:  # an unknown one is refused before work
+            groups = opened.partitions(reference, k_max=k_max, name=chosen.name, overwrite=overwrite)
         print_lines(va.describe(opened.associate(config=chosen, overwrite=overwrite), top))
-        if reference:
-            found = opened.partitions(reference, k_max=k_max, name=chosen.name, overwrite=overwrite)
-            print_lines(va.describe(found, top))
+    if groups is not None:
+        print_lines(va.describe(groups, top))
 
 
 @app.command()
@@ -456,9 +458,8 @@ def export(
     latent: Annotated[list[int] | None, typer.Option(help="latent dimension; default: all; repeatable")] = None,
 ) -> None:
     """Write latents, tables, pictures or the files of the earlier programs into a folder."""
-    opened = va.load_run(store, run)
     chosen: Any = format_
-    say(f"files are in {va.export(opened, out, chosen, variables=variable or (), latents=latent or ())}")
+    say(f"files are in {va.export(store, out, chosen, run=run, variables=variable or (), latents=latent or ())}")
 
 
 @app.command()

@@ -86,15 +86,15 @@ def train_flow(
     restart: bool = False,
     trust: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Train a VAE on a store's patterns and write its latents; returns their health. After an interruption it goes on.
+    """Train a VAE on a store's patterns and write its latents; returns their health. After an interruption it resumes.
 
     Args:
         store: zarr store, as made by ingest
         run: name of the run; 'vae' writes latents, 'b' writes latents_b
         roi: points to train on; none = those of the run 'vae', else all that were measured
         train: everything that decides the training
-        encode: how the latents are written; those of the run that are there already stay; none = not at all
-        overwrite: replace a run of this name that was trained otherwise, with its latents and tables
+        encode: how the latents are written; latents that exist are kept; none = not at all
+        overwrite: replace a run of this name trained with different settings, with its latents and tables
         restart: throw an interrupted training of this run away
         trust: networks of your own packages that other runs may name (init), as package.module:Name
     """
@@ -134,7 +134,7 @@ def encode_flow(
         source: another store, whose run is taken to these data as it was trained
         name: with source, what the run is called here; none = its name there
         roi: with source, points to encode; none = those of the run 'vae', else all that were measured
-        overwrite: replace latents that were made with other settings
+        overwrite: replace latents that were created with different settings
         trust: networks of your own packages that the run may name, as package.module:Name
     """
     encode = encode.replace(run=run)
@@ -264,7 +264,7 @@ def analyse_scan(
     A scan without side maps is associated with nothing; its report says so.
 
     Whatever is complete already, made with the same settings, is not made again: after an interruption or a failure
-    the same call goes on where it stopped.
+    the same call resumes.
 
     Args:
         source: file or folder with the patterns
@@ -326,7 +326,7 @@ def analyse_many(
     """Take many scans through the whole line, one after the other; returns a row for each: state, report, error.
 
     A scan that fails does not stop the others; the flow fails at its end and names those that did. The same call again
-    goes on with what is not complete.
+    resumes with what is not complete.
 
     Args:
         scans: source, store and reading of each
@@ -403,13 +403,13 @@ def sweep_flow(
     Each run is encoded and scored on its validation points: ELBO, active dimensions, explained variance.
     Recommended are the fewest latent dimensions whose held-out ELBO is within one standard
     error of the best, for each region. Runs that are complete are not trained again. A combination that cannot be
-    trained (such as a region that is too small) is told and the others go on; the flow then fails at its end.
+    trained (such as a region that is too small) is reported and the others continue; the flow then fails at its end.
 
     Args:
         store: zarr store, as made by ingest
         sweep: which combinations
         train: everything else that decides the trainings
-        overwrite: replace runs of these names that were trained otherwise
+        overwrite: replace runs of these names trained with different settings
     """
     trust = parts_of_users(train.model.name)
     combinations = sweep.combinations()

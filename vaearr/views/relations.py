@@ -133,7 +133,7 @@ def association(found: xr.DataArray | xr.Dataset, metric: str | None = None, **o
     Parameters
     ----------
     found
-        `(metric, latent[, target])` of `associate`, or the Dataset of `associate_store`, whose adjusted p-values are
+        `(metric, latent[, target])` of `va.associate`, or the Dataset of `run.associate`, whose adjusted p-values are
         marked: cells below 0.05 get a dot.
     metric
         The only one to show. Signed ones are centred at 0 on a diverging scale.

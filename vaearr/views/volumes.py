@@ -123,7 +123,7 @@ def volume_slices(
 ) -> Any:
     """Axial, coronal and sagittal slice through one position, true proportions: of a volume (z, y, x) on its axes.
 
-    Of what `reconstruct_store` or `reconstruct_files` give: original, reconstruction and residual of an example, one
+    Of the result of `run.reconstruct`: original, reconstruction and residual of an example, one
     below the other. Grey runs from the 0.5 % to the 99.5 % percentile of all, the residual has a scale half as wide to
     both sides of 0; the other two slices are lines. position: in coordinate units, such as `{"z": 12.0}`; the middle
     of dims that are not named. Raises SchemaError for other arrays, NoInputError where there is no such example.

@@ -16,7 +16,7 @@ from PIL import Image
 from . import inputs
 from .browser import CHROMIUM, browser
 from .conftest import Template
-from .harness import tree, vaearr, zarr
+from .harness import USAGE, tree, vaearr, zarr
 from .pages import offline
 
 RUN = ("--run", "theirs")
@@ -221,6 +221,14 @@ def test_arrays_and_pictures(known_template: Path, tmp_path: Path) -> None:
 
 
 CHOSEN = ("--latent", 3, "--latent", 1)
+
+
+def test_chosen_latents_of_pictures_of_other_maps_are_refused(known_template: Path, tmp_path: Path) -> None:
+    options = ("--format", "png", "--variable", "BC", "--latent", 3)
+    error = vaearr("export", known_template, tmp_path / "out", "--run", "theirs", *options, code=USAGE).error
+    assert "the pictures are of other maps" in error
+
+
 LATENTS = ("--variable", "latents_theirs")
 
 

@@ -75,6 +75,9 @@ def export(
         raise UsageError(f"no format is named {format!r}.{did_you_mean(format, list(FORMATS))}")
     if variables and format in ("npy", "seed0"):
         raise UsageError(f"variables mean nothing for the format {format}; leave them out, or choose csv or png.")
+    has_latents = any(name.startswith(n.LATENTS) for name in variables)
+    if latents and variables and format in ("png", "pdf") and not has_latents:
+        raise UsageError("latents are chosen (--latent), and the pictures are of other maps; leave out one of them.")
     if format == "parquet":
         need("pyarrow", "vaearr[parquet]", "the format parquet")
     folder = Path(out).expanduser().absolute()

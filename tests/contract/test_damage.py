@@ -101,7 +101,7 @@ READERS: dict[str, tuple[str, list[str]]] = {  # what has to be taken out, so th
         "runs/vae/association",
         ["look contrast STORE", "export STORE OUT --variable BC", "associate STORE --metric pearson"],
     ),
-    "latents": ("", ["look statistics STORE", "export STORE OUT", "cluster STORE --k 2"]),
+    "latents": ("", ["look describe STORE", "export STORE OUT", "cluster STORE --k 2"]),
     "patterns": ("latents", ["encode STORE"]),
 }
 

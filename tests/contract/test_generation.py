@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -240,3 +241,12 @@ def test_refusals_are_one_line(arguments: tuple[object, ...], images_template: P
     done = vaearr("look", command, images_template, *options, code=None)
     assert done.code != 0
     assert done.error
+
+
+def test_a_layout_is_kept_for_other_classes(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = va.load_run(trained_store)
+    one = run.scatter("tsne", by="grains")
+    monkeypatch.setattr("vaearr.analysis.planes.embed", None)  # nothing is computed again
+    other = run.scatter("tsne", by="phase")
+    xr.testing.assert_equal(one.drop_vars("class"), other.drop_vars("class"))
+    assert not one["class"].equals(other["class"])

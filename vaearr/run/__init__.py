@@ -62,6 +62,7 @@ class Run:
         self.name, self.device = name, device
         self.trust = trusted_names(trust)
         self._opened: tuple[Any, xr.Dataset] | None = None
+        self.layouts: dict[Any, xr.Dataset] = {}  # of `scatter`
         self.__dict__.update(known)
 
     @property

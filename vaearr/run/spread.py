@@ -11,6 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run.points import CLASS, POINT, classes_of, latent_points, some
+from vaearr.store import check_inputs
 
 if TYPE_CHECKING:
     from vaearr.run import Run
@@ -200,6 +201,8 @@ def scatter(
 ) -> xr.Dataset:
     """Lay out samples in a plane by their latents, see `va.embed`, with their classes.
 
+    The Run keeps the layout: the same call with other classes computes nothing.
+
     Parameters
     ----------
     by
@@ -215,7 +218,14 @@ def scatter(
     from vaearr.analysis.planes import embed
 
     codes = classes_of(run.ds, by)
-    found = embed(run.latents, method, seed=seed, max_points=max_points, perplexity=perplexity, neighbours=neighbours)
+    latents = run.latents
+    fingerprints = check_inputs(run.path, [str(latents.name)])
+    key = (method, seed, max_points, perplexity, neighbours, *fingerprints.values())
+    if key not in run.layouts:
+        run.layouts[key] = embed(
+            latents, method, seed=seed, max_points=max_points, perplexity=perplexity, neighbours=neighbours
+        )
+    found = run.layouts[key].copy()
     if codes is not None:
         found.coords[CLASS] = POINT, codes.values.ravel()[found["number"]], codes.attrs
     return found.assign_attrs(run.attrs)

@@ -95,7 +95,7 @@ def probe(
         probe), NaN where a probe is not for the target. p = (1 + random targets told as well) / (1 + permutations); a
         random target is the map with whole groups exchanged where it is constant in each, else a surrogate map of
         `significance`, of a collection the values exchanged. `recall` (features, probe, class), where there are
-        classes: share of a class that is told. `n`, `n_groups` and `left_out` (target).
+        classes: share of a class that is predicted correctly. `n`, `n_groups` and `left_out` (target).
 
     Raises SchemaError for what lies on no navigation dims or another grid, RoiError for fewer than 20 points,
     UsageError for fewer than two groups or classes, or a name that is not there.

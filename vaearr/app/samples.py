@@ -93,7 +93,7 @@ def layers_of(run: Run) -> dict[str, xr.DataArray]:
             if layer.dtype.kind in "OUT":
                 try:
                     layer = classes_of(ds, str(name))
-                except UsageError:  # more texts than can be told apart
+                except UsageError:  # too many different texts
                     continue
             layers[text(name)] = layer
     return {
@@ -186,8 +186,9 @@ def png(image: np.ndarray, limits: tuple[float, float], side: int) -> str:
     from PIL import Image
 
     low, high = limits
-    levels = np.rint(np.clip((np.nan_to_num(image, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1) * 255)
-    shown = Image.fromarray(levels.astype("u1"))
+    finite = np.nan_to_num(image, nan=low, posinf=high, neginf=low)
+    shares = np.clip((finite - low) / (high - low), 0, 1)
+    shown = Image.fromarray(np.rint(shares * 255).astype("u1"))
     shown = shown.reduce(-(-max(shown.size) // side))
     buffer = io.BytesIO()
     shown.save(buffer, format="PNG")

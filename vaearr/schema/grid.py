@@ -451,7 +451,9 @@ def _position(coordinate: xr.DataArray, value: Any) -> int:
         except (TypeError, ValueError):
             raise UsageError(f"{coordinate.name} = {value!r} is not a number.") from None
         step = float(np.median(np.diff(np.sort(values.astype("f8"))))) if len(values) > 1 else 1.0
-        hits = np.flatnonzero(off == off.min())[:1] if off.min() <= step / 2 * (1 + 1e-9) else np.zeros(0, int)
+        hits = np.flatnonzero(off == off.min())[:1]
+        if off.min() > step / 2 * (1 + 1e-9):
+            hits = hits[:0]
     else:
         hits = np.flatnonzero(values == value)
     if not len(hits):

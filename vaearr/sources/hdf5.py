@@ -97,18 +97,6 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     return dataset
 
 
-def find_optional(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """Like `find_dataset`, but None where there is no dataset of that name."""
-    found = file.get(name)
-    return find_dataset(file, name, "images") if isinstance(found, h5py.Dataset) and found.shape is not None else None
-
-
-def keys_of(file: h5py.File, name: str, of: type[Any] = h5py.Group) -> list[str]:
-    """Names of the groups (or datasets) in a group, in the file's order; none where it is not there."""
-    group = file.get(name)
-    return [key for key in group if isinstance(group.get(key), of)] if isinstance(group, h5py.Group) else []
-
-
 def refuse_outside_links(file: h5py.File) -> None:
     """Raise DataError where a link of the file leads into another file, or groups are nested too deeply."""
 

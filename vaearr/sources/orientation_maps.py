@@ -89,8 +89,12 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
         euler = xmap.rotations.to_euler().reshape(-1, 3)
         maps = m.indexed_maps(grid, columns, numbers, m.phase_names(xmap), euler)
     coords = {}
-    for dim, origin, step, axis in ((n.X, xmap.x.min(), step_x, grid.x), (n.Y, xmap.y.min(), step_y, grid.y)):
-        coords[dim] = (dim, origin + step * (axis - axis[0]), {**n.ATTRS[dim], "units": xmap.scan_unit})
+    positions = {
+        n.X: xmap.x.min() + step_x * (grid.x - grid.x[0]),
+        n.Y: xmap.y.min() + step_y * (grid.y - grid.y[0]),
+    }
+    for dim, values in positions.items():
+        coords[dim] = (dim, values, {**n.ATTRS[dim], "units": xmap.scan_unit})
     ds = xr.Dataset(maps, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())})
     ds.encoding["source"] = str(file)
     return ds

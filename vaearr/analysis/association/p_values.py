@@ -180,7 +180,7 @@ def _significance_of(
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
 ) -> dict[str, np.ndarray]:
-    """What is told of one target `(n,)` with associations (metric, latent): arrays of the same shape by name."""
+    """p-values and what belongs to them of one target `(n,)`: arrays (metric, latent) by name."""
     effective = _effective_points(region, target, chosen)
     effective[np.isnan(observed)] = np.nan
     low, high = _intervals(observed, effective, chosen)

@@ -2,4 +2,7 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages(include=["vaearr*"]), "vaearr.flows"], package_dir={"vaearr.flows": "flows"})
+setup(
+    packages=[*find_packages(include=["vaearr*"]), "vaearr.flows"],
+    package_dir={"vaearr.flows": "flows"},
+)

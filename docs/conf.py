@@ -1,4 +1,6 @@
-"""The documentation: pages in Markdown, the notebooks as tutorials, references written from the code as it is."""
+"""The documentation: pages in Markdown, the notebooks as tutorials, references written from the
+code as it is.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_co
 exclude_patterns = ["_build"]
 default_role = "code"  # as docstrings use backticks
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"navigation_with_keys": False, "show_prev_next": True, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+}
 html_title = "vaearr"
 html_show_sourcelink = False
 html_css_files = ["site.css"]
@@ -39,7 +45,18 @@ nb_execution_raise_on_error = True
 suppress_warnings = ["mystnb.unknown_mime_type"]  # which HoloViews makes for the notebook itself
 nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/png", 10)]
 
-SETTINGS = ("Ingest", "Train", "Encode", "Reconstruct", "Associate", "Cluster", "Embed", "Report", "Export", "Import")
+SETTINGS = (
+    "Ingest",
+    "Train",
+    "Encode",
+    "Reconstruct",
+    "Associate",
+    "Cluster",
+    "Embed",
+    "Report",
+    "Export",
+    "Import",
+)
 
 
 def _cell(text: Any) -> str:
@@ -47,7 +64,9 @@ def _cell(text: Any) -> str:
 
 
 def _settings() -> Iterator[str]:
-    """A table of each step's settings: name, default, what it does; groups of settings have tables of their own."""
+    """A table of each step's settings: name, default, what it does; groups of settings have tables
+    of their own.
+    """
     yield "# Settings\n"
     yield (
         "A setting is a keyword of its function and an option of its command; those of groups are set by "
@@ -84,9 +103,15 @@ def _commands() -> Iterator[str]:
         yield "| argument or option | default | what |\n| --- | --- | --- |"
         for param in command.params:
             names = (
-                ", ".join(param.opts) if param.param_type_name == "option" else (param.metavar or param.name).upper()
+                ", ".join(param.opts)
+                if param.param_type_name == "option"
+                else (param.metavar or param.name).upper()
             )
-            default = "" if param.default is None or callable(param.default) else f"`{_cell(param.default)}`"
+            default = (
+                ""
+                if param.default is None or callable(param.default)
+                else f"`{_cell(param.default)}`"
+            )
             yield f"| `{names}` | {default} | {_cell(getattr(param, 'help', '') or '')} |"
 
     for name, command in root.commands.items():
@@ -94,20 +119,31 @@ def _commands() -> Iterator[str]:
 
 
 CARRIED = {  # what notebooks would load from other hosts: where it lies in the packages
-    f"https://cdn.holoviz.org/panel/{panel.__version__}/dist/": Path(panel.__file__).parent / "dist",
-    "https://cdn.bokeh.org/bokeh/release/": Path(bokeh.__file__).parent / "server" / "static" / "js",
+    f"https://cdn.holoviz.org/panel/{panel.__version__}/dist/": Path(panel.__file__).parent
+    / "dist",
+    "https://cdn.bokeh.org/bokeh/release/": Path(bokeh.__file__).parent
+    / "server"
+    / "static"
+    / "js",
 }
 
 
 def _carry(sphinx: Any, error: Exception | None) -> None:
-    """Put the scripts and style sheets of the notebooks' pictures beside the pages, which then ask no other host."""
+    """Put the scripts and style sheets of the notebooks' pictures beside the pages, which then ask
+    no other host.
+    """
     out = Path(sphinx.outdir)
     for page in [] if error else sorted((out / "tutorials").glob("*.html")):
         text = page.read_text(encoding="utf-8")
         for url, folder in CARRIED.items():
             for name in sorted({*re.findall(rf"{re.escape(url)}([\w./@^-]+?\.(?:js|css))", text)}):
                 file = folder / name.replace(f"-{bokeh.__version__}", "")
-                target = out / "_static" / folder.name / file.relative_to(folder).as_posix().replace("^", "")
+                target = (
+                    out
+                    / "_static"
+                    / folder.name
+                    / file.relative_to(folder).as_posix().replace("^", "")
+                )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
                 text = text.replace(url + name, f"../{target.relative_to(out).as_posix()}")

@@ -1,7 +1,8 @@
-"""Prefect flows: the functions of vaearr from left to right. Installed as `vaearr.flows`, which nothing else
-in vaearr imports.
+"""Prefect flows: the functions of vaearr from left to right. Installed as `vaearr.flows`, which
+nothing else in vaearr imports.
 
-No telemetry: both switches below are read by Prefect when it is imported; set them yourself to decide otherwise.
+No telemetry: both switches below are read by Prefect when it is imported; set them yourself to
+decide otherwise.
 """
 
 import os

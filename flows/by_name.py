@@ -53,7 +53,8 @@ def run(name: str, parameters: dict[str, Any]) -> None:
 
 
 def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Convert parameters of a flow to the types it takes. Raises UsageError that names each wrong one.
+    """Convert parameters of a flow to the types it takes. Raises UsageError that names each wrong
+    one.
 
     Single settings replace those that the flow sets otherwise, such as p-values in analyse-scan.
     """
@@ -68,6 +69,8 @@ def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
         settings = group_of(form.model_fields.get(name))
         if settings is not None and isinstance(value, Mapping):
             default = known[name].default
-            values[name] = resolved(settings, default if isinstance(default, settings) else None, value)
+            values[name] = resolved(
+                settings, default if isinstance(default, settings) else None, value
+            )
     checked = form.from_attrs(values)
     return {name: getattr(checked, name) for name in parameters}

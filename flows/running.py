@@ -1,4 +1,6 @@
-"""How a step runs: a flow run with artifacts where a Prefect server records it, else a plain function."""
+"""How a step runs: a flow run with artifacts where a Prefect server records it, else a plain
+function.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ SECONDS = 2.0  # between two updates of a progress artifact
 MOST_ROWS = 100
 DPI = 150  # of a picture in the server's database
 
-# a flow whose result, plain JSON, can be fetched afterwards: `run_deployment("train-vae/train-vae").state.result()`
+# a flow whose result, plain JSON, can be fetched afterwards:
+# `run_deployment("train-vae/train-vae").state.result()`
 kept_flow: Any = functools.partial(flow, persist_result=True, result_serializer="json")
 
 log = logging.getLogger("vaearr")
@@ -43,7 +46,9 @@ def is_recorded() -> bool:
 
 
 def _kept_by_the_server(record: logging.LogRecord) -> bool:
-    """A filter of vaearr's log: what is told inside a flow run goes to the log of that run, and no further."""
+    """A filter of vaearr's log: what is told inside a flow run goes to the log of that run, and no
+    further.
+    """
     if is_recorded():
         get_run_logger().log(record.levelno, record.getMessage())
     return not is_recorded()
@@ -59,7 +64,9 @@ def place(store: Path) -> str:
 
 
 def step(part: Flow[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a flow as one step of another: recorded as a flow run of its own, or its function where nothing records."""
+    """Run a flow as one step of another: recorded as a flow run of its own, or its function where
+    nothing records.
+    """
     return part(*args, **kwargs) if is_recorded() else part.fn(*args, **kwargs)
 
 
@@ -75,7 +82,9 @@ def store_key(what: str, store: Path, *parts: str) -> str:
 
 @contextmanager
 def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
-    """`show(done, total, text)` tells how far a step is, in the log and as a bar that is updated in place."""
+    """`show(done, total, text)` tells how far a step is, in the log and as a bar that is updated in
+    place.
+    """
     artifact: Any = None
     if is_recorded():
         artifact = create_progress_artifact(progress=0.0, key=key, description=what)
@@ -89,16 +98,22 @@ def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
         words = f"{text}: {done} of {total}"
         log.info(words)
         if artifact:
-            update_progress_artifact(artifact, progress=100.0 * done / max(total, 1), description=words)
+            update_progress_artifact(
+                artifact, progress=100.0 * done / max(total, 1), description=words
+            )
 
     yield update
 
 
 def table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    """Rows of numbers and names, at most a hundred; NumPy's become Python's, what is not finite stays empty."""
+    """Rows of numbers and names, at most a hundred; NumPy's become Python's, what is not finite
+    stays empty.
+    """
     if is_recorded():
         plain = [as_json(dict(row)) for row in rows[:MOST_ROWS]]
-        create_table_artifact(table=plain, key=key, description=f"{description}, {len(rows)} in all")
+        create_table_artifact(
+            table=plain, key=key, description=f"{description}, {len(rows)} in all"
+        )
 
 
 def text(key: str, markdown: str, description: str) -> None:
@@ -108,7 +123,9 @@ def text(key: str, markdown: str, description: str) -> None:
 
 
 def picture(store: Path, key: str, result: Any, description: str, **options: Any) -> None:
-    """The view of a result as a picture, and the same on a page, which lies beside the store and works offline."""
+    """The view of a result as a picture, and the same on a page, which lies beside the store and
+    works offline.
+    """
     if not is_recorded():
         return
     from vaearr.store.folders import write_errors
@@ -125,7 +142,9 @@ def picture(store: Path, key: str, result: Any, description: str, **options: Any
         heading = f"{path.name}: {description}"
         page = save(shown, folder.resolve() / f"{key}.html", heading=heading, overwrite=True)
     inline = f"![{description}](data:image/png;base64,{_small_png(on_paper(shown))})"
-    text(key, f"{inline}\n\n{link(page)}", description)  # an image artifact's page would spell the data out beside it
+    text(
+        key, f"{inline}\n\n{link(page)}", description
+    )  # an image artifact's page would spell the data out beside it
 
 
 def link(page: Path) -> str:

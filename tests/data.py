@@ -1,4 +1,6 @@
-"""Tiny valid Datasets of random numbers, for tests that do not care what a pattern looks like; a count of computes."""
+"""Tiny valid Datasets of random numbers, for tests that do not care what a pattern looks like; a
+count of computes.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,10 @@ def random_patterns_dataset(
 ) -> xr.Dataset:
     """A small valid Dataset of random numbers; equal arguments give an equal Dataset.
 
-    A scan also holds `BC`, `elements` and `phase`; a collection (dim `sample`) holds `BC` and the coordinates `path`,
-    `label` and `subject`. missing: scan points without an entry, which adds `present`. roi: adds a boolean map of about
-    two of three samples, with `runs` one for each of them. runs: whose latents to add, NaN outside their ROI.
+    A scan also holds `BC`, `elements` and `phase`; a collection (dim `sample`) holds `BC` and the
+    coordinates `path`, `label` and `subject`. missing: scan points without an entry, which adds
+    `present`. roi: adds a boolean map of about two of three samples, with `runs` one for each of
+    them. runs: whose latents to add, NaN outside their ROI.
     """
     navigation = dict(navigation or {"y": 5, "x": 6})
     is_scan = n.SAMPLE not in navigation
@@ -46,11 +49,18 @@ def random_patterns_dataset(
     present.reshape(-1)[rng.choice(present.size, missing, replace=False)] = False
     whole, is_float = (*shape, *signal.values()), dtype.kind == "f"
     limits = (0, 1) if is_float else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    patterns = rng.random(whole).astype(dtype) if is_float else rng.integers(*limits, whole, dtype, endpoint=True)
+    patterns = (
+        rng.random(whole).astype(dtype)
+        if is_float
+        else rng.integers(*limits, whole, dtype, endpoint=True)
+    )
     patterns[~present] = np.nan if is_float else 0
     about = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: list(signal)}
     contrast = np.where(present, rng.integers(0, 256, shape), np.nan).astype(np.float32)
-    data: dict[str, Any] = {n.PATTERNS: ((*nav, *signal), patterns, about), n.BC: (nav, contrast, n.ATTRS[n.BC])}
+    data: dict[str, Any] = {
+        n.PATTERNS: ((*nav, *signal), patterns, about),
+        n.BC: (nav, contrast, n.ATTRS[n.BC]),
+    }
     if is_scan:
         content = rng.dirichlet(np.ones(len(ELEMENT_NAMES)), shape).astype(np.float32) * 100
         elements = np.where(present, np.moveaxis(content, -1, 0), np.nan).astype(np.float32)
@@ -65,7 +75,9 @@ def random_patterns_dataset(
     if roi:  # the first two present samples, and about two of three others
         inside = present & (rng.random(shape) < 2 / 3)
         inside.reshape(-1)[np.flatnonzero(present)[:2]] = True
-        data |= {n.run_name(n.ROI, run): (nav, inside, n.ATTRS[n.ROI]) for run in runs or [n.DEFAULT_RUN]}
+        data |= {
+            n.run_name(n.ROI, run): (nav, inside, n.ATTRS[n.ROI]) for run in runs or [n.DEFAULT_RUN]
+        }
     if is_scan:
         coords = scan_coords(navigation, step, ()) | {n.ELEMENT: list(ELEMENT_NAMES)}
     else:
@@ -86,22 +98,29 @@ def random_patterns_dataset(
             (n.RECONSTRUCTION_ERROR, rng.gamma(4, 0.1, shape), nav),
         ):
             values[~inside] = np.nan
-            data[n.run_name(name, run)] = (over, values.astype(np.float32), {**n.ATTRS[name], "run": run})
+            data[n.run_name(name, run)] = (
+                over,
+                values.astype(np.float32),
+                {**n.ATTRS[name], "run": run},
+            )
     ds = xr.Dataset(data, coords)
     return ds if chunks is None else ds.chunk(chunks)
 
 
 @contextmanager
 def count_computes(at_most: int | None = None) -> Iterator[list[Any]]:
-    """Yields a list that grows by one with every dask compute in the block; more than `at_most` is an AssertionError.
+    """Yields a list that grows by one with every dask compute in the block; more than `at_most` is
+    an AssertionError.
 
-    One `compute`, `load` or `persist` of any number of arrays counts once; computes that name their own `scheduler=`
-    are not seen. Tasks run one after another inside the block.
+    One `compute`, `load` or `persist` of any number of arrays counts once; computes that name their
+    own `scheduler=` are not seen. Tasks run one after another inside the block.
     """
     computes: list[Any] = []
 
     def check() -> None:
-        assert at_most is None or len(computes) <= at_most, f"dask computed {len(computes)} times, at most {at_most}"
+        assert at_most is None or len(computes) <= at_most, (
+            f"dask computed {len(computes)} times, at most {at_most}"
+        )
 
     def scheduler(graph: Any, keys: Any, **kwargs: Any) -> Any:
         computes.append(keys)

@@ -63,11 +63,19 @@ def test_classes_become_a_map_of_codes(store: Path) -> None:
     st.randoms(use_true_random=False),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_placing_inverts_the_coordinates(ny: int, nx: int, step: float, first: int, flip: bool, rnd: Any) -> None:
+def test_placing_inverts_the_coordinates(
+    ny: int, nx: int, step: float, first: int, flip: bool, rnd: Any
+) -> None:
     sign = -1 if flip else 1
     x, y = (np.arange(first, first + size)[::sign] for size in (nx, ny))
     ds = xr.Dataset(
-        {"patterns": (("y", "x", "dy"), np.zeros((ny, nx, 1)), {"navigation_dims": ["y", "x"], "signal_dims": ["dy"]})},
+        {
+            "patterns": (
+                ("y", "x", "dy"),
+                np.zeros((ny, nx, 1)),
+                {"navigation_dims": ["y", "x"], "signal_dims": ["dy"]},
+            )
+        },
         coords={"x": x * step, "y": y * step, "x_index": ("x", x), "y_index": ("y", y)},
     )
     rows = list(range(nx * ny))
@@ -83,18 +91,46 @@ def test_placing_inverts_the_coordinates(ny: int, nx: int, step: float, first: i
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "a length": ({"values": np.zeros(7), "roi": "vae"}, DataError, r"7 rows found, expected 30 .* or \d+ "),
+    "a length": (
+        {"values": np.zeros(7), "roi": "vae"},
+        DataError,
+        r"7 rows found, expected 30 .* or \d+ ",
+    ),
     "points": ({"coords": np.zeros((6, 2))}, DataError, "30 rows, .* has 6 points"),
-    "a point twice": ({"values": np.zeros(2), "coords": np.full((2, 2), 10)}, DataError, "row 0 and row 1 are both"),
-    "a point of NaN": ({"values": np.zeros(1), "coords": np.array([[np.nan, 1]])}, DataError, "row 0 is"),
-    "far points": ({"values": np.zeros(1), "coords": np.array([[999, 1]])}, DataError, "none lies on the scan"),
-    "infinity": ({"values": np.where(np.arange(30) == 3, np.inf, 0)}, DataError, "row 3 holds an infinite"),
+    "a point twice": (
+        {"values": np.zeros(2), "coords": np.full((2, 2), 10)},
+        DataError,
+        "row 0 and row 1 are both",
+    ),
+    "a point of NaN": (
+        {"values": np.zeros(1), "coords": np.array([[np.nan, 1]])},
+        DataError,
+        "row 0 is",
+    ),
+    "far points": (
+        {"values": np.zeros(1), "coords": np.array([[999, 1]])},
+        DataError,
+        "none lies on the scan",
+    ),
+    "infinity": (
+        {"values": np.where(np.arange(30) == 3, np.inf, 0)},
+        DataError,
+        "row 3 holds an infinite",
+    ),
     "NaN only": ({"values": np.full(30, np.nan)}, DataError, "no value for any"),
-    "two columns": ({"values": np.zeros((30, 2)), "kind": "map", "run": None, "name": "m"}, DataError, "2 values"),
+    "two columns": (
+        {"values": np.zeros((30, 2)), "kind": "map", "run": None, "name": "m"},
+        DataError,
+        "2 values",
+    ),
     "a name": ({"kind": "map", "run": None, "name": "latents_c"}, UsageError, "of its own"),
     "a run": ({"run": "std"}, UsageError, "cannot name a run"),
     "none": ({"run": None}, UsageError, "give run="),
-    "BC": ({"kind": "map", "run": None, "name": "BC"}, ExistsError, "'BC'.* no result of this step"),
+    "BC": (
+        {"kind": "map", "run": None, "name": "BC"},
+        ExistsError,
+        "'BC'.* no result of this step",
+    ),
     "a region": ({"roi": "b"}, NoInputError, "no region of interest of a run 'b'"),
 }
 
@@ -117,9 +153,15 @@ def test_what_cannot_be_read(store: Path, tmp_path: Path) -> None:
 
 
 def test_names_of_columns_say_what_they_are(tmp_path: Path) -> None:
-    """Numbered columns of a prefix, in order of their numbers; where both readings of points fit, it is asked."""
-    store = create_store(random_patterns_dataset({"y": 8, "x": 8}, step=0.5), tmp_path / "scan.zarr")
-    frame = pd.DataFrame({"x": [0, 1, 2], "y": [0, 1, 3], "PCA_10": 0.1, "PCA_2": [1.0, 2.0, 3.0], "note": 1})
+    """Numbered columns of a prefix, in order of their numbers; where both readings of points fit,
+    it is asked.
+    """
+    store = create_store(
+        random_patterns_dataset({"y": 8, "x": 8}, step=0.5), tmp_path / "scan.zarr"
+    )
+    frame = pd.DataFrame(
+        {"x": [0, 1, 2], "y": [0, 1, 3], "PCA_10": 0.1, "PCA_2": [1.0, 2.0, 3.0], "note": 1}
+    )
     frame.to_csv(tmp_path / "z.csv", index=False)
     attach(store, tmp_path / "z.csv", run="own", read_as="steps")
     found = open_store(store)["latents_own"]

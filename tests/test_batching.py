@@ -26,14 +26,20 @@ MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 9))).filter(la
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 120), st.booleans())
-def test_buffers_hold_every_piece_once_within_the_capacity(counts: list[int], capacity: int, shuffle: bool) -> None:
+def test_buffers_hold_every_piece_once_within_the_capacity(
+    counts: list[int], capacity: int, shuffle: bool
+) -> None:
     groups = plan.plan_buffers(counts, capacity, np.random.default_rng(0) if shuffle else None)
     assert sorted(i for group in groups for i in group) == list(range(len(counts)))
     for group in groups:
         assert sum(counts[i] for i in group) <= capacity or len(group) == 1
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=20).filter(sum), st.integers(1, 7), st.integers(1, 60))
+@given(
+    st.lists(st.integers(0, 50), min_size=1, max_size=20).filter(sum),
+    st.integers(1, 7),
+    st.integers(1, 60),
+)
 def test_pieces_hold_every_sample_once(counts: list[int], n_shares: int, limit: int) -> None:
     seen, bounds = [], plan.batch_bounds(sum(counts), n_shares)
     for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
@@ -82,7 +88,9 @@ either = pytest.mark.parametrize("memory", [2.0, TINY], ids=["resident", "stream
 @either
 def test_each_sample_once_per_epoch_by_seed_and_epoch(ds: xr.Dataset, memory: float) -> None:
     roi = grid.roi(ds, x=(2, 18), y=(1, 18))
-    loader, same, other = (batches(ds, batch_size=50, roi=roi, memory=memory, seed=seed) for seed in (1, 1, 2))
+    loader, same, other = (
+        batches(ds, batch_size=50, roi=roi, memory=memory, seed=seed) for seed in (1, 1, 2)
+    )
     assert loader.tier == ("memory" if memory == 2.0 else "streamed")
     first, second = ([number for batch in loader for number in _numbers(batch)] for _ in range(2))
     assert sorted(first) == sorted(second) == np.flatnonzero(roi.values.ravel()).tolist()
@@ -97,17 +105,29 @@ def test_each_sample_once_per_epoch_by_seed_and_epoch(ds: xr.Dataset, memory: fl
 @pytest.mark.parametrize("size", [2, 7])
 def test_ranks_divide_an_epoch(ds: xr.Dataset, memory: float, size: int) -> None:
     roi = grid.roi(ds, x=(0.5, 17))
-    ranks = [batches(ds, batch_size=33, roi=roi, memory=memory, rank=i, world_size=size) for i in range(size)]
-    seen = [[number for batch in one.epoch(1) for number in _numbers(batch.patterns)] for one in ranks]
-    assert sorted(number for mine in seen for number in mine) == np.flatnonzero(roi.values.ravel()).tolist()
+    ranks = [
+        batches(ds, batch_size=33, roi=roi, memory=memory, rank=i, world_size=size)
+        for i in range(size)
+    ]
+    seen = [
+        [number for batch in one.epoch(1) for number in _numbers(batch.patterns)] for one in ranks
+    ]
+    assert (
+        sorted(number for mine in seen for number in mine)
+        == np.flatnonzero(roi.values.ravel()).tolist()
+    )
     assert [len(mine) for mine in seen] == [one.n_samples for one in ranks]
-    assert {len(list(one.epoch(1))) for one in ranks} == {len(one) for one in ranks} == {len(ranks[0])}
+    assert (
+        {len(list(one.epoch(1))) for one in ranks} == {len(one) for one in ranks} == {len(ranks[0])}
+    )
     assert {one.n_samples_total for one in ranks} == {int(roi.sum())}
     assert max(map(len, seen)) - min(map(len, seen)) <= 1
 
 
 @either
-def test_any_epoch_from_any_batch(ds: xr.Dataset, memory: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_epoch_from_any_batch(
+    ds: xr.Dataset, memory: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loader = batches(ds, batch_size=64, memory=memory)
     whole = [_numbers(batch.patterns) for batch in loader.epoch(5)]
     n_read: list[int] = []
@@ -145,7 +165,9 @@ def test_grid_neighbours_rarely_meet_when_streamed(batch_size: int, tmp_path: Pa
 
 
 def meeting_ratio(loader: PatternBatches, number: int, step: int) -> float:
-    """P(two scan points `step` apart along one axis in one batch) / P(any two in one batch); labels: flat numbers."""
+    """P(two scan points `step` apart along one axis in one batch) / P(any two in one batch);
+    labels: flat numbers.
+    """
     found = np.full(loader.inside.size, -1)
     for i, batch in enumerate(loader.epoch(number)):
         assert batch.labels is not None
@@ -182,10 +204,19 @@ def test_partners_stay_inside_the_split_and_near(ds: xr.Dataset, memory: float, 
 
 @either
 def test_any_chunks_and_any_lazy_steps(ds: xr.Dataset, memory: float) -> None:
-    """What comes is what the Dataset computes, in its native dtype, and the index says where it belongs."""
+    """What comes is what the Dataset computes, in its native dtype, and the index says where it
+    belongs.
+    """
     lazy = open_store(ds.encoding["source"])
-    even = (lazy.patterns.astype("f4") - lazy.patterns.mean(("y", "x"))).assign_attrs(ds.patterns.attrs)
-    smooth = lazy.patterns.astype("f4").rolling(x=3, center=True, min_periods=1).mean().assign_attrs(ds.patterns.attrs)
+    even = (lazy.patterns.astype("f4") - lazy.patterns.mean(("y", "x"))).assign_attrs(
+        ds.patterns.attrs
+    )
+    smooth = (
+        lazy.patterns.astype("f4")
+        .rolling(x=3, center=True, min_periods=1)
+        .mean()
+        .assign_attrs(ds.patterns.attrs)
+    )
     for some in (
         ds,
         lazy.load(),
@@ -224,7 +255,10 @@ def test_wrong_arguments_are_refused(scan: xr.Dataset) -> None:
         ({"world_size": 100}, "74 samples cannot be shared by 100 processes"),
         ({"batch_size": 1, "world_size": 4}, "batch_size must be at least 2"),
         ({"shuffle": False, "balance": np.zeros((11, 7), int)}, "balance draws samples at random"),
-        ({"labels": np.zeros(3)}, r"labels is float64 of shape \(3,\); expected integers of shape \(11, 7\)"),
+        (
+            {"labels": np.zeros(3)},
+            r"labels is float64 of shape \(3,\); expected integers of shape \(11, 7\)",
+        ),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"memory": float("nan")}, "must be positive"),
         ({"roi": scan.present & False}, "no sample is left"),

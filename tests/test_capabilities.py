@@ -43,7 +43,11 @@ def test_commands_and_options_exist(code: str) -> None:
         name = words.pop(0)
         assert name in command.commands, f"there is no command {name!r}"
         command = command.commands[name]
-    known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+    known = {
+        option
+        for parameter in command.params
+        for option in [*parameter.opts, *parameter.secondary_opts]
+    }
     for word in words:
         if word.startswith("-"):
             assert word.partition("=")[0] in known, f"{code!r}: there is no option {word}"

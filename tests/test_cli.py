@@ -14,15 +14,27 @@ from vaearr import cli
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (FileNotFoundError(errno.ENOENT, "No such file", "a.csv"), 66, "cannot read/write a.csv: No such file"),
-        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), 74, "cannot read/write a.csv: Permission denied"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "a.csv"),
+            66,
+            "cannot read/write a.csv: No such file",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.csv"),
+            74,
+            "cannot read/write a.csv: Permission denied",
+        ),
         (OSError("truncated\nfile"), 74, "cannot read/write: truncated file"),
         (KeyError("x"), 70, "internal error: KeyError: 'x'; run again with --debug and report it"),
     ],
     ids=["not there", "not allowed", "without a path", "our mistake"],
 )
 def test_unforeseen_errors_are_one_line(
-    error: Exception, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def app(*args: Any, **kwargs: Any) -> None:
         raise error

@@ -16,7 +16,9 @@ FLAGS = {"flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown benign malignan
 
 
 def _collection() -> xr.Dataset:
-    ds = random_patterns_dataset({"sample": 8}, {"channel": 3, "y": 8, "x": 9}).drop_vars(["label", "subject"])
+    ds = random_patterns_dataset({"sample": 8}, {"channel": 3, "y": 8, "x": 9}).drop_vars(
+        ["label", "subject"]
+    )
     ds["label"] = ("sample", np.array([0, 0, 1, 1, 1, -1, 0, 1], "i4"), FLAGS)
     ds["present"] = ("sample", np.arange(8) < 7)
     ds = ds.assign_coords(
@@ -38,4 +40,7 @@ def test_a_collection(tmp_path: Path) -> None:
         "scanner_kind": {"new": 3, "old": 4},
     }
     words = in_words(facts)
-    assert "  values from 0 to 255\n  label: unknown = 1, benign = 3, malignant = 3, normal = 0\n" in words
+    assert (
+        "  values from 0 to 255\n  label: unknown = 1, benign = 3, malignant = 3, normal = 0\n"
+        in words
+    )

@@ -14,7 +14,9 @@ from .conftest import TINY_TRAINING
 
 
 @pytest.mark.long
-def test_the_demo_runs_again_over_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_runs_again_over_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "deep" / "demo"
     for nx in (12, 14):
         closing = run_demo(folder, config=TINY_TRAINING, nx=nx, ny=11)

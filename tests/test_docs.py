@@ -34,9 +34,13 @@ NEEDED = {
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
 @pytest.mark.filterwarnings("ignore:Object at model is not recognized")
 @pytest.mark.parametrize("page", PAGES)
-def test_python_of_a_guide(page: str, trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_of_a_guide(
+    page: str, trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if page in NEEDED:
-        pytest.importorskip(NEEDED[page], reason=f"{page}.md needs {NEEDED[page]}, which is not installed")
+        pytest.importorskip(
+            NEEDED[page], reason=f"{page}.md needs {NEEDED[page]}, which is not installed"
+        )
     for name in ("a", "b", "scan"):
         shutil.copytree(trained_store, tmp_path / "guide" / "stores" / f"{name}.zarr")
     monkeypatch.chdir(tmp_path / "guide")

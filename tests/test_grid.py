@@ -19,12 +19,15 @@ MASKS = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 6))).filter(lam
 
 def _map(values: np.ndarray, dims: tuple[str, ...] = ("y", "x")) -> xr.DataArray:
     coords = {d: np.arange(size) * 0.5 for d, size in zip(dims, values.shape, strict=False)}
-    return xr.DataArray(values, dims=(*dims, *(f"s{i}" for i in range(values.ndim - len(dims)))), coords=coords)
+    return xr.DataArray(
+        values, dims=(*dims, *(f"s{i}" for i in range(values.ndim - len(dims)))), coords=coords
+    )
 
 
 def test_empty_roi_says_what_each_condition_kept(scan: xr.Dataset) -> None:
     with pytest.raises(
-        RoiError, match=r"is empty; of 77 scan points each condition kept: measured: 74; .*x.*: 22; BC > 900: 0"
+        RoiError,
+        match=r"is empty; of 77 scan points each condition kept: measured: 74; .*x.*: 22; BC > 900: 0",
     ):
         grid.roi(scan, x=(0, 1), where="BC > 900")
 
@@ -32,7 +35,10 @@ def test_empty_roi_says_what_each_condition_kept(scan: xr.Dataset) -> None:
 def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
     roi = grid.roi(scan)
     samples = grid.to_samples(scan.BC, roi)
-    with pytest.raises(SchemaError, match=r"a ndarray and do not say where they belong.*samples\.copy\(data=values\)"):
+    with pytest.raises(
+        SchemaError,
+        match=r"a ndarray and do not say where they belong.*samples\.copy\(data=values\)",
+    ):
         grid.to_grid(samples.values, roi)
     with pytest.raises(SchemaError, match=r"no coordinate 'y'.*va\.to_samples"):
         grid.to_grid(samples.drop_vars("y"), roi)
@@ -43,7 +49,9 @@ def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
         samples[[0, *range(73)]],
         xr.concat([samples[1:], outside], "sample"),
     ):
-        with pytest.raises(SchemaError, match=r"lie at other points than the 74 of the ROI, or several at one"):
+        with pytest.raises(
+            SchemaError, match=r"lie at other points than the 74 of the ROI, or several at one"
+        ):
             grid.to_grid(others, roi)
     with pytest.raises(SchemaError, match="has no nan"):
         grid.to_grid(samples.astype(int), roi)

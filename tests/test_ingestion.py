@@ -1,4 +1,6 @@
-"""From files to a store: all values arrive, bad input leaves nothing behind, the store says where it came from."""
+"""From files to a store: all values arrive, bad input leaves nothing behind, the store says where
+it came from.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,12 @@ def test_what_is_worth_knowing_is_said(tmp_path: Path, out: Path, said: list[str
     images[[3, 900]] = 7
     (tmp_path / "bc.csv").write_text(",x,y,BC\n0,0,0,5\n1,900,0,5\n")
     maps = {"BC": tmp_path / "bc.csv"}
-    ds = ingest(write(tmp_path / "a.h5", images, raster()), out / "a.zarr", maps=maps, progress=False)
+    ds = ingest(
+        write(tmp_path / "a.h5", images, raster()), out / "a.zarr", maps=maps, progress=False
+    )
     assert (
-        said[0] == f"BC: 1 of 2 rows placed by steps; 1 lie outside the scan; {NY * NX - 1} scan points without a row"
+        said[0]
+        == f"BC: 1 of 2 rows placed by steps; 1 lie outside the scan; {NY * NX - 1} scan points without a row"
     )
     assert "2 patterns are" in said[1]
     assert int(ds.BC.count()) == 1
@@ -68,7 +73,11 @@ def test_what_is_worth_knowing_is_said(tmp_path: Path, out: Path, said: list[str
 @pytest.mark.parametrize(
     ("images", "settings", "match"),
     [
-        (np.full((6, 1, 5, 7), np.nan, "f4"), {}, r"the pattern at y = 0, x = 0 .* \(6 such patterns"),
+        (
+            np.full((6, 1, 5, 7), np.nan, "f4"),
+            {},
+            r"the pattern at y = 0, x = 0 .* \(6 such patterns",
+        ),
         (np.full((6, 1, 5, 7), np.nan, "f4"), {"nonfinite": "mask"}, "no pattern holds anything"),
         (np.full((6, 1, 5, 7), 3, "u1"), {}, "6 are constant"),
     ],
@@ -90,7 +99,9 @@ def test_source_that_changes_is_refused(scan: Path, out: Path) -> None:
 # refused before any work
 
 
-@pytest.mark.parametrize("name", ["patterns", "phase", "y_index", "dx", "roi_b", "latents_std_b", "runs", "sample"])
+@pytest.mark.parametrize(
+    "name", ["patterns", "phase", "y_index", "dx", "roi_b", "latents_std_b", "runs", "sample"]
+)
 def test_map_names_with_a_meaning(scan: Path, out: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a map"):
         ingest(scan, out / "a.zarr", maps={name: "bc.csv"})

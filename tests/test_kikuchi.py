@@ -16,12 +16,16 @@ def test_wavelength_is_the_textbook_value(energy: float, wavelength: float) -> N
 
 
 def test_gnomonic_geometry() -> None:
-    """A pixel centre at the projection centre sees the detector's normal, 20 degrees off the specimen's."""
+    """A pixel centre at the projection centre sees the detector's normal, 20 degrees off the
+    specimen's.
+    """
     rays = k.detector_rays(k.Detector((25, 25), (0.5, 0.22, 0.5)))
     a, b = rays[5, 12], rays[5, 17]
     assert np.linalg.norm(a) == pytest.approx(1)
     assert np.rad2deg(np.arccos(a[2])) == pytest.approx(20, abs=1e-3)
-    assert np.tan(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))) == pytest.approx(5 / 25 / 0.5, rel=1e-5)
+    assert np.tan(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))) == pytest.approx(
+        5 / 25 / 0.5, rel=1e-5
+    )
 
 
 def test_a_band_is_twice_the_bragg_angle_wide_and_follows_its_plane() -> None:
@@ -42,7 +46,11 @@ def test_patterns_are_the_sphere_seen_by_the_detector_with_cubic_symmetry() -> N
     assert len(symmetries) == 24
     for phase, crystal in enumerate(k.CRYSTALS):
         patterns = k.kikuchi_patterns(symmetries * turn, phase, detector=detector)
-        np.testing.assert_allclose(patterns, np.broadcast_to(patterns[:1], patterns.shape), atol=2e-3)
-        seen = turn.apply(k.detector_rays(detector).reshape(-1, 3))  # specimen vectors as crystal vectors
+        np.testing.assert_allclose(
+            patterns, np.broadcast_to(patterns[:1], patterns.shape), atol=2e-3
+        )
+        seen = turn.apply(
+            k.detector_rays(detector).reshape(-1, 3)
+        )  # specimen vectors as crystal vectors
         direct = k.kikuchi_sphere(seen, crystal, blur=detector.pixel_angle * k.PIXEL_BLUR)
         assert np.corrcoef(patterns[0].ravel(), direct)[0, 1] > 0.9999

@@ -22,10 +22,14 @@ from .conftest import SMALL_NETWORK
 
 def test_shapes_and_counts_are_those_of_a_real_pass() -> None:
     options = {**SMALL_NETWORK, "attention": "cbam", "norm": "batch"}
-    network: Any = build_model(ModelConfig(name="conv", latent_dim=4, options=options), (2, 19, 33)).eval()
+    network: Any = build_model(
+        ModelConfig(name="conv", latent_dim=4, options=options), (2, 19, 33)
+    ).eval()
     card, seen = model_card(network), {"input": (2, 19, 33), "latent": (4,), "output": (2, 19, 33)}
     for key, module in network.named_modules():
-        module.register_forward_hook(lambda _, __, out, key=key: seen.__setitem__(key, out[0].shape if key else None))
+        module.register_forward_hook(
+            lambda _, __, out, key=key: seen.__setitem__(key, out[0].shape if key else None)
+        )
     with torch.inference_mode():
         network(torch.zeros(1, 2, 19, 33))
     parts = card["part"].values.tolist()
@@ -51,7 +55,9 @@ def test_a_head_counts_beside_encoder_and_decoder() -> None:
 
 
 class Shared(nn.Module):
-    """One layer, of computed weights, for both ways, run twice while encoding; a parameter beside the layers."""
+    """One layer, of computed weights, for both ways, run twice while encoding; a parameter beside
+    the layers.
+    """
 
     input_shape, latent_shape = (4,), (4,)
 
@@ -75,7 +81,12 @@ def test_shared_layers_count_once() -> None:
     card = model_card(Shared())
     assert " ".join(card["layer"].values) == "input way.layer way.layer:2 latent way.layer:3 output"
     assert card["n_parameters"].values.tolist() == [0, 20, 0, 0, 0, 0]
-    assert [card.attrs[f"n_parameters{end}"] for end in ("", "_encoder", "_decoder", "_heads")] == [34, 20, 20, 14]
+    assert [card.attrs[f"n_parameters{end}"] for end in ("", "_encoder", "_decoder", "_heads")] == [
+        34,
+        20,
+        20,
+        14,
+    ]
 
 
 def test_refusals() -> None:

@@ -1,4 +1,6 @@
-"""Latent health and image metrics: the numbers against direct formulae and another library, the warnings in words."""
+"""Latent health and image metrics: the numbers against direct formulae and another library, the
+warnings in words.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,31 @@ def test_image_metrics_equal_an_independent_library(shape: tuple[int, ...]) -> N
     b = a + rng.normal(0, 50, a.shape) * np.arange(4).reshape(4, *[1] * len(shape))
     span = np.array([255.0, 255.0, 255.0, 0.0])
     found = image_metrics(torch.from_numpy(a), torch.from_numpy(b), span)
-    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255, "channel_axis": 0}
+    how = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 255,
+        "channel_axis": 0,
+    }
     for i in (1, 2):
-        assert float(found["ssim"][i]) == pytest.approx(reference.structural_similarity(a[i], b[i], **how), abs=1e-9)
+        assert float(found["ssim"][i]) == pytest.approx(
+            reference.structural_similarity(a[i], b[i], **how), abs=1e-9
+        )
         psnr = reference.peak_signal_noise_ratio(a[i], b[i], data_range=255)
         assert float(found["psnr"][i]) == pytest.approx(psnr, rel=1e-12)
         assert float(found["mse"][i]) == pytest.approx(((a[i] - b[i]) ** 2).mean(), rel=1e-12)
         assert float(found["mae"][i]) == pytest.approx(abs(a[i] - b[i]).mean(), rel=1e-12)
-    assert (float(found["ssim"][0]), float(found["psnr"][0])) == (pytest.approx(1, abs=1e-12), np.inf)
+    assert (float(found["ssim"][0]), float(found["psnr"][0])) == (
+        pytest.approx(1, abs=1e-12),
+        np.inf,
+    )
     assert np.isnan(found["psnr"][3])  # a sample without a range
     assert "ssim" not in image_metrics(torch.zeros(1, 1, 10, 12), torch.zeros(1, 1, 10, 12), 1.0)
 
 
 def test_compression_counts_bytes() -> None:
     assert compression_ratio((60, 60), "uint8", (32,)) == 28.125
-    assert compression_ratio((1, 46, 55, 46), "float32", (4, 12, 14, 12), "float16") == pytest.approx(28.86, abs=0.01)
+    assert compression_ratio(
+        (1, 46, 55, 46), "float32", (4, 12, 14, 12), "float16"
+    ) == pytest.approx(28.86, abs=0.01)

@@ -12,13 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.data import random_patterns_dataset
-from vaearr.analysis.side_maps import histogram, profile, read_kept_coordinates, top_percent, write_kept_coordinates
+from vaearr.analysis.side_maps import (
+    histogram,
+    profile,
+    read_kept_coordinates,
+    top_percent,
+    write_kept_coordinates,
+)
 from vaearr.errors import DataError, RoiError, SchemaError, UsageError
 
 
 def _map(values: np.ndarray) -> xr.DataArray:
     coords = {"y": np.arange(values.shape[0]) * 0.5 + 3, "x": np.arange(values.shape[1]) * 0.5 - 1}
-    return xr.DataArray(values, coords, ("y", "x"), name="BC", attrs={"units": "1", "long_name": "band contrast"})
+    return xr.DataArray(
+        values, coords, ("y", "x"), name="BC", attrs={"units": "1", "long_name": "band contrast"}
+    )
 
 
 numbers = hnp.arrays(
@@ -61,7 +69,9 @@ def shifted() -> xr.Dataset:
     """A scan whose step numbers begin at 10 and whose coordinates run in half micrometres."""
     ds = random_patterns_dataset({"y": 5, "x": 6}, missing=2)
     steps = {d: (d, np.arange(10, 10 + ds.sizes[d])) for d in ("y", "x")}
-    return ds.assign_coords(x_index=steps["x"], y_index=steps["y"], x=steps["x"][1] * 0.5, y=steps["y"][1] * 0.5)
+    return ds.assign_coords(
+        x_index=steps["x"], y_index=steps["y"], x=steps["x"][1] * 0.5, y=steps["y"][1] * 0.5
+    )
 
 
 def test_kept_coordinates_of_another_scan_are_refused(shifted: xr.Dataset, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Scans and image collections as labelled arrays, a VAE learned on them, the latents written back beside the data.
+"""Scans and image collections as labelled arrays, a VAE learned on them, the latents written back
+beside the data.
 
-Data flows one way: sources -> store -> batches -> models and training -> latents -> store -> analyses -> views.
-The public names are listed in `__init__.pyi`, and loaded when they are first used, so that `import vaearr` is quick.
+Data flows one way: sources -> store -> batches -> models and training -> latents -> store ->
+analyses -> views. The public names are listed in `__init__.pyi`, and loaded when they are first
+used, so that `import vaearr` is quick.
 """
 
 from importlib.metadata import version

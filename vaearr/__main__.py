@@ -1,4 +1,6 @@
-"""`python -m vaearr`, which is also what torchrun starts: `torchrun --nproc-per-node 2 -m vaearr -- train …`."""
+"""`python -m vaearr`, which is also what torchrun starts: `torchrun --nproc-per-node 2 -m vaearr --
+train …`.
+"""
 
 from vaearr.cli import main
 

@@ -1,4 +1,6 @@
-"""Errors as instructions: what was found, what was expected, what to do. Exit codes follow sysexits.h."""
+"""Errors as instructions: what was found, what was expected, what to do. Exit codes follow
+sysexits.h.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,11 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 INTERNAL_ERROR = 70  # exit code of a mistake in the program itself
-MAX_NAMES, MAX_LIST, MAX_NAME = 40, 600, 80  # names, and characters, that a message lists; characters of a name
+MAX_NAMES, MAX_LIST, MAX_NAME = (
+    40,
+    600,
+    80,
+)  # names, and characters, that a message lists; characters of a name
 
 
 class VaearrError(Exception):
@@ -22,7 +28,9 @@ class UsageError(VaearrError, ValueError):
 
 
 class UntrustedError(UsageError):
-    """A file names code that is not vaearr's, and the user has not said that she trusts it (exit code 2)."""
+    """A file names code that is not vaearr's, and the user has not said that she trusts it (exit
+    code 2).
+    """
 
 
 class DataError(VaearrError, ValueError):
@@ -83,7 +91,9 @@ def need(package: str, install: str, what: str) -> None:
     install: what pip is to install; what: the feature that needs it, in words.
     """
     if find_spec(package) is None:
-        raise MissingExtraError(f'{what} needs {package}, which is not installed: pip install "{install}"')
+        raise MissingExtraError(
+            f'{what} needs {package}, which is not installed: pip install "{install}"'
+        )
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -15,7 +15,9 @@ POSITIONS = ("lz", "ly", "lx")  # of a spatial latent, along z, y, x
 # what a source brings
 PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements", "phase"
 PATH = "path"  # of a sample's file
-GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})  # whom samples are of
+GROUPS = frozenset(
+    {"subject", "person", "patient", "site", "scanner", "group", "id"}
+)  # whom samples are of
 
 # what the program adds
 ROI, SPLIT = "roi", "split"
@@ -23,19 +25,37 @@ LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstr
 Z_DRAWS, DRAW = "z_draws", "draw"  # samples of the posterior, over dim draw
 QUATERNION = "quaternion"  # orientations, over dim quaternion_component
 CLUSTERS, PCA, COMPONENT = "clusters", "pca", "component"
-OF_A_RUN = (ROI, SPLIT, LATENT, *POSITIONS, LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR, Z_DRAWS, DRAW)
+OF_A_RUN = (
+    ROI,
+    SPLIT,
+    LATENT,
+    *POSITIONS,
+    LATENTS,
+    LATENTS_STD,
+    RECONSTRUCTION_ERROR,
+    Z_DRAWS,
+    DRAW,
+)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 SCANS = "scans"  # table of a run that was trained on several scans: roi and split of all of them
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"
 
 # files of a trained model, below /runs/<run>/model
-MODEL_CONFIG, MODEL_WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
+MODEL_CONFIG, MODEL_WEIGHTS, CHECKPOINT = (
+    "config.json",
+    "weights.safetensors",
+    "checkpoint.safetensors",
+)
 
 # names that maps and analyses may not take
 RESERVED = {PATTERNS, PRESENT, ELEMENTS, PHASE, RUNS, HISTORY, HEALTH, MODEL, RECONSTRUCTION}
 RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}
 _BEGIN = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS, Z_DRAWS, DRAW))
-OF_LATER_RUNS = (*_BEGIN, LATENTS, RECONSTRUCTION_ERROR)  # how names of a run's variables begin, see run_name
+OF_LATER_RUNS = (
+    *_BEGIN,
+    LATENTS,
+    RECONSTRUCTION_ERROR,
+)  # how names of a run's variables begin, see run_name
 
 # layers of a network, and parts of it
 LAYER, BLOCK, PAIR, DIFFERENCE_MAP = "layer", "block", "pair", "difference_map"
@@ -71,7 +91,11 @@ ATTRS: dict[str, dict[str, Any]] = {
     BC: {"long_name": "band contrast", "units": "1"},
     ELEMENTS: {"long_name": "element content"},
     PHASE: {"long_name": "phase"},
-    ROI: {"long_name": "region of interest", "flag_values": [0, 1], "flag_meanings": "outside analysed"},
+    ROI: {
+        "long_name": "region of interest",
+        "flag_values": [0, 1],
+        "flag_meanings": "outside analysed",
+    },
     SPLIT: {
         "long_name": "training split",
         "flag_values": [OUTSIDE, TRAIN, VALIDATION],
@@ -83,24 +107,33 @@ ATTRS: dict[str, dict[str, Any]] = {
     Z_DRAWS: {"long_name": "samples of the latent posterior", "units": "1"},
     DRAW: {"long_name": "number of the posterior sample"},
     CLUSTERS: {"long_name": "cluster"},
-    RECONSTRUCTION_ERROR: {"long_name": "mean squared reconstruction error per pixel", "units": "1"},
+    RECONSTRUCTION_ERROR: {
+        "long_name": "mean squared reconstruction error per pixel",
+        "units": "1",
+    },
 }
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether `name` may become a variable, run or group name (letters, digits, underscore; starts with a letter)."""
+    """Whether `name` may become a variable, run or group name (letters, digits, underscore; starts
+    with a letter).
+    """
     return bool(_NAME.fullmatch(name))
 
 
 def latent_dims(count: int) -> tuple[str, ...]:
-    """Dims of one sample's latents by their number: `("latent",)`, or `("latent", …, "ly", "lx")` of spatial ones."""
+    """Dims of one sample's latents by their number: `("latent",)`, or `("latent", …, "ly", "lx")`
+    of spatial ones.
+    """
     return (LATENT, *POSITIONS[len(POSITIONS) - count + 1 :])
 
 
 def run_name(variable: str, run: str) -> str:
-    """Name of a run's variable or dimension: `latents` for the default run, `latents_b` for run `b`."""
+    """Name of a run's variable or dimension: `latents` for the default run, `latents_b` for run
+    `b`.
+    """
     return variable if run == DEFAULT_RUN else f"{variable}_{run}"
 
 

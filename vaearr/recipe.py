@@ -67,7 +67,11 @@ class Recipe:
             try:  # a setting of an earlier version that was left empty decided nothing
                 settings = dict(stored["config"])
                 known["config"] = kind.from_attrs(
-                    {key: value for key, value in settings.items() if key in kind.model_fields or value}
+                    {
+                        key: value
+                        for key, value in settings.items()
+                        if key in kind.model_fields or value
+                    }
                 ).deciding()
             except (KeyError, TypeError, ValueError):
                 return None
@@ -75,7 +79,9 @@ class Recipe:
         has_both = requested.pop(FINGERPRINTS, None) and fingerprints
         parents, requested_parents = known.pop(PARENTS, None), requested.pop(PARENTS, None)
         if not has_both and isinstance(parents, Mapping) and isinstance(requested_parents, Mapping):
-            common = [name for name in requested_parents if parents.get(name) and requested_parents[name]]
+            common = [
+                name for name in requested_parents if parents.get(name) and requested_parents[name]
+            ]
             known |= {name: parents[name] for name in common}
             requested |= {name: requested_parents[name] for name in common}
         reasons = []
@@ -93,7 +99,9 @@ class Recipe:
         return ", ".join(reasons)
 
 
-def changed_inputs(stored: Mapping[str, str] | None, present: Mapping[str, str] | None) -> list[str]:
+def changed_inputs(
+    stored: Mapping[str, str] | None, present: Mapping[str, str] | None
+) -> list[str]:
     """Names whose fingerprints differ; one that is missing on either side is no difference."""
     if not stored or not present:
         return []
@@ -138,7 +146,9 @@ def is_made(
     if differences is None:
         raise ExistsError(f"{what}, and it is no result of this step; {instead}.")
     if differences and not overwrite:
-        raise ExistsError(f"{what}, {differences}; {instead}, or replace it with overwrite=True (--overwrite).")
+        raise ExistsError(
+            f"{what}, {differences}; {instead}, or replace it with overwrite=True (--overwrite)."
+        )
     if not differences:
         log.info(f"{what}, created with the same settings")
     return not differences
@@ -159,7 +169,9 @@ def differing(stored: Any, requested: Any, name: str = "") -> list[tuple[str, An
     return [] if is_same else [(name, stored, requested)]
 
 
-def stored_and_requested(found: list[tuple[str, Any, Any]], one: str = "stored", other: str = "requested") -> str:
+def stored_and_requested(
+    found: list[tuple[str, Any, Any]], one: str = "stored", other: str = "requested"
+) -> str:
     """Differences in words, such as "stored: epochs=40, requested: epochs=20"; "" for none."""
     if not found:
         return ""
@@ -179,7 +191,9 @@ def _shortened(value: Any) -> str:
 
 def versions(*further: str) -> dict[str, str]:
     """Versions of Python and of the packages that decide results, and of `further` ones."""
-    return {"python": platform.python_version()} | {name: version(name) for name in (*PACKAGES, *further)}
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in (*PACKAGES, *further)
+    }
 
 
 def now() -> str:
@@ -190,8 +204,8 @@ def now() -> str:
 def nested(attrs: Mapping[Any, Any], key: str) -> Any:
     """An attribute that holds more than one number, text or flat list; None where it is not there.
 
-    Stores keep such attributes as JSON text, so that they go to netCDF too; Datasets in memory and stores of earlier
-    versions hold them as they are.
+    Stores keep such attributes as JSON text, so that they go to netCDF too; Datasets in memory and
+    stores of earlier versions hold them as they are.
     """
     return parsed(attrs.get(key))
 

@@ -1,6 +1,7 @@
 """The pictures of the README, each from a run on data that anyone can make again.
 
-python notebooks/pictures/make.py [scan] [page] [volumes] [digits]     (all by default; some minutes on two cores)
+python notebooks/pictures/make.py [scan] [page] [volumes] [digits]     (all by default; some minutes
+on two cores)
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def scan(folder: Path) -> Any:
 
 
 def page(folder: Path) -> Any:
-    """The explorer over the demo's scan, in a browser without a window: a traversal of the three widest dimensions."""
+    """The explorer over the demo's scan, in a browser without a window: a traversal of the three
+    widest dimensions.
+    """
     sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
     from tests.contract import explorer
 
@@ -48,7 +51,9 @@ def page(folder: Path) -> Any:
         )
         shown.until("deep((e) => e.tagName === 'IMG' && e.alt === 'from the sliders').length")
         explorer.press(shown, "Traversal")
-        shown.until("deep((e) => e.tagName === 'IMG' && e.getBoundingClientRect().width > 300).length > 0")
+        shown.until(
+            "deep((e) => e.tagName === 'IMG' && e.getBoundingClientRect().width > 300).length > 0"
+        )
         shown.picture(folder / "page.png")
     return Image.open(folder / "page.png").convert("RGB")
 
@@ -56,7 +61,10 @@ def page(folder: Path) -> Any:
 def volumes(folder: Path) -> Any:
     """A volume of a person that the network has not seen, its reconstruction and the difference."""
     store = folder / "volumes.zarr"
-    va.ingest(write_volume_files(synthetic_volumes(24, (24, 32, 24), spacing=6.0), folder / "files"), store)
+    va.ingest(
+        write_volume_files(synthetic_volumes(24, (24, 32, 24), spacing=6.0), folder / "files"),
+        store,
+    )
     settings = preset_settings("maisi")
     settings["model"]["options"] |= {"channels": [16, 32], "groups": 8}
     settings["objective"] |= {"beta": 1e-3, "adversarial": None}
@@ -99,17 +107,24 @@ def trimmed(image: Image.Image) -> Image.Image:
     """A picture without the white around it, but for a few pixels."""
     rows, columns = np.nonzero((np.asarray(image) < 250).any(-1))
     left, top = max(columns.min() - RIM, 0), max(rows.min() - RIM, 0)
-    right, bottom = min(columns.max() + RIM + 1, image.width), min(rows.max() + RIM + 1, image.height)
+    right, bottom = (
+        min(columns.max() + RIM + 1, image.width),
+        min(rows.max() + RIM + 1, image.height),
+    )
     return image.crop((left, top, right, bottom))
 
 
 def save(figure: Any, path: Path) -> int:
-    """Write a figure without its empty rim, or a picture, as PNG, in 256 colours if too large; returns its bytes."""
+    """Write a figure without its empty rim, or a picture, as PNG, in 256 colours if too large;
+    returns its bytes.
+    """
     if isinstance(figure, Image.Image):
         whole = figure
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            whole = trimmed(Image.open(save_view(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB"))
+            whole = trimmed(
+                Image.open(save_view(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB")
+            )
     red, green, blue = np.moveaxis(np.asarray(whole), -1, 0)
     tries = [whole.convert("L") if (red == green).all() and (red == blue).all() else whole]
     tries.append(whole.quantize(256, kmeans=4, dither=Image.Dither.NONE))
@@ -125,7 +140,9 @@ def save(figure: Any, path: Path) -> int:
 def main(names: list[str]) -> None:
     """Make the pictures of these names."""
     if strangers := set(names) - set(PICTURES):
-        raise SystemExit(f"there is no picture {sorted(strangers)[0]!r}; known: {', '.join(PICTURES)}")
+        raise SystemExit(
+            f"there is no picture {sorted(strangers)[0]!r}; known: {', '.join(PICTURES)}"
+        )
     for name in names or PICTURES:
         file, make = PICTURES[name]
         with tempfile.TemporaryDirectory() as folder:

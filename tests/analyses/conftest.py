@@ -1,4 +1,6 @@
-"""A trained scan, a collection with spatial latents, latents from elsewhere, and labelled images; read only."""
+"""A trained scan, a collection with spatial latents, latents from elsewhere, and labelled images;
+read only.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,17 @@ def spatial_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = ModelConfig(name="autoencoder-kl", latent_dim=2, options=options)
     changes: dict[str, Any] = {"model": network, "preprocess": PREPROCESS, "epochs": 1}
     config = TINY_TRAINING.model_copy(update=changes)
-    va.train(path, config=config.replace(objective=config.objective.replace(target="self").to_attrs()))
+    va.train(
+        path, config=config.replace(objective=config.objective.replace(target="self").to_attrs())
+    )
     va.encode(path)
     return path
 
 
 def attached_values() -> np.ndarray:
-    """Latents `(168, 4)`: 0 and 1 correlate, 2 is shifted by 1, point 20 lies far off, points 3 and 40 are unknown."""
+    """Latents `(168, 4)`: 0 and 1 correlate, 2 is shifted by 1, point 20 lies far off, points 3 and
+    40 are unknown.
+    """
     values = np.random.default_rng(5).normal(size=(168, 4))
     values[:, 1] = 0.8 * values[:, 0] + 0.6 * values[:, 1]
     values[:, 2] += 1
@@ -54,33 +60,52 @@ def attached_values() -> np.ndarray:
 @pytest.fixture(scope="session")
 def attached_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 x 14 scan points with latents `own` from elsewhere, `attached_values()`; no network."""
-    path = create_store(random_patterns_dataset({"y": 12, "x": 14}), tmp_path_factory.mktemp("attached") / "scan.zarr")
+    path = create_store(
+        random_patterns_dataset({"y": 12, "x": 14}),
+        tmp_path_factory.mktemp("attached") / "scan.zarr",
+    )
     va.attach(path, attached_values(), run="own")
     return path
 
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 images of 3 x 12 x 13: `label` benign (10), malignant (9), unknown (5); `mask` of the first six; run `vae`."""
-    ds = random_patterns_dataset({"sample": 24}, {"channel": 3, "y": 12, "x": 13}).drop_vars("label")
+    """24 images of 3 x 12 x 13: `label` benign (10), malignant (9), unknown (5); `mask` of the
+    first six; run `vae`.
+    """
+    ds = random_patterns_dataset({"sample": 24}, {"channel": 3, "y": 12, "x": 13}).drop_vars(
+        "label"
+    )
     codes = np.repeat(np.array([0, 1, -1], np.int32), (10, 9, 5))
-    flags = {"long_name": "label", "flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown benign malignant normal"}
+    flags = {
+        "long_name": "label",
+        "flag_values": [-1, 0, 1, 2],
+        "flag_meanings": "unknown benign malignant normal",
+    }
     ds["label"] = ("sample", codes, flags)
     mask = np.zeros((24, 12, 13), bool)
     mask[:6, 3:7, 4:9] = True
     ds["mask"] = (("sample", "y", "x"), mask)
     path = create_store(ds, tmp_path_factory.mktemp("labelled") / "images.zarr")
     objective = TINY_TRAINING.objective.replace(target="self").to_attrs()
-    va.train(path, config=TINY_TRAINING.replace(objective=objective, preprocess=PREPROCESS.to_attrs()))
+    va.train(
+        path, config=TINY_TRAINING.replace(objective=objective, preprocess=PREPROCESS.to_attrs())
+    )
     return path
 
 
-def make_model(shape: tuple[int, ...] = (3, 12, 13), name: str = "conv", **options: Any) -> TrainedModel:
+def make_model(
+    shape: tuple[int, ...] = (3, 12, 13), name: str = "conv", **options: Any
+) -> TrainedModel:
     """A model with seeded random weights for samples of a shape."""
     torch.manual_seed(1)
     dims = ("dz", "dy", "dx")[-(len(shape) - 1) :]
     return TrainedModel(
-        model=ModelConfig(name=name, latent_dim=4, options={**(SMALL_NETWORK if name == "conv" else {}), **options}),
+        model=ModelConfig(
+            name=name,
+            latent_dim=4,
+            options={**(SMALL_NETWORK if name == "conv" else {}), **options},
+        ),
         preprocess=PREPROCESS,
         input_shape=shape,
         signal_dims=dims if shape[0] == 1 else ("channel", *dims),

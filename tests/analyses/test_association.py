@@ -30,13 +30,17 @@ def scan() -> xr.Dataset:
         ("Fe +", NoInputError, "no target is named"),
     ],
 )
-def test_what_is_no_sum_of_elements_is_refused(scan: xr.Dataset, text: str, error: type[Exception], words: str) -> None:
+def test_what_is_no_sum_of_elements_is_refused(
+    scan: xr.Dataset, text: str, error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         targets_of(scan, [text])
 
 
 def test_too_few_points_and_ranges_are_refused() -> None:
-    latents = xr.DataArray(np.random.default_rng(0).normal(size=(6, 18, 2)), dims=("y", "x", "latent"), name="latents")
+    latents = xr.DataArray(
+        np.random.default_rng(0).normal(size=(6, 18, 2)), dims=("y", "x", "latent"), name="latents"
+    )
     scores = latents.rename("pca").rename(latent="pca_component")
     with pytest.raises(UsageError, match="k_max is 1"):
         latent_partitions(latents, scores, k_max=1)

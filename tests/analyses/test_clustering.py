@@ -1,4 +1,6 @@
-"""Clusters of known blobs: every method, its library, what is left out, what is told; outliers, tables, borders."""
+"""Clusters of known blobs: every method, its library, what is left out, what is told; outliers,
+tables, borders.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,17 @@ EVERY = pytest.mark.parametrize("method", list(METHODS))
 
 
 def blobs(ny: int = 18, nx: int = 15) -> tuple[xr.DataArray, xr.DataArray]:
-    """Latents `(y, x, latent)` around three centres, in stripes of 50, 30 and 20 %, and the true numbers."""
+    """Latents `(y, x, latent)` around three centres, in stripes of 50, 30 and 20 %, and the true
+    numbers.
+    """
     centres = np.array([[-6.0, 0.0, 1.0], [0.0, 5.0, -4.0], [6.0, -5.0, 3.0]])
     truth = np.searchsorted(np.array([0.5, 0.8]) * ny, np.arange(ny) + 0.5)
     truth = np.repeat(truth[:, None], nx, axis=1)
     values = centres[truth] + np.random.default_rng(0).normal(0, 0.5, (ny, nx, 3))
     coords = {"y": np.arange(ny) * 0.5, "x": np.arange(nx) * 0.5}
-    latents = xr.DataArray(values, {**coords, "latent": np.arange(3)}, ("y", "x", "latent"), name="latents")
+    latents = xr.DataArray(
+        values, {**coords, "latent": np.arange(3)}, ("y", "x", "latent"), name="latents"
+    )
     attrs = {"flag_values": [-1, 0, 1, 2], "flag_meanings": "unknown iron nickel oxide"}
     return latents, xr.DataArray(truth.astype("i2"), coords, ("y", "x"), name="phase", attrs=attrs)
 
@@ -59,7 +65,9 @@ def test_every_method_finds_the_blobs_whatever_the_layout(method: str) -> None:
     assert ClusterConfig.from_attrs(labels.attrs["config"]).method == method
     lazy = ds.transpose("latent", "x", "y").chunk({"y": 5, "x": 4})
     with count_computes(at_most=2):
-        again = cluster(lazy, method, roi=xr.ones_like(truth, dtype=bool).chunk({"y": 3}), **SETTINGS[method])
+        again = cluster(
+            lazy, method, roi=xr.ones_like(truth, dtype=bool).chunk({"y": 3}), **SETTINGS[method]
+        )
     xr.testing.assert_identical(again, labels)
     chosen = SETTINGS[method] | {"max_points": 200, "seed": 5}
     part = cluster(latents, method, **chosen)
@@ -71,7 +79,10 @@ def test_every_method_finds_the_blobs_whatever_the_layout(method: str) -> None:
 
 def test_hdbscan_is_the_librarys_and_labels_what_was_not_fitted() -> None:
     rng = np.random.default_rng(0)
-    turn, which = rng.uniform(0, np.pi, 2000), rng.integers(0, 2, 2000)  # two half circles that no straight line parts
+    turn, which = (
+        rng.uniform(0, np.pi, 2000),
+        rng.integers(0, 2, 2000),
+    )  # two half circles that no straight line parts
     moons = np.stack([np.cos(turn), np.sin(turn)], axis=1) * np.where(which, -1, 1)[:, None]
     moons += np.where(which[:, None], [1.0, 0.3], [0.0, 0.0]) + rng.normal(0, 0.05, (2000, 2))
     moons[:80] = rng.uniform(4, 40, (80, 2))
@@ -94,14 +105,24 @@ def test_levels_of_eight_bits_do_not_become_components() -> None:
 
 def test_features_of_many_kinds() -> None:
     latents, truth = blobs()
-    elements = xr.concat([latents[..., 0] * 3, latents[..., 1]], "element").assign_coords(element=["Fe", "Ni"])
-    ds = xr.Dataset({"elements": elements.drop_vars("latent"), "phase": truth.where(truth != 2, -1), "roi": truth > 0})
+    elements = xr.concat([latents[..., 0] * 3, latents[..., 1]], "element").assign_coords(
+        element=["Fe", "Ni"]
+    )
+    ds = xr.Dataset(
+        {
+            "elements": elements.drop_vars("latent"),
+            "phase": truth.where(truth != 2, -1),
+            "roi": truth > 0,
+        }
+    )
     labels = cluster(ds, "kmeans", k=2)
     assert labels.attrs["features"] == ["Fe", "Ni", "phase: iron", "phase: nickel", "roi"]
     assert ((labels == -2) == (truth == 2)).all()  # phase not known
     chosen = cluster(latents.assign_coords(latent=[3, 5, 8]), "gmm", k=3, latents=(8, 3))
     assert chosen.attrs["features"] == ["latents: 8", "latents: 3"]
-    images = cluster(latents.stack(sample=("y", "x")).drop_vars(["sample", "y", "x"]), "kmeans", k=2)
+    images = cluster(
+        latents.stack(sample=("y", "x")).drop_vars(["sample", "y", "x"]), "kmeans", k=2
+    )
     assert images.dims == ("sample",)
 
 
@@ -114,7 +135,9 @@ def test_what_says_nothing_is_told() -> None:
     assert labels.attrs["features"] == ["latents: 0", "latents: 2"]
     assert "latents: 1: one value only" in text
     assert "all points are noise" in cluster(latents, "dbscan", eps=1e-6).attrs["warnings"][0]
-    equal = xr.DataArray(np.repeat([[0.0, 0.0], [3, 1], [9, 9]], [50, 40, 30], axis=0), dims=("sample", "latent"))
+    equal = xr.DataArray(
+        np.repeat([[0.0, 0.0], [3, 1], [9, 9]], [50, 40, 30], axis=0), dims=("sample", "latent")
+    )
     with pytest.raises(DataError, match="many are equal"):
         cluster(equal, "dbscan")
 
@@ -136,7 +159,9 @@ LATENTS = blobs()[0]
         (LATENTS[:1], {"method": "hdbscan"}, UsageError, "too few for min_cluster_size=20"),
     ],
 )
-def test_refusals(data: xr.DataArray, options: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_refusals(
+    data: xr.DataArray, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         cluster(data, **options)
 

@@ -1,4 +1,6 @@
-"""What a look around in a latent space finds is what plain calculations give, for every kind of latents."""
+"""What a look around in a latent space finds is what plain calculations give, for every kind of
+latents.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from .conftest import attached_values
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """A scan of 40 x 70 points in several shards beside each other, and its attached latents with gaps."""
+    """A scan of 40 x 70 points in several shards beside each other, and its attached latents with
+    gaps.
+    """
     rng = np.random.default_rng(2)
     values = rng.normal(size=(2800, 5)) @ rng.normal(size=(5, 5))
     values[rng.random(2800) < 0.1] = np.nan
@@ -30,7 +34,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     return path, values.astype("f4")
 
 
-def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(spatial_path: Path) -> None:
+def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(
+    spatial_path: Path,
+) -> None:
     run = va.load_run(spatial_path)
     found = run.traverse(1, span=(-1, 1), steps=3, unit="absolute")
     values, base = found["latents"].values[0], found["base"].values
@@ -44,8 +50,12 @@ def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(spatial
     np.testing.assert_allclose(classes["latents"][0], first.mean(0), atol=1e-5)
     plane = run.scatter("pca")
     assert plane["components"].shape == (2, *run.latent_shape)
-    place = (run.latents.values[plane["number"]] - plane["mean"].values).reshape(len(plane["point"]), -1)
-    np.testing.assert_allclose(place @ plane["components"].values.reshape(2, -1).T, plane["position"], atol=1e-5)
+    place = (run.latents.values[plane["number"]] - plane["mean"].values).reshape(
+        len(plane["point"]), -1
+    )
+    np.testing.assert_allclose(
+        place @ plane["components"].values.reshape(2, -1).T, plane["position"], atol=1e-5
+    )
 
 
 @pytest.mark.long
@@ -68,7 +78,9 @@ def test_points_of_several_shards(shards: tuple[Path, np.ndarray]) -> None:
     by_phase = run.histograms("phase", bins=11)
     for i in range(5):
         for code in (0, 1):
-            want = np.histogram(values[known & (phase == code), i].astype("f8"), by_phase["edges"].values[i])[0]
+            want = np.histogram(
+                values[known & (phase == code), i].astype("f8"), by_phase["edges"].values[i]
+            )[0]
             np.testing.assert_array_equal(by_phase["counts"][code, i], want)
     pairs = run.pairs("phase", dims=[2, 0], max_points=20, seed=1)
     np.testing.assert_allclose(pairs["correlation"], np.corrcoef(whole[:, [2, 0]].T), atol=1e-9)
@@ -88,7 +100,9 @@ def test_activations_by_class(attached_path: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found["activation"], attached_values()[found["number"]][:, [2, 0]])
     some = run.activations("phase", classes=["bcc"], max_points=10, seed=1)
     assert (phase[some["number"]] == 1).all()
-    images = create_store(random_patterns_dataset({"sample": 9}).drop_vars("label"), tmp_path / "images.zarr")
+    images = create_store(
+        random_patterns_dataset({"sample": 9}).drop_vars("label"), tmp_path / "images.zarr"
+    )
     va.attach(images, np.arange(18.0).reshape(9, 2), run="own")
     plain = va.load_run(images, "own").activations()
     assert "class_mean" not in plain
@@ -106,7 +120,9 @@ def test_activations_by_class(attached_path: Path, tmp_path: Path) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_refusals(scan_path: Path, name: str, options: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_refusals(
+    scan_path: Path, name: str, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         getattr(va.load_run(scan_path), name)(**options)
 
@@ -119,7 +135,9 @@ def test_refusals(scan_path: Path, name: str, options: dict[str, Any], error: ty
         ("line", ["--point", "1:2", "--out", "{}/new.gif"], "two points or more"),
     ],
 )
-def test_refusals_leave_nothing(scan_path: Path, tmp_path: Path, command: str, options: list[str], words: str) -> None:
+def test_refusals_leave_nothing(
+    scan_path: Path, tmp_path: Path, command: str, options: list[str], words: str
+) -> None:
     (tmp_path / "there.png").touch()
     given_ = [option.format(tmp_path) for option in options]
     done = vaearr("look", command, scan_path, *given_, code=None)

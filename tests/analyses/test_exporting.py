@@ -32,8 +32,12 @@ def test_collections_and_volumes_as_tables(tmp_path: Path) -> None:
             va.export(volume, tmp_path / "no", format_, run="a")
 
 
-def test_a_folder_of_ours_is_whole_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a report is written: killed at any rename, a page is there, and its record is new only with all the rest."""
+def test_a_folder_of_ours_is_whole_while_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a report is written: killed at any rename, a page is there, and its record is new only
+    with all the rest.
+    """
     folder, names = tmp_path / "report", ["index.html", "png/a.png", "report.json"]
 
     def write(text: str, *files: str) -> None:
@@ -56,7 +60,13 @@ def test_a_folder_of_ours_is_whole_while_it_is_replaced(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             write("1", *names)
         monkeypatch.undo()
-        assert [(folder / name).read_text() for name in names] == ["1"] * survived + ["0"] * (3 - survived)
+        assert [(folder / name).read_text() for name in names] == ["1"] * survived + ["0"] * (
+            3 - survived
+        )
     write("1", *names)
-    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.png", "index.html", "report.json"]
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
+        "a.png",
+        "index.html",
+        "report.json",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["report"]

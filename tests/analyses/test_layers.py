@@ -1,4 +1,6 @@
-"""Two samples through a network, layer by layer: exact nulls, a model left alone; pairs and their tests."""
+"""Two samples through a network, layer by layer: exact nulls, a model left alone; pairs and their
+tests.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,10 @@ def volume_model() -> TrainedModel:
     shape=st.tuples(st.integers(1, 3), st.integers(8, 20), st.integers(8, 20)),
     seed=st.integers(0, 99),
     options=st.fixed_dictionaries(
-        {"attention": st.sampled_from(["none", "cbam"]), "norm": st.sampled_from(["group", "batch"])}
+        {
+            "attention": st.sampled_from(["none", "cbam"]),
+            "norm": st.sampled_from(["group", "batch"]),
+        }
     ),
 )
 def test_any_shape_and_network(shape: tuple[int, ...], seed: int, options: dict[str, str]) -> None:
@@ -76,7 +81,9 @@ def test_any_shape_and_network(shape: tuple[int, ...], seed: int, options: dict[
     for name in found.attrs["maps"]:
         at = found.isel(layer=int(name.rpartition("_")[2]))
         np.testing.assert_allclose(np.sqrt((found[name].values ** 2).mean()), at["rms"], rtol=1e-5)
-    top = [float(found["relative_l2"][int(name.rpartition("_")[2])]) for name in found.attrs["maps"]]
+    top = [
+        float(found["relative_l2"][int(name.rpartition("_")[2])]) for name in found.attrs["maps"]
+    ]
     assert top == sorted(top, reverse=True)
 
 
@@ -86,9 +93,19 @@ def test_a_volume_a_layer_called_twice_and_a_model_left_as_it_was() -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     a, b = np.random.default_rng(0).integers(0, 999, (2, 4, 6, 8), dtype=np.int16)
     found = compare_layers(model, a, b)
-    assert list(found["layer"].values) == ["input", "down", "norm", "norm:2", "latent", "up", "output"]
+    assert list(found["layer"].values) == [
+        "input",
+        "down",
+        "norm",
+        "norm:2",
+        "latent",
+        "up",
+        "output",
+    ]
     assert found["difference_map_1"].dims == ("z_1", "y_1", "x_1")
-    np.testing.assert_array_equal(compare_layers(model, a, b)["l2"], found["l2"])  # no draw, no dropout
+    np.testing.assert_array_equal(
+        compare_layers(model, a, b)["l2"], found["l2"]
+    )  # no draw, no dropout
 
     def broken(z: torch.Tensor) -> torch.Tensor:
         raise ValueError("broken decoder")
@@ -130,7 +147,9 @@ def ds(labelled: Path) -> xr.Dataset:
     return va.open_store(labelled, chunks=None)
 
 
-def test_files_without_a_partner_are_named(ds: xr.Dataset, images: np.ndarray, tmp_path: Path) -> None:
+def test_files_without_a_partner_are_named(
+    ds: xr.Dataset, images: np.ndarray, tmp_path: Path
+) -> None:
     for side, name in (("one", "a"), ("two", "a"), ("one", "b"), ("two", "c")):
         (tmp_path / side).mkdir(exist_ok=True)
         np.save(tmp_path / side / f"{name}.npy", images[0])
@@ -147,7 +166,11 @@ MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda ds: compare_layers(MODEL, IMAGE, IMAGE[0]), DataError, r"sample b has shape \(12, 13\)"),
+        (
+            lambda ds: compare_layers(MODEL, IMAGE, IMAGE[0]),
+            DataError,
+            r"sample b has shape \(12, 13\)",
+        ),
         (lambda ds: compare_layers(MODEL, IMAGE * np.nan, IMAGE), DataError, "not finite"),
         (lambda ds: compare_layers(MODEL, IMAGE.astype("c8"), IMAGE), DataError, "dtype complex64"),
         (lambda ds: compare_pairs(MODEL, []), DataError, "no pair to compare"),
@@ -170,4 +193,7 @@ def test_files_of_an_earlier_program(images: np.ndarray, tmp_path: Path) -> None
     rows = json.loads((tmp_path / "layer_differences.json").read_text())
     assert list(rows) == list(one["layer"].values)
     assert rows["latent"]["l2_difference"] == pytest.approx(float(one["l2"].sel(layer="latent")))
-    assert rows["input"] | {"shape": [3, 12, 13], "type": "input", "part": "input", "order": 0} == rows["input"]
+    assert (
+        rows["input"] | {"shape": [3, 12, 13], "type": "input", "part": "input", "order": 0}
+        == rows["input"]
+    )

@@ -15,7 +15,9 @@ from ..data import random_patterns_dataset
 
 
 def test_the_map_of_a_volume_shows_the_chosen_plane(tmp_path: Path) -> None:
-    store = create_store(random_patterns_dataset({"z": 3, "y": 10, "x": 12}), tmp_path / "scan.zarr")
+    store = create_store(
+        random_patterns_dataset({"z": 3, "y": 10, "x": 12}), tmp_path / "scan.zarr"
+    )
     values = np.random.default_rng(3).normal(size=(3, 10, 12, 4)).astype("f4")
     va.attach(store, values, run="own")
     run = va.load_run(store, "own")

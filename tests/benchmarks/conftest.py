@@ -1,4 +1,6 @@
-"""Benchmarks print what they found, and use all cores (other tests: one); VAEARR_BENCH_THREADS sets another number."""
+"""Benchmarks print what they found, and use all cores (other tests: one); VAEARR_BENCH_THREADS sets
+another number.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,22 @@ def _table(request: pytest.FixtureRequest, _threads: None) -> Iterator[None]:
     """What a module gathers in `LINES`, printed when all of it ran."""
     yield
     if lines := getattr(request.module, "LINES", None):
-        print("\n".join([f"\n{torch.get_num_threads()} threads, device {pick_device('auto')}", *lines]))
+        print(
+            "\n".join(
+                [f"\n{torch.get_num_threads()} threads, device {pick_device('auto')}", *lines]
+            )
+        )
 
 
 @pytest.fixture(scope="module")
-def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """Files of a scan of random patterns, in the module's size."""
     side, signal = request.module.SIDE, {"dy": request.module.HEIGHT, "dx": request.module.WIDTH}
-    return write_scan_files(random_patterns_dataset({"y": side, "x": side}, signal), tmp_path_factory.mktemp("bench"))
+    return write_scan_files(
+        random_patterns_dataset({"y": side, "x": side}, signal), tmp_path_factory.mktemp("bench")
+    )
 
 
 @pytest.fixture(scope="module")

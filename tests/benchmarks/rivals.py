@@ -14,7 +14,9 @@ Patterns = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Representation:
-    """What a method made of a scan: `std` is the posterior's where there is one, `n_passed` counts patterns in all."""
+    """What a method made of a scan: `std` is the posterior's where there is one, `n_passed` counts
+    patterns in all.
+    """
 
     features: NDArray[Any]
     reconstruction: Patterns

@@ -1,4 +1,6 @@
-"""The measures of `test_quality.py`, the same for every method: features `(point, dim)`, patterns `(point, …)`."""
+"""The measures of `test_quality.py`, the same for every method: features `(point, dim)`, patterns
+`(point, …)`.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,28 @@ BLOCK = 8  # side of a spatial block in scan points
 GRAIN_POINTS, GRAIN_SPREAD = 40, 0.15  # of grains that are looked into: inner points, degrees
 
 
-def preprocessed(ds: xr.Dataset, config: PreprocessConfig | None = None, background: Floats | None = None) -> Floats:
+def preprocessed(
+    ds: xr.Dataset, config: PreprocessConfig | None = None, background: Floats | None = None
+) -> Floats:
     """Patterns as the network sees them, `(sample, values)`; background: by default their mean."""
     config = settled(config or PreprocessConfig(), ds.patterns)
     values = seen_patterns(ds.patterns, config).values
     shape = (schema.input_shape(ds)[0], *values.shape[-len(schema.input_shape(ds)[1:]) :])
     stored = torch.from_numpy(values.reshape(-1, *shape))
-    still = stored.double().mean(0) if background is None else torch.from_numpy(background).reshape(shape)
+    still = (
+        stored.double().mean(0)
+        if background is None
+        else torch.from_numpy(background).reshape(shape)
+    )
     return apply(stored, still.float(), config).flatten(1).numpy()
 
 
-def grain_score(features: Floats, grains: Integers, interior: NDArray[np.bool_]) -> tuple[float, float]:
-    """Adjusted Rand index of k-means (true k, n_init 5, mean of 3 seeds) over all points and over grain interiors."""
+def grain_score(
+    features: Floats, grains: Integers, interior: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Adjusted Rand index of k-means (true k, n_init 5, mean of 3 seeds) over all points and over
+    grain interiors.
+    """
     k = len(np.unique(grains))
     labels = [KMeans(k, n_init=5, random_state=seed).fit_predict(features) for seed in SEEDS]
     everywhere = np.mean([adjusted_rand_score(grains, found) for found in labels])
@@ -48,12 +60,14 @@ def grain_score(features: Floats, grains: Integers, interior: NDArray[np.bool_])
     return float(everywhere), float(inside)
 
 
-def rotation_score(features: Floats, rotations: Rotation, grains: Integers, interior: NDArray[np.bool_]) -> float:
+def rotation_score(
+    features: Floats, rotations: Rotation, grains: Integers, interior: NDArray[np.bool_]
+) -> float:
     """Share of the rotation inside grains that the features explain, all grains together.
 
-    For each grain of 40 inner points and 0.15 degrees of spread: the rotation vector from its mean orientation, by
-    ridge regression on ten principal components of the grain's features, five folds of points; 1 - residual / total sum
-    of squares.
+    For each grain of 40 inner points and 0.15 degrees of spread: the rotation vector from its mean
+    orientation, by ridge regression on ten principal components of the grain's features, five folds
+    of points; 1 - residual / total sum of squares.
     """
     residual = total = 0.0
     for grain in np.unique(grains):
@@ -74,7 +88,9 @@ def rotation_score(features: Floats, rotations: Rotation, grains: Integers, inte
 
 
 def phase_score(features: Floats, phase: Integers, groups: Integers) -> float:
-    """Accuracy of 5 nearest neighbours, five folds that never part a group; chance is the largest phase's share."""
+    """Accuracy of 5 nearest neighbours, five folds that never part a group; chance is the largest
+    phase's share.
+    """
     folds = GroupKFold(5)
     found = cross_val_predict(KNeighborsClassifier(5), features, phase, groups=groups, cv=folds)
     return float(np.mean(found == phase))
@@ -89,14 +105,18 @@ def blocks(shape: tuple[int, int]) -> Integers:
 def best_correlation(features: Floats, values: Floats) -> float:
     """Largest |Pearson r| of a single dimension with `values`; a constant dimension has none."""
     spread = features.std(axis=0)
-    varies = features[:, spread > 1e-12 * max(float(np.abs(features).max()), 1e-300)].astype(np.float64)
+    varies = features[:, spread > 1e-12 * max(float(np.abs(features).max()), 1e-300)].astype(
+        np.float64
+    )
     if varies.shape[1] == 0:
         return 0.0
     return float(np.abs(np.corrcoef(varies.T, values)[-1, :-1]).max())
 
 
 def zscored(patterns: Floats) -> NDArray[np.float32]:
-    """Each pattern `(point, …)` with mean 0 and standard deviation 1 over its pixels; a constant one becomes zeros."""
+    """Each pattern `(point, …)` with mean 0 and standard deviation 1 over its pixels; a constant
+    one becomes zeros.
+    """
     flat = patterns.reshape(len(patterns), -1).astype(np.float32)
     flat = flat - flat.mean(axis=1, keepdims=True)
     spread = flat.std(axis=1, keepdims=True)
@@ -104,10 +124,12 @@ def zscored(patterns: Floats) -> NDArray[np.float32]:
 
 
 def psnr(reconstruction: Floats, reference: Floats) -> float:
-    """Mean over patterns of 10 log10(range^2 / MSE) in dB, up is better; both z-scored, the range the reference's.
+    """Mean over patterns of 10 log10(range^2 / MSE) in dB, up is better; both z-scored, the range
+    the reference's.
 
-    Z-scored on both sides it judges the shape only: a reconstruction that is too faint does not pay for it, and the MSE
-    is 2 (1 - r), with r their correlation. About 15 dB, for Kikuchi patterns, is a reconstruction that knows nothing.
+    Z-scored on both sides it judges the shape only: a reconstruction that is too faint does not pay
+    for it, and the MSE is 2 (1 - r), with r their correlation. About 15 dB, for Kikuchi patterns,
+    is a reconstruction that knows nothing.
     """
     found, true = zscored(reconstruction), zscored(reference)
     error = np.square(found - true, dtype=np.float32).mean(axis=1)

@@ -1,8 +1,9 @@
-"""The seven metrics against their formulae with matrices of pairs, and over a whole field: `make bench`.
+"""The seven metrics against their formulae with matrices of pairs, and over a whole field: `make
+bench`.
 
-VAEARR_BENCH_ASSOCIATION=118000x64 sets points and latents of the field, VAEARR_BENCH_LATENTS=512 the latents of the
-ratio. The formulae are those of the first seed system; one latent takes seconds, so few are timed and scaled up.
-Nothing here can fail on speed. Read the table.
+VAEARR_BENCH_ASSOCIATION=118000x64 sets points and latents of the field, VAEARR_BENCH_LATENTS=512
+the latents of the ratio. The formulae are those of the first seed system; one latent takes seconds,
+so few are timed and scaled up. Nothing here can fail on speed. Read the table.
 """
 
 from __future__ import annotations
@@ -32,11 +33,19 @@ N_DENSE = 2
 
 
 def data(n: int, n_latents: int) -> tuple[xr.DataArray, xr.DataArray]:
-    """Latents `(y, x, latent)` and a map of 8 bits that follows the first of them, over about n points."""
+    """Latents `(y, x, latent)` and a map of 8 bits that follows the first of them, over about n
+    points.
+    """
     rng, side = np.random.default_rng(0), int(np.sqrt(n))
     latents = rng.normal(size=(n // side, side, n_latents)).astype("f4")
-    target = np.round(60 + 20 * (latents[..., 0] + rng.normal(size=latents.shape[:2]))).clip(0, 255).astype("f4")
-    return xr.DataArray(latents, dims=("y", "x", "latent")), xr.DataArray(target, dims=("y", "x"), name="BC")
+    target = (
+        np.round(60 + 20 * (latents[..., 0] + rng.normal(size=latents.shape[:2])))
+        .clip(0, 255)
+        .astype("f4")
+    )
+    return xr.DataArray(latents, dims=("y", "x", "latent")), xr.DataArray(
+        target, dims=("y", "x"), name="BC"
+    )
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -63,7 +72,9 @@ FORMULAE: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "pearson": lambda x, y: float(scipy.stats.pearsonr(x, y).statistic),
     "spearman": lambda x, y: float(scipy.stats.spearmanr(x, y).statistic),
     "kendall": lambda x, y: float(scipy.stats.kendalltau(x, y).statistic),
-    "mutual_information": lambda x, y: float(mutual_info_regression(x[:, None], y, n_neighbors=7, random_state=0)[0]),
+    "mutual_information": lambda x, y: float(
+        mutual_info_regression(x[:, None], y, n_neighbors=7, random_state=0)[0]
+    ),
     "distance_correlation": distance_correlation,
     "hsic": hsic,
     "partial_pearson": lambda x, y: partial(x, y, ROWS),
@@ -84,7 +95,9 @@ def test_many_latents_against_the_formulae() -> None:
         ours = seconds(lambda name=name: va.associate(latents, target, [name]))
         print(f"{name:24} {ours:9.2f} s   formula {theirs:9.1f} s   ratio {theirs / ours:8.1f}")
     ours = seconds(lambda: va.associate(latents, target))
-    print(f"{'all':24} {ours:9.2f} s   formula {total:9.1f} s   ratio {total / ours:8.1f}   (target 200)")
+    print(
+        f"{'all':24} {ours:9.2f} s   formula {total:9.1f} s   ratio {total / ours:8.1f}   (target 200)"
+    )
 
 
 @contextmanager

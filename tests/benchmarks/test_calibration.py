@@ -1,8 +1,9 @@
 """How often does each metric find something between smooth maps that know nothing of each other?
 
-Maps of 24 x 28 points, white noise smoothed by a Gaussian of 1 to 4 steps: the share of p-values at most 0.05 of all
-draws, its standard error, and the share of draws without a p-value (too few effective points). `pytest
-tests/benchmarks/test_calibration.py -m benchmarks -s`; VAEARR_BENCH_DRAWS sets the number of draws.
+Maps of 24 x 28 points, white noise smoothed by a Gaussian of 1 to 4 steps: the share of p-values at
+most 0.05 of all draws, its standard error, and the share of draws without a p-value (too few
+effective points). `pytest tests/benchmarks/test_calibration.py -m benchmarks -s`;
+VAEARR_BENCH_DRAWS sets the number of draws.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def p_values(sigma: float, effect: float = 0.0, draws: int = DRAWS) -> np.ndarra
             config = SignificanceConfig(n_surrogates=99, seed=seed, correction="none")
             latents = xr.DataArray(latent[..., None], dims=("y", "x", "latent"))
             tested = va.associate(
-                latents, xr.DataArray(target + effect * latent, dims=("y", "x")), metrics, significance=config
+                latents,
+                xr.DataArray(target + effect * latent, dims=("y", "x")),
+                metrics,
+                significance=config,
             )
             found.append(tested.p_value.values.ravel())
     return np.array(found)
@@ -52,7 +56,9 @@ def p_values(sigma: float, effect: float = 0.0, draws: int = DRAWS) -> np.ndarra
 def test_smooth_maps_that_know_nothing_of_each_other(sigma: float) -> None:
     found = p_values(sigma)
     rates, without = (found <= LEVEL).mean(axis=0), np.isnan(found).mean(axis=0)
-    print(f"\nsigma {sigma}, {DRAWS} draws: share of p <= {LEVEL} (standard error), share without a p-value")
+    print(
+        f"\nsigma {sigma}, {DRAWS} draws: share of p <= {LEVEL} (standard error), share without a p-value"
+    )
     for name, rate, share in zip(METRICS, rates, without, strict=True):
         error = np.sqrt(rate * (1 - rate) / DRAWS)
         print(f"  {name:32} {rate:.3f} ({error:.3f})  {share:.2f}", flush=True)
@@ -62,5 +68,7 @@ def test_smooth_maps_that_know_nothing_of_each_other(sigma: float) -> None:
 def test_a_true_effect_is_found() -> None:
     found = p_values(1, effect=1.0, draws=20)
     power = (found <= LEVEL).mean(axis=0)
-    print(f"\nr about 0.7, 20 draws: share found {dict(zip(METRICS, power.round(2).tolist(), strict=True))}")
+    print(
+        f"\nr about 0.7, 20 draws: share found {dict(zip(METRICS, power.round(2).tolist(), strict=True))}"
+    )
     assert power.min() > 0.9

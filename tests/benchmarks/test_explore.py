@@ -1,9 +1,10 @@
-"""The explorer on a large scan: how soon it is there, how soon it answers, what memory it takes: `make bench`.
+"""The explorer on a large scan: how soon it is there, how soon it answers, what memory it takes:
+`make bench`.
 
-VAEARR_BENCH_EXPLORE=400x295 sets the scan points and VAEARR_BENCH_EXPLORE_LATENTS=64 the latent dimensions of the
-simulated scan; VAEARR_BENCH_EXPLORE_STORE names a store that is used as it is, or made there where none is. The network
-is trained for one epoch: what it says of the scan does not matter here, its size does. Nothing here can fail on speed.
-Read the table.
+VAEARR_BENCH_EXPLORE=400x295 sets the scan points and VAEARR_BENCH_EXPLORE_LATENTS=64 the latent
+dimensions of the simulated scan; VAEARR_BENCH_EXPLORE_STORE names a store that is used as it is, or
+made there where none is. The network is trained for one epoch: what it says of the scan does not
+matter here, its size does. Nothing here can fail on speed. Read the table.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         va.train(path, latent_dim=LATENTS, epochs=1)
         va.encode(path)
     ds = va.open_store(path)
-    LINES.append(f"{path.name}: {ds.sizes['y'] * ds.sizes['x']} scan points, {ds.sizes['latent']} latent dimensions")
+    LINES.append(
+        f"{path.name}: {ds.sizes['y'] * ds.sizes['x']} scan points, {ds.sizes['latent']} latent dimensions"
+    )
     return path
 
 
@@ -65,7 +68,9 @@ def opened(store: Path, profile: Path) -> str:
     """What opening, moving a slider and dragging the map takes, in words."""
     command = [sys.executable, "-m", "vaearr", "explore", str(store), "--no-show"]
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
         try:
             assert server.stdout is not None
             address = None
@@ -74,7 +79,9 @@ def opened(store: Path, profile: Path) -> str:
                     address = found[0]
                     break
             assert address, "the server ended"
-            threading.Thread(target=server.stdout.read, daemon=True).start()  # so that it never blocks
+            threading.Thread(
+                target=server.stdout.read, daemon=True
+            ).start()  # so that it never blocks
             listening = time.perf_counter() - began
             with browser(profile) as page:
                 loads = []
@@ -102,7 +109,12 @@ def _panned(page: Page) -> float:
     """Seconds from the start of a drag of the map until the next picture after it."""
     left, top = page.run(CENTRE)
     began = time.perf_counter()
-    for kind, at in (("mousePressed", 0), ("mouseMoved", 20), ("mouseMoved", 40), ("mouseReleased", 40)):
+    for kind, at in (
+        ("mousePressed", 0),
+        ("mouseMoved", 20),
+        ("mouseMoved", 40),
+        ("mouseReleased", 40),
+    ):
         button = {"button": "left", "buttons": 1, "clickCount": 1}
         page.call("Input.dispatchMouseEvent", type=kind, x=left + at, y=top + at, **button)
     page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -27,7 +27,9 @@ def seconds(do: Callable[[], object]) -> float:
 
 
 def test_share_of_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    random = da.random.RandomState(0).randint(0, 256, (SIDE, SIDE, PIXELS, PIXELS), dtype="u1", chunks=(32, 32, -1, -1))
+    random = da.random.RandomState(0).randint(
+        0, 256, (SIDE, SIDE, PIXELS, PIXELS), dtype="u1", chunks=(32, 32, -1, -1)
+    )
     ds = xr.Dataset({"patterns": (("y", "x", "dy", "dx"), random)})
     ds["BC"] = (("y", "x"), np.random.default_rng(0).random((SIDE, SIDE), dtype="f4"))
     va.ingest(ds, tmp_path / "scan.zarr", progress=False)
@@ -45,7 +47,9 @@ def test_share_of_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     for name, (inputs, step) in steps.items():
         whole = seconds(step)
         check = min(seconds(lambda inputs=inputs: check_inputs(store, inputs)) for _ in range(5))  # type: ignore[misc]
-        lines.append(f"{name}: {whole:.2f} s, check of {', '.join(inputs)} {check * 1000:.1f} ms = {check / whole:.2%}")
+        lines.append(
+            f"{name}: {whole:.2f} s, check of {', '.join(inputs)} {check * 1000:.1f} ms = {check / whole:.2%}"
+        )
         shares[name] = check / whole
     with capsys.disabled():
         print("\n" + "\n".join(lines))

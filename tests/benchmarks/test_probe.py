@@ -1,11 +1,13 @@
-"""What do features know? `va.probe` over ours, principal components, NMF, raw intensities and pythae's VAE: one table.
+"""What do features know? `va.probe` over ours, principal components, NMF, raw intensities and
+pythae's VAE: one table.
 
-`pytest tests/benchmarks/test_probe.py -m benchmarks -s`. Three scans of our own simulator that nothing was tuned on;
-with VAEARR_DATA (a folder with `ebsd_sim`, `mri_t1`, `mnist`) also a scan of dynamical patterns, 40 volumes and digits.
-Every cell is the mean over three seeds of training (± half the range); what needs no seed is run once. Nothing here
-can fail on a number. Classes: balanced accuracy of logistic regression; numbers: R2 of ridge regression. pythae's VAE
-is its default network with as many latents as ours, 40 epochs, of the same preprocessed samples; it runs where it is
-installed.
+`pytest tests/benchmarks/test_probe.py -m benchmarks -s`. Three scans of our own simulator that
+nothing was tuned on; with VAEARR_DATA (a folder with `ebsd_sim`, `mri_t1`, `mnist`) also a scan of
+dynamical patterns, 40 volumes and digits. Every cell is the mean over three seeds of training (±
+half the range); what needs no seed is run once. Nothing here can fail on a number. Classes:
+balanced accuracy of logistic regression; numbers: R2 of ridge regression. pythae's VAE is its
+default network with as many latents as ours, 40 epochs, of the same preprocessed samples; it runs
+where it is installed.
 """
 
 from __future__ import annotations
@@ -28,11 +30,20 @@ from vaearr.testing import synthetic_scan
 
 from .scoring import preprocessed
 
-pytestmark = [pytest.mark.benchmarks, pytest.mark.filterwarnings("ignore")]  # rivals that do not converge
+pytestmark = [
+    pytest.mark.benchmarks,
+    pytest.mark.filterwarnings("ignore"),
+]  # rivals that do not converge
 
-SHARED = Path(os.environ.get("VAEARR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+SHARED = Path(
+    os.environ.get("VAEARR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
+)
 SEEDS = (0, 1, 2)
-SCANS = {"own scan 11": (72, 60, 60, 420.0), "own scan 12": (72, 60, 30, 420.0), "own scan 13": (72, 60, 40, 84.0)}
+SCANS = {
+    "own scan 11": (72, 60, 60, 420.0),
+    "own scan 12": (72, 60, 30, 420.0),
+    "own scan 13": (72, 60, 40, 84.0),
+}
 
 
 @pytest.mark.parametrize(("name", "size"), SCANS.items(), ids=str)
@@ -44,21 +55,31 @@ def test_own_scan(name: str, size: tuple[int, int, int, float], tmp_path: Path) 
     table(f"{name}, grains left out", store, {"true_phase": va.open_store(store).true_grain}, 32)
 
 
-@pytest.mark.skipif(not (SHARED / "ebsd_sim").exists(), reason="the simulated scan is not here (VAEARR_DATA)")
+@pytest.mark.skipif(
+    not (SHARED / "ebsd_sim").exists(), reason="the simulated scan is not here (VAEARR_DATA)"
+)
 def test_dynamical_scan(tmp_path: Path) -> None:
     files = SHARED / "ebsd_sim" / "polycrystal_64x48"
     truth, store = np.load(files / "truth.npz"), tmp_path / "scan.zarr"
     side = {"maps": {"BC": files / "bandcontrast.csv"}, "elements": files / "elements.csv"}
     ds = va.ingest(files / "scan.h5", store, **side)
     more = {
-        name: (("y", "x"), truth[key].astype("i2")) for name, key in (("true_phase", "phase"), ("grain", "grain_id"))
+        name: (("y", "x"), truth[key].astype("i2"))
+        for name, key in (("true_phase", "phase"), ("grain", "grain_id"))
     }
     write_results(store, variables=xr.Dataset(more, ds[["y", "x"]].coords))
-    table("polycrystal_64x48", store, {"BC": "blocks", "elements": "blocks", "true_phase": "blocks"}, 32)
+    table(
+        "polycrystal_64x48",
+        store,
+        {"BC": "blocks", "elements": "blocks", "true_phase": "blocks"},
+        32,
+    )
     table("the same, grains left out", store, {"true_phase": va.open_store(store).grain}, 32)
 
 
-@pytest.mark.skipif(not (SHARED / "mri_t1").exists(), reason="the volumes are not here (VAEARR_DATA)")
+@pytest.mark.skipif(
+    not (SHARED / "mri_t1").exists(), reason="the volumes are not here (VAEARR_DATA)"
+)
 def test_volumes(tmp_path: Path) -> None:
     """16 real volumes and 24 of a template with known factors, one model for all."""
     import pandas as pd
@@ -74,8 +95,20 @@ def test_volumes(tmp_path: Path) -> None:
     found["sex"] = ("sample", pd.Categorical(people.sex.reindex(stems)).codes.astype("i2"))
     person = people.person.reindex(stems).fillna(pd.Series(stems, stems)).values
     write_results(store, variables=xr.Dataset(found, {"sample": ds.sample}))
-    by = xr.DataArray(np.unique(person.astype(str), return_inverse=True)[1], {"sample": ds.sample}, "sample", "person")
-    table("40 volumes", store, dict.fromkeys([*factors.columns, "sex"], by), 5, preset="factors", folds=24)
+    by = xr.DataArray(
+        np.unique(person.astype(str), return_inverse=True)[1],
+        {"sample": ds.sample},
+        "sample",
+        "person",
+    )
+    table(
+        "40 volumes",
+        store,
+        dict.fromkeys([*factors.columns, "sex"], by),
+        5,
+        preset="factors",
+        folds=24,
+    )
 
 
 @pytest.mark.skipif(not (SHARED / "mnist").exists(), reason="the digits are not here (VAEARR_DATA)")
@@ -84,7 +117,9 @@ def test_digits(tmp_path: Path) -> None:
     table("digits", store, {"label": "random"}, 10, preset="digits")
 
 
-def table(name: str, store: Path, targets: dict[str, Any], size: int, *, preset: str = "", folds: int = 5) -> None:
+def table(
+    name: str, store: Path, targets: dict[str, Any], size: int, *, preset: str = "", folds: int = 5
+) -> None:
     """A line per kind of features, a column per target."""
     print(f"\n{name}", flush=True)
     config = va.preset(preset) if preset else TrainConfig()
@@ -93,23 +128,32 @@ def table(name: str, store: Path, targets: dict[str, Any], size: int, *, preset:
         cells = []
         for target, by in targets.items():
             made = [
-                va.probe(one, va.open_store(store)[target], by=by, n_permutations=0, folds=folds) for one in features
+                va.probe(one, va.open_store(store)[target], by=by, n_permutations=0, folds=folds)
+                for one in features
             ]
             for label in made[0].target.values:
-                scores = [one.score.sel(target=label).squeeze().dropna("probe").values[0] for one in made]
+                scores = [
+                    one.score.sel(target=label).squeeze().dropna("probe").values[0] for one in made
+                ]
                 spread = f"±{np.ptp(scores) / 2:.3f}" if len(scores) > 1 else " " * 6
                 cells.append(f"{label} {np.mean(scores):6.3f}{spread}")
         print(f"  {method:8} {seconds:6.0f} s  " + "  ".join(cells), flush=True)
 
 
-def sets(store: Path, config: TrainConfig, size: int) -> Iterator[tuple[str, list[xr.DataArray], float]]:
+def sets(
+    store: Path, config: TrainConfig, size: int
+) -> Iterator[tuple[str, list[xr.DataArray], float]]:
     """Kind, features over the navigation dims (one set per seed), seconds of one set."""
     began = time.perf_counter()
     for seed in SEEDS:
         va.train(store, run=f"seed{seed}", config=config.replace(seed=seed), progress=False)
         va.encode(store, run=f"seed{seed}", progress=False)
     ds = va.open_store(store)
-    yield "ours", [ds[f"latents_seed{seed}"].load() for seed in SEEDS], (time.perf_counter() - began) / len(SEEDS)
+    yield (
+        "ours",
+        [ds[f"latents_seed{seed}"].load() for seed in SEEDS],
+        (time.perf_counter() - began) / len(SEEDS),
+    )
     steps = va.load_model(store, "seed0").preprocess_config
     nav = [dim for dim in ds.patterns.dims if dim in ds.latents_seed0.dims]
     rows = preprocessed(ds, steps)
@@ -126,7 +170,9 @@ def sets(store: Path, config: TrainConfig, size: int) -> Iterator[tuple[str, lis
     yield "PCA", [laid(PCA(size, random_state=0).fit_transform(rows))], time.perf_counter() - began
     began = time.perf_counter()
     positive = rows - rows.min(0)
-    made = [NMF(size, init="nndsvda", max_iter=100, tol=1e-3, random_state=0).fit_transform(positive)]
+    made = [
+        NMF(size, init="nndsvda", max_iter=100, tol=1e-3, random_state=0).fit_transform(positive)
+    ]
     yield "NMF", [laid(one) for one in made], time.perf_counter() - began
     yield "raw", [laid(rows)], 0.0
     try:
@@ -151,7 +197,12 @@ def rival(rows: np.ndarray, size: int, seed: int) -> np.ndarray:
     model = VAE(VAEConfig(input_dim=rows.shape[1:], latent_dim=size))
     with tempfile.TemporaryDirectory() as folder:
         settings = BaseTrainerConfig(
-            folder, num_epochs=40, per_device_train_batch_size=64, learning_rate=1e-3, no_cuda=True, seed=seed
+            folder,
+            num_epochs=40,
+            per_device_train_batch_size=64,
+            learning_rate=1e-3,
+            no_cuda=True,
+            seed=seed,
         )
         data = BaseDataset(torch.from_numpy(rows), torch.zeros(len(rows)))
         BaseTrainer(model, train_dataset=data, training_config=settings).train()

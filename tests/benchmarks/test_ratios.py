@@ -1,7 +1,8 @@
-"""The data path as ratios inside one run, both sides printed: `make bench`; VAEARR_BENCH_POINTS=131670 for a full scan.
+"""The data path as ratios inside one run, both sides printed: `make bench`;
+VAEARR_BENCH_POINTS=131670 for a full scan.
 
-Both sides of a ratio take turns and the best round of each counts, so that a busy machine does little harm. Nothing
-here can fail on speed: machines differ and are shared. Read the table.
+Both sides of a ratio take turns and the best round of each counts, so that a busy machine does
+little harm. Nothing here can fail on speed: machines differ and are shared. Read the table.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ QUARTER = NBYTES / 4 / 2**30
 LINES: list[str] = [f"{POINTS} patterns of {HEIGHT}x{WIDTH} uint8 ({NBYTES / 1e6:.0f} MB)"]
 
 
-def compare(what: str, ours: Callable[[], int], others: dict[str, tuple[Callable[[], int], str]]) -> None:
-    """Run all sides in turn; print patterns per second of the best round of each, and ours against each other one.
+def compare(
+    what: str, ours: Callable[[], int], others: dict[str, tuple[Callable[[], int], str]]
+) -> None:
+    """Run all sides in turn; print patterns per second of the best round of each, and ours against
+    each other one.
 
     others: description -> (work, target of the ratio). Work returns the number of patterns.
     """
@@ -89,7 +93,10 @@ def test_ingest_against_plain_copy(files: dict[str, Path], tmp_path: Path) -> No
 
     others = {
         "h5py read + zarr write, fsync": (lambda: copy(durable=True), "(target 0.7)"),
-        "h5py read + zarr write, no fsync": (lambda: copy(durable=False), "(ours syncs, checks and hashes)"),
+        "h5py read + zarr write, no fsync": (
+            lambda: copy(durable=False),
+            "(ours syncs, checks and hashes)",
+        ),
     }
     compare("ingest", ours, others)
 
@@ -125,7 +132,9 @@ def test_batches_against_block_reads_and_single_reads(store: Path, files: dict[s
     compare("batches, in RAM, later epochs", epoch(lambda: resident), others)
     dask = batches(open_store(store), memory=QUARTER)
     compare(
-        "batches, streamed, from dask", epoch(lambda: dask), {"plain reads of whole chunks, same codecs": (fast, "")}
+        "batches, streamed, from dask",
+        epoch(lambda: dask),
+        {"plain reads of whole chunks, same codecs": (fast, "")},
     )
 
 
@@ -164,4 +173,8 @@ def test_encoding_against_the_bare_forward_pass(tmp_path: Path) -> None:
             torch.cuda.synchronize()
         return side * side
 
-    compare("va.encode, reading and writing", ours, {"bare encode + decode in memory": (bare, "(target 0.9)")})
+    compare(
+        "va.encode, reading and writing",
+        ours,
+        {"bare encode + decode in memory": (bare, "(target 0.9)")},
+    )

@@ -1,8 +1,8 @@
 """Training and encoding speed against the bare step and the devices: `make bench`.
 
-Both sides of a ratio take turns inside one run, epoch by epoch, so that a busy machine slows both. Nothing here can
-fail on speed. VAEARR_BENCH_SIGNAL=400x500, VAEARR_BENCH_POINTS and VAEARR_BENCH_EPOCHS set the size; a GPU is used
-where there is one.
+Both sides of a ratio take turns inside one run, epoch by epoch, so that a busy machine slows both.
+Nothing here can fail on speed. VAEARR_BENCH_SIGNAL=400x500, VAEARR_BENCH_POINTS and
+VAEARR_BENCH_EPOCHS set the size; a GPU is used where there is one.
 """
 
 from __future__ import annotations
@@ -48,12 +48,16 @@ def wait() -> None:
 
 
 def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
-    """The same step on tensors in memory, on the device, with nothing around it: seconds of an epoch."""
+    """The same step on tensors in memory, on the device, with nothing around it: seconds of an
+    epoch.
+    """
     device = pick_device("auto")
     ds = open_store(store, chunks=None)
     held = torch.from_numpy(ds.patterns.values.reshape(-1, 1, HEIGHT, WIDTH)).to(device)
     model = TrainedModel(
-        model=for_training(config.model, likelihood="optimal_sigma", normalise=config.preprocess.normalise),
+        model=for_training(
+            config.model, likelihood="optimal_sigma", normalise=config.preprocess.normalise
+        ),
         preprocess=config.preprocess,
         input_shape=(1, HEIGHT, WIDTH),
         signal_dims=("dy", "dx"),
@@ -82,8 +86,10 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
 
 
 def test_training_against_the_bare_step(store: Path) -> None:
-    """Whole epochs of `va.train` (data, loop, history; no validation part) and bare epochs in turn, and the whole call
-    (reading, background, neighbours, health, publishing) against the bare epochs."""
+    """Whole epochs of `va.train` (data, loop, history; no validation part) and bare epochs in turn,
+    and the whole call (reading, background, neighbours, health, publishing) against the bare
+    epochs.
+    """
     config = settled(
         TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, objective={"target": "neighbour"}),
         open_store(store, chunks=None),
@@ -116,7 +122,11 @@ def test_training_against_the_bare_step(store: Path) -> None:
 def test_gpu_agrees_with_cpu(store: Path) -> None:
     train(store, run="agree", config=TrainConfig(epochs=2))
     patterns = open_store(store, chunks=None).patterns[:8, :8].values
-    latents = [va.load_model(store, "agree", device=device).encode(patterns) for device in ("cpu", "cuda")]
+    latents = [
+        va.load_model(store, "agree", device=device).encode(patterns) for device in ("cpu", "cuda")
+    ]
     off = float(np.abs(latents[0] - latents[1]).max() / latents[0].std())
-    LINES.append(f"latents, GPU against CPU, float32: largest difference {off:.1e} of their standard deviation")
+    LINES.append(
+        f"latents, GPU against CPU, float32: largest difference {off:.1e} of their standard deviation"
+    )
     assert off < 1e-2

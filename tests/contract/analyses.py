@@ -1,7 +1,9 @@
-"""Numbers of the analyses in `known_template`, and as they were on one day: `recorded/analyses.json`.
+"""Numbers of the analyses in `known_template`, and as they were on one day:
+`recorded/analyses.json`.
 
-`python -m tests.contract.analyses STORE` wrote that file, of such a store. Its latents and patterns are known numbers
-and nothing in it was trained, so that any machine and any later version must come to the same.
+`python -m tests.contract.analyses STORE` wrote that file, of such a store. Its latents and patterns
+are known numbers and nothing in it was trained, so that any machine and any later version must come
+to the same.
 """
 
 from __future__ import annotations
@@ -29,8 +31,12 @@ def measure(store: Path) -> dict[str, Any]:
                "p_value", "p_adjusted", "n_effective", "low", "high")}  # fmt: skip
     return {
         **{name: np.round(values.astype(float), 6).tolist() for name, values in numbers.items()},
-        "pca_explained_variance_ratio": np.round(health.explained_variance_ratio.values, 8).tolist(),
-        "nmf": {key: round(va.load_run(store, "nmf").manifest["fit"][key], 8) for key in ("mse", "r2")},
+        "pca_explained_variance_ratio": np.round(
+            health.explained_variance_ratio.values, 8
+        ).tolist(),
+        "nmf": {
+            key: round(va.load_run(store, "nmf").manifest["fit"][key], 8) for key in ("mse", "r2")
+        },
         "eps": round(nested(attributes(store, "dense")["parameters"])["eps"], 8),
         "labels": {name: " ".join(map(str, ds[name].values.ravel())) for name in CLUSTERS},
     }

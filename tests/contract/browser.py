@@ -1,4 +1,6 @@
-"""A headless browser driven through the DevTools protocol: pages, clicks, keys, errors, requests, pictures."""
+"""A headless browser driven through the DevTools protocol: pages, clicks, keys, errors, requests,
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,23 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
+    *(
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--remote-debugging-port=0",
+    ),
     *("--remote-allow-origins=*", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 )
 
@@ -63,7 +78,9 @@ class Page:
 
     def run(self, script: str) -> Any:
         """Value of a script."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        found = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -93,16 +110,31 @@ class Page:
     def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 5) -> None:
         """Press the left button at one place of the window, move in steps, release at the other."""
         (x0, y0), (x1, y1) = start, end
-        self.trace([(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)])
+        self.trace(
+            [(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)]
+        )
 
     def trace(self, places: list[tuple[float, float]]) -> None:
-        """Press the left button at the first of some places of the window, move over them, release at the last."""
+        """Press the left button at the first of some places of the window, move over them, release
+        at the last.
+        """
         (x0, y0), (x1, y1) = places[0], places[-1]
         self.hover(x0, y0)
-        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x0, y=y0, button="left", clickCount=1)
+        self.call(
+            "Input.dispatchMouseEvent", type="mousePressed", x=x0, y=y0, button="left", clickCount=1
+        )
         for x, y in places[1:]:
-            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
-        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x1, y=y1, button="left", clickCount=1)
+            self.call(
+                "Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1
+            )
+        self.call(
+            "Input.dispatchMouseEvent",
+            type="mouseReleased",
+            x=x1,
+            y=y1,
+            button="left",
+            clickCount=1,
+        )
 
     def key(self, name: str) -> None:
         """Press a key."""
@@ -112,14 +144,23 @@ class Page:
 
     def picture(self, path: Path) -> None:
         """Save what the window shows as PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
 
 
 @contextmanager
 def browser(profile: Path, size: tuple[int, int] = (1366, 768)) -> Iterator[Page]:
     """A browser with one empty page; no host but 127.0.0.1 can be found."""
-    command = [str(CHROMIUM), *FLAGS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={profile}"]
-    with subprocess.Popen([*command, "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    command = [
+        str(CHROMIUM),
+        *FLAGS,
+        f"--window-size={size[0]},{size[1]}",
+        f"--user-data-dir={profile}",
+    ]
+    with subprocess.Popen(
+        [*command, "about:blank"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
         try:
             port = _port(profile / "DevToolsActivePort")
             from urllib.request import urlopen
@@ -131,7 +172,11 @@ def browser(profile: Path, size: tuple[int, int] = (1366, 768)) -> Iterator[Page
                 for domain in ("Page", "Runtime", "Log", "Network"):
                     page.call(f"{domain}.enable")
                 page.call("Page.addScriptToEvaluateOnNewDocument", source=DEEP)
-                screen: dict[str, Any] = {"width": size[0], "height": size[1], "deviceScaleFactor": 1}
+                screen: dict[str, Any] = {
+                    "width": size[0],
+                    "height": size[1],
+                    "deviceScaleFactor": 1,
+                }
                 page.call("Emulation.setDeviceMetricsOverride", mobile=False, **screen)
                 yield page
         finally:

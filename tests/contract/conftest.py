@@ -1,4 +1,6 @@
-"""Stores that many tests share. Each is made once a run, also over several processes; copy it, never change it."""
+"""Stores that many tests share. Each is made once a run, also over several processes; copy it,
+never change it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def said() -> Iterator[list[str]]:
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{'warning: ' * (record.levelno >= logging.WARNING)}{record.getMessage()}")
+            lines.append(
+                f"{'warning: ' * (record.levelno >= logging.WARNING)}{record.getMessage()}"
+            )
 
     log, handler = logging.getLogger("vaearr"), Lines()
     level = log.level
@@ -54,7 +58,9 @@ def in_time() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _ctrl_c() -> None:
-    """A shell that starts the tests in the background has Ctrl-C ignored, and commands would rightly keep to that."""
+    """A shell that starts the tests in the background has Ctrl-C ignored, and commands would
+    rightly keep to that.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -62,7 +68,11 @@ def _ctrl_c() -> None:
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Template:
     """`template("name", make)`: the folder that `make(folder)` filled, once for all processes."""
-    base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    base = (
+        tmp_path_factory.getbasetemp()
+        if worker_id == "master"
+        else tmp_path_factory.getbasetemp().parent
+    )
     base = base / "contract"
     base.mkdir(exist_ok=True)
 
@@ -95,9 +105,24 @@ def scan_template(template: Template, scan_files: dict[str, Path]) -> Path:
     """That scan as a store: patterns, BC, elements, phase."""
 
     def make(folder: Path) -> None:
-        maps = ("--bc", scan_files["BC"], "--elements", scan_files["elements"], "--phases", scan_files["phase"])
+        maps = (
+            "--bc",
+            scan_files["BC"],
+            "--elements",
+            scan_files["elements"],
+            "--phases",
+            scan_files["phase"],
+        )
         names = ("--phase", "0=ferrite", "--phase", "1=austenite")
-        vaearr("ingest", scan_files["patterns"], folder / "scan.zarr", *maps, *names, "--step", inputs.STEP)
+        vaearr(
+            "ingest",
+            scan_files["patterns"],
+            folder / "scan.zarr",
+            *maps,
+            *names,
+            "--step",
+            inputs.STEP,
+        )
 
     return template("scan", make) / "scan.zarr"
 
@@ -126,7 +151,9 @@ def trained_template(template: Template, scan_template: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def known_template(template: Template, scan_template: Path) -> Path:
-    """The scan with a run `theirs` of known latents (`inputs.latents`), analyses, linear runs: equal everywhere."""
+    """The scan with a run `theirs` of known latents (`inputs.latents`), analyses, linear runs:
+    equal everywhere.
+    """
 
     def make(folder: Path) -> None:
         store = shutil.copytree(scan_template, folder / "scan.zarr")
@@ -136,16 +163,44 @@ def known_template(template: Template, scan_template: Path) -> Path:
         vaearr("associate", store, *run, "--significance", "--set", "significance.n_surrogates=99")
         linear(store, "pca", 4)
         linear(store, "nmf", 3)
-        vaearr("cluster", store, *run, "--k", 3, "--name", "three", "--latent", 0, "--latent", 1, "--latent", 3)
+        vaearr(
+            "cluster",
+            store,
+            *run,
+            "--k",
+            3,
+            "--name",
+            "three",
+            "--latent",
+            0,
+            "--latent",
+            1,
+            "--latent",
+            3,
+        )
         vaearr("cluster", store, *run, "--k", 3, "--name", "contrasts", "--feature", "BC")
-        vaearr("cluster", store, *run, "--method", "dbscan", "--name", "dense", "--latent", 0, "--latent", 1)
+        vaearr(
+            "cluster",
+            store,
+            *run,
+            "--method",
+            "dbscan",
+            "--name",
+            "dense",
+            "--latent",
+            0,
+            "--latent",
+            1,
+        )
 
     return template("known", make) / "scan.zarr"
 
 
 @pytest.fixture(scope="session")
 def images_template(template: Template) -> Path:
-    """A folder `pictures` of 36 images in three classes and, beside it, the store `images.zarr` with a run, encoded."""
+    """A folder `pictures` of 36 images in three classes and, beside it, the store `images.zarr`
+    with a run, encoded.
+    """
 
     def make(folder: Path) -> None:
         store = folder / "images.zarr"
@@ -158,7 +213,9 @@ def images_template(template: Template) -> Path:
 
 @pytest.fixture(scope="session")
 def volumes_template(template: Template) -> Path:
-    """A folder `volumes` of 16 NIfTI files, and the store `volumes.zarr` with a run of spatial latents, encoded."""
+    """A folder `volumes` of 16 NIfTI files, and the store `volumes.zarr` with a run of spatial
+    latents, encoded.
+    """
     if not HAS_MONAI:
         pytest.skip(MONAI)
 
@@ -167,7 +224,19 @@ def volumes_template(template: Template) -> Path:
         source = inputs.volume_folder(folder / "volumes")
         vaearr("ingest", source, store, "--manifest", source / "cohort.csv")
         small = 'model.options={"channels": [8, 8], "groups": 4, "res_blocks": 1, "mid_attention": false}'
-        vaearr("train", store, "--preset", "maisi", "--epochs", 2, "--set", small, "--set", CRITIC, *TINY[4:])
+        vaearr(
+            "train",
+            store,
+            "--preset",
+            "maisi",
+            "--epochs",
+            2,
+            "--set",
+            small,
+            "--set",
+            CRITIC,
+            *TINY[4:],
+        )
         vaearr("encode", store)
 
     return template("volumes", make) / "volumes.zarr"

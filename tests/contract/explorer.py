@@ -1,4 +1,6 @@
-"""The page that `vaearr explore` serves, in a process of its own, and what tests look at and press in it."""
+"""The page that `vaearr explore` serves, in a process of its own, and what tests look at and press
+in it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def opened(store: Path, folder: Path, *options: str) -> Iterator[Page]:
     """The page in a browser, drawn; it logs no error and asks nobody else for anything."""
     with explored(store, *options) as address, browser(folder / "profile") as page:
         page.go(address)
-        page.until("!!window.deep && deep((e) => e.tagName === 'CANVAS').some((e) => e.width > 100)")
+        page.until(
+            "!!window.deep && deep((e) => e.tagName === 'CANVAS').some((e) => e.width > 100)"
+        )
         yield page
         assert page.errors == []
         known = (address, address.replace("http", "ws"), "data:", "about:", "blob:")
@@ -50,14 +54,21 @@ def opened(store: Path, folder: Path, *options: str) -> Iterator[Page]:
 
 def says(page: Page, words: str) -> None:
     """Wait until the page says something."""
-    page.until(f"deep((e) => !e.children.length && e.textContent.includes({json.dumps(words)})).some({SEEN})")
+    page.until(
+        f"deep((e) => !e.children.length && e.textContent.includes({json.dumps(words)})).some({SEEN})"
+    )
 
 
 def box(page: Page, words: str) -> list[float]:
     """Left, top, right and bottom in the window of what carries these words, once it is seen."""
     element = f"deep((e) => !e.children.length && e.textContent.trim() === {json.dumps(words)}).find({SEEN})"
     page.until(f"!!{element}")
-    return [float(v) for v in page.run(f"(r => [r.left, r.top, r.right, r.bottom])({element}.getBoundingClientRect())")]
+    return [
+        float(v)
+        for v in page.run(
+            f"(r => [r.left, r.top, r.right, r.bottom])({element}.getBoundingClientRect())"
+        )
+    ]
 
 
 def press(page: Page, words: str) -> None:

@@ -18,7 +18,17 @@ from typing import Any
 
 import xarray as xr
 
-OK, FAILED, USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, EXISTS, CANNOT_WRITE, BUSY = 0, 1, 2, 65, 66, 69, 73, 74, 75
+OK, FAILED, USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, EXISTS, CANNOT_WRITE, BUSY = (
+    0,
+    1,
+    2,
+    65,
+    66,
+    69,
+    73,
+    74,
+    75,
+)
 HAS_MONAI = importlib.util.find_spec("monai") is not None
 MONAI = "the autoencoder of volumes needs monai: pip install 'vaearr[monai]'"
 
@@ -51,7 +61,9 @@ class Done:
 
 
 def vaearr(*arguments: object, code: int | None = OK) -> Done:
-    """A command of vaearr, run in this process through the installed entry point; `code` is the exit code expected."""
+    """A command of vaearr, run in this process through the installed entry point; `code` is the
+    exit code expected.
+    """
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="vaearr")
     main, before = entry.load(), sys.argv
     sys.argv = ["vaearr", *map(str, arguments)]
@@ -67,11 +79,21 @@ def vaearr(*arguments: object, code: int | None = OK) -> Done:
 
 
 def spawn(
-    *arguments: object, code: int | None = OK, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    *arguments: object,
+    code: int | None = OK,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Done:
-    """The same in a process of its own: for what belongs to processes (signals, threads, start-up). Takes seconds."""
+    """The same in a process of its own: for what belongs to processes (signals, threads, start-up).
+    Takes seconds.
+    """
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **(env or {})}
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
     )
     return _checked(Done(done.returncode, done.stdout, done.stderr), arguments, code)
 
@@ -92,7 +114,10 @@ def _checked(done: Done, arguments: tuple[object, ...], code: int | None) -> Don
 def tree(folder: Path) -> dict[str, str]:
     """Every file below a folder with its SHA-256: what must not change."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def zarr(store: Path, group: str | None = None) -> xr.Dataset:

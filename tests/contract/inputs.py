@@ -31,10 +31,18 @@ def quality() -> NDArray[np.float64]:
 
 
 def latents() -> NDArray[np.float32]:
-    """Known numbers for all scan points, row by row: like `quality`, like the phases, noise, both, the noise again."""
+    """Known numbers for all scan points, row by row: like `quality`, like the phases, noise, both,
+    the noise again.
+    """
     noise = np.random.default_rng(3).normal(size=(3, NY * NX))
     contrast, grain = quality().ravel(), grains().ravel()
-    columns = (3 * contrast + 0.2 * noise[0], (grain > 1) + 0.3 * noise[1], noise[2], grain - 2 * contrast, noise[2])
+    columns = (
+        3 * contrast + 0.2 * noise[0],
+        (grain > 1) + 0.3 * noise[1],
+        noise[2],
+        grain - 2 * contrast,
+        noise[2],
+    )
     return np.stack(columns, axis=1).astype("float32")
 
 
@@ -58,9 +66,13 @@ def patterns(size: int = 20, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def scan_files(folder: Path, *, order: str = "rows", size: int = 20) -> dict[str, Path]:
-    """An HDF5 scan with side maps as CSV: `patterns`, `BC`, `elements`, `phase`. Two scan points have no pattern."""
+    """An HDF5 scan with side maps as CSV: `patterns`, `BC`, `elements`, `phase`. Two scan points
+    have no pattern.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    points = [(row, column) for row in range(NY) for column in range(NX) if (row, column) not in MISSING]
+    points = [
+        (row, column) for row in range(NY) for column in range(NX) if (row, column) not in MISSING
+    ]
     if order == "shuffled":
         points = [points[i] for i in np.random.default_rng(1).permutation(len(points))]
     rows, columns = (np.array(axis) for axis in zip(*points, strict=True))
@@ -74,11 +86,19 @@ def scan_files(folder: Path, *, order: str = "rows", size: int = 20) -> dict[str
     phase = np.where((rows + columns) % 29 == 0, -1, (grains() > 1)[rows, columns])
     return {
         "patterns": folder / "scan.h5",
-        "BC": _table(folder / "bc.csv", ["x", "y", "Band Contrast"], columns, rows, contrast[rows, columns]),
-        "elements": _table(
-            folder / "elements.csv", ["x", "y", "Fe", "Ni"], columns, rows, *(m[rows, columns] for m in share.values())
+        "BC": _table(
+            folder / "bc.csv", ["x", "y", "Band Contrast"], columns, rows, contrast[rows, columns]
         ),
-        "phase": _table(folder / "phases.csv", ["x_indice", "y_indice", "phase_id"], columns, rows, phase),
+        "elements": _table(
+            folder / "elements.csv",
+            ["x", "y", "Fe", "Ni"],
+            columns,
+            rows,
+            *(m[rows, columns] for m in share.values()),
+        ),
+        "phase": _table(
+            folder / "phases.csv", ["x_indice", "y_indice", "phase_id"], columns, rows, phase
+        ),
     }
 
 
@@ -115,7 +135,9 @@ AFFINE = np.array([[-4.0, 0, 0, 30], [0, 4.0, 0, -40], [0, 0, 4.0, -20], [0, 0, 
 
 
 def volume_folder(folder: Path, count: int = 16) -> Path:
-    """NIfTI volumes of 14 x 16 x 12 voxels of 4 mm, with `cohort.csv` beside them: path, label, subject."""
+    """NIfTI volumes of 14 x 16 x 12 voxels of 4 mm, with `cohort.csv` beside them: path, label,
+    subject.
+    """
     folder.mkdir(parents=True)
     x, y, z = np.mgrid[:14, :16, :12]
     rows = []
@@ -124,7 +146,9 @@ def volume_folder(folder: Path, count: int = 16) -> Path:
         radius = 3.0 + 1.5 * (number % 2) + rng.uniform(-0.4, 0.4)
         distance = np.sqrt((x - 7) ** 2 + (y - 8) ** 2 + (z - 6) ** 2)
         volume = 100 / (1 + np.exp(2 * (distance - radius))) + rng.normal(0, 2, distance.shape)
-        nibabel.Nifti1Image(volume.astype("float32"), AFFINE).to_filename(folder / f"v{number:02d}.nii.gz")
+        nibabel.Nifti1Image(volume.astype("float32"), AFFINE).to_filename(
+            folder / f"v{number:02d}.nii.gz"
+        )
         rows.append((f"v{number:02d}.nii.gz", ("small", "large")[number % 2], f"s{number // 2}"))
     with (folder / "cohort.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "subject"), *rows])

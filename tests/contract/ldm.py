@@ -1,8 +1,9 @@
 """The first stage of latent diffusion, in plain functions on a state dict with its own key names.
 
-Written from the published description of the network, without any of the package's modules: GroupNorm with 32 groups
-and eps 1e-6, swish, residual blocks of two 3 x 3 convolutions, halving by a convolution of stride 2 after a pad of one
-at the far sides, doubling by nearest neighbours and a convolution, attention of one head at the coarsest grid.
+Written from the published description of the network, without any of the package's modules:
+GroupNorm with 32 groups and eps 1e-6, swish, residual blocks of two 3 x 3 convolutions, halving by
+a convolution of stride 2 after a pad of one at the far sides, doubling by nearest neighbours and a
+convolution, attention of one head at the coarsest grid.
 """
 
 import math
@@ -14,13 +15,17 @@ GROUPS = 32
 
 
 def random_weights(channels, n_in=3, z=4, res_blocks=2, seed=0, attention=()):
-    """A state dict in the key layout of Stable Diffusion's first stage, its decoder one residual block longer."""
+    """A state dict in the key layout of Stable Diffusion's first stage, its decoder one residual
+    block longer.
+    """
     generator = torch.Generator().manual_seed(seed)
     state = {}
 
     def conv(name, n_out, n_from, side):
         bound = 1 / math.sqrt(n_from * side * side)
-        state[f"{name}.weight"] = (2 * torch.rand(n_out, n_from, side, side, generator=generator) - 1) * bound
+        state[f"{name}.weight"] = (
+            2 * torch.rand(n_out, n_from, side, side, generator=generator) - 1
+        ) * bound
         state[f"{name}.bias"] = (2 * torch.rand(n_out, generator=generator) - 1) * bound
 
     def norm(name, size):
@@ -80,13 +85,17 @@ class Reference:
 
     def __init__(self, state):
         self.state = state
-        self.n_levels = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.down."))
+        self.n_levels = 1 + max(
+            int(name.split(".")[2]) for name in state if name.startswith("encoder.down.")
+        )
 
     def conv(self, x, name, **how):
         return F.conv2d(x, self.state[f"{name}.weight"], self.state[f"{name}.bias"], **how)
 
     def norm(self, x, name):
-        return F.group_norm(x, GROUPS, self.state[f"{name}.weight"], self.state[f"{name}.bias"], eps=1e-6)
+        return F.group_norm(
+            x, GROUPS, self.state[f"{name}.weight"], self.state[f"{name}.bias"], eps=1e-6
+        )
 
     def res(self, x, name):
         h = self.norm(x, f"{name}.norm1")
@@ -100,7 +109,9 @@ class Reference:
     def attn(self, x, name):
         h = self.norm(x, f"{name}.norm")
         q, k, v = (self.conv(h, f"{name}.{part}").flatten(2) for part in "qkv")  # (B, C, N)
-        weights = torch.softmax(torch.bmm(q.transpose(1, 2), k) / math.sqrt(q.shape[1]), dim=2)  # over keys
+        weights = torch.softmax(
+            torch.bmm(q.transpose(1, 2), k) / math.sqrt(q.shape[1]), dim=2
+        )  # over keys
         h = torch.bmm(v, weights.transpose(1, 2)).view_as(x)
         return x + self.conv(h, f"{name}.proj_out")
 
@@ -127,7 +138,9 @@ class Reference:
         for level in range(self.n_levels):
             h = self.level(h, f"encoder.down.{level}")
             if level < self.n_levels - 1:
-                h = self.conv(F.pad(h, (0, 1, 0, 1)), f"encoder.down.{level}.downsample.conv", stride=2)
+                h = self.conv(
+                    F.pad(h, (0, 1, 0, 1)), f"encoder.down.{level}.downsample.conv", stride=2
+                )
         moments = self.conv(self.end(self.middle(h, "encoder"), "encoder"), "quant_conv")
         mean, logvar = moments.chunk(2, dim=1)
         return mean, logvar.clamp(-30, 20)
@@ -144,7 +157,9 @@ class Reference:
 
 
 def as_diffusers(state, *, old=False):
-    """The same weights in the key layout of diffusers, its attention made of matrices; old: with its former names."""
+    """The same weights in the key layout of diffusers, its attention made of matrices; old: with
+    its former names.
+    """
     n_levels = Reference(state).n_levels
     parts = ("query", "key", "value", "proj_attn") if old else ("to_q", "to_k", "to_v", "to_out.0")
     attention = dict(zip(("q", "k", "v", "proj_out"), parts, strict=True)) | {"norm": "group_norm"}

@@ -14,9 +14,12 @@ SHAPE = (48, 64)
 Draw = Callable[[np.random.Generator, int], np.ndarray]  # -> (count, y, x)
 
 
-def gaussian_maps(rng: np.random.Generator, count: int, length: float, shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """Stationary Gaussian fields (count, y, x) with covariance exp(-h^2 / 2 length^2), drawn on a torus far larger than
-    the map."""
+def gaussian_maps(
+    rng: np.random.Generator, count: int, length: float, shape: tuple[int, int] = SHAPE
+) -> np.ndarray:
+    """Stationary Gaussian fields (count, y, x) with covariance exp(-h^2 / 2 length^2), drawn on a
+    torus far larger than the map.
+    """
     torus = tuple(4 * size + 8 * int(np.ceil(length)) for size in shape)
     y, x = np.meshgrid(*(np.fft.fftfreq(size) * size for size in torus), indexing="ij")
     h = np.hypot(y, x) / length
@@ -54,7 +57,11 @@ def null_p_values(
         maps = draw(rng, n_latents + 1)
         latents = xr.DataArray(np.moveaxis(maps[1:], 0, -1), dims=("y", "x", "latent"))
         table = va.associate(
-            latents, xr.DataArray(maps[0], dims=("y", "x"), name="map"), ["pearson"], roi, significance=config
+            latents,
+            xr.DataArray(maps[0], dims=("y", "x"), name="map"),
+            ["pearson"],
+            roi,
+            significance=config,
         )
         found.append(table.p_value.values.ravel())
     return np.concatenate(found)

@@ -12,7 +12,9 @@ LARGEST = 30e6  # bytes
 
 
 class _Loaded(HTMLParser):
-    """Addresses that the tags of a page name, but for links to click; what scripts hold is not looked at."""
+    """Addresses that the tags of a page name, but for links to click; what scripts hold is not
+    looked at.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -52,36 +52,54 @@ class Server:
 
     def ask(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}), timeout=30) as answer:
+        with urlopen(
+            Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}), timeout=30
+        ) as answer:
             return json.load(answer)
 
     def artifacts(self) -> dict[str, dict[str, Any]]:
         """The latest artifact of each key."""
         found = self.ask("/artifacts/filter", {"limit": 200, "sort": "UPDATED_DESC"})
-        return {item["key"]: item for item in reversed(found) if item["key"]}  # those of Prefect itself have none
+        return {
+            item["key"]: item for item in reversed(found) if item["key"]
+        }  # those of Prefect itself have none
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """Flow runs of a flow, the newest first."""
         return list(
-            self.ask("/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"})
+            self.ask(
+                "/flow_runs/filter",
+                {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"},
+            )
         )
 
-    def command(self, *words: str, cwd: Path, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *words: str, cwd: Path, seconds: float = SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """`python -m …` to its end; killed with all that it has started where that is too late."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # pipes outlive their process
+        with (
+            tempfile.TemporaryFile("w+") as out,
+            tempfile.TemporaryFile("w+") as err,
+        ):  # pipes outlive their process
             with _started(words, cwd, self.env, out, err) as process:
                 try:
                     process.wait(seconds)
                 except subprocess.TimeoutExpired:
                     err.seek(0)
-                    raise AssertionError(f"{words} was not over after {seconds} s and said: {err.read()}") from None
+                    raise AssertionError(
+                        f"{words} was not over after {seconds} s and said: {err.read()}"
+                    ) from None
             out.seek(0), err.seek(0)
             return subprocess.CompletedProcess(words, process.returncode, out.read(), err.read())
 
 
 @contextmanager
-def running(*words: str, cwd: Path, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m …` in the background, in a session of its own; ended, and killed if that does not help."""
+def running(
+    *words: str, cwd: Path, env: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m …` in the background, in a session of its own; ended, and killed if that does not
+    help.
+    """
     with open(log, "w") as out, _started(words, cwd, env, out, out) as process:
         try:
             yield process
@@ -97,7 +115,12 @@ def _started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m …` in a session of its own, of which nothing is left at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=cwd, env=env, stdout=out, stderr=err, start_new_session=True
+        [sys.executable, "-m", *words],
+        cwd=cwd,
+        env=env,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
     )
     try:
         yield process

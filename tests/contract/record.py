@@ -1,8 +1,10 @@
-"""What stores looked like on one day, and what was in them: `recorded/stores.tar.xz` and `recorded/results.json`.
+"""What stores looked like on one day, and what was in them: `recorded/stores.tar.xz` and
+`recorded/results.json`.
 
-`python -m tests.contract.record` made both, with the program as it was when stores were of schema 1. Do not make them
-anew: they show that stores of that day stay readable and give the same numbers (test_recorded.py). Code for a later
-schema goes beside them, into a folder of its own.
+`python -m tests.contract.record` made both, with the program as it was when stores were of schema
+1. Do not make them
+anew: they show that stores of that day stay readable and give the same numbers (test_recorded.py).
+Code for a later schema goes beside them, into a folder of its own.
 """
 
 from __future__ import annotations
@@ -38,9 +40,20 @@ Table = dict[str, Any]
 
 
 def make(folder: Path) -> None:
-    """The stores `scan.zarr`, `images.zarr` and `volumes.zarr`, made by commands from files that do not stay."""
+    """The stores `scan.zarr`, `images.zarr` and `volumes.zarr`, made by commands from files that do
+    not stay.
+    """
     with contextlib.chdir(folder):
-        vaearr("ingest", *_scan(Path("files")), "--phase", "0=ferrite", "--phase", "1=austenite", "--step", inputs.STEP)
+        vaearr(
+            "ingest",
+            *_scan(Path("files")),
+            "--phase",
+            "0=ferrite",
+            "--phase",
+            "1=austenite",
+            "--step",
+            inputs.STEP,
+        )
         vaearr("train", "scan.zarr", "--x", "0:2", "--epochs", 40, *LEARN)
         vaearr("encode", "scan.zarr")
         vaearr("embed", "scan.zarr", "--components", 3)  # a command of that day
@@ -48,10 +61,18 @@ def make(folder: Path) -> None:
         vaearr("associate", "scan.zarr", "--metric", "all")
         vaearr("reconstruct", "scan.zarr")
         va.load_run("scan.zarr").statistics(write=True)
-        vaearr("ingest", inputs.image_folder(Path("pictures"), each=6), "images.zarr", "--size", "16x20")
+        vaearr(
+            "ingest",
+            inputs.image_folder(Path("pictures"), each=6),
+            "images.zarr",
+            "--size",
+            "16x20",
+        )
         vaearr("train", "images.zarr", "--epochs", 30, *LEARN)
         vaearr("encode", "images.zarr")
-        vaearr("ingest", _volumes(Path("volumes")), "volumes.zarr", "--manifest", "volumes/cohort.csv")
+        vaearr(
+            "ingest", _volumes(Path("volumes")), "volumes.zarr", "--manifest", "volumes/cohort.csv"
+        )
         spatial = ("--preset", "maisi", "--epochs", 2, "--set", SMALL, "--set", CRITIC, *TINY[4:])
         vaearr("train", "volumes.zarr", *spatial, "--set", "model.latent_dim=2")
         vaearr("encode", "volumes.zarr")
@@ -68,7 +89,10 @@ def _scan(folder: Path) -> tuple[object, ...]:
     grain = inputs.grains()[rows, columns]
     maps = {
         "--bc": {"Band Contrast": np.round(200 * inputs.quality()[rows, columns]).astype(int)},
-        "--elements": {"Fe": 70 + 20 * (grain > 1) + rows / 8, "Ni": 30 - 20 * (grain > 1) + columns / 8},
+        "--elements": {
+            "Fe": 70 + 20 * (grain > 1) + rows / 8,
+            "Ni": 30 - 20 * (grain > 1) + columns / 8,
+        },
         "--phases": {"phase": np.where((rows + columns) % 13 == 0, -1, grain > 1)},
     }
     options: list[object] = []
@@ -77,7 +101,9 @@ def _scan(folder: Path) -> tuple[object, ...]:
         with path.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["x", "y", *values])
-            table.writerows(zip(*(column.tolist() for column in (columns, rows, *values.values())), strict=True))
+            table.writerows(
+                zip(*(column.tolist() for column in (columns, rows, *values.values())), strict=True)
+            )
         options += [option, path]
     return folder / "scan.h5", "scan.zarr", *options
 
@@ -115,11 +141,17 @@ def drawn(folder: Path, store: str) -> Table:
 def way(folder: Path, method: str) -> Table:
     """The latents between two scan points."""
     ends = {"x": 0.0, "y": 0.0}, {"x": 1.75, "y": 2.5}
-    return {"z": va.load_run(folder / "scan.zarr").interpolate(*ends, steps=5, method=method).latents.values}
+    return {
+        "z": va.load_run(folder / "scan.zarr")
+        .interpolate(*ends, steps=5, method=method)
+        .latents.values
+    }
 
 
 def fidelity(folder: Path, store: str, *metrics: str) -> Table:
-    """PSNR, SSIM, MSE and MAE of each sample's reconstruction, from the table that the command keeps."""
+    """PSNR, SSIM, MSE and MAE of each sample's reconstruction, from the table that the command
+    keeps.
+    """
     vaearr("reconstruct", folder / store, "--name", "again")
     kept = zarr(folder / store, "runs/vae/again")
     return {name: kept[name].values[np.isfinite(kept[name].values)] for name in metrics}
@@ -127,13 +159,31 @@ def fidelity(folder: Path, store: str, *metrics: str) -> Table:
 
 def layers(folder: Path, out: Path) -> Table:
     """How far two scan points are apart at each layer, in the order in which layers are run."""
-    vaearr("look", "layers", folder / "scan.zarr", "--a", "0:0", "--b", "1.75:2.5", "--out", out / "layers")
+    vaearr(
+        "look",
+        "layers",
+        folder / "scan.zarr",
+        "--a",
+        "0:0",
+        "--b",
+        "1.75:2.5",
+        "--out",
+        out / "layers",
+    )
     file = out / "layers" / "layers.csv"
-    return {name: read_csv(file, name, exact=True)[:, 0] for name in ("l2", "rms", "relative_l2", "cosine")}
+    return {
+        name: read_csv(file, name, exact=True)[:, 0]
+        for name in ("l2", "rms", "relative_l2", "cosine")
+    }
 
 
 def explored(
-    folder: Path, command: str, out: Path, *options: object, store: str = "scan.zarr", decoded: str = "decoded"
+    folder: Path,
+    command: str,
+    out: Path,
+    *options: object,
+    store: str = "scan.zarr",
+    decoded: str = "decoded",
 ) -> Table:
     """The latents of an exploring command and what they decode to."""
     vaearr("look", command, folder / store, *options, "--out", out / "arrays.npz")
@@ -150,7 +200,10 @@ def table(folder: Path, command: str, out: Path, *columns: str) -> Table:
 def associations(folder: Path) -> Table:
     """The association of the stored latents with the stored maps."""
     ds = va.open_store(folder / "scan.zarr")
-    return {name: np.asarray(va.associate(ds.latents, ds[name], metrics="all")) for name in ("BC", "phase")}
+    return {
+        name: np.asarray(va.associate(ds.latents, ds[name], metrics="all"))
+        for name in ("BC", "phase")
+    }
 
 
 RESULTS: dict[str, Callable[[Path, Path], Table]] = {
@@ -161,14 +214,22 @@ RESULTS: dict[str, Callable[[Path, Path], Table]] = {
     "draws of the volumes": lambda folder, out: drawn(folder, "volumes.zarr"),
     "lerp": lambda folder, out: way(folder, "lerp"),
     "slerp": lambda folder, out: way(folder, "slerp"),
-    "fidelity of the scan": lambda folder, out: fidelity(folder, "scan.zarr", "mse", "mae", "psnr", "ssim"),
-    "fidelity of the volumes": lambda folder, out: fidelity(folder, "volumes.zarr", "mse", "mae", "psnr", "ssim"),
+    "fidelity of the scan": lambda folder, out: fidelity(
+        folder, "scan.zarr", "mse", "mae", "psnr", "ssim"
+    ),
+    "fidelity of the volumes": lambda folder, out: fidelity(
+        folder, "volumes.zarr", "mse", "mae", "psnr", "ssim"
+    ),
     "layers": layers,
-    "traversal": lambda folder, out: explored(folder, "traverse", out, "--steps", 3, "--base", "mean"),
+    "traversal": lambda folder, out: explored(
+        folder, "traverse", out, "--steps", 3, "--base", "mean"
+    ),
     "manifold": lambda folder, out: explored(
         folder, "manifold", out, "--steps", 2, "--dim", 2, "--dim", 0, "--base", "mean"
     ),
-    "prototypes of the scan": lambda folder, out: explored(folder, "prototypes", out, decoded="decoded_mean"),
+    "prototypes of the scan": lambda folder, out: explored(
+        folder, "prototypes", out, decoded="decoded_mean"
+    ),
     "prototypes of the images": lambda folder, out: explored(
         folder, "prototypes", out, store="images.zarr", decoded="decoded_mean"
     ),
@@ -176,17 +237,30 @@ RESULTS: dict[str, Callable[[Path, Path], Table]] = {
         folder, "describe", out, *("count", "mean", "std", "min", "25%", "50%", "75%", "max")
     ),
     "health": lambda folder, out: table(
-        folder, "statistics", out, "kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl"
+        folder,
+        "statistics",
+        out,
+        "kl",
+        "is_active",
+        "aggregate_mean",
+        "aggregate_std",
+        "aggregate_kl",
     ),
     "associations": lambda folder, out: associations(folder),
 }
 
 
 def read_csv(path: Path, name: str, *, exact: bool = False) -> NDArray[np.float64]:
-    """The columns of a CSV file that begin with `name` (`exact`: that are called so), (rows, columns)."""
+    """The columns of a CSV file that begin with `name` (`exact`: that are called so), (rows,
+    columns).
+    """
     with path.open() as file:
         rows = [
-            [entry for key, entry in row.items() if key == name or (not exact and key.startswith(name))]
+            [
+                entry
+                for key, entry in row.items()
+                if key == name or (not exact and key.startswith(name))
+            ]
             for row in csv.DictReader(file)
         ]
     words = {"True": "1", "False": "0", "": "nan"}
@@ -202,12 +276,17 @@ def unpack(folder: Path) -> Path:
 def recorded() -> dict[str, dict[str, NDArray[np.float64]]]:
     """The recorded results, as arrays."""
     text = json.loads((RECORDED / "results.json").read_text())
-    return {name: {key: np.array(values, float) for key, values in entry.items()} for name, entry in text.items()}
+    return {
+        name: {key: np.array(values, float) for key, values in entry.items()}
+        for name, entry in text.items()
+    }
 
 
 def main() -> None:
     if (RECORDED / "results.json").exists():
-        sys.exit(f"{RECORDED} is there, and is not made anew: it holds what stores of schema 1 were")
+        sys.exit(
+            f"{RECORDED} is there, and is not made anew: it holds what stores of schema 1 were"
+        )
     RECORDED.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         made, folder = Path(name, "made"), Path(name, "unpacked")

@@ -1,4 +1,6 @@
-"""One rule for every step: made the same way, it is there already; made otherwise, both ways out; or replaced."""
+"""One rule for every step: made the same way, it is there already; made otherwise, both ways out;
+or replaced.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ EPOCHS = ("--x", "0:5", "--epochs", 6, "--set", "batch_size=64")
 
 @dataclass(frozen=True)
 class Step:
-    """A step with what the template was made with, other settings, how these are named, and where its recipe lies."""
+    """A step with what the template was made with, other settings, how these are named, and where
+    its recipe lies.
+    """
 
     same: tuple[object, ...]
     other: tuple[object, ...]
@@ -37,24 +41,52 @@ class Step:
 
 
 def placed(word: object, store: Path, files: dict[str, Path]) -> str:
-    return str(word).replace("{store}", str(store)).replace("{files}", str(files["patterns"].parent))
+    return (
+        str(word).replace("{store}", str(store)).replace("{files}", str(files["patterns"].parent))
+    )
 
 
 def table(run: str, name: str) -> Callable[[Path], Any]:
     return lambda store: nested(zarr(store, f"runs/{run}/{name}").attrs["provenance"])
 
 
-MAPS = ("--bc", "{files}/bc.csv", "--elements", "{files}/elements.csv", "--phases", "{files}/phases.csv")
+MAPS = (
+    "--bc",
+    "{files}/bc.csv",
+    "--elements",
+    "{files}/elements.csv",
+    "--phases",
+    "{files}/phases.csv",
+)
 STEPS = {
     "ingest": Step(
-        ("ingest", "{files}/scan.h5", "{store}", *MAPS, "--phase", "0=ferrite", "--phase", "1=austenite"),
+        (
+            "ingest",
+            "{files}/scan.h5",
+            "{store}",
+            *MAPS,
+            "--phase",
+            "0=ferrite",
+            "--phase",
+            "1=austenite",
+        ),
         ("--step", 2 * inputs.STEP),
         f"step={inputs.STEP}, requested: step={2 * inputs.STEP}",
         lambda store: nested(attributes(store)["provenance"])["ingest"],
         first=False,
     ),
     "attach": Step(
-        ("attach", "{store}", "{files}/elements.csv", "--kind", "map", "--column", "Fe", "--name", "iron"),
+        (
+            "attach",
+            "{store}",
+            "{files}/elements.csv",
+            "--kind",
+            "map",
+            "--column",
+            "Fe",
+            "--name",
+            "iron",
+        ),
         ("--units", "wt%"),
         "units=None, requested: units=wt%",
         lambda store: nested(attributes(store, "iron")["provenance"]),
@@ -113,7 +145,9 @@ OWN = {"ingest": ("--step", inputs.STEP), "cluster": ("--k", 4)}
 @pytest.mark.parametrize("name", STEPS)
 def test_by_command(name: str, trained_store: Path, scan_files: dict[str, Path]) -> None:
     step = STEPS[name]
-    same, other = (step.words(trained_store, scan_files, more) for more in (OWN.get(name, ()), step.other))
+    same, other = (
+        step.words(trained_store, scan_files, more) for more in (OWN.get(name, ()), step.other)
+    )
     if step.first:
         vaearr(*same)
     before, recipe = tree(trained_store), step.recipe(trained_store)
@@ -140,13 +174,22 @@ def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:
     return {
         "ingest": lambda it, **more: va.ingest(files["patterns"], store, step=1.0 + it, **more),
         "attach": lambda it, **more: va.attach(
-            store, files["patterns"].parent / "elements.csv", kind="map", name="e", columns=(("Fe", "Ni")[it],), **more
+            store,
+            files["patterns"].parent / "elements.csv",
+            kind="map",
+            name="e",
+            columns=(("Fe", "Ni")[it],),
+            **more,
         ),
         "train": lambda it, **more: va.train(
             store, config=TrainConfig.from_attrs(numbers), epochs=2, beta=1.0 + it, **more
         ),
-        "import": lambda it, **more: va.import_model(store, store / "runs" / "vae" / "model", run="b", seed=it, **more),
-        "encode": lambda it, **more: va.encode(store, precision=("float32", "bfloat16")[it], **more),
+        "import": lambda it, **more: va.import_model(
+            store, store / "runs" / "vae" / "model", run="b", seed=it, **more
+        ),
+        "encode": lambda it, **more: va.encode(
+            store, precision=("float32", "bfloat16")[it], **more
+        ),
         "reconstruct": lambda it, **more: va.load_run(store).reconstruct(seed=it, **more),
         "associate": lambda it, **more: va.load_run(store).associate(
             name="own", targets=("BC",), metrics=(("pearson", "spearman")[it],), **more
@@ -156,7 +199,10 @@ def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:
 
 
 TINY_CONFIG = {
-    "model": {"latent_dim": 3, "options": {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}},
+    "model": {
+        "latent_dim": 3,
+        "options": {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4},
+    },
     "precision": "float32",
     "device": "cpu",
     "batch_size": 64,
@@ -164,7 +210,9 @@ TINY_CONFIG = {
 
 
 @pytest.mark.parametrize("name", calls(Path(), {}))
-def test_by_function(name: str, trained_store: Path, scan_files: dict[str, Path], said: list[str]) -> None:
+def test_by_function(
+    name: str, trained_store: Path, scan_files: dict[str, Path], said: list[str]
+) -> None:
     call = calls(trained_store, scan_files)[name]
     call(0, overwrite=True)  # whatever the template holds
     before = tree(trained_store)
@@ -187,8 +235,26 @@ def test_by_function(name: str, trained_store: Path, scan_files: dict[str, Path]
 
 def test_where_and_how_fast_decides_nothing(trained_store: Path) -> None:
     before = tree(trained_store)
-    vaearr("train", trained_store, *EPOCHS, *TINY, "--set", "checkpoint_minutes=9", "--set", "device_memory=1")
-    vaearr("encode", trained_store, "--set", "batch_size=7", "--set", "device=cpu", "--set", "overlap=0.5")
+    vaearr(
+        "train",
+        trained_store,
+        *EPOCHS,
+        *TINY,
+        "--set",
+        "checkpoint_minutes=9",
+        "--set",
+        "device_memory=1",
+    )
+    vaearr(
+        "encode",
+        trained_store,
+        "--set",
+        "batch_size=7",
+        "--set",
+        "device=cpu",
+        "--set",
+        "overlap=0.5",
+    )
     assert tree(trained_store) == before
 
 
@@ -196,7 +262,10 @@ def test_what_is_made_from_what_was_replaced_is_made_otherwise(trained_store: Pa
     vaearr("encode", trained_store, "--set", "precision=bfloat16", "--overwrite")
     words = ("cluster", trained_store, "--method", "kmeans", "--k", 4, "--name", "grains")
     assert "created from other inputs: latents changed since" in vaearr(*words, code=EXISTS).error
-    assert "latents changed since" in vaearr("associate", trained_store, "--metric", "all", code=EXISTS).error
+    assert (
+        "latents changed since"
+        in vaearr("associate", trained_store, "--metric", "all", code=EXISTS).error
+    )
 
 
 def test_a_run_is_replaced_with_all_that_was_made_by_it(trained_store: Path) -> None:

@@ -27,14 +27,17 @@ def test_numbers(known_template: Path) -> None:
     now, then = measure(known_template), json.loads(RECORDED.read_text())
     assert set(now) == set(then) == {*TOLERANCES, "nmf", "labels"}
     for name, tolerance in TOLERANCES.items():
-        np.testing.assert_allclose(np.array(now[name], float), np.array(then[name], float), **tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            np.array(now[name], float), np.array(then[name], float), **tolerance, err_msg=name
+        )
     assert now["nmf"] == pytest.approx(then["nmf"], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_clusters(known_template: Path, name: str) -> None:
     now, then = (
-        record["labels"][name].split() for record in (measure(known_template), json.loads(RECORDED.read_text()))
+        record["labels"][name].split()
+        for record in (measure(known_template), json.loads(RECORDED.read_text()))
     )
     assert adjusted_rand_score(then, now) > 0.98
     assert [label == "-2" for label in now] == [label == "-2" for label in then]

@@ -1,4 +1,6 @@
-"""Associations: every metric against its dense formula, small samples, missing values, p-values, partitions, tables."""
+"""Associations: every metric against its dense formula, small samples, missing values, p-values,
+partitions, tables.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ RUN = ("--run", "theirs")
 AS_STORED = ("--significance", "--set", "significance.n_surrogates=99")
 
 
-def maps(shape: tuple[int, int], *, latents: int = 2, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
+def maps(
+    shape: tuple[int, int], *, latents: int = 2, seed: int = 0
+) -> tuple[xr.DataArray, xr.DataArray]:
     """Random latents and a random map, unrelated, over y and x."""
     rng = np.random.default_rng(seed)
     coords = {"y": 0.5 * np.arange(shape[0]), "x": 7.0 + 0.25 * np.arange(shape[1])}
@@ -31,9 +35,13 @@ def maps(shape: tuple[int, int], *, latents: int = 2, seed: int = 0) -> tuple[xr
 
 
 def terms(y: np.ndarray, x: np.ndarray, degree: int) -> np.ndarray:
-    """Polynomials of the position up to a total degree as orthonormal columns, only those that the points determine."""
+    """Polynomials of the position up to a total degree as orthonormal columns, only those that the
+    points determine.
+    """
     y, x = y / max(y.max(), 1), x / max(x.max(), 1)
-    every = np.stack([x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=1)
+    every = np.stack(
+        [x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=1
+    )
     u, s, _ = np.linalg.svd(every, full_matrices=False)
     return np.asarray(u[:, s > 1e-9 * s[0]])
 
@@ -51,16 +59,26 @@ def test_a_trend_that_leaves_less_than_two_degrees_of_freedom_leaves_no_correlat
     latents, target = maps(shape)
     found = va.associate(latents, target, [PARTIAL[degree]]).values.ravel()
     basis = terms(*(axis.ravel().astype(float) for axis in np.indices(shape)), degree)
-    if basis.shape[0] - basis.shape[1] < 2:  # what is left of any two maps lies on one line: r = +-1 whatever they are
+    if (
+        basis.shape[0] - basis.shape[1] < 2
+    ):  # what is left of any two maps lies on one line: r = +-1 whatever they are
         assert np.isnan(found).all()
         return
-    expected = [partial(one, target.values.ravel(), basis) for one in latents.values.reshape(-1, 2).T]
+    expected = [
+        partial(one, target.values.ravel(), basis) for one in latents.values.reshape(-1, 2).T
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_no_metric_is_perfect_by_the_number_of_points_alone() -> None:
     latents, target = maps((6, 6), latents=4)
-    metrics = ["pearson", "distance_correlation", "hsic_normalised", "mutual_information", *PARTIAL.values()]
+    metrics = [
+        "pearson",
+        "distance_correlation",
+        "hsic_normalised",
+        "mutual_information",
+        *PARTIAL.values(),
+    ]
     for points in range(1, 9):
         few = np.full(36, np.nan)
         few[::5][:points] = target.values.ravel()[::5][:points]
@@ -83,13 +101,21 @@ def dense(x: np.ndarray, y: np.ndarray, row: np.ndarray, column: np.ndarray) -> 
     k, l = (np.exp(-(d**2) / (2 * np.median(d[d > 0]) ** 2 + 1e-12)) for d in distances)  # noqa: E741
     kc, lc, ones = centred(k), centred(l), np.ones(n)
     k0, l0 = k - np.eye(n), l - np.eye(n)
-    unbiased = (k0 * l0).sum() + k0.sum() * l0.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (ones @ k0) @ (l0 @ ones)
+    unbiased = (
+        (k0 * l0).sum()
+        + k0.sum() * l0.sum() / ((n - 1) * (n - 2))
+        - 2 / (n - 2) * (ones @ k0) @ (l0 @ ones)
+    )
     return {
         "pearson": float(np.corrcoef(x, y)[0, 1]),
         "spearman": float(scipy.stats.spearmanr(x, y).statistic),
         "kendall": float(scipy.stats.kendalltau(x, y).statistic),
-        "mutual_information": float(mutual_info_regression(x[:, None], y, n_neighbors=7, random_state=0)[0]),
-        "distance_correlation": float(np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean()))),
+        "mutual_information": float(
+            mutual_info_regression(x[:, None], y, n_neighbors=7, random_state=0)[0]
+        ),
+        "distance_correlation": float(
+            np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean()))
+        ),
         "hsic": float((kc * lc).sum() / (n - 1) ** 2),
         "hsic_normalised": float((kc * lc).sum() / np.sqrt((kc * kc).sum() * (lc * lc).sum())),
         "hsic_unbiased": float(unbiased / (n * (n - 3))),
@@ -109,7 +135,9 @@ def test_metrics_equal_their_dense_formulae(known_template: Path) -> None:
         expected = dense(values, contrast, row, column)
         assert set(expected) == set(table.metric.values)
         for metric, value in expected.items():
-            assert float(table.sel(metric=metric, latent=latent)) == pytest.approx(value, rel=1e-6, abs=1e-9), metric
+            assert float(table.sel(metric=metric, latent=latent)) == pytest.approx(
+                value, rel=1e-6, abs=1e-9
+            ), metric
 
 
 def test_the_kept_table(known_template: Path) -> None:
@@ -125,31 +153,54 @@ def test_the_kept_table(known_template: Path) -> None:
         for latent in range(5):
             values = ds.latents_theirs.values[..., latent][keep]
             at = table.association.sel(target=target, latent_theirs=latent)
-            assert float(at.sel(metric="pearson")) == pytest.approx(np.corrcoef(values, side[keep])[0, 1], abs=1e-6)
+            assert float(at.sel(metric="pearson")) == pytest.approx(
+                np.corrcoef(values, side[keep])[0, 1], abs=1e-6
+            )
             rho = scipy.stats.spearmanr(values, side[keep]).statistic
             assert float(at.sel(metric="spearman")) == pytest.approx(rho, abs=1e-6)
 
 
 def test_sums_and_luminance_of_elements(known_store: Path) -> None:
     ds = zarr(known_store)
-    fe, ni = ((m - np.nanmin(m)) / (np.nanmax(m) - np.nanmin(m)) for m in ds.elements.transpose("element", ...).values)
+    fe, ni = (
+        (m - np.nanmin(m)) / (np.nanmax(m) - np.nanmin(m))
+        for m in ds.elements.transpose("element", ...).values
+    )
     keep = np.isfinite(fe)
-    expected = {"Fe + 0.5*Ni": fe + 0.5 * ni, "Fe - Ni": fe - ni, "rgb(Ni, Fe)": 0.2126 * ni + 0.7152 * fe}
+    expected = {
+        "Fe + 0.5*Ni": fe + 0.5 * ni,
+        "Fe - Ni": fe - ni,
+        "rgb(Ni, Fe)": 0.2126 * ni + 0.7152 * fe,
+    }
     expected["rgb(Ni, Fe)"] += 0.0722 * (ni + fe) / 2  # of two elements, blue is the mean
     options = [option for target in expected for option in ("--target", target)]
-    out = vaearr("associate", known_store, *RUN, *options, "--metric", "pearson", "--name", "sums").out
+    out = vaearr(
+        "associate", known_store, *RUN, *options, "--metric", "pearson", "--name", "sums"
+    ).out
     table = zarr(known_store, "runs/theirs/association_sums").association.sel(metric="pearson")
     assert list(table.target.values) == list(expected)
     for target, side in expected.items():
         assert f" {target} " in out
         for latent in range(5):
             r = np.corrcoef(ds.latents_theirs.values[..., latent][keep], side[keep])[0, 1]
-            assert float(table.sel(target=target, latent_theirs=latent)) == pytest.approx(r, abs=1e-5)
+            assert float(table.sel(target=target, latent_theirs=latent)) == pytest.approx(
+                r, abs=1e-5
+            )
 
 
 def test_the_strongest_are_listed_by_size_and_ties_are_told(known_store: Path) -> None:
     out = vaearr(
-        "associate", known_store, *RUN, "--metric", "pearson", "--target", "BC", "--top", 5, "--name", "short"
+        "associate",
+        known_store,
+        *RUN,
+        "--metric",
+        "pearson",
+        "--target",
+        "BC",
+        "--top",
+        5,
+        "--name",
+        "short",
     ).out
     rows = [line.split() for line in out.splitlines() if line.split()[:1] == ["pearson"]]
     order = [int(row[2]) for row in rows]
@@ -169,7 +220,8 @@ def test_p_values(known_template: Path) -> None:
     assert bool((adjusted >= p - 1e-12).where(is_tested, True).all())
     ds = va.open_store(known_template)
     first, second = (
-        va.associate(ds.latents_theirs, ds.BC, "pearson", roi=ds.roi_theirs, significance=True) for _ in range(2)
+        va.associate(ds.latents_theirs, ds.BC, "pearson", roi=ds.roi_theirs, significance=True)
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first.p_value, second.p_value)  # seeded
     near = p.sel(metric="pearson", target="BC").values  # of 99 surrogate maps, the others of 199
@@ -180,7 +232,10 @@ def test_no_p_value_without_an_association() -> None:
     found = va.associate(*maps((6, 5)), ["pearson", "partial_pearson_3"], significance=True)
     latents, target = maps((6, 5))
     few = va.associate(
-        latents, target.where((target.y < 1) & (target.x < 7.5)), ["pearson", "partial_pearson"], significance=True
+        latents,
+        target.where((target.y < 1) & (target.x < 7.5)),
+        ["pearson", "partial_pearson"],
+        significance=True,
     )
     assert few.p_value.isnull().all()
     assert few.association.sel(metric="pearson").notnull().all()
@@ -199,7 +254,10 @@ def test_elements_are_scaled_between_quantiles_on_request(known_store: Path) -> 
         shares.append(np.clip((values - low) / (high - low), 0, 1))
     expected = shares[0] + 0.5 * shares[1]
     latents = ds.latents_theirs.values[inside & np.isfinite(expected)].astype(float)
-    r = [scipy.stats.pearsonr(column, expected[inside & np.isfinite(expected)])[0] for column in latents.T]
+    r = [
+        scipy.stats.pearsonr(column, expected[inside & np.isfinite(expected)])[0]
+        for column in latents.T
+    ]
     np.testing.assert_allclose(table.association.sel(metric="pearson").values.ravel(), r, atol=1e-5)
     assert "already" in vaearr(*command, "--quantiles", "0.1:0.9").err
     assert "quantiles" in vaearr(*command, code=73).error
@@ -207,7 +265,9 @@ def test_elements_are_scaled_between_quantiles_on_request(known_store: Path) -> 
 
 
 def test_clusters_of_each_latent_against_a_reference(known_store: Path) -> None:
-    out = vaearr("associate", known_store, *RUN, *AS_STORED, "--reference", "phase", "--k-max", 4).out
+    out = vaearr(
+        "associate", known_store, *RUN, *AS_STORED, "--reference", "phase", "--k-max", 4
+    ).out
     ds, found = zarr(known_store), zarr(known_store, "runs/theirs/partitions_phase")
     assert dict(found.sizes) == {"latent_theirs": 5}
     keep = (ds.phase.values >= 0) & np.isfinite(ds.latents_theirs.values[..., 0])
@@ -226,7 +286,9 @@ def test_advice_to_try_more_clusters_names_an_option_of_the_command(known_store:
     assert advice
     assert all("--k-max" in line for line in advice)
     assert "--k-max" in vaearr("associate", "--help").out
-    assert "2 to 2" not in " ".join(warned("--k-max", 3, "--overwrite"))  # made anew, not the table of before
+    assert "2 to 2" not in " ".join(
+        warned("--k-max", 3, "--overwrite")
+    )  # made anew, not the table of before
 
 
 @pytest.mark.parametrize(
@@ -269,7 +331,9 @@ def test_flattened_samples_are_matched_by_their_coordinates() -> None:
     xr.testing.assert_equal(va.associate(samples, turned, "pearson"), expected)
     in_dataset = va.associate(samples, turned.to_dataset(name="BC"), "pearson")
     np.testing.assert_array_equal(in_dataset[..., 0], expected)
-    tested, known = (va.associate(samples, one, "pearson", significance=True) for one in (turned, target))
+    tested, known = (
+        va.associate(samples, one, "pearson", significance=True) for one in (turned, target)
+    )
     xr.testing.assert_equal(tested, known)
     jointly, joint = (va.associate_jointly(samples, one) for one in (turned, target))
     xr.testing.assert_equal(jointly, joint)

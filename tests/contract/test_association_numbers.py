@@ -1,4 +1,6 @@
-"""Association metrics on awkward columns, against their formulae; p-values where nothing is to be found, and where."""
+"""Association metrics on awkward columns, against their formulae; p-values where nothing is to be
+found, and where.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,36 @@ from .test_association import dense
 
 SHAPE = (12, 20)
 ROWS, COLUMNS = (axis.ravel().astype(float) for axis in np.indices(SHAPE))
-SEVEN = ["pearson", "spearman", "kendall", "mutual_information", "distance_correlation", "hsic", "partial_pearson"]
+SEVEN = [
+    "pearson",
+    "spearman",
+    "kendall",
+    "mutual_information",
+    "distance_correlation",
+    "hsic",
+    "partial_pearson",
+]
 EVERY = [*SEVEN, "partial_pearson_2", "partial_pearson_3", "hsic_normalised", "hsic_unbiased"]
-SIGNED = {"pearson", "spearman", "kendall", "partial_pearson", "partial_pearson_2", "partial_pearson_3"}
+SIGNED = {
+    "pearson",
+    "spearman",
+    "kendall",
+    "partial_pearson",
+    "partial_pearson_2",
+    "partial_pearson_3",
+}
 FEW = SignificanceConfig(n_surrogates=19)
-KINDS = ("random", "dependent", "tied", "binary", "far from zero", "heavy tails", "other tails", "two scales", "clumps")
+KINDS = (
+    "random",
+    "dependent",
+    "tied",
+    "binary",
+    "far from zero",
+    "heavy tails",
+    "other tails",
+    "two scales",
+    "clumps",
+)
 
 
 def column(kind: str, n: int) -> np.ndarray:
@@ -44,17 +71,23 @@ def column(kind: str, n: int) -> np.ndarray:
 
 
 def maps(values: np.ndarray, name: str = "latents") -> xr.DataArray:
-    """Rows of values as maps of 12 x 20 points, or as a collection where they are of another number."""
+    """Rows of values as maps of 12 x 20 points, or as a collection where they are of another
+    number.
+    """
     if len(values) != np.prod(SHAPE):
         return xr.DataArray(values, dims=("sample", "latent")[: values.ndim], name=name)
     return xr.DataArray(
-        values.reshape(*SHAPE, *values.shape[1:]), dims=("y", "x", "latent")[: values.ndim + 1], name=name
+        values.reshape(*SHAPE, *values.shape[1:]),
+        dims=("y", "x", "latent")[: values.ndim + 1],
+        name=name,
     )
 
 
 def grid(fields: np.ndarray) -> tuple[xr.DataArray, xr.DataArray]:
     """Fields (count, y, x): the latents, and the last one as target."""
-    latents = xr.DataArray(np.moveaxis(fields[:-1], 0, -1), dims=("y", "x", "latent"), name="latents")
+    latents = xr.DataArray(
+        np.moveaxis(fields[:-1], 0, -1), dims=("y", "x", "latent"), name="latents"
+    )
     return latents, xr.DataArray(fields[-1], dims=("y", "x"), name="map")
 
 
@@ -72,11 +105,19 @@ def test_metrics_of_awkward_columns_equal_their_formulae(other: str) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(-3, 3) | st.floats(-1e3, 1e3), st.integers(-4, 4)), min_size=8, max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.integers(-3, 3) | st.floats(-1e3, 1e3), st.integers(-4, 4)),
+        min_size=8,
+        max_size=60,
+    )
+)
 def test_any_few_points_equal_the_formulae(pairs: list[tuple[float, float]]) -> None:
     x, y = np.array(pairs, float).T
     assume(np.ptp(x) > 1e-6 and np.ptp(y) > 0)
-    found = va.associate(maps(x[:, None]), maps(y, "BC"), ["kendall", "distance_correlation", "mutual_information"])
+    found = va.associate(
+        maps(x[:, None]), maps(y, "BC"), ["kendall", "distance_correlation", "mutual_information"]
+    )
     expected = dense(x, y, np.arange(len(x)), np.zeros(len(x)))
     wanted = [expected[metric] for metric in found.metric.values]
     np.testing.assert_allclose(found[:2, 0], wanted[:2], rtol=1e-9, atol=2e-7)
@@ -84,11 +125,23 @@ def test_any_few_points_equal_the_formulae(pairs: list[tuple[float, float]]) -> 
 
 
 @settings(max_examples=15, deadline=None)
-@given(scale=st.floats(1e-2, 1e3), shift=st.floats(-1e3, 1e3), sign=st.sampled_from([-1, 1]), seed=st.integers(0, 999))
-def test_units_and_order_of_the_points_do_not_matter(scale: float, shift: float, sign: int, seed: int) -> None:
+@given(
+    scale=st.floats(1e-2, 1e3),
+    shift=st.floats(-1e3, 1e3),
+    sign=st.sampled_from([-1, 1]),
+    seed=st.integers(0, 999),
+)
+def test_units_and_order_of_the_points_do_not_matter(
+    scale: float, shift: float, sign: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    latents, target = rng.integers(-9, 9, (240, 3)).astype(float), rng.integers(0, 5, 240).astype(float)
-    metrics = [name for name in EVERY if name != "mutual_information"]  # whose noise stays with the place
+    latents, target = (
+        rng.integers(-9, 9, (240, 3)).astype(float),
+        rng.integers(0, 5, 240).astype(float),
+    )
+    metrics = [
+        name for name in EVERY if name != "mutual_information"
+    ]  # whose noise stays with the place
     before = va.associate(maps(latents), maps(target), metrics)
     after = va.associate(maps(sign * scale * latents + shift), maps(target), metrics)
     turned = [1 if name in SIGNED else 0 for name in metrics]
@@ -103,10 +156,15 @@ def test_units_and_order_of_the_points_do_not_matter(scale: float, shift: float,
 def test_missing_values_constants_and_company() -> None:
     rng = np.random.default_rng(2)
     latents = np.stack(
-        [column(kind, 240) for kind in ("dependent", "tied", "heavy tails")] + [np.full(240, 0.1)], axis=1
+        [column(kind, 240) for kind in ("dependent", "tied", "heavy tails")] + [np.full(240, 0.1)],
+        axis=1,
     )
     targets = xr.Dataset(
-        {"a": maps(column("binary", 240)), "b": maps(column("random", 240)), "flat": maps(np.ones(240))}
+        {
+            "a": maps(column("binary", 240)),
+            "b": maps(column("random", 240)),
+            "flat": maps(np.ones(240)),
+        }
     )
     holes = xr.DataArray(rng.random((*SHAPE, 4)) < 0.2, dims=("y", "x", "latent"))
     missing = maps(rng.random(240)) < 0.3
@@ -119,10 +177,18 @@ def test_missing_values_constants_and_company() -> None:
             there = np.isfinite(some[..., i].values) & ~missing.values
             mask = xr.DataArray(there, dims=("y", "x"))
             alone = va.associate(some[..., [i]], targets[name], EVERY, roi=mask)
-            np.testing.assert_allclose(table.sel(target=name)[:, i], alone[:, 0], rtol=1e-9, atol=1e-12)
-    lazy = va.associate(some.chunk({"y": 5, "latent": 2}).transpose("latent", "x", "y"), targets.chunk({"x": 7}), "all")
+            np.testing.assert_allclose(
+                table.sel(target=name)[:, i], alone[:, 0], rtol=1e-9, atol=1e-12
+            )
+    lazy = va.associate(
+        some.chunk({"y": 5, "latent": 2}).transpose("latent", "x", "y"),
+        targets.chunk({"x": 7}),
+        "all",
+    )
     assert lazy.metric.values.tolist() == SEVEN
-    same = lazy.metric != "mutual_information"  # whose noise, which decides ties, follows the order of the points
+    same = (
+        lazy.metric != "mutual_information"
+    )  # whose noise, which decides ties, follows the order of the points
     xr.testing.assert_allclose(lazy[same], va.associate(some, targets, "all")[same])
 
 
@@ -132,9 +198,13 @@ def test_a_large_offset_costs_no_digits_and_a_common_trend_is_no_association() -
     x, y = a * 1e-3 + 1e9, (a + rng.normal(size=240)) * 1e-2 - 1e8
     exact = [v.astype(np.longdouble) - v.astype(np.longdouble).mean() for v in (x, y)]
     wanted = (exact[0] @ exact[1]) / np.sqrt((exact[0] @ exact[0]) * (exact[1] @ exact[1]))
-    assert va.associate(maps(x[:, None]), maps(y), ["pearson"]).item() == pytest.approx(float(wanted), abs=1e-12)
+    assert va.associate(maps(x[:, None]), maps(y), ["pearson"]).item() == pytest.approx(
+        float(wanted), abs=1e-12
+    )
     x, y = (20 * ROWS + 20 * COLUMNS + rng.normal(size=240) for _ in range(2))
-    trend = va.associate(maps(x[:, None]), maps(y), ["pearson", "partial_pearson", "partial_pearson_3"])[:, 0]
+    trend = va.associate(
+        maps(x[:, None]), maps(y), ["pearson", "partial_pearson", "partial_pearson_3"]
+    )[:, 0]
     assert trend[0] > 0.99
     assert (abs(trend[1:]) < 0.2).all()
     assert np.isnan(va.associate(maps(np.c_[20.0 * ROWS + 7]), maps(y), ["partial_pearson"])).all()
@@ -150,13 +220,22 @@ def test_a_large_offset_costs_no_digits_and_a_common_trend_is_no_association() -
         ({"roi": lambda z, t: xr.zeros_like(t, dtype=bool)}, RoiError, "no scan point"),
         ({"metrics": lambda z, t: ["pearsn"]}, UsageError, "'pearson'"),
         ({"metrics": lambda z, t: ()}, UsageError, "no metric"),
-        ({"target": lambda z, t: xr.full_like(t, "a", dtype=object)}, SchemaError, "expected numbers"),
+        (
+            {"target": lambda z, t: xr.full_like(t, "a", dtype=object)},
+            SchemaError,
+            "expected numbers",
+        ),
     ],
 )
 def test_refusals(change: dict[str, object], error: type[Exception], words: str) -> None:
     latents, target = grid(gaussian_maps(np.random.default_rng(0), 3, 2, shape=SHAPE))
     ((name, make),) = change.items()
-    given_ = {"latents": latents, "target": target, "metrics": ["pearson"], name: make(latents, target)}  # type: ignore[operator]
+    given_ = {
+        "latents": latents,
+        "target": target,
+        "metrics": ["pearson"],
+        name: make(latents, target),
+    }  # type: ignore[operator]
     with pytest.raises(error, match=words):
         va.associate(given_["latents"], given_["target"], given_["metrics"], roi=given_.get("roi"))
 
@@ -164,7 +243,9 @@ def test_refusals(change: dict[str, object], error: type[Exception], words: str)
 # ---- p-values --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("irregular", "kind"), [(False, "smooth"), (True, "smooth"), (True, "classes")])
+@pytest.mark.parametrize(
+    ("irregular", "kind"), [(False, "smooth"), (True, "smooth"), (True, "classes")]
+)
 def test_p_values_are_uniform_under_the_null(irregular: bool, kind: str) -> None:
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
         fields = gaussian_maps(rng, count, 3)
@@ -179,10 +260,14 @@ def test_metrics_that_are_tested_on_some_points_hold_their_level_and_find_what_i
     config = SignificanceConfig(n_surrogates=39, max_points=100, correction="none")
     metrics, p_values = ["kendall", "distance_correlation"], []
     for seed in range(12):
-        free, free_too, like, target = gaussian_maps(np.random.default_rng(seed), 4, 2, shape=(32, 32))
+        free, free_too, like, target = gaussian_maps(
+            np.random.default_rng(seed), 4, 2, shape=(32, 32)
+        )
         latents, side = grid(np.stack([free, free_too, 0.8 * target + 0.6 * like, target]))
         table = va.associate(latents, side, metrics, significance=config)
-        xr.testing.assert_allclose(table.association, va.associate(latents, side, metrics))  # of all points
+        xr.testing.assert_allclose(
+            table.association, va.associate(latents, side, metrics)
+        )  # of all points
         p_values.append(table.p_value.values)
     null, found = np.array(p_values)[..., :2].ravel(), np.array(p_values)[..., 2]
     assert np.mean(null <= 0.05) < 0.15
@@ -194,8 +279,12 @@ def test_effective_points_are_those_of_theory_and_intervals_hold_the_truth() -> 
     inside, effective = [], []
     for seed in range(40):
         fields = gaussian_maps(np.random.default_rng(seed), 3, 2, shape=(32, 32))
-        latents, target = grid(np.stack([0.6 * fields[2] + 0.8 * fields[0], 0.6 * fields[2] + 0.8 * fields[1]]))
-        table = va.associate(latents, target, ["pearson", "kendall"], significance=FEW).isel(latent=0)
+        latents, target = grid(
+            np.stack([0.6 * fields[2] + 0.8 * fields[0], 0.6 * fields[2] + 0.8 * fields[1]])
+        )
+        table = va.associate(latents, target, ["pearson", "kendall"], significance=FEW).isel(
+            latent=0
+        )
         low, high = (float(table[name].sel(metric="pearson")) for name in ("low", "high"))
         assert low < float(table["association"].sel(metric="pearson")) < high
         assert np.isnan(table["low"].sel(metric="kendall"))
@@ -235,19 +324,25 @@ def test_every_metric_has_p_values_and_the_association_is_unchanged() -> None:
     xr.testing.assert_allclose(every["association"], va.associate(latents, target, EVERY))
     assert (every["p_value"].notnull() == every["association"].notnull()).all()
     assert every["p_value"].min() >= 1 / 20
-    assert (every["n_effective"].sel(metric="hsic") == every["n_effective"].sel(metric="spearman")).all()
+    assert (
+        every["n_effective"].sel(metric="hsic") == every["n_effective"].sel(metric="spearman")
+    ).all()
 
 
 def test_samples_have_no_neighbours_and_unsigned_metrics_are_tested_by_their_value() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(60, 20))
     target = values[:, 0] + rng.normal(size=60)
-    table = va.associate(maps(values), maps(target), ["pearson", "hsic_unbiased"], significance=True)
+    table = va.associate(
+        maps(values), maps(target), ["pearson", "hsic_unbiased"], significance=True
+    )
     assert table["p_value"][0, 0] == 1 / 200
     assert (table["n_effective"].sel(metric="pearson") == 60).all()
     student = [scipy.stats.pearsonr(column, target).pvalue for column in values.T]
     np.testing.assert_allclose(table["p_value"].sel(metric="pearson"), student, atol=0.12)
-    value, p = (table[name].sel(metric="hsic_unbiased").values for name in ("association", "p_value"))
+    value, p = (
+        table[name].sel(metric="hsic_unbiased").values for name in ("association", "p_value")
+    )
     assert (value < 0).any()
     assert (p[value < 0] > 0.2).all()
 
@@ -256,7 +351,9 @@ def test_the_largest_of_all_bounds_the_chance_of_any_false_discovery() -> None:
     found = []
     for seed in range(30):
         latents, target = grid(gaussian_maps(np.random.default_rng(seed), 9, 1, shape=(16, 16)))
-        table = va.associate(latents, target, ["pearson"], significance=SignificanceConfig(n_surrogates=39))
+        table = va.associate(
+            latents, target, ["pearson"], significance=SignificanceConfig(n_surrogates=39)
+        )
         assert (table["p_adjusted"] >= table["p_value"]).all()
         found.append((float(table["p_adjusted"].min()), float(table["p_value"].min())))
     adjusted, plain = np.array(found).T
@@ -267,10 +364,14 @@ def test_the_largest_of_all_bounds_the_chance_of_any_false_discovery() -> None:
 def test_a_value_that_no_permutation_changes_does_not_hide_the_others() -> None:
     target = np.zeros(42)
     target[5] = 1
-    balanced = np.repeat([0.1, 0.7], 21)  # |r| with one point among 42 is the same wherever that point lies
+    balanced = np.repeat(
+        [0.1, 0.7], 21
+    )  # |r| with one point among 42 is the same wherever that point lies
     near = np.exp(-0.5 * (np.arange(42) - 5.0) ** 2)
     values = np.column_stack([balanced, near, np.random.default_rng(0).normal(size=42)])
-    p = va.associate(maps(values), maps(target), ["pearson"], significance=True)["p_adjusted"].values[0]
+    p = va.associate(maps(values), maps(target), ["pearson"], significance=True)[
+        "p_adjusted"
+    ].values[0]
     assert p[0] == 1
     assert p[1] < 0.1
 
@@ -278,7 +379,9 @@ def test_a_value_that_no_permutation_changes_does_not_hide_the_others() -> None:
 @pytest.mark.parametrize("correction", ["fdr", "holm", "none"])
 def test_corrections(correction: str) -> None:
     latents, target = grid(gaussian_maps(np.random.default_rng(3), 7, 1, shape=(12, 14)))
-    table = va.associate(latents, target, ["pearson"], significance=FEW.replace(correction=correction))
+    table = va.associate(
+        latents, target, ["pearson"], significance=FEW.replace(correction=correction)
+    )
     p = table["p_value"].values[0]
     order, m = np.argsort(p), p.size
     if correction == "holm":
@@ -300,24 +403,35 @@ def test_maps_that_are_too_smooth_get_no_p_value_and_are_told() -> None:
     assert table["p_adjusted"].isnull().all()
     assert (table["n_effective"] < 20).all()
     (text,) = table.attrs["warnings"]
-    assert f"{len(EVERY)} of {len(EVERY)} associations get no p-value: the maps are too smooth for this test" in text
+    assert (
+        f"{len(EVERY)} of {len(EVERY)} associations get no p-value: the maps are too smooth for this test"
+        in text
+    )
 
 
 def test_blocks_are_refused_and_earlier_settings_are_read() -> None:
     with pytest.raises(UsageError, match="no setting 'method'"):
         SignificanceConfig.from_attrs({"method": "blocks"})
-    assert SignificanceConfig.from_attrs({"method": "spectrum", "block": None}) == SignificanceConfig()
+    assert (
+        SignificanceConfig.from_attrs({"method": "spectrum", "block": None}) == SignificanceConfig()
+    )
 
 
 @settings(max_examples=8, deadline=None)
-@given(shape=st.lists(st.integers(1, 6), min_size=1, max_size=3), share=st.floats(0.3, 1.0), seed=st.integers(0, 100))
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    share=st.floats(0.3, 1.0),
+    seed=st.integers(0, 100),
+)
 def test_any_grid_and_region_gives_p_values(shape: list[int], share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     dims = ("z", "y", "x")[-len(shape) :]
     roi = xr.DataArray(rng.random(shape) < share, dims=dims)
     assume(int(roi.sum()) >= 3)
     latents = xr.DataArray(np.round(rng.normal(size=(*shape, 2)), 1), dims=(*dims, "latent"))
-    found = va.associate(latents, latents[..., 0].drop_attrs() ** 3, ["pearson"], roi, significance=FEW)
+    found = va.associate(
+        latents, latents[..., 0].drop_attrs() ** 3, ["pearson"], roi, significance=FEW
+    )
     is_tested = found["association"].notnull() & (found["n_effective"] >= 20)
     np.testing.assert_array_equal(found["p_value"].notnull(), is_tested)
     assert found["p_value"].where(is_tested, 0.5).max() <= 1

@@ -20,7 +20,11 @@ pytestmark = [
 
 
 def _changed(store: Path, name: str) -> xr.Dataset:
-    return xr.open_zarr(store)[[name]].load().map(lambda v: (v.max() - v).astype(v.dtype).assign_attrs(v.attrs))
+    return (
+        xr.open_zarr(store)[[name]]
+        .load()
+        .map(lambda v: (v.max() - v).astype(v.dtype).assign_attrs(v.attrs))
+    )
 
 
 def whole(store: Path, name: str) -> None:
@@ -31,7 +35,9 @@ def whole(store: Path, name: str) -> None:
 def region(store: Path, name: str) -> None:
     """Other values in a few rows."""
     part = _changed(store, name).isel(y=slice(2, 5))
-    part.drop_vars([c for c in part.coords if "y" not in part[c].dims]).to_zarr(store, region={"y": slice(2, 5)})
+    part.drop_vars([c for c in part.coords if "y" not in part[c].dims]).to_zarr(
+        store, region={"y": slice(2, 5)}
+    )
 
 
 WRITES: dict[str, Callable[[Path, str], None]] = {"whole": whole, "region": region}
@@ -100,10 +106,15 @@ def test_other_patterns(made_store: Path, write: str) -> None:
     assert "--seal" in vaearr("verify", made_store, code=BAD_DATA).out
     vaearr("verify", made_store, "--seal")
     assert "is whole" in vaearr("verify", made_store).out
-    assert "created from other inputs: patterns changed since" in do("encode", made_store, code=EXISTS)
+    assert "created from other inputs: patterns changed since" in do(
+        "encode", made_store, code=EXISTS
+    )
     for step in ("associate", "cluster", "report"):  # whose latents are of the old patterns
         error = do(step, made_store, code=BAD_DATA)
-        assert f"'latents' of {made_store} was created from other inputs: patterns changed since" in error
+        assert (
+            f"'latents' of {made_store} was created from other inputs: patterns changed since"
+            in error
+        )
         assert "--overwrite" in error
     do("train", made_store)
     do("encode", made_store, "--overwrite")
@@ -122,13 +133,18 @@ def test_other_band_contrast(made_store: Path, write: str) -> None:
     do("associate", made_store, "--overwrite")
     do("cluster", made_store, "--overwrite")
     after = va.load_run(made_store).table("association")
-    assert not np.allclose(before.association.sel(target="BC"), after.association.sel(target="BC"), equal_nan=True)
+    assert not np.allclose(
+        before.association.sel(target="BC"), after.association.sel(target="BC"), equal_nan=True
+    )
     do("report", made_store)
     assert "is whole" in vaearr("verify", made_store).out
 
 
 def test_every_recipe_says_what_the_inputs_were(made_store: Path) -> None:
-    known = {name: nested(attributes(made_store, name)["provenance"])["fingerprints"] for name in ("latents", "grains")}
+    known = {
+        name: nested(attributes(made_store, name)["provenance"])["fingerprints"]
+        for name in ("latents", "grains")
+    }
     assert set(known["latents"]) == {"patterns", "roi"}
     assert set(known["grains"]) == {"latents", "BC", "roi"}
     assert known["latents"]["roi"] == known["grains"]["roi"]
@@ -148,7 +164,10 @@ def test_what_another_program_appended_is_left_out(made_store: Path) -> None:
     more.to_zarr(made_store, mode="a", append_dim="y")
     xr.testing.assert_equal(va.open_store(made_store).BC.load(), before)
     found = vaearr("verify", made_store, code=BAD_DATA).out
-    assert f"BC/zarr.json: another program appended to it; 'vaearr verify {made_store} --seal' removes" in found
+    assert (
+        f"BC/zarr.json: another program appended to it; 'vaearr verify {made_store} --seal' removes"
+        in found
+    )
     vaearr("verify", made_store, "--seal")
     assert "is whole" in vaearr("verify", made_store).out
     xr.testing.assert_equal(xr.open_zarr(made_store).BC.load(), before)

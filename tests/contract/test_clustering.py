@@ -1,4 +1,6 @@
-"""Clusters: against scikit-learn, in any units, the number chosen, noise, what is left out, agreement with phases."""
+"""Clusters: against scikit-learn, in any units, the number chosen, noise, what is left out,
+agreement with phases.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def blobs() -> xr.Dataset:
-    """Three clouds of unlike size in two features of unlike units, a few stray points, one missing, over 15 x 16."""
+    """Three clouds of unlike size in two features of unlike units, a few stray points, one missing,
+    over 15 x 16.
+    """
     rng = np.random.default_rng(5)
     group = np.repeat([0, 1, 2], [120, 70, 50])
     points = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 7.0]])[group] + rng.normal(size=(240, 2)) * 0.7
@@ -40,7 +44,9 @@ def blobs() -> xr.Dataset:
     points = points[rng.permutation(240)].reshape(15, 16, 2)
     points[4, 7, 0] = np.nan
     coords = {"y": np.arange(15.0), "x": np.arange(16.0)}
-    return xr.Dataset({"a": (("y", "x"), points[..., 0]), "b": (("y", "x"), 1e4 * points[..., 1] - 3e6)}, coords)
+    return xr.Dataset(
+        {"a": (("y", "x"), points[..., 0]), "b": (("y", "x"), 1e4 * points[..., 1] - 3e6)}, coords
+    )
 
 
 def scaled(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -63,8 +69,16 @@ def test_labels_do_not_depend_on_units(method: str) -> None:
     assert (labels == OUTSIDE).sum() == labels.attrs["n_not_clustered"] == 1
     assert (labels == NOISE).sum() == labels.attrs["n_noise"]
     assert (labels.attrs["n_noise"] > 0) == (method in ("dbscan", "hdbscan"))
-    words = dict(zip(labels.attrs["flag_values"], labels.attrs["flag_meanings"].split(), strict=True))
-    assert words == {-2: "not_clustered", -1: "noise", 0: "cluster_0", 1: "cluster_1", 2: "cluster_2"}
+    words = dict(
+        zip(labels.attrs["flag_values"], labels.attrs["flag_meanings"].split(), strict=True)
+    )
+    assert words == {
+        -2: "not_clustered",
+        -1: "noise",
+        0: "cluster_0",
+        1: "cluster_1",
+        2: "cluster_2",
+    }
     there, _ = scaled(ds)
     for name, by in labels.attrs["scaling"].items():
         assert by["center"] == pytest.approx(ds[name].values[there].mean())
@@ -89,7 +103,11 @@ def test_dbscan_with_its_radius_from_the_distances() -> None:
     used = labels.attrs["parameters"]
     assert used["min_samples"] == 8
     assert used["eps"] == pytest.approx(np.quantile(eighth, 0.98))
-    assert va.cluster(blobs(), "dbscan", eps_rule="elbow").attrs["parameters"]["eps"] == used["eps_elbow"] < used["eps"]
+    assert (
+        va.cluster(blobs(), "dbscan", eps_rule="elbow").attrs["parameters"]["eps"]
+        == used["eps_elbow"]
+        < used["eps"]
+    )
     for eps in (0.25, 0.6):
         ours = va.cluster(blobs(), "dbscan", eps=eps).values[there]
         theirs = DBSCAN(eps, min_samples=9).fit(values)  # which counts the point itself
@@ -104,7 +122,9 @@ def test_the_number_is_chosen_and_a_bound_is_told(criterion: str) -> None:
     free = va.cluster(ds, "gmm", k_min=2, criterion=criterion)
     assert free.attrs["k"] in (3, 4)  # the stray points may make one of their own
     assert not free.attrs["k_at_bound"]
-    best = (max if criterion == "silhouette" else min)(free.attrs["scores"], key=lambda k: free.attrs["scores"][k])
+    best = (max if criterion == "silhouette" else min)(
+        free.attrs["scores"], key=lambda k: free.attrs["scores"][k]
+    )
     assert int(best) == free.attrs["k"]
     tight = va.cluster(ds, "gmm", k_min=2, k_max=2, criterion=criterion)
     assert tight.attrs["k_at_bound"]
@@ -114,10 +134,13 @@ def test_the_number_is_chosen_and_a_bound_is_told(criterion: str) -> None:
 def test_hybrid_is_the_mean_rank_of_the_three_criteria() -> None:
     ds = blobs().where(lambda ds: abs(ds.a) < 9)
     found = {
-        name: va.cluster(ds, "gmm", criterion=name, k_max=6).attrs for name in ("bic", "aic", "silhouette", "hybrid")
+        name: va.cluster(ds, "gmm", criterion=name, k_max=6).attrs
+        for name in ("bic", "aic", "silhouette", "hybrid")
     }
     columns = {name: attrs["scores"] for name, attrs in found.items()}
-    table = pd.DataFrame(columns)[["bic", "aic", "silhouette"]].assign(silhouette=lambda table: -table.silhouette)
+    table = pd.DataFrame(columns)[["bic", "aic", "silhouette"]].assign(
+        silhouette=lambda table: -table.silhouette
+    )
     expected = table.rank().mean(axis=1)
     np.testing.assert_allclose(list(columns["hybrid"].values()), expected)
     assert found["hybrid"]["k"] == int(expected.idxmin())
@@ -127,7 +150,9 @@ def test_hybrid_is_the_mean_rank_of_the_three_criteria() -> None:
 
 def test_settings_of_stores_are_refused_for_arrays() -> None:
     for name, value in {"name": "grains", "run": "b", "features": ("BC",)}.items():
-        with pytest.raises(UsageError, match=rf"{name} is a setting of Run\.cluster.*leave {name} out"):
+        with pytest.raises(
+            UsageError, match=rf"{name} is a setting of Run\.cluster.*leave {name} out"
+        ):
             va.cluster(blobs(), "kmeans", k=3, **{name: value})
 
 
@@ -135,7 +160,9 @@ def test_a_run_stands_for_its_store(known_store: Path) -> None:
     run = va.load_run(known_store, "theirs")
     found = run.cluster(method="kmeans", k=2, name="two")
     assert found.two.attrs["features"][0] == "latents_theirs: 0"
-    again = va.load_run(va.open_store(known_store), "theirs").cluster(method="kmeans", k=2, name="two")
+    again = va.load_run(va.open_store(known_store), "theirs").cluster(
+        method="kmeans", k=2, name="two"
+    )
     np.testing.assert_array_equal(again.two, found.two)
     with pytest.raises(UsageError, match="the run 'theirs' is given together with run='other'"):
         va.load_run(run, "other")
@@ -149,7 +176,11 @@ def test_the_map_and_its_tables(known_template: Path) -> None:
     assert ds.three.dims == ("y", "x")
     assert labels.dtype == "int32"
     np.testing.assert_array_equal(labels == OUTSIDE, ~ds.present.values)
-    assert ds.three.attrs["features"] == ["latents_theirs: 0", "latents_theirs: 1", "latents_theirs: 3"]
+    assert ds.three.attrs["features"] == [
+        "latents_theirs: 0",
+        "latents_theirs: 1",
+        "latents_theirs: 3",
+    ]
     for i in range(3):
         here = labels == i
         assert int(summary["count"][i]) == here.sum()
@@ -165,7 +196,9 @@ def test_agreement_with_the_phases(known_template: Path) -> None:
     ds, found = zarr(known_template), zarr(known_template, "runs/theirs/clusters_three_scores")
     both = (ds.three.values >= 0) & (ds.phase.values >= 0)
     ours, phase = ds.three.values[both], ds.phase.values[both]
-    confusion = np.array([[((ours == i) & (phase == code)).sum() for code in (0, 1)] for i in range(3)])
+    confusion = np.array(
+        [[((ours == i) & (phase == code)).sum() for code in (0, 1)] for i in range(3)]
+    )
     np.testing.assert_array_equal(found.confusion, confusion)
     homogeneity, completeness, v_measure = metrics.homogeneity_completeness_v_measure(phase, ours)
     expected = {
@@ -181,7 +214,9 @@ def test_agreement_with_the_phases(known_template: Path) -> None:
         assert float(found[name]) == pytest.approx(value), name
     out = vaearr("cluster", known_template, *RUN, "--k", 3, "--name", "three", *LATENTS).out
     (line,) = (
-        line for line in out.splitlines() if line.startswith(f"agreement with the phases at {both.sum()} points")
+        line
+        for line in out.splitlines()
+        if line.startswith(f"agreement with the phases at {both.sum()} points")
     )
     for name, value in expected.items():
         assert f"{name} {value:.3f}" in line
@@ -198,7 +233,10 @@ def test_noise_is_not_what_was_left_out(known_template: Path) -> None:
 def test_the_same_again_is_there_already_and_other_settings_are_refused(known_store: Path) -> None:
     before = tree(known_store)
     vaearr("cluster", known_store, *RUN, "--k", 3, "--name", "contrasts", "--feature", "BC")
-    assert "--name" in vaearr("cluster", known_store, *RUN, "--k", 4, "--name", "contrasts", code=73).error
+    assert (
+        "--name"
+        in vaearr("cluster", known_store, *RUN, "--k", 4, "--name", "contrasts", code=73).error
+    )
     assert "--name" in vaearr("cluster", known_store, *RUN, "--k", 4, "--name", "BC", code=73).error
     assert tree(known_store) == before
 

@@ -1,4 +1,6 @@
-"""Commands as a user meets them: what they print, one line for each mistake with its exit code, signals, help."""
+"""Commands as a user meets them: what they print, one line for each mistake with its exit code,
+signals, help.
+"""
 
 from __future__ import annotations
 
@@ -52,11 +54,27 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["ingest", "{files}/scan.h5", "{store}"], 73, "already exists"),
         (["ingest", "{files}/elements.csv", "out.zarr"], 65, "elements.csv"),
         (["ingest", "{files}/scan.h5", "out.zarr", "--set", "images=pictures"], 65, "pictures"),
-        (["ingest", "{files}/scan.h5", "out.zarr", "--bc", "{files}/elements.csv"], 65, "elements.csv"),
+        (
+            ["ingest", "{files}/scan.h5", "out.zarr", "--bc", "{files}/elements.csv"],
+            65,
+            "elements.csv",
+        ),
         (["ingest", "{files}/scan.h5", "out.zarr", "--map", "BC"], 2, "not NAME=VALUE"),
-        (["ingest", "{files}/scan.h5", "out.zarr", "--set", "imagse=a"], 2, "Did you mean 'images'"),
-        (["ingest", "{files}/scan.h5", "out.zarr", "--map", "a=1.csv", "--map", "a=2.csv"], 2, "a is given twice"),
-        (["ingest", "{files}/scan.h5", "out.zarr", "--map", "BC=1.csv", "--bc", "2.csv"], 2, "the same map"),
+        (
+            ["ingest", "{files}/scan.h5", "out.zarr", "--set", "imagse=a"],
+            2,
+            "Did you mean 'images'",
+        ),
+        (
+            ["ingest", "{files}/scan.h5", "out.zarr", "--map", "a=1.csv", "--map", "a=2.csv"],
+            2,
+            "a is given twice",
+        ),
+        (
+            ["ingest", "{files}/scan.h5", "out.zarr", "--map", "BC=1.csv", "--bc", "2.csv"],
+            2,
+            "the same map",
+        ),
         (["info", "out.zarr"], 66, "there is no store"),
         (["info", "{files}"], 65, "not a zarr v3 store"),
         (["train", "{store}"], 73, "already has a run 'vae'"),
@@ -66,10 +84,27 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["train", "{store}", "--run", "b", "--x", "3:1"], 2, "give start < stop"),
         (["train", "{store}", "--run", "b", "--set", "epochs=none"], 2, "TrainConfig.epochs"),
         (["train", "{store}", "--run", "b", "--config", "none.json"], 2, "no settings file"),
-        (["train", "{store}", "--run", "b", "--config", "."], 2, "cannot be read as a settings file: Is a directory"),
-        (["train", "{store}", "--run", "b", "--config", "list.json"], 2, "holds a JSON list; settings are an object"),
         (
-            ["train", "{store}", "--run", "b", "--set", "model=conv", "--set", "model.latent_dim=3"],
+            ["train", "{store}", "--run", "b", "--config", "."],
+            2,
+            "cannot be read as a settings file: Is a directory",
+        ),
+        (
+            ["train", "{store}", "--run", "b", "--config", "list.json"],
+            2,
+            "holds a JSON list; settings are an object",
+        ),
+        (
+            [
+                "train",
+                "{store}",
+                "--run",
+                "b",
+                "--set",
+                "model=conv",
+                "--set",
+                "model.latent_dim=3",
+            ],
             2,
             "'model' is set to 'conv' already",
         ),
@@ -86,7 +121,11 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["export", "{store}", "out.zarr", "--format", "xls"], 2, "no format is named 'xls'"),
         (["look", "contrast", "{store}", "--map", "BCC"], 66, "Did you mean 'BC'"),
         (["look", "contrast", "{store}", "--keep", "kept.csv"], 2, "give one of them"),
-        (["train", "{store}", "--run", "b", "--x", "1:2", "--points", "kept.csv"], 2, "leave out --x"),
+        (
+            ["train", "{store}", "--run", "b", "--x", "1:2", "--points", "kept.csv"],
+            2,
+            "leave out --x",
+        ),
         (["ingest", "{files}/scan.h5", "out.zarr", "--nav-shape", "3"], 2, "not ROWSxCOLUMNS"),
         (["report", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["report", "{store}", "--out", "{files}"], 73, ""),
@@ -129,18 +168,26 @@ def test_python_says_what_a_command_prints(trained_template: Path) -> None:
 
 def test_debug_shows_where_it_came_from(tmp_path: Path) -> None:
     done = subprocess.run(
-        command("info", tmp_path / "none.zarr", "--debug"), capture_output=True, text=True, check=False
+        command("info", tmp_path / "none.zarr", "--debug"),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Traceback" in done.stderr
     assert "NoInputError" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
-def test_signals_end_a_training_cleanly(trained_store: Path, number: int, code: int, word: str) -> None:
+def test_signals_end_a_training_cleanly(
+    trained_store: Path, number: int, code: int, word: str
+) -> None:
     before = tree(trained_store)
-    words = command("train", trained_store, "--run", "s", "--epochs", 100_000, "--set", "patience=100000", *TINY)
+    words = command(
+        "train", trained_store, "--run", "s", "--epochs", 100_000, "--set", "patience=100000", *TINY
+    )
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -163,7 +210,17 @@ def test_help(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command stands in the help and has its own."""
     monkeypatch.setenv("COLUMNS", "200")
     text = vaearr("--help").out
-    for name in ("demo", "ingest", "info", "train", "encode", "associate", "cluster", "report", "verify"):
+    for name in (
+        "demo",
+        "ingest",
+        "info",
+        "train",
+        "encode",
+        "associate",
+        "cluster",
+        "report",
+        "verify",
+    ):
         assert f" {name} " in text
         assert vaearr(name, "--help").out
     words = " ".join(vaearr("train", "--help").out.split())

@@ -1,4 +1,6 @@
-"""A damaged store is told from a whole one: no number comes out of it, every finding can be mended as it says."""
+"""A damaged store is told from a whole one: no number comes out of it, every finding can be mended
+as it says.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ from .harness import BAD_DATA, CANNOT_WRITE, NO_INPUT, OK, USAGE, Done, tree, va
 pytestmark = pytest.mark.usefixtures("in_time")
 
 SUMS = "checksums.sha256"
-LATENTS = {"latents", "latents_std", "reconstruction_error", "latent"}  # are written, and go, together
+LATENTS = {
+    "latents",
+    "latents_std",
+    "reconstruction_error",
+    "latent",
+}  # are written, and go, together
 
 
 def flip(whole: Path, place: Path) -> None:
@@ -54,8 +61,18 @@ def pipe(whole: Path, place: Path) -> None:
 
 DAMAGES: tuple[Callable[[Path, Path], None], ...] = (flip, cut, empty, remove, link, pipe)
 FILES = {  # and folders, with the variable that each belongs to
-    **{"patterns/c/0/0/0/0": "patterns", "latents/c/0/0/0": "latents", "BC/c/0/0": "BC", "x/c/0": "x"},
-    **{"element/c/0": "element", "roi/c/0/0": "roi", "present/c/0/0": "present", "latents/zarr.json": "latents"},
+    **{
+        "patterns/c/0/0/0/0": "patterns",
+        "latents/c/0/0/0": "latents",
+        "BC/c/0/0": "BC",
+        "x/c/0": "x",
+    },
+    **{
+        "element/c/0": "element",
+        "roi/c/0/0": "roi",
+        "present/c/0/0": "present",
+        "latents/zarr.json": "latents",
+    },
     **{"BC": "BC", "patterns/c": "patterns", "runs/vae/zarr.json": "runs/vae"},
     "runs/vae/association/association/c/0/0/0": "runs/vae/association/association",
     "runs/vae/model/weights.safetensors": "runs/vae/model",
@@ -71,7 +88,9 @@ def findings(store: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_damage_is_found_and_never_read(trained_store: Path, tmp_path: Path, file: str) -> None:
+def test_every_damage_is_found_and_never_read(
+    trained_store: Path, tmp_path: Path, file: str
+) -> None:
     place, whole, drawn = trained_store / file, tmp_path / "whole", tmp_path / "drawn.png"
     for damage in (link,) if place.is_dir() else DAMAGES:
         if damage is link and file == "runs/vae/zarr.json":
@@ -99,7 +118,11 @@ def test_every_damage_is_found_and_never_read(trained_store: Path, tmp_path: Pat
 READERS: dict[str, tuple[str, list[str]]] = {  # what has to be taken out, so that commands read it
     "BC": (
         "runs/vae/association",
-        ["look contrast STORE", "export STORE OUT --variable BC", "associate STORE --metric pearson"],
+        [
+            "look contrast STORE",
+            "export STORE OUT --variable BC",
+            "associate STORE --metric pearson",
+        ],
     ),
     "latents": ("", ["look describe STORE", "export STORE OUT", "cluster STORE --k 2"]),
     "patterns": ("latents", ["encode STORE"]),
@@ -116,10 +139,15 @@ def run(command: str, store: Path) -> str:
 
 @pytest.mark.parametrize("variable", READERS)
 @pytest.mark.parametrize(
-    ("damage", "is_sealed"), [(flip, True), (flip, False), (remove, True), (link, True), (pipe, True)]
+    ("damage", "is_sealed"),
+    [(flip, True), (flip, False), (remove, True), (link, True), (pipe, True)],
 )
 def test_a_damaged_chunk_is_named_by_every_reader(
-    trained_store: Path, tmp_path: Path, variable: str, damage: Callable[[Path, Path], None], is_sealed: bool
+    trained_store: Path,
+    tmp_path: Path,
+    variable: str,
+    damage: Callable[[Path, Path], None],
+    is_sealed: bool,
 ) -> None:
     removed, commands = READERS[variable]
     if removed:
@@ -192,12 +220,16 @@ def test_group_metadata_changed_by_hand_stay_damage(trained_store: Path) -> None
         return [line for line in done.out.splitlines() if " on disk" not in line]
 
     before = vaearr("info", trained_store)
-    files = {f"{group}/zarr.json" for group in ("runs/vae", "runs/vae/history", "runs/vae/association")}
+    files = {
+        f"{group}/zarr.json" for group in ("runs/vae", "runs/vae/history", "runs/vae/association")
+    }
     for file in files:
         about = json.loads((trained_store / file).read_bytes())
         about["attributes"] |= {"n_roi": 123456, "explained_variance": 0.99}
         (trained_store / file).write_text(json.dumps(about))
-    done = vaearr("info", trained_store, code=None)  # what was published is read, not what was changed
+    done = vaearr(
+        "info", trained_store, code=None
+    )  # what was published is read, not what was changed
     assert "123456" not in done.out
     assert done.code == BAD_DATA or told(done) == told(before)
     attach(trained_store, "other")
@@ -212,11 +244,16 @@ def attach(store: Path, name: str) -> Done:
 
 def test_one_broken_variable_hinders_no_other_and_can_be_repaired(trained_store: Path) -> None:
     want = zarr(trained_store).load()
-    for variable, text in (("BC", "{"), ("latents_pca", '{"zarr_format": 3, "node_type": "array"}')):
+    for variable, text in (
+        ("BC", "{"),
+        ("latents_pca", '{"zarr_format": 3, "node_type": "array"}'),
+    ):
         (trained_store / variable / "zarr.json").write_text(text)
     attach(trained_store, "other")
     assert "other" in zarr(trained_store)
-    assert not list(trained_store.parent.glob(".scan.zarr.staging"))  # nothing is left of the publication
+    assert not list(
+        trained_store.parent.glob(".scan.zarr.staging")
+    )  # nothing is left of the publication
     found = {item["variable"]: item for item in findings(trained_store)}
     assert set(found) == {"BC", "latents_pca"}
     assert f"vaearr verify {trained_store} --remove latents_pca" in found["latents_pca"]["do"]
@@ -230,7 +267,10 @@ def test_what_was_computed_is_taken_out_and_made_again(trained_store: Path) -> N
     want = zarr(trained_store).load()
     (trained_store / "latents/c/0/0/0").write_bytes(b"")
     advice = findings(trained_store)[0]["do"]
-    assert f"'vaearr verify {trained_store} --remove latents' removes it, then run the command" in advice
+    assert (
+        f"'vaearr verify {trained_store} --remove latents' removes it, then run the command"
+        in advice
+    )
     for _ in range(2):
         vaearr("verify", trained_store, "--remove", "latents")
         assert not LATENTS & set(zarr(trained_store).variables)
@@ -239,12 +279,23 @@ def test_what_was_computed_is_taken_out_and_made_again(trained_store: Path) -> N
         for name in LATENTS:
             np.testing.assert_array_equal(zarr(trained_store)[name].values, want[name].values)
         shutil.rmtree(trained_store / "latents")  # listed, and gone: plain zarr would read NaN
-    assert "came with the source" in vaearr("verify", trained_store, "--remove", "BC", code=USAGE).error
-    assert "has no 'nothing'" in vaearr("verify", trained_store, "--remove", "nothing", code=NO_INPUT).error
-    for gone, removed in (("runs/vae/association", "runs/vae/association"), ("runs/vae", "runs/vae")):
+    assert (
+        "came with the source"
+        in vaearr("verify", trained_store, "--remove", "BC", code=USAGE).error
+    )
+    assert (
+        "has no 'nothing'"
+        in vaearr("verify", trained_store, "--remove", "nothing", code=NO_INPUT).error
+    )
+    for gone, removed in (
+        ("runs/vae/association", "runs/vae/association"),
+        ("runs/vae", "runs/vae"),
+    ):
         shutil.rmtree(trained_store / gone)
         found = [item for item in findings(trained_store) if item["variable"].startswith(gone)]
-        assert any(f"vaearr verify {trained_store} --remove {removed}" in item["do"] for item in found), found
+        assert any(
+            f"vaearr verify {trained_store} --remove {removed}" in item["do"] for item in found
+        ), found
         vaearr("verify", trained_store, "--remove", removed)
     vaearr("verify", trained_store)
 
@@ -290,7 +341,9 @@ def _stop(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def test_a_removal_that_was_stopped_is_no_damage(trained_store: Path, tmp_path: Path) -> None:
-    """Stopped before a rename: nothing is damaged, all of it is listed or none, and any writer completes it."""
+    """Stopped before a rename: nothing is damaged, all of it is listed or none, and any writer
+    completes it.
+    """
     sys.addaudithook(_stop)
     for renames in (1, 3, 50):
         store = Path(shutil.copytree(trained_store, tmp_path / str(renames) / "scan.zarr"))

@@ -21,13 +21,20 @@ distributed = pytest.importorskip("distributed", reason="the extra dask is not i
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:
     """Two worker processes of one thread each."""
-    options = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": ":0"}
+    options = {
+        "n_workers": 2,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": ":0",
+    }
     with distributed.LocalCluster(**options) as made:
         yield made
 
 
 @pytest.mark.slow
-def test_commands_on_a_cluster(scan_files: dict[str, Path], cluster: object, tmp_path: Path) -> None:
+def test_commands_on_a_cluster(
+    scan_files: dict[str, Path], cluster: object, tmp_path: Path
+) -> None:
     address = cluster.scheduler_address  # type: ignore[attr-defined]
     stores = {"alone": (), "cluster": ("--scheduler", address)}
     for name, scheduler in stores.items():
@@ -39,7 +46,9 @@ def test_commands_on_a_cluster(scan_files: dict[str, Path], cluster: object, tmp
         vaearr("associate", store, "--metric", "all", *scheduler)
         assert vaearr("verify", store).code == OK
     one, two = (tmp_path / f"{name}.zarr" for name in stores)
-    chunks = [{k: v for k, v in tree(store).items() if k.startswith("patterns/c")} for store in (one, two)]
+    chunks = [
+        {k: v for k, v in tree(store).items() if k.startswith("patterns/c")} for store in (one, two)
+    ]
     assert chunks[0] == chunks[1] != {}
     np.testing.assert_allclose(zarr(one)["latents"], zarr(two)["latents"], rtol=1e-5, atol=1e-6)
     tables = [zarr(store, "runs/vae/association")["association"] for store in (one, two)]
@@ -56,7 +65,9 @@ def test_lazy_steps_on_a_cluster(scan_store: Path, cluster: object) -> None:
         va.encode(ds, run="even")
     stored = xr.open_zarr(scan_store)
     is_encoded = stored.latents_even.notnull().all("latent_even")
-    assert (is_encoded == (stored.present & stored.x.isin(stored.x[2:18]))).all(), "NaN outside the crop"
+    assert (is_encoded == (stored.present & stored.x.isin(stored.x[2:18]))).all(), (
+        "NaN outside the crop"
+    )
     assert (is_encoded == stored.roi_even).all()
     assert vaearr("verify", scan_store).code == OK
 
@@ -64,7 +75,9 @@ def test_lazy_steps_on_a_cluster(scan_store: Path, cluster: object) -> None:
 def test_a_task_on_the_only_worker_computes_by_itself(trained_template: Path) -> None:
     """It would wait for itself otherwise."""
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         task = client.submit(_streamed, str(trained_template))

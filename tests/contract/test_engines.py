@@ -20,7 +20,9 @@ def test_engines_open_what_open_source_does(tmp_path: Path) -> None:
     for engine in ("nifti", "vaearr"):
         found = xr.open_dataset(tmp_path / "a.nii.gz", engine=engine)
         xr.testing.assert_equal(found.patterns, own.patterns)
-    assert "affine" not in xr.open_dataset(tmp_path / "a.nii.gz", engine="nifti", drop_variables="affine")
+    assert "affine" not in xr.open_dataset(
+        tmp_path / "a.nii.gz", engine="nifti", drop_variables="affine"
+    )
     with (tmp_path / "a.nii.gz").open("rb") as file, pytest.raises(DataError, match="by path"):
         xr.open_dataset(file, engine="vaearr")
     with pytest.raises(DataError):

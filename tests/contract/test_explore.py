@@ -35,7 +35,9 @@ def get(page: str, **headers: str) -> tuple[int, str]:
     """Status and text of the page; `Sec_Fetch_Site="none"` is the header Sec-Fetch-Site."""
     where = urlsplit(page)
     connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=SECONDS)
-    connection.request("GET", "/", headers={name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request(
+        "GET", "/", headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
     answer = connection.getresponse()
     text = answer.read().decode()
     connection.close()
@@ -52,7 +54,9 @@ def linked(page: str, text: str, origin: str | None) -> ClientConnection:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example:{port}"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example:{port}"]
+)
 def test_another_name_gets_no_answer(page: str, host: str) -> None:
     status, text = get(page, Host=host.format(port=urlsplit(page).port))
     assert status == 403
@@ -60,8 +64,14 @@ def test_another_name_gets_no_answer(page: str, host: str) -> None:
 
 
 def test_other_sites_may_link_but_not_load(page: str) -> None:
-    assert get(page, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="image")[0] == 403
-    assert get(page, Sec_Fetch_Site="same-site", Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="iframe")[0] == 403
+    assert (
+        get(page, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="image")[0]
+        == 403
+    )
+    assert (
+        get(page, Sec_Fetch_Site="same-site", Sec_Fetch_Mode="navigate", Sec_Fetch_Dest="iframe")[0]
+        == 403
+    )
     followed = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
     assert get(page, Sec_Fetch_Site="cross-site", **followed)[0] == 200
 
@@ -70,7 +80,12 @@ def test_only_the_page_itself_connects(page: str) -> None:
     port = urlsplit(page).port
     status, text = get(page, Host=f"localhost:{port}")
     assert status == 200
-    for origin in (None, "null", "https://evil.example", f"http://127.0.0.1:{port - 1 if port else 0}"):
+    for origin in (
+        None,
+        "null",
+        "https://evil.example",
+        f"http://127.0.0.1:{port - 1 if port else 0}",
+    ):
         with pytest.raises(InvalidStatus, match="403"):
             linked(page, text, origin)
     with linked(page, text, page.rstrip("/")) as connection:
@@ -135,18 +150,24 @@ def test_a_run_without_a_network_says_so(known_template: Path, tmp_path: Path) -
         stored = picture(page, "as stored")
         page.click(*on_map(page, 0.3, 0.3))
         changed(page, "as stored", stored)
-        assert page.run("deep((e) => !e.children.length && e.textContent === 'Traversal').length") == 0
+        assert (
+            page.run("deep((e) => !e.children.length && e.textContent === 'Traversal').length") == 0
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-def test_images_and_volumes_have_pages_too(images_template: Path, volumes_template: Path, tmp_path: Path) -> None:
+def test_images_and_volumes_have_pages_too(
+    images_template: Path, volumes_template: Path, tmp_path: Path
+) -> None:
     with opened(images_template, tmp_path / "images") as page:
         says(page, "36 images of 24 × 32")
         says(page, ", label = ")
     with opened(volumes_template, tmp_path / "volumes") as page:
         stored = picture(page, "as stored")
-        page.run("deep((e) => e.getAttribute('role') === 'slider').find((e) => e.offsetParent).focus()")
+        page.run(
+            "deep((e) => e.getAttribute('role') === 'slider').find((e) => e.offsetParent).focus()"
+        )
         page.key("End")
         changed(page, "as stored", stored)  # another slice
 
@@ -157,7 +178,9 @@ def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
     folder, store = tmp_path / "pictures", tmp_path / "<script>alert(3)<:script>.zarr"
     for number in range(6):
         (folder / f"{HOSTILE}{number % 2}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(inputs.picture(number % 3, number)).save(folder / f"{HOSTILE}{number % 2}" / f"{number}.png")
+        Image.fromarray(inputs.picture(number % 3, number)).save(
+            folder / f"{HOSTILE}{number % 2}" / f"{number}.png"
+        )
     vaearr("ingest", folder, store)
     np.save(tmp_path / "own.npy", np.random.default_rng(4).normal(size=(6, 3)).astype("f4"))
     vaearr("attach", store, tmp_path / "own.npy", "--run", "own")
@@ -165,8 +188,16 @@ def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
         says(page, "onerror")
         press(page, "Samples")
         says(page, "selected samples, evenly spread")
-        assert page.run("deep((e) => e.tagName === 'IMG' && e.getAttribute('src') === 'x').length") == 0
-        assert page.run("deep((e) => e.tagName === 'SCRIPT' && e.textContent.includes('alert(3)')).length") == 0
+        assert (
+            page.run("deep((e) => e.tagName === 'IMG' && e.getAttribute('src') === 'x').length")
+            == 0
+        )
+        assert (
+            page.run(
+                "deep((e) => e.tagName === 'SCRIPT' && e.textContent.includes('alert(3)')).length"
+            )
+            == 0
+        )
 
 
 def test_places_that_cannot_be_listened_at(trained_template: Path) -> None:
@@ -175,5 +206,7 @@ def test_places_that_cannot_be_listened_at(trained_template: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        words = vaearr("explore", trained_template, "--no-show", "--port", taken.getsockname()[1], code=USAGE)
+        words = vaearr(
+            "explore", trained_template, "--no-show", "--port", taken.getsockname()[1], code=USAGE
+        )
     assert "cannot listen" in words.error

@@ -1,4 +1,6 @@
-"""Each stage and the whole line as flows: gone on with, told of failures, and recorded by a Prefect server."""
+"""Each stage and the whole line as flows: gone on with, told of failures, and recorded by a Prefect
+server.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ SMALL = {
 
 def words(name: str, **parameters: Any) -> list[str]:
     """Arguments of `vaearr run`, values as JSON."""
-    given = [f"{key}={value if isinstance(value, Path) else json.dumps(value)}" for key, value in parameters.items()]
+    given = [
+        f"{key}={value if isinstance(value, Path) else json.dumps(value)}"
+        for key, value in parameters.items()
+    ]
     return ["run", name, *(word for text in given for word in ("-p", text))]
 
 
@@ -44,10 +49,16 @@ def run(name: str, code: int = 0, **parameters: Any) -> Done:
 
 
 @pytest.fixture(scope="module")
-def line(scan_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def line(
+    scan_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """The store that the whole line made of a file, and what it was asked for."""
     store = tmp_path_factory.mktemp("line") / "line.zarr"
-    ingest = {"maps": {"BC": str(scan_files["BC"])}, "elements": str(scan_files["elements"]), "step": inputs.STEP}
+    ingest = {
+        "maps": {"BC": str(scan_files["BC"])},
+        "elements": str(scan_files["elements"]),
+        "step": inputs.STEP,
+    }
     given = {
         "source": scan_files["patterns"], "store": store, "ingest": ingest, "roi": {"x": [0, 5]}, "train": SMALL,
         "cluster": {"method": "kmeans", "k": 3},
@@ -58,7 +69,9 @@ def line(scan_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-def test_the_whole_line_is_made_once_and_what_is_gone_anew(line: tuple[Path, dict[str, Any]]) -> None:
+def test_the_whole_line_is_made_once_and_what_is_gone_anew(
+    line: tuple[Path, dict[str, Any]],
+) -> None:
     store, given = line
     ds = zarr(store)
     assert {"patterns", "BC", "elements", "roi", "latents", "clusters"} <= set(ds.variables)
@@ -76,10 +89,17 @@ def test_the_whole_line_is_made_once_and_what_is_gone_anew(line: tuple[Path, dic
 
 
 @pytest.mark.slow
-def test_many_scans_account_for_those_that_fail(line: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_many_scans_account_for_those_that_fail(
+    line: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     store, given = line
     common = {name: given[name] for name in ("train", "cluster", "associate")}
-    good = {"source": str(given["source"]), "store": str(store), "ingest": given["ingest"], "roi": given["roi"]}
+    good = {
+        "source": str(given["source"]),
+        "store": str(store),
+        "ingest": given["ingest"],
+        "roi": given["roi"],
+    }
     bad = {"source": str(tmp_path / "no.h5"), "store": str(tmp_path / "no.zarr")}
     told = run("analyse-many", code=FAILED, scans=[bad, good], **common)
     assert "1 of 2 scans failed" in told.error
@@ -104,7 +124,10 @@ def test_a_sweep_compares_sizes_and_regions(scan_store: Path) -> None:
 
 def test_what_is_wrong_is_told_before_anything_is_done(scan_store: Path) -> None:
     before = tree(scan_store)
-    assert "Did you mean 'epochs'" in run("train-vae", code=USAGE, store=scan_store, train={"epoch": 3}).error
+    assert (
+        "Did you mean 'epochs'"
+        in run("train-vae", code=USAGE, store=scan_store, train={"epoch": 3}).error
+    )
     assert "Did you mean 'train-vae'" in run("train-vea", code=USAGE, store=scan_store).error
     assert tree(scan_store) == before
 
@@ -175,13 +198,20 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_served_flow_runs_what_is_asked_of_it(server: real.Server, trained_store: Path, tmp_path: Path) -> None:
+def test_a_served_flow_runs_what_is_asked_of_it(
+    server: real.Server, trained_store: Path, tmp_path: Path
+) -> None:
     (tmp_path / "serve.py").write_text(SERVE)
     log = tmp_path / "serve.log"
     with real.running("serve", cwd=tmp_path, env=server.env, log=log):
         real.until(lambda: "your flow" in log.read_text().lower(), "the flow is served")
         deployment_run(
-            server, "encode", tmp_path, store=trained_store, encode={"precision": "bfloat16"}, overwrite=True
+            server,
+            "encode",
+            tmp_path,
+            store=trained_store,
+            encode={"precision": "bfloat16"},
+            overwrite=True,
         )
     assert server.runs("encode")[0]["state_type"] == "COMPLETED"
 
@@ -193,13 +223,18 @@ def test_a_worker_runs_the_deployments_of_prefect_yaml(
     project = tmp_path / "project"
     project.mkdir()
     shutil.copy(real.ROOT / "prefect.yaml", project)
-    for command in (("work-pool", "create", "local", "--type", "process"), ("--no-prompt", "deploy", "--all")):
+    for command in (
+        ("work-pool", "create", "local", "--type", "process"),
+        ("--no-prompt", "deploy", "--all"),
+    ):
         done = server.command("prefect", *command, cwd=project)
         assert done.returncode == 0, done.stdout + done.stderr
     log = tmp_path / "worker.log"
     start_worker = ("prefect", "worker", "start", "--pool", "local")
     with real.running(*start_worker, cwd=project, env=server.env, log=log) as worker:
-        real.until(lambda: worker.poll() is not None or "started" in log.read_text(), "the worker starts")
+        real.until(
+            lambda: worker.poll() is not None or "started" in log.read_text(), "the worker starts"
+        )
         deployment_run(server, "train-vae", tmp_path, store=trained_store, run="w", train=SMALL)
     assert bool(zarr(trained_store)["latents_w"].notnull().any())
     shown = server.artifacts()
@@ -210,5 +245,7 @@ def test_a_worker_runs_the_deployments_of_prefect_yaml(
 def deployment_run(server: real.Server, name: str, folder: Path, **parameters: Any) -> None:
     """Ask for a run of a deployment and wait until it has completed."""
     given = words("", **parameters)[2:]
-    done = server.command("prefect", "deployment", "run", f"{name}/{name}", *given, "--watch", cwd=folder)
+    done = server.command(
+        "prefect", "deployment", "run", f"{name}/{name}", *given, "--watch", cwd=folder
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""Checkpoints made elsewhere: three dialects give the outputs of their own network; what does not fit is refused."""
+"""Checkpoints made elsewhere: three dialects give the outputs of their own network; what does not
+fit is refused.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ from .ldm import Reference, as_diffusers, random_weights
 
 pytestmark = pytest.mark.skipif(not HAS_MONAI, reason=MONAI)
 State = dict[str, torch.Tensor]
-OTHERS = {"model.diffusion_model.out.weight": torch.ones(2, 2), "cond_stage_model.bias": torch.ones(3)}
+OTHERS = {
+    "model.diffusion_model.out.weight": torch.ones(2, 2),
+    "cond_stage_model.bias": torch.ones(3),
+}
 FIRST_STAGE = "first_stage_model."
 
 
@@ -62,14 +67,23 @@ def contiguous(state: Mapping[str, torch.Tensor]) -> State:
 
 
 def seen(store: Path) -> torch.Tensor:
-    """The images from -1 to 1, padded with their edges to multiples of two, evenly: (sample, channel, 14, 18)."""
+    """The images from -1 to 1, padded with their edges to multiples of two, evenly: (sample,
+    channel, 14, 18).
+    """
     patterns = zarr(store).patterns
-    flat = torch.from_numpy(patterns.values.reshape(len(patterns), -1, *patterns.shape[-2:])) / 127.5 - 1
+    flat = (
+        torch.from_numpy(patterns.values.reshape(len(patterns), -1, *patterns.shape[-2:])) / 127.5
+        - 1
+    )
     return torch.nn.functional.pad(flat.float(), (0, 1, 0, 0), mode="replicate")
 
 
 @torch.no_grad()
-def check(store: Path, encode: Callable[[torch.Tensor], Any], decode: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def check(
+    store: Path,
+    encode: Callable[[torch.Tensor], Any],
+    decode: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
     """The run `theirs` gives what the network that the weights are from gives."""
     vaearr("encode", store, "--run", "theirs")
     found = zarr(store).latents_theirs
@@ -93,7 +107,9 @@ def check_ldm(store: Path, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def stable_diffusion(state: State, path: Path) -> None:
-    """The whole file: the first stage under its prefix, beside other networks and what a training leaves."""
+    """The whole file: the first stage under its prefix, beside other networks and what a training
+    leaves.
+    """
     whole = {f"{FIRST_STAGE}{name}": value for name, value in state.items()} | OTHERS
     torch.save({"state_dict": whole, "epoch": 3, "lr_schedulers": []}, path)
 
@@ -116,7 +132,9 @@ FORMS: dict[str, tuple[str, Callable[[State, Path], None], str]] = {  # file, ho
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_stable_diffusion_in_two_dialects(form: str, weights: State, colour: Path, tmp_path: Path) -> None:
+def test_stable_diffusion_in_two_dialects(
+    form: str, weights: State, colour: Path, tmp_path: Path
+) -> None:
     name, write, said = FORMS[form]
     write(weights, tmp_path / name)
     told = vaearr("import", colour, tmp_path / name, "--run", "theirs").err
@@ -130,14 +148,18 @@ def test_stable_diffusion_in_two_dialects(form: str, weights: State, colour: Pat
 def test_what_a_training_framework_leaves_beside_is_passed_over(
     weights: State, colour: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in Stable Diffusion's own files: objects of a package that is not there when the file is read."""
+    """As in Stable Diffusion's own files: objects of a package that is not there when the file is
+    read.
+    """
     name = "pytorch_lightning.callbacks.model_checkpoint"
     for end in (1, 2, 3):
         part = ".".join(name.split(".")[:end])
         monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
     left = type("ModelCheckpoint", (), {"__module__": name})
     monkeypatch.setattr(sys.modules[name], "ModelCheckpoint", left, raising=False)
-    torch.save({"state_dict": weights, "callbacks": {left: {"best": left()}}}, tmp_path / "lightning.ckpt")
+    torch.save(
+        {"state_dict": weights, "callbacks": {left: {"best": left()}}}, tmp_path / "lightning.ckpt"
+    )
     monkeypatch.undo()
     vaearr("import", colour, tmp_path / "lightning.ckpt", "--run", "theirs")
     check_ldm(colour, weights)
@@ -149,13 +171,18 @@ def test_half_precision_is_read_as_float32(weights: State, colour: Path, tmp_pat
     check_ldm(colour, {name: value.half().float() for name, value in weights.items()})
 
 
-def test_convolutions_that_a_file_lacks_change_nothing(weights: State, colour: Path, tmp_path: Path) -> None:
+def test_convolutions_that_a_file_lacks_change_nothing(
+    weights: State, colour: Path, tmp_path: Path
+) -> None:
     short = {name: value for name, value in weights.items() if "quant" not in name}
     torch.save(short, tmp_path / "ae.pt")
     told = vaearr("import", colour, tmp_path / "ae.pt", "--run", "theirs").err
     assert "without effect, as the file has none: quant_conv, post_quant_conv" in told
     for conv, size in (("quant_conv", 8), ("post_quant_conv", 4)):
-        short |= {f"{conv}.weight": torch.eye(size)[:, :, None, None], f"{conv}.bias": torch.zeros(size)}
+        short |= {
+            f"{conv}.weight": torch.eye(size)[:, :, None, None],
+            f"{conv}.bias": torch.zeros(size),
+        }
     check_ldm(colour, short)
 
 
@@ -174,7 +201,13 @@ def monai_network(kind: str, n_dims: int = 2) -> Any:
     from monai.networks.nets import AutoencoderKL
 
     torch.manual_seed(4)
-    options = {"spatial_dims": n_dims, "in_channels": 1, "out_channels": 1, "latent_channels": 3, "norm_num_groups": 8}
+    options = {
+        "spatial_dims": n_dims,
+        "in_channels": 1,
+        "out_channels": 1,
+        "latent_channels": 3,
+        "norm_num_groups": 8,
+    }
     network = AutoencoderKL(**options, **MONAI_OPTIONS[kind]).eval()
     with torch.no_grad():
         for module in network.modules():
@@ -190,7 +223,9 @@ def as_maisi(state: Mapping[str, torch.Tensor]) -> State:
     for name, value in state.items():
         is_conv = state[name.replace(".bias", ".weight")].ndim > 2
         name = name.replace("postconv", "conv")
-        found[name.replace(".conv.", ".conv.conv.", 1) if is_conv and "quant" not in name else name] = value
+        found[
+            name.replace(".conv.", ".conv.conv.", 1) if is_conv and "quant" not in name else name
+        ] = value
     return found
 
 
@@ -211,7 +246,9 @@ def test_monai(kind: str, grey: Path, tmp_path: Path) -> None:
     state = theirs.state_dict()
     renamed = {"plain": as_generative_models, "maisi": as_maisi}.get(kind, dict)
     torch.save({"autoencoder": renamed(state)}, tmp_path / "monai.pt")
-    told = vaearr("import", grey, tmp_path / "monai.pt", "--run", "theirs", "--set", "options.groups=8").err
+    told = vaearr(
+        "import", grey, tmp_path / "monai.pt", "--run", "theirs", "--set", "options.groups=8"
+    ).err
     assert "layout monai under 'autoencoder.'" in told
     assert ("without effect" in told) == (kind == "no-projection")
     check(grey, theirs.encode, theirs.decode)
@@ -263,12 +300,17 @@ BAD: dict[str, tuple[Callable[[State], object], str]] = {  # what is saved, what
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_does_not_fit_is_refused_by_name(kind: str, weights: State, colour: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_by_name(
+    kind: str, weights: State, colour: Path, tmp_path: Path
+) -> None:
     """An error and nothing written: never a network with random weights."""
     change, said = BAD[kind]
     torch.save(change(dict(weights)), tmp_path / "bad.pt")
     before = tree(colour)
-    assert said in vaearr("import", colour, tmp_path / "bad.pt", "--run", "theirs", code=BAD_DATA).error
+    assert (
+        said
+        in vaearr("import", colour, tmp_path / "bad.pt", "--run", "theirs", code=BAD_DATA).error
+    )
     assert not hasattr(Trap, "sprung")
     assert tree(colour) == before
 
@@ -279,13 +321,25 @@ def test_damaged_files(name: str, weights: State, colour: Path, tmp_path: Path) 
     save_file(weights, tmp_path / "whole.safetensors")
     file = tmp_path / name
     whole = tmp_path / f"whole{file.suffix}"
-    file.write_bytes(whole.read_bytes()[:-30] if whole.exists() else b"version https://example.org/pointer\n")
-    assert f"{name} is not a whole" in vaearr("import", colour, file, "--run", "theirs", code=BAD_DATA).error
-    assert "is not there" in vaearr("import", colour, tmp_path / "gone.pt", "--run", "theirs", code=NO_INPUT).error
+    file.write_bytes(
+        whole.read_bytes()[:-30] if whole.exists() else b"version https://example.org/pointer\n"
+    )
+    assert (
+        f"{name} is not a whole"
+        in vaearr("import", colour, file, "--run", "theirs", code=BAD_DATA).error
+    )
+    assert (
+        "is not there"
+        in vaearr("import", colour, tmp_path / "gone.pt", "--run", "theirs", code=NO_INPUT).error
+    )
 
 
 def test_several_autoencoders_in_a_file(weights: State, colour: Path, tmp_path: Path) -> None:
-    two = {f"{start}.{name}": value + (start == "ema") for start in ("vae", "ema") for name, value in weights.items()}
+    two = {
+        f"{start}.{name}": value + (start == "ema")
+        for start in ("vae", "ema")
+        for name, value in weights.items()
+    }
     torch.save(two, tmp_path / "two.pt")
     given = ("import", colour, tmp_path / "two.pt", "--run", "theirs")
     assert "2 autoencoders, under 'vae.' (ldm), 'ema.' (ldm)" in vaearr(*given, code=BAD_DATA).error
@@ -294,23 +348,45 @@ def test_several_autoencoders_in_a_file(weights: State, colour: Path, tmp_path: 
     check_ldm(colour, weights)
 
 
-def test_options_given_by_hand_have_to_fit(weights: State, colour: Path, grey: Path, tmp_path: Path) -> None:
+def test_options_given_by_hand_have_to_fit(
+    weights: State, colour: Path, grey: Path, tmp_path: Path
+) -> None:
     torch.save(weights, tmp_path / "sd.pt")
     given = ("import", colour, tmp_path / "sd.pt", "--run", "theirs")
-    assert "unexpected in it" in vaearr(*given, "--set", "options.res_blocks=1", code=BAD_DATA).error
+    assert (
+        "unexpected in it" in vaearr(*given, "--set", "options.res_blocks=1", code=BAD_DATA).error
+    )
     assert "of another shape" in vaearr(*given, "--latent-dim", 8, code=BAD_DATA).error
     error = vaearr("import", grey, tmp_path / "sd.pt", "--run", "theirs", code=BAD_DATA).error
     assert "3 channel(s) in 2 dimensions" in error
 
 
 def test_training_starts_from_a_file(weights: State, colour: Path, tmp_path: Path) -> None:
-    """Fine-tuning: the loss of the first epoch, with a learning rate that moves nothing, is that of the weights."""
+    """Fine-tuning: the loss of the first epoch, with a learning rate that moves nothing, is that of
+    the weights.
+    """
     stable_diffusion(weights, tmp_path / "sd.ckpt")
     vaearr("import", colour, tmp_path / "sd.ckpt", "--run", "theirs")
     vaearr("encode", colour, "--run", "theirs")
     options = nested(attributes(colour / "runs" / "theirs")["config"])["model"]["options"]
-    given = ("--model", "autoencoder-kl", "--latent-dim", 4, "--set", f"model.options={json.dumps(options)}")
-    still = ("--epochs", 1, "--learning-rate", 1e-30, "--set", "weight_decay=0", "--set", "device=cpu")
+    given = (
+        "--model",
+        "autoencoder-kl",
+        "--latent-dim",
+        4,
+        "--set",
+        f"model.options={json.dumps(options)}",
+    )
+    still = (
+        "--epochs",
+        1,
+        "--learning-rate",
+        1e-30,
+        "--set",
+        "weight_decay=0",
+        "--set",
+        "device=cpu",
+    )
     told = vaearr("train", colour, "--run", "tuned", *given, *still, "--init", tmp_path / "sd.ckpt",
                   "--set", "preprocess.normalise=symmetric").err  # fmt: skip
     assert f"{len(weights)} weights read, layout ldm" in told

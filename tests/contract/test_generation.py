@@ -1,4 +1,6 @@
-"""Draws, ways, prototypes, traversals, planes: what they decode and what stays fixed (features 52 to 58)."""
+"""Draws, ways, prototypes, traversals, planes: what they decode and what stays fixed (features 52
+to 58).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def explored(command: str, store: Path, out: Path, *options: object) -> Arrays:
 
 
 def decoded(store: Path, z: NDArray[np.generic], run: str = "vae") -> NDArray[np.float32]:
-    """What the run's model makes of latents (..., latent); of a collection of bytes in stored units."""
+    """What the run's model makes of latents (..., latent); of a collection of bytes in stored
+    units.
+    """
     flat = z.reshape(-1, z.shape[-1]).astype("float32")
     pictures = np.asarray(va.load_model(store, run).decode(flat))
     pictures = pictures.reshape(*z.shape[:-1], *pictures.shape[1:])
@@ -33,7 +37,9 @@ def decoded(store: Path, z: NDArray[np.generic], run: str = "vae") -> NDArray[np
 
 
 def check_decoded(store: Path, found: Arrays) -> None:
-    np.testing.assert_allclose(found["decoded"], decoded(store, found["latents"]), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        found["decoded"], decoded(store, found["latents"]), rtol=1e-3, atol=1e-2
+    )
 
 
 def test_draws(images_template: Path, tmp_path: Path) -> None:
@@ -41,7 +47,9 @@ def test_draws(images_template: Path, tmp_path: Path) -> None:
     z = read_csv(tmp_path / "a" / "z.csv", "latent_")
     assert z.shape == (5, 3)
     printed = [
-        [float(cell) for cell in line.split()[1:]] for line in done.out.splitlines() if line.split()[0].isdigit()
+        [float(cell) for cell in line.split()[1:]]
+        for line in done.out.splitlines()
+        if line.split()[0].isdigit()
     ]
     np.testing.assert_allclose(printed, z, rtol=1e-3)
     singles = sorted((tmp_path / "a").glob("sample_*.png"))
@@ -49,7 +57,9 @@ def test_draws(images_template: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "sample.png").exists()
     drawn = va.load_run(images_template).sample(n_samples=3, seed=7)
     np.testing.assert_allclose(drawn.latents, z[:3], rtol=1e-6)  # fewer are the first of more
-    np.testing.assert_allclose(drawn.decoded, decoded(images_template, drawn.latents.values), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(
+        drawn.decoded, decoded(images_template, drawn.latents.values), rtol=1e-4, atol=1e-2
+    )
     assert not np.allclose(va.load_run(images_template).sample(n_samples=3, seed=8).latents, z[:3])
     many = va.load_run(images_template).sample(n_samples=4000, seed=1).latents.values
     assert abs(many.mean(0)).max() < 0.08
@@ -59,7 +69,9 @@ def test_draws(images_template: Path, tmp_path: Path) -> None:
 def test_fitted_prior(trained_template: Path) -> None:
     ds = zarr(trained_template)
     mean, std = (ds[name].values[ds.roi.values] for name in ("latents", "latents_std"))
-    many = va.load_run(trained_template).sample(n_samples=4000, seed=1, source="fitted").latents.values
+    many = (
+        va.load_run(trained_template).sample(n_samples=4000, seed=1, source="fitted").latents.values
+    )
     spread = np.sqrt(mean.var(0) + (std**2).mean(0))
     assert (abs(many.mean(0) - mean.mean(0)) < 0.1 * spread).all()
     np.testing.assert_allclose(many.std(0), spread, rtol=0.1)
@@ -69,7 +81,9 @@ def test_fitted_prior(trained_template: Path) -> None:
 def test_ways(method: str, images_template: Path, tmp_path: Path) -> None:
     ds = zarr(images_template)
     a, b = (ds.latents.values[i].astype(float) for i in (2, 30))
-    file = images_template.with_name("pictures") / str(ds.path.values[2])  # an end may be a file as well
+    file = images_template.with_name("pictures") / str(
+        ds.path.values[2]
+    )  # an end may be a file as well
     ends = ("--from", 2 if method == "lerp" else file, "--to", 30, "--steps", 6, "--method", method)
     vaearr("look", "interpolate", images_template, *ends, "--out", tmp_path / "way")
     z = read_csv(tmp_path / "way" / "z.csv", "latent_")
@@ -88,7 +102,9 @@ def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
     for number, code in enumerate((0, 1)):
         members = (ds.phase.values == code) & ds.roi.values
         assert found["n"][number] == members.sum()
-        np.testing.assert_allclose(found["latents"][number], ds.latents.values[members].mean(0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            found["latents"][number], ds.latents.values[members].mean(0), rtol=1e-4, atol=1e-6
+        )
         number_in_grid = found["number"][number]
         assert members.ravel()[number_in_grid]
         sample = ds.latents.values.reshape(-1, 3)[number_in_grid]
@@ -97,7 +113,15 @@ def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
     for latents, picture in (("latents", "decoded_mean"), ("sample_latents", "decoded")):
         check_decoded(trained_template, {"latents": found[latents], "decoded": found[picture]})
     assert [str(name) for name in found["class"]] == ["ferrite", "austenite"]
-    some = explored("prototypes", trained_template, tmp_path / "some.npz", "--by", "phase", "--class", "austenite")
+    some = explored(
+        "prototypes",
+        trained_template,
+        tmp_path / "some.npz",
+        "--by",
+        "phase",
+        "--class",
+        "austenite",
+    )
     assert [str(name) for name in some["class"]] == ["austenite"]
     np.testing.assert_allclose(some["decoded"][0], found["decoded"][1], atol=1e-5)
     told = vaearr("look", "prototypes", trained_template, "--by", "grains").out
@@ -105,7 +129,9 @@ def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["traverse", "manifold", "line"])
-def test_pictures_start_from_a_real_sample(command: str, trained_template: Path, tmp_path: Path) -> None:
+def test_pictures_start_from_a_real_sample(
+    command: str, trained_template: Path, tmp_path: Path
+) -> None:
     """Of the half of the samples that have the closest neighbours, from the one nearest the mean."""
     ds = zarr(trained_template)
     known = ds.latents.values[ds.roi.values].astype(float)
@@ -113,19 +139,37 @@ def test_pictures_start_from_a_real_sample(command: str, trained_template: Path,
     fifth = np.sort(distances, axis=1)[:, 4]
     crowded = known[fifth <= np.median(fifth) * (1 + 1e-6)]
     nearest = np.linalg.norm(crowded - known.mean(0), axis=1).min()
-    options = {"line": ("--point=0:0", "--point=1:1"), "traverse": ("--dim", 0, "--steps", 3), "manifold": ()}
+    options = {
+        "line": ("--point=0:0", "--point=1:1"),
+        "traverse": ("--dim", 0, "--steps", 3),
+        "manifold": (),
+    }
     found = explored(command, trained_template, tmp_path / "a.npz", *options[command])
     base = ds.latents.sel(x=float(found["base_x"]), y=float(found["base_y"])).values
     assert np.linalg.norm(base - known.mean(0)) == pytest.approx(nearest, rel=1e-4)
     np.testing.assert_allclose(found["latents"][..., 2], base[2], atol=1e-6)
-    told = vaearr("look", command, trained_template, *options[command], "--out", tmp_path / "a.png").out
+    told = vaearr(
+        "look", command, trained_template, *options[command], "--out", tmp_path / "a.png"
+    ).out
     assert command == "manifold" or "typical of all samples" in told
 
 
 @pytest.mark.parametrize("base", ["mean", "prototype:bar", "11"])
 def test_traversals(base: str, images_template: Path, tmp_path: Path) -> None:
     ds = zarr(images_template)
-    options = ("--dim", 2, "--dim", 0, "--steps", 5, "--span=-2:1", "--unit", "absolute", "--by", "label")
+    options = (
+        "--dim",
+        2,
+        "--dim",
+        0,
+        "--steps",
+        5,
+        "--span=-2:1",
+        "--unit",
+        "absolute",
+        "--by",
+        "label",
+    )
     options = (*options, "--base", base)
     found = explored("traverse", images_template, tmp_path / "a.npz", *options)
     assert found["latents"].shape == (2, 5, 3)
@@ -142,7 +186,9 @@ def test_traversals(base: str, images_template: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             found["latents"][row][:, others], np.tile(start[others], (5, 1)), rtol=1e-4, atol=1e-6
         )
-        np.testing.assert_allclose(found["latents"][row][:, dim], np.linspace(-2, 1, 5), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found["latents"][row][:, dim], np.linspace(-2, 1, 5), rtol=1e-4, atol=1e-5
+        )
     check_decoded(images_template, found)
 
 
@@ -153,12 +199,26 @@ def test_traversals_in_standard_deviations(trained_template: Path, tmp_path: Pat
     mean, std = (ds[name].values[ds.roi.values] for name in ("latents", "latents_std"))
     spread = np.sqrt(mean.var(0) + (std**2).mean(0))
     for dim in range(3):
-        np.testing.assert_allclose(np.ptp(found["latents"][dim, :, dim]), 6 * spread[dim], rtol=1e-2)
+        np.testing.assert_allclose(
+            np.ptp(found["latents"][dim, :, dim]), 6 * spread[dim], rtol=1e-2
+        )
 
 
-def test_files_by_their_endings_are_replaced_only_with_overwrite(images_template: Path, tmp_path: Path) -> None:
+def test_files_by_their_endings_are_replaced_only_with_overwrite(
+    images_template: Path, tmp_path: Path
+) -> None:
     for name in ("a.png", "a.npz", "a.gif"):
-        command = ("look", "interpolate", images_template, "--from", 0, "--steps", 5, "--out", tmp_path / name)
+        command = (
+            "look",
+            "interpolate",
+            images_template,
+            "--from",
+            0,
+            "--steps",
+            5,
+            "--out",
+            tmp_path / name,
+        )
         vaearr(*command, "--to", 9)
         before = (tmp_path / name).read_bytes()
         assert "--overwrite" in vaearr(*command, "--to", 30, code=EXISTS).error
@@ -167,11 +227,26 @@ def test_files_by_their_endings_are_replaced_only_with_overwrite(images_template
         assert (tmp_path / name).read_bytes() != before
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames >= 5
-    assert "must end in" in vaearr("look", "sample", images_template, "--out", tmp_path / "b.gif", code=USAGE).error
+    assert (
+        "must end in"
+        in vaearr("look", "sample", images_template, "--out", tmp_path / "b.gif", code=USAGE).error
+    )
 
 
 def test_plane(images_template: Path, tmp_path: Path) -> None:
-    options = ("--dim", 2, "--dim", 1, "--steps", 4, "--span=-1:3", "--unit", "absolute", "--base", "mean")
+    options = (
+        "--dim",
+        2,
+        "--dim",
+        1,
+        "--steps",
+        4,
+        "--span=-1:3",
+        "--unit",
+        "absolute",
+        "--base",
+        "mean",
+    )
     found = explored("manifold", images_template, tmp_path / "a.npz", *options)
     mean = zarr(images_template).latents.values.mean(0)
     assert found["decoded"].shape[:2] == (4, 4)
@@ -214,7 +289,9 @@ def test_nearest_sample_in_tsne(images_template: Path, tmp_path: Path) -> None:
     distances = np.linalg.norm(found["scatter"] - found["position"][0], axis=1)
     assert distances.min() < 1e-6
     nearest = np.linalg.norm(found["scatter"] - np.zeros(2), axis=1).argmin()
-    np.testing.assert_allclose(found["latents"][0], zarr(images_template).latents.values[found["number"][nearest]])
+    np.testing.assert_allclose(
+        found["latents"][0], zarr(images_template).latents.values[found["number"][nearest]]
+    )
 
 
 def test_prior_against_posterior_is_told_before_drawing(images_template: Path) -> None:
@@ -243,7 +320,9 @@ def test_refusals_are_one_line(arguments: tuple[object, ...], images_template: P
     assert done.error
 
 
-def test_a_layout_is_kept_for_other_classes(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layout_is_kept_for_other_classes(
+    trained_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = va.load_run(trained_store)
     one = run.scatter("tsne", by="grains")
     monkeypatch.setattr("vaearr.analysis.planes.embed", None)  # nothing is computed again

@@ -1,4 +1,6 @@
-"""Files and settings that mean harm, or nothing: refused at once, in one line, with nothing run and nothing written."""
+"""Files and settings that mean harm, or nothing: refused at once, in one line, with nothing run and
+nothing written.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,12 @@ showpage
 """
 
 
-def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostScript under the name of an image would be given to Ghostscript, a program that can do anything."""
+def test_no_program_is_started_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostScript under the name of an image would be given to Ghostscript, a program that can do
+    anything.
+    """
     folder, points = inputs.image_folder(tmp_path / "pictures", each=2), tmp_path / "points"
     (folder / "disc" / "00.png").write_bytes(EPS)
     points.mkdir()
@@ -62,7 +68,9 @@ def test_links_in_circles(scan_store: Path) -> None:
     for name in ("a", "b"):
         (scan_store / name).symlink_to(".")
     done = vaearr("verify", scan_store, code=BAD_DATA)
-    assert {line.split(":")[1].strip() for line in done.out.splitlines() if "symbolic link" in line} >= {"a", "b"}
+    assert {
+        line.split(":")[1].strip() for line in done.out.splitlines() if "symbolic link" in line
+    } >= {"a", "b"}
     np.save(scan_store.parent / "m.npy", np.ones((inputs.NY, inputs.NX)))
     vaearr("attach", scan_store, scan_store.parent / "m.npy", "--kind", "map", "--name", "m")
     assert "m" in va.open_store(scan_store)
@@ -93,7 +101,12 @@ def test_a_safetensors_header_in_itself(trained_store: Path, tmp_path: Path) -> 
     header = deep(20_000).encode()
     file = tmp_path / "weights.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header)
-    assert vaearr("train", trained_store, "--run", "b", "--epochs", 1, "--resume", file, code=None).code != OK
+    assert (
+        vaearr(
+            "train", trained_store, "--run", "b", "--epochs", 1, "--resume", file, code=None
+        ).code
+        != OK
+    )
 
 
 def test_a_small_file_that_becomes_a_large_one(tmp_path: Path) -> None:
@@ -122,7 +135,10 @@ def test_groups_in_groups(tmp_path: Path) -> None:
         file["loop"] = file["g"]  # and a circle
         group["back"] = h5py.SoftLink("/")
     start = time.monotonic()
-    assert "nested more than" in vaearr("ingest", tmp_path / "deep.h5", tmp_path / "a.zarr", code=BAD_DATA).error
+    assert (
+        "nested more than"
+        in vaearr("ingest", tmp_path / "deep.h5", tmp_path / "a.zarr", code=BAD_DATA).error
+    )
     assert time.monotonic() - start < 10
 
 
@@ -144,7 +160,9 @@ def test_sizes_are_checked_before_anything_is_unpacked(name: str, tmp_path: Path
                 member.write(bytes(2**20))
     else:
         with gzip.open(file, "wb", 9) as packed:
-            packed.write(b"\0\0\x08\x03" + b"".join(side.to_bytes(4, "big") for side in (400, 2**10, 2**10)))
+            packed.write(
+                b"\0\0\x08\x03" + b"".join(side.to_bytes(4, "big") for side in (400, 2**10, 2**10))
+            )
             for _ in range(400):
                 packed.write(bytes(2**20))
     tracemalloc.start()
@@ -174,11 +192,18 @@ def test_conditions_without_end(condition: str, scan_template: Path) -> None:
     assert time.monotonic() - start < 20
 
 
-def test_messages_stay_short(scan_template: Path, scan_files: dict[str, Path], tmp_path: Path) -> None:
+def test_messages_stay_short(
+    scan_template: Path, scan_files: dict[str, Path], tmp_path: Path
+) -> None:
     """What a table of 20 000 columns is refused for is said in a line that one can read."""
     names = [f"column_{i}" for i in range(20_000)]
-    (tmp_path / "wide.csv").write_text(",".join(["x", "y", *names]) + "\n" + ",".join(["0"] * 20_002) + "\n")
-    attach, folder = ("attach", scan_template, tmp_path / "wide.csv"), inputs.image_folder(tmp_path / "set", 1)
+    (tmp_path / "wide.csv").write_text(
+        ",".join(["x", "y", *names]) + "\n" + ",".join(["0"] * 20_002) + "\n"
+    )
+    attach, folder = (
+        ("attach", scan_template, tmp_path / "wide.csv"),
+        inputs.image_folder(tmp_path / "set", 1),
+    )
     for command in (
         (*attach, "--kind", "map", "--name", "m"),
         (*attach, "--kind", "map", "--name", "m", "--column", "column_x"),
@@ -223,7 +248,12 @@ def test_pickles_are_not_run(scan_store: Path, tmp_path: Path) -> None:
     for name in ("a.pt", "a.pth", "a.ckpt", "a.pkl", "a.safetensors"):
         torch.save({"state_dict": canary}, tmp_path / name)
         for option in (("--set", f"init={tmp_path / name}"), ("--resume", tmp_path / name)):
-            assert vaearr("train", scan_store, "--run", "b", "--epochs", 1, *option, *TINY, code=None).code != OK
+            assert (
+                vaearr(
+                    "train", scan_store, "--run", "b", "--epochs", 1, *option, *TINY, code=None
+                ).code
+                != OK
+            )
     np.save(tmp_path / "a.npy", np.array([canary], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "a.npz", x=np.array([canary], dtype=object))
     for name in ("a.npy", "a.npz"):
@@ -235,7 +265,9 @@ def test_pickles_are_not_run(scan_store: Path, tmp_path: Path) -> None:
 
 
 def scan_of(images: Callable[[h5py.File, Path], object]) -> Callable[[Path], Path]:
-    """An HDF5 scan of 3 x 2 points whose images are made by a function of the file and of a file beside it."""
+    """An HDF5 scan of 3 x 2 points whose images are made by a function of the file and of a file
+    beside it.
+    """
 
     def write(folder: Path) -> Path:
         with h5py.File(folder / "secret.h5", "w") as file:
@@ -311,22 +343,42 @@ def folder_with_a_pipe(folder: Path) -> Path:
     return folder / "pictures"
 
 
-SOURCE, MAP, ATTACHED = "ingest FILE NEW", "ingest SCAN NEW --bc FILE", "attach STORE FILE --kind map --name m"
+SOURCE, MAP, ATTACHED = (
+    "ingest FILE NEW",
+    "ingest SCAN NEW --bc FILE",
+    "attach STORE FILE --kind map --name m",
+)
 NOT_A_FILE = "not an ordinary file|no such file"
-COLUMNS = ",".join(["x", "y", *(f"c{i}" for i in range(40_000))]) + "\n" + ",".join("1" * 40_002) + "\n"
-HARM: dict[str, tuple[Callable[[Path], Path], str, str]] = {  # how it is written, who reads it, words of the error
+COLUMNS = (
+    ",".join(["x", "y", *(f"c{i}" for i in range(40_000))]) + "\n" + ",".join("1" * 40_002) + "\n"
+)
+HARM: dict[
+    str, tuple[Callable[[Path], Path], str, str]
+] = {  # how it is written, who reads it, words of the error
     "a link to another file": (
         scan_of(lambda f, to: f.update(images=h5py.ExternalLink(to, "/images"))),
         SOURCE,
         "",
     ),
     "bytes of another file": (
-        scan_of(lambda f, to: f.create_dataset("images", (6, 1, 4, 4), "u1", external=[(str(to), 0, 2**20)])),
+        scan_of(
+            lambda f, to: f.create_dataset(
+                "images", (6, 1, 4, 4), "u1", external=[(str(to), 0, 2**20)]
+            )
+        ),
         *(SOURCE, ""),
     ),
     "a virtual dataset": (scan_of(virtual), SOURCE, ""),
-    "640 GB": (scan_of(lambda f, to: f.create_dataset("images", compression="gzip", **HUGE)), SOURCE, ""),
-    "16-byte floats": (scan_of(lambda f, to: f.update(images=np.zeros((6, 1, 4, 4), "g"))), SOURCE, "float128"),
+    "640 GB": (
+        scan_of(lambda f, to: f.create_dataset("images", compression="gzip", **HUGE)),
+        SOURCE,
+        "",
+    ),
+    "16-byte floats": (
+        scan_of(lambda f, to: f.update(images=np.zeros((6, 1, 4, 4), "g"))),
+        SOURCE,
+        "float128",
+    ),
     **{
         f"{name} of {shape}": (volume_of(shape, name), SOURCE, "")
         for shape in ((32767, 32767, 32767), (-5, 4, 4), (0, 4, 4))

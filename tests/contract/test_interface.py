@@ -1,4 +1,6 @@
-"""The public interface on one screen, as it is written down for users, called in the ways that they call it."""
+"""The public interface on one screen, as it is written down for users, called in the ways that they
+call it.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,16 @@ def test_patterns_through_the_network_and_back(trained_store: Path) -> None:
     one = whole.isel(example=0)
     place = {dim: float(one[f"example_{dim}"]) for dim in ("y", "x")}
     stored = run.ds.patterns.sel(place, method="nearest")
-    np.testing.assert_allclose(run.model.reconstruct(stored.values), one["reconstruction"], atol=1e-3)
+    np.testing.assert_allclose(
+        run.model.reconstruct(stored.values), one["reconstruction"], atol=1e-3
+    )
     with pytest.raises(DataError, match="the model was trained on samples of"):
         run.model.reconstruct(patterns.isel(dy=0))
 
 
-def test_reports_exports_and_the_page_take_a_run_or_a_dataset(trained_store: Path, tmp_path: Path) -> None:
+def test_reports_exports_and_the_page_take_a_run_or_a_dataset(
+    trained_store: Path, tmp_path: Path
+) -> None:
     run, ds = va.load_run(trained_store), va.open_store(trained_store)
     assert (
         va.report(run)
@@ -54,7 +60,9 @@ def test_reports_exports_and_the_page_take_a_run_or_a_dataset(trained_store: Pat
 
     async def in_a_notebook() -> bytes:
         server = va.explore(run, show=False)
-        page = await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{server.port}/", timeout=60).read())
+        page = await asyncio.to_thread(
+            lambda: urlopen(f"http://127.0.0.1:{server.port}/", timeout=60).read()
+        )
         server.stop()
         return bytes(page)
 

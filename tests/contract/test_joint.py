@@ -14,7 +14,9 @@ SIDE = 24
 
 @pytest.fixture(scope="module")
 def ds() -> xr.Dataset:
-    """Latents of which the first two tell `sign` only together, and the fourth follows BC; `like_bc` follows BC too."""
+    """Latents of which the first two tell `sign` only together, and the fourth follows BC;
+    `like_bc` follows BC too.
+    """
     rng = np.random.default_rng(0)
     z, noise = rng.normal(size=(SIDE, SIDE, 4)), rng.normal(size=(3, SIDE, SIDE))
     z[..., 3] = noise[0] + 0.3 * z[..., 3]
@@ -24,7 +26,9 @@ def ds() -> xr.Dataset:
         "like_bc": noise[0] + 0.3 * noise[1],
         "none": noise[2],
     }
-    return xr.Dataset({"latents": (("y", "x", "latent"), z)} | {k: (("y", "x"), v) for k, v in maps.items()})
+    return xr.Dataset(
+        {"latents": (("y", "x", "latent"), z)} | {k: (("y", "x"), v) for k, v in maps.items()}
+    )
 
 
 def u_centred(values: np.ndarray) -> np.ndarray:
@@ -44,20 +48,28 @@ def dense(x: np.ndarray, y: np.ndarray) -> float:
 def test_values_are_those_of_the_formulae(ds: xr.Dataset) -> None:
     x = ds.latents.values.reshape(-1, 4)
     column = {name: ds[name].values.reshape(-1, 1) for name in ("BC", "sign", "like_bc")}
-    each = va.associate(ds.latents, ds[["sign", "like_bc"]], metrics="distance_correlation_unbiased")
+    each = va.associate(
+        ds.latents, ds[["sign", "like_bc"]], metrics="distance_correlation_unbiased"
+    )
     for name in ("sign", "like_bc"):
         for i in range(4):
             found = float(each.sel(target=name, latent=i).item())
             assert found == pytest.approx(dense(x[:, i : i + 1], column[name]), abs=1e-9)
     table = va.associate_jointly(ds.latents, ds[["sign", "like_bc"]], given=ds.BC)
     for name in ("sign", "like_bc"):
-        xy, xz, yz = dense(x, column[name]), dense(x, column["BC"]), dense(column[name], column["BC"])
+        xy, xz, yz = (
+            dense(x, column[name]),
+            dense(x, column["BC"]),
+            dense(column[name], column["BC"]),
+        )
         partial = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
         found = table["association"].sel(target=name, latent="all").values
         np.testing.assert_allclose(found, [xy, partial], atol=1e-9)
 
 
-def test_what_two_latents_tell_together_is_found_and_what_bc_explains_is_taken_off(ds: xr.Dataset) -> None:
+def test_what_two_latents_tell_together_is_found_and_what_bc_explains_is_taken_off(
+    ds: xr.Dataset,
+) -> None:
     table = va.associate_jointly(ds.latents, ds[["sign", "like_bc", "none"]], given=ds.BC)
     one, given = table["association"].isel(latent=0)
     each = va.associate(ds.latents, ds.sign, metrics="distance_correlation_unbiased")
@@ -73,7 +85,9 @@ def test_what_two_latents_tell_together_is_found_and_what_bc_explains_is_taken_o
 
 
 def test_few_points_are_a_seeded_choice(ds: xr.Dataset) -> None:
-    first, same, other = (va.associate_jointly(ds.latents, ds.sign, max_points=100, seed=seed) for seed in (0, 0, 1))
+    first, same, other = (
+        va.associate_jointly(ds.latents, ds.sign, max_points=100, seed=seed) for seed in (0, 0, 1)
+    )
     assert int(first["n"][0]) == 100
     xr.testing.assert_identical(first, same)
     assert not np.allclose(first["association"], other["association"])

@@ -1,4 +1,6 @@
-"""Analyses of arrays in memory, and `va.keep`, which writes what they give into the store the arrays came from."""
+"""Analyses of arrays in memory, and `va.keep`, which writes what they give into the store the
+arrays came from.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def test_the_same_values_are_left_and_others_need_overwrite(store: Path, said: l
         ("table", lambda ds: ds.BC.mean(("y", "x")), NoInputError, "no run 'vae'"),
     ],
 )
-def test_what_cannot_be_kept(store: Path, name: str, of: Any, error: type[Exception], words: str) -> None:
+def test_what_cannot_be_kept(
+    store: Path, name: str, of: Any, error: type[Exception], words: str
+) -> None:
     before = tree(store)
     with pytest.raises(error, match=words):
         va.keep(store, overwrite=True, **{name: of(va.open_store(store))})

@@ -34,11 +34,17 @@ def test_the_model_is_lazy_on_dask_arrays(trained_template: Path) -> None:
     ds, model = va.open_store(trained_template), va.load_model(trained_template)
     lazy = model.encode(ds.patterns.astype("f4").chunk(x=7))
     assert lazy.chunks is not None, "nothing is computed before it is asked for"
-    assert (lazy.name, lazy.dims, set(lazy.coords)) == ("latents", ("y", "x", "latent"), {"y", "x", "latent"})
+    assert (lazy.name, lazy.dims, set(lazy.coords)) == (
+        "latents",
+        ("y", "x", "latent"),
+        {"y", "x", "latent"},
+    )
     known = model.encode(ds.patterns.astype("f4").load())
     np.testing.assert_allclose(lazy.values, known.values, rtol=1e-4, atol=1e-5)
     inside = ds.roi.values
-    np.testing.assert_allclose(known.values[inside], ds.latents.values[inside], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        known.values[inside], ds.latents.values[inside], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_batches_say_where_their_samples_are(trained_template: Path) -> None:
@@ -58,15 +64,21 @@ def test_encoding_again_changes_nothing(trained_store: Path) -> None:
 
 
 def test_health(trained_template: Path, tmp_path: Path) -> None:
-    """KL per dimension, active units and the aggregate posterior, by their formulae from what is stored."""
+    """KL per dimension, active units and the aggregate posterior, by their formulae from what is
+    stored.
+    """
     ds = zarr(trained_template)
-    mean, std = (ds[name].values[ds.roi.values].astype(float) for name in ("latents", "latents_std"))
+    mean, std = (
+        ds[name].values[ds.roi.values].astype(float) for name in ("latents", "latents_std")
+    )
     vaearr("look", "statistics", trained_template, "--out", tmp_path / "health.csv")
     found = {
         name: read_csv(tmp_path / "health.csv", name, exact=True)[:, 0]
         for name in ("kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl")
     }
-    np.testing.assert_allclose(found["kl"], (0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std))).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(
+        found["kl"], (0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std))).mean(0), rtol=1e-4
+    )
     variance = mean.var(0) + (std**2).mean(0)
     np.testing.assert_allclose(found["aggregate_mean"], mean.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["aggregate_std"], np.sqrt(variance), rtol=1e-2)
@@ -104,7 +116,9 @@ def test_table_of_latents(trained_store: Path, tmp_path: Path) -> None:
     with (tmp_path / "csv" / "latents.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == int(ds.roi.sum())
-    columns, lines = (np.array([int(row[name]) for row in rows]) for name in ("x", "y"))  # step numbers
+    columns, lines = (
+        np.array([int(row[name]) for row in rows]) for name in ("x", "y")
+    )  # step numbers
     for latent in range(3):
         found = np.array([float(row[f"latent_{latent}"]) for row in rows])
         np.testing.assert_allclose(found, ds.latents.values[lines, columns, latent], rtol=1e-5)
@@ -117,7 +131,9 @@ def test_table_of_latents(trained_store: Path, tmp_path: Path) -> None:
     vaearr("export", trained_store, tmp_path / "parquet", "--format", "parquet", *further)
     frame = pd.read_parquet(tmp_path / "parquet" / "latents.parquet")
     assert len(frame) == len(rows)
-    assert vaearr("export", trained_store, tmp_path / "csv", "--format", "csv", code=None).code != 0  # not replaced
+    assert (
+        vaearr("export", trained_store, tmp_path / "csv", "--format", "csv", code=None).code != 0
+    )  # not replaced
 
 
 def test_spatial_latents(volumes_template: Path) -> None:
@@ -132,24 +148,34 @@ def test_spatial_latents(volumes_template: Path) -> None:
         assert ds[f"l{dim}"].max() <= ds[dim].max() + abs(step)
     train = ds.latents.values[ds.split.values == 1].astype(float)
     attrs = ds.latents.attrs
-    np.testing.assert_allclose(attrs["channel_mean"], train.mean((0, 2, 3, 4)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        attrs["channel_mean"], train.mean((0, 2, 3, 4)), rtol=1e-3, atol=1e-5
+    )
     np.testing.assert_allclose(attrs["channel_std"], train.std((0, 2, 3, 4)), rtol=1e-2)
     assert attrs["diffusion_scale"] == pytest.approx(1 / train.std(), rel=0.02)
 
 
-def test_batches_of_latents_for_a_second_stage(volumes_template: Path, images_template: Path) -> None:
+def test_batches_of_latents_for_a_second_stage(
+    volumes_template: Path, images_template: Path
+) -> None:
     ds = va.open_store(volumes_template)
     names = ds.label.attrs["flag_meanings"].split()
     small = ds.label.attrs["flag_values"][names.index("small")]
     chosen = ds.roi & (ds.label == small).variable
-    batches = list(va.batches(ds, variable="latents", roi=chosen, labels=ds.label.load(), batch_size=3).epoch(0))
+    batches = list(
+        va.batches(ds, variable="latents", roi=chosen, labels=ds.label.load(), batch_size=3).epoch(
+            0
+        )
+    )
     latents = np.concatenate([batch.patterns for batch in batches])
     index = np.concatenate([batch.index for batch in batches])[:, 0]
     assert set(np.concatenate([batch.labels for batch in batches])) == {small}
     np.testing.assert_array_equal(latents, ds.latents.values[index])
     assert sorted(index) == np.flatnonzero(chosen).tolist()
     training = torch.cat(list(va.batches(ds, variable="latents", split=ds.split.load())))
-    assert float((training * ds.latents.attrs["diffusion_scale"]).std()) == pytest.approx(1, rel=0.03)
+    assert float((training * ds.latents.attrs["diffusion_scale"]).std()) == pytest.approx(
+        1, rel=0.03
+    )
     images = va.open_store(images_template)
     vectors = torch.cat(list(va.batches(images, variable="latents", shuffle=False)))
     np.testing.assert_array_equal(vectors, images.latents)

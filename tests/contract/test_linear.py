@@ -1,4 +1,6 @@
-"""Linear models: PCA against scikit-learn, NMF against scipy's NNLS, the automatic number, refusals."""
+"""Linear models: PCA against scikit-learn, NMF against scipy's NNLS, the automatic number,
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -44,18 +46,30 @@ def test_pca_is_that_of_scikit_learn(known_template: Path) -> None:
     theirs = PCA(4, svd_solver="full").fit(rows)
     health = run.health
     np.testing.assert_allclose(health.explained_variance, theirs.explained_variance_, rtol=1e-4)
-    np.testing.assert_allclose(health.explained_variance_ratio, theirs.explained_variance_ratio_, rtol=1e-4)
-    np.testing.assert_allclose(health.explained_variance_cumulative, np.cumsum(health.explained_variance_ratio))
-    assert health.attrs["explained_variance"] == pytest.approx(float(health.explained_variance_ratio.sum()), abs=1e-3)
+    np.testing.assert_allclose(
+        health.explained_variance_ratio, theirs.explained_variance_ratio_, rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        health.explained_variance_cumulative, np.cumsum(health.explained_variance_ratio)
+    )
+    assert health.attrs["explained_variance"] == pytest.approx(
+        float(health.explained_variance_ratio.sum()), abs=1e-3
+    )
     ours = run.components.values.reshape(4, -1)
     sign = np.sign((ours * theirs.components_).sum(1))
     np.testing.assert_allclose(ours * sign[:, None], theirs.components_, atol=1e-3)
-    assert (ours[np.arange(4), np.abs(ours).argmax(1)] > 0).all()  # so that signs do not change by chance
+    assert (
+        ours[np.arange(4), np.abs(ours).argmax(1)] > 0
+    ).all()  # so that signs do not change by chance
     scores = ds.latents_pca.values
-    np.testing.assert_allclose(scores[there] * sign, theirs.transform(rows), atol=1e-3 * scores[there].std())
+    np.testing.assert_allclose(
+        scores[there] * sign, theirs.transform(rows), atol=1e-3 * scores[there].std()
+    )
     assert np.isnan(scores[~there]).all()
     back = run.decode(theirs.transform(rows) * sign)
-    np.testing.assert_allclose(back.reshape(len(rows), -1), theirs.inverse_transform(theirs.transform(rows)), atol=2e-3)
+    np.testing.assert_allclose(
+        back.reshape(len(rows), -1), theirs.inverse_transform(theirs.transform(rows)), atol=2e-3
+    )
 
 
 def test_components_of_training_points_alone(scan_store: Path) -> None:
@@ -66,13 +80,17 @@ def test_components_of_training_points_alone(scan_store: Path) -> None:
     rows /= rows.mean(0)
     rows = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
     found = va.load_run(scan_store, "pca").health.explained_variance
-    np.testing.assert_allclose(found, PCA(3, svd_solver="full").fit(rows).explained_variance_, rtol=1e-4)
+    np.testing.assert_allclose(
+        found, PCA(3, svd_solver="full").fit(rows).explained_variance_, rtol=1e-4
+    )
 
 
 def test_all_steps_work_on_a_linear_run(known_store: Path, tmp_path: Path) -> None:
     run = va.load_run(known_store, "pca")
     vaearr("associate", known_store, "--run", "pca")
-    vaearr("cluster", known_store, "--run", "pca", "--method", "kmeans", "--k", 3, "--name", "of_pca")
+    vaearr(
+        "cluster", known_store, "--run", "pca", "--method", "kmeans", "--k", 3, "--name", "of_pca"
+    )
     vaearr("probe", known_store, "--run", "pca", "--target", "BC")
     vaearr("reconstruct", known_store, "--run", "pca")
     vaearr("look", "traverse", known_store, "--run", "pca", "--out", tmp_path / "t.png")
@@ -108,7 +126,9 @@ def test_nmf_is_least_squares_without_negative_amounts(known_template: Path) -> 
 
 def test_endmembers_by_coordinate_and_by_class(known_store: Path) -> None:
     points = ((2.0, 1.0), (4.5, 3.0))
-    run = fitted(known_store, "ends", "nmf", "--set", f"model.options.endmembers={[list(p) for p in points]}")
+    run = fitted(
+        known_store, "ends", "nmf", "--set", f"model.options.endmembers={[list(p) for p in points]}"
+    )
     there, rows = measured(known_store)
     grid = np.full((*there.shape, rows.shape[1]), np.nan)
     grid[there] = rows
@@ -118,7 +138,9 @@ def test_endmembers_by_coordinate_and_by_class(known_store: Path) -> None:
         np.testing.assert_allclose(run.components[i].values.ravel(), window, rtol=1e-4)
     run = fitted(known_store, "classes", "nmf", "--set", "model.options.classes=phase")
     phase = zarr(known_store).phase.values
-    np.testing.assert_allclose(run.components[0].values.ravel(), grid[(phase == 0) & there].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(
+        run.components[0].values.ravel(), grid[(phase == 0) & there].mean(0), rtol=1e-4
+    )
 
 
 def test_nmf_explains_elements_too(tmp_path: Path) -> None:
@@ -137,7 +159,10 @@ def test_nmf_explains_elements_too(tmp_path: Path) -> None:
     scale = np.sqrt(rows.reshape(-1, rows.shape[-1]).var(0).sum())
     weight = np.sqrt(2 / (content.var(0).mean() * 2))
     joined = np.hstack([rows[there] / scale, content * weight])
-    wanted = [scipy.optimize.nnls(np.hstack([ends / scale, contents * weight]).T, row)[0] for row in joined]
+    wanted = [
+        scipy.optimize.nnls(np.hstack([ends / scale, contents * weight]).T, row)[0]
+        for row in joined
+    ]
     np.testing.assert_allclose(ds.latents_nmf.values[there], wanted, atol=1e-4)
 
 
@@ -147,13 +172,17 @@ def stick(pieces: int) -> np.ndarray:
 
 
 def rich_scan(path: Path, components: int) -> Path:
-    """20 x 20 points of 20 x 20 pixels: so many components, each well above a broken stick's piece, nothing else."""
+    """20 x 20 points of 20 x 20 pixels: so many components, each well above a broken stick's piece,
+    nothing else.
+    """
     rng = np.random.default_rng(0)
     shapes = np.linalg.qr(rng.normal(size=(400, components)))[0].T
     amounts = np.linalg.qr(rng.normal(size=(400, components)))[0] * np.sqrt(stick(399)[:components])
     values = amounts @ shapes
     with h5py.File(path, "w") as file:
-        file["images"] = (128 + values * (25 / values.std())).clip(0, 255).astype("uint8").reshape(-1, 20, 20)
+        file["images"] = (
+            (128 + values * (25 / values.std())).clip(0, 255).astype("uint8").reshape(-1, 20, 20)
+        )
         file["coords"] = np.argwhere(np.ones((20, 20)))[:, ::-1].astype("int32")
     return path
 
@@ -167,7 +196,9 @@ def test_an_automatic_number_at_its_limit_is_told(tmp_path: Path) -> None:
     assert "latent_dim" in warning
     assert va.load_run(store, "auto").health.sizes["latent"] == 64
     assert "created with the same settings" in str(
-        vaearr("train", store, "--run", "auto", "--model", "pca", "--latent-dim", "auto", *WHOLE).err
+        vaearr(
+            "train", store, "--run", "auto", "--model", "pca", "--latent-dim", "auto", *WHOLE
+        ).err
     )
 
 
@@ -185,8 +216,12 @@ def test_collections_colours_and_volumes(images_store: Path, tmp_path: Path) -> 
     store = tmp_path / "volumes.zarr"
     volumes = testing.synthetic_volumes(4, seed=3)
     va.ingest(testing.write_volume_files(volumes, tmp_path / "files"), store)
-    run = fitted(store, "pca", "pca", "--latent-dim", 2)  # more values than a covariance is formed of
-    rows = run.model.preprocess(run.model.preprocess.background.new_tensor(run.ds.patterns.values)[:, None]).flatten(1)
+    run = fitted(
+        store, "pca", "pca", "--latent-dim", 2
+    )  # more values than a covariance is formed of
+    rows = run.model.preprocess(
+        run.model.preprocess.background.new_tensor(run.ds.patterns.values)[:, None]
+    ).flatten(1)
     theirs = PCA(2, svd_solver="full").fit(rows.numpy())
     np.testing.assert_allclose(run.health.explained_variance, theirs.explained_variance_, rtol=1e-3)
 
@@ -199,7 +234,10 @@ def test_collections_colours_and_volumes(images_store: Path, tmp_path: Path) -> 
         (("pca", "--epochs", 3), "leave out epochs"),
         (("conv", "--latent-dim", "auto"), "'auto' is for pca"),
         (("nmf", "--latent-dim", "auto"), "a number of endmembers"),
-        (("nmf", "--latent-dim", 90), "different reference windows were found, 90 are to be chosen"),
+        (
+            ("nmf", "--latent-dim", 90),
+            "different reference windows were found, 90 are to be chosen",
+        ),
         (("nmf", "--set", "model.options.endmembers=[[99, 1]]"), "99"),
         (("nmf", "--set", "model.options.endmembers=[[2, 1], [2, 1]]"), "depend on each other"),
         (("nmf", "--set", "model.options.classes=phases"), "'phase'"),

@@ -1,4 +1,6 @@
-"""Terms beside reconstruction and KL: perceptual distances, discriminators; models of the user's own."""
+"""Terms beside reconstruction and KL: perceptual distances, discriminators; models of the user's
+own.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,39 @@ from safetensors.torch import save_file
 import vaearr as va
 
 from .conftest import Template
-from .harness import BAD_DATA, EXISTS, HAS_MONAI, MONAI, NO_INPUT, TINY, USAGE, attributes, nested, sets, vaearr, zarr
+from .harness import (
+    BAD_DATA,
+    EXISTS,
+    HAS_MONAI,
+    MONAI,
+    NO_INPUT,
+    TINY,
+    USAGE,
+    attributes,
+    nested,
+    sets,
+    vaearr,
+    zarr,
+)
 from .record import read_csv
 
-# vgg16 by torchvision's layer numbers: channels of each convolution; features are taken after the ReLUs of `TAPS`
-CONVS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, 17: 512, 19: 512, 21: 512, 24: 512, 26: 512, 28: 512}
+# vgg16 by torchvision's layer numbers: channels of each convolution; features are taken after the
+# ReLUs of `TAPS`
+CONVS = {
+    0: 64,
+    2: 64,
+    5: 128,
+    7: 128,
+    10: 256,
+    12: 256,
+    14: 256,
+    17: 512,
+    19: 512,
+    21: 512,
+    24: 512,
+    26: 512,
+    28: 512,
+}
 TAPS = (2, 7, 14, 21, 28)
 State = dict[str, torch.Tensor]
 
@@ -35,7 +65,9 @@ def vgg() -> State:
     n_in = 3
     for layer, n_out in CONVS.items():
         gain = (2 / (n_in * 9)) ** 0.5
-        state[f"features.{layer}.weight"] = torch.randn(n_out, n_in, 3, 3, generator=generator) * gain
+        state[f"features.{layer}.weight"] = (
+            torch.randn(n_out, n_in, 3, 3, generator=generator) * gain
+        )
         state[f"features.{layer}.bias"] = torch.randn(n_out, generator=generator)
         n_in = n_out
     return state
@@ -45,7 +77,8 @@ def vgg() -> State:
 def lines() -> State:
     generator = torch.Generator().manual_seed(8)
     return {
-        f"lin{i}.model.1.weight": torch.rand(1, CONVS[layer], 1, 1, generator=generator) for i, layer in enumerate(TAPS)
+        f"lin{i}.model.1.weight": torch.rand(1, CONVS[layer], 1, 1, generator=generator)
+        for i, layer in enumerate(TAPS)
     }
 
 
@@ -59,8 +92,12 @@ def files(vgg: State, lines: State, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def features(state: State, x: torch.Tensor) -> list[torch.Tensor]:
-    """What vgg16 holds of images (B, 1 or 3, H, W) from -1 to 1 after the layers of `TAPS`, written out."""
-    shift, scale = (torch.tensor(v).view(3, 1, 1) for v in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
+    """What vgg16 holds of images (B, 1 or 3, H, W) from -1 to 1 after the layers of `TAPS`, written
+    out.
+    """
+    shift, scale = (
+        torch.tensor(v).view(3, 1, 1) for v in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450))
+    )
     x = (x.double() - shift) / scale
     found = []
     for layer in CONVS:
@@ -73,11 +110,17 @@ def features(state: State, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def lpips(state: State, lines: State | None, one: torch.Tensor, other: torch.Tensor) -> np.ndarray:
-    """Zhang et al. 2018, eq. 1: features of length 1, subtracted, squared, weighted, mean over positions, summed."""
+    """Zhang et al. 2018, eq. 1: features of length 1, subtracted, squared, weighted, mean over
+    positions, summed.
+    """
     total = torch.zeros(len(one), dtype=torch.float64)
     for i, (a, b) in enumerate(zip(features(state, one), features(state, other), strict=True)):
         weight = 1.0 if lines is None else lines[f"lin{i}.model.1.weight"].double()
-        total += (weight * (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)) ** 2).sum(1).mean((1, 2))
+        total += (
+            (weight * (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)) ** 2)
+            .sum(1)
+            .mean((1, 2))
+        )
     return total.numpy()
 
 
@@ -98,7 +141,9 @@ def test_lpips_of_images(
     assert about["config"]["lpips_weights"] == "vgg.pth"  # where it lay says nothing
     file = images_template.parent / "pictures" / str(zarr(images_store).path.values[2])
     vaearr("reconstruct", images_store, "--file", file, "--out", tmp_path / "single", *given)
-    assert read_csv(tmp_path / "single" / "metrics.csv", "lpips")[0, 0] == pytest.approx(found[2], rel=1e-3)
+    assert read_csv(tmp_path / "single" / "metrics.csv", "lpips")[0, 0] == pytest.approx(
+        found[2], rel=1e-3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +156,9 @@ def cubes(template: Template) -> Path:
         (folder / "volumes").mkdir()
         for number in range(6):
             volume = np.random.default_rng(number).uniform(0, 100, (19, 18, 17)).astype("float32")
-            nibabel.Nifti1Image(volume, np.eye(4)).to_filename(folder / "volumes" / f"{number}.nii.gz")
+            nibabel.Nifti1Image(volume, np.eye(4)).to_filename(
+                folder / "volumes" / f"{number}.nii.gz"
+            )
         vaearr("ingest", folder / "volumes", folder / "cubes.zarr")
         vaearr("train", folder / "cubes.zarr", *VOLUMES)
 
@@ -119,8 +166,19 @@ def cubes(template: Template) -> Path:
 
 
 VOLUMES = (
-    *("--model", "autoencoder-kl", "--epochs", 1, "--latent-dim", 2, *sets("batch_size=2", "device=cpu", "seed=1")),
-    *sets('model.options={"channels": [4, 8], "groups": 2, "mid_attention": false}', "preprocess.normalise=unit"),
+    *(
+        "--model",
+        "autoencoder-kl",
+        "--epochs",
+        1,
+        "--latent-dim",
+        2,
+        *sets("batch_size=2", "device=cpu", "seed=1"),
+    ),
+    *sets(
+        'model.options={"channels": [4, 8], "groups": 2, "mid_attention": false}',
+        "preprocess.normalise=unit",
+    ),
     *sets("preprocess.range=[0, 100]", "objective.likelihood=laplace"),
 )
 
@@ -130,7 +188,9 @@ def test_lpips_of_volumes_is_the_mean_over_the_slices_of_three_axes(
 ) -> None:
     store = Path(shutil.copytree(cubes / "cubes.zarr", tmp_path / "cubes.zarr"))
     given = ("--lpips-weights", files / "vgg.pth", "--lpips-linear", files / "lin.safetensors")
-    vaearr("reconstruct", store, "--variable", "--out", tmp_path / "out", "--data-range", 100, *given)
+    vaearr(
+        "reconstruct", store, "--variable", "--out", tmp_path / "out", "--data-range", 100, *given
+    )
     found = read_csv(tmp_path / "out" / "metrics.csv", "lpips")[:, 0]
     ds = zarr(store)
     assert ds.patterns.shape == (6, 17, 18, 19)
@@ -142,7 +202,9 @@ def test_lpips_of_volumes_is_the_mean_over_the_slices_of_three_axes(
                 for name in ("patterns", "reconstruction")
             ]
             axes.append(lpips(vgg, lines, *planes).mean())
-        assert found[number] == pytest.approx(np.mean(axes), rel=0.02)  # a range of the data, not of 0 to 100
+        assert found[number] == pytest.approx(
+            np.mean(axes), rel=0.02
+        )  # a range of the data, not of 0 to 100
 
 
 def history(store: Path, run: str) -> dict[str, np.ndarray]:
@@ -153,7 +215,9 @@ def history(store: Path, run: str) -> dict[str, np.ndarray]:
 STILL = ("--learning-rate", 1e-30, "--set", "weight_decay=0", "--set", "batch_size=8", *TINY)
 
 
-def trained(store: Path, run: str, *settings: str, more: tuple[object, ...] = STILL) -> dict[str, np.ndarray]:
+def trained(
+    store: Path, run: str, *settings: str, more: tuple[object, ...] = STILL
+) -> dict[str, np.ndarray]:
     vaearr("train", store, "--run", run, "--epochs", 1, *more, *sets(*settings))
     return history(store, run)
 
@@ -161,21 +225,36 @@ def trained(store: Path, run: str, *settings: str, more: tuple[object, ...] = ST
 def perceptual(files: Path, kind: str) -> list[str]:
     given = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ()}[kind]
     paths = {"weights": files / "vgg.pth", "linear": files / "lin.safetensors"}
-    return [f"objective.perceptual.kind={kind}", *(f"objective.perceptual.{key}={paths[key]}" for key in given)]
+    return [
+        f"objective.perceptual.kind={kind}",
+        *(f"objective.perceptual.{key}={paths[key]}" for key in given),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["lpips", "features"])
-def test_perceptual_term_of_images(kind: str, files: Path, vgg: State, lines: State, images_store: Path) -> None:
-    """The validation's term is the formula over what the model reconstructs; the loss holds it times the values."""
+def test_perceptual_term_of_images(
+    kind: str, files: Path, vgg: State, lines: State, images_store: Path
+) -> None:
+    """The validation's term is the formula over what the model reconstructs; the loss holds it
+    times the values.
+    """
     settings = (*perceptual(files, kind), "objective.perceptual.weight=0.5", "split.method=random")
     values = trained(images_store, "seen", *settings)
     held = zarr(images_store).split_seen.values == 2
     model = va.load_model(images_store, "seen")
-    pictures = np.asarray(model.decode(np.asarray(model.encode(zarr(images_store).patterns.values[held]))))
+    pictures = np.asarray(
+        model.decode(np.asarray(model.encode(zarr(images_store).patterns.values[held])))
+    )
     one = images_of(images_store, "patterns")[torch.from_numpy(held)]
-    wanted = lpips(vgg, lines if kind == "lpips" else None, one, torch.from_numpy(pictures)[:, None])
+    wanted = lpips(
+        vgg, lines if kind == "lpips" else None, one, torch.from_numpy(pictures)[:, None]
+    )
     np.testing.assert_allclose(values["val_perceptual"], wanted.mean(), rtol=1e-3)
-    parts = values["val_reconstruction_nll"] + values["val_kl"] + 0.5 * 24 * 32 * values["val_perceptual"]
+    parts = (
+        values["val_reconstruction_nll"]
+        + values["val_kl"]
+        + 0.5 * 24 * 32 * values["val_perceptual"]
+    )
     np.testing.assert_allclose(values["val_loss"], parts, rtol=1e-4)
 
 
@@ -183,7 +262,13 @@ def test_images_at_a_time_change_nothing(files: Path, images_store: Path) -> Non
     """Neither the term nor, but for rounding, what is learned from it."""
     learning = ("--set", "optimizer=sgd", "--learning-rate", 1e-5, "--set", "batch_size=8", *TINY)
     both = [
-        trained(images_store, run, *perceptual(files, "lpips"), f"objective.perceptual.chunk={chunk}", more=learning)
+        trained(
+            images_store,
+            run,
+            *perceptual(files, "lpips"),
+            f"objective.perceptual.chunk={chunk}",
+            more=learning,
+        )
         for run, chunk in (("whole", 0), ("parts", 3))
     ]
     for name in ("loss", "perceptual", "val_loss", "val_perceptual"):
@@ -196,7 +281,11 @@ def test_encoder_of_another_run_looks(images_store: Path) -> None:
     settings = ("objective.perceptual.kind=encoder", "objective.perceptual.run=vae")
     values = trained(images_store, "seen", *settings)
     assert (values["perceptual"] > 0).all()
-    parts = values["val_reconstruction_nll"] + values["val_kl"] + 0.3 * 24 * 32 * values["val_perceptual"]
+    parts = (
+        values["val_reconstruction_nll"]
+        + values["val_kl"]
+        + 0.3 * 24 * 32 * values["val_perceptual"]
+    )
     np.testing.assert_allclose(values["val_loss"], parts, rtol=1e-4)
 
 
@@ -214,14 +303,28 @@ def test_perceptual_term_of_volumes(files: Path, cubes: Path, tmp_path: Path) ->
         assert (values["perceptual"] > 0).all()
         assert np.isfinite(values["loss"]).all()
     assert history(store, "planes")["loss"] == history(store, "same")["loss"]
-    np.testing.assert_allclose(history(store, "planes")["perceptual"], history(store, "all")["perceptual"], rtol=0.2)
+    np.testing.assert_allclose(
+        history(store, "planes")["perceptual"], history(store, "all")["perceptual"], rtol=0.2
+    )
 
 
 WRONG: dict[str, tuple[Callable[[State], State], str]] = {
-    "missing": (lambda s: {k: v for k, v in s.items() if not k.endswith("features.28.bias")}, "1 missing"),
-    "unexpected": (lambda s: s | {"features.99.weight": torch.zeros(3)}, "1 unexpected in it: 99.weight"),
-    "stranger": (lambda s: s | {"layer1.0.weight": torch.zeros(3)}, "1 unexpected in it: layer1.0.weight"),
-    "shape": (lambda s: s | {"features.0.bias": torch.zeros(3)}, "1 of another shape: 0.bias (3,), the network's"),
+    "missing": (
+        lambda s: {k: v for k, v in s.items() if not k.endswith("features.28.bias")},
+        "1 missing",
+    ),
+    "unexpected": (
+        lambda s: s | {"features.99.weight": torch.zeros(3)},
+        "1 unexpected in it: 99.weight",
+    ),
+    "stranger": (
+        lambda s: s | {"layer1.0.weight": torch.zeros(3)},
+        "1 unexpected in it: layer1.0.weight",
+    ),
+    "shape": (
+        lambda s: s | {"features.0.bias": torch.zeros(3)},
+        "1 of another shape: 0.bias (3,), the network's",
+    ),
     "nan": (lambda s: s | {"features.0.bias": torch.full((64,), np.nan)}, "not finite"),
 }
 
@@ -230,16 +333,22 @@ WRONG: dict[str, tuple[Callable[[State], State], str]] = {
 def test_weights_that_do_not_fit(kind: str, vgg: State, scan_store: Path, tmp_path: Path) -> None:
     change, said = WRONG[kind]
     torch.save(change(vgg), tmp_path / "wrong.pth")
-    options = sets("objective.perceptual.kind=features", f"objective.perceptual.weights={tmp_path}/wrong.pth")
+    options = sets(
+        "objective.perceptual.kind=features", f"objective.perceptual.weights={tmp_path}/wrong.pth"
+    )
     assert said in vaearr("train", scan_store, "--epochs", 1, *TINY, *options, code=BAD_DATA).error
     assert "roi" not in zarr(scan_store)
 
 
-def test_what_a_perceptual_term_needs(files: Path, vgg: State, lines: State, scan_store: Path) -> None:
+def test_what_a_perceptual_term_needs(
+    files: Path, vgg: State, lines: State, scan_store: Path
+) -> None:
     def refused(*settings: str, code: int = USAGE) -> str:
         return vaearr("train", scan_store, "--epochs", 1, *TINY, *sets(*settings), code=code).error
 
-    assert "needs linear" in refused(*perceptual(files, "features")[1:], "objective.perceptual.kind=lpips")
+    assert "needs linear" in refused(
+        *perceptual(files, "features")[1:], "objective.perceptual.kind=lpips"
+    )
     linear = f"objective.perceptual.linear={files / 'lin.safetensors'}"
     assert "no use for linear" in refused(*perceptual(files, "features"), linear)
     assert "slices" in refused(*perceptual(files, "features"), "objective.perceptual.slices=2.5")
@@ -250,20 +359,37 @@ def test_what_a_perceptual_term_needs(files: Path, vgg: State, lines: State, sca
     assert "negative" in refused(*perceptual(files, "lpips")[:2], negative, code=BAD_DATA)
     whole = {name.replace("features.", "net.slice1."): value for name, value in vgg.items()} | lines
     save_file(whole | {"scaling_layer.shift": torch.zeros(1, 3, 1, 1)}, files / "whole.safetensors")
-    both = [f"objective.perceptual.{key}={files / 'whole.safetensors'}" for key in ("weights", "linear")]
+    both = [
+        f"objective.perceptual.{key}={files / 'whole.safetensors'}" for key in ("weights", "linear")
+    ]
     one = trained(scan_store, "one", "objective.perceptual.kind=lpips", *both)
     other = trained(scan_store, "other", *perceptual(files, "lpips"))
     assert one["perceptual"] == other["perceptual"]
 
 
-CONV = ("objective.adversarial.discriminator=conv", 'objective.adversarial.options={"channels": 4, "layers": 2}')
+CONV = (
+    "objective.adversarial.discriminator=conv",
+    'objective.adversarial.options={"channels": 4, "layers": 2}',
+)
 
 
 @pytest.mark.parametrize("kind", ["hinge", "bce", "lsgan", "wgan-gp"])
 def test_a_discriminator_begins_in_time_and_its_weight_rises(kind: str, scan_store: Path) -> None:
-    """Eight updates, two an epoch; it begins at the fifth and has its full weight from the eighth on."""
-    settings = ("objective.adversarial.start=0.5", "objective.adversarial.rise=0.5", "objective.adversarial.weight=2")
-    named = (*CONV, *settings, f"objective.adversarial.kind={kind}", "objective.warmup=0", "batch_size=150")
+    """Eight updates, two an epoch; it begins at the fifth and has its full weight from the eighth
+    on.
+    """
+    settings = (
+        "objective.adversarial.start=0.5",
+        "objective.adversarial.rise=0.5",
+        "objective.adversarial.weight=2",
+    )
+    named = (
+        *CONV,
+        *settings,
+        f"objective.adversarial.kind={kind}",
+        "objective.warmup=0",
+        "batch_size=150",
+    )
     options = sets(*named)
     vaearr("train", scan_store, "--epochs", 4, *options, *TINY)
     values = history(scan_store, "vae")
@@ -272,10 +398,17 @@ def test_a_discriminator_begins_in_time_and_its_weight_rises(kind: str, scan_sto
     assert np.isnan(values["critic"][before]).all()
     assert np.isfinite(values["adversarial"][after]).all()
     assert np.isfinite(values["critic"][after]).all()
-    rest = values["loss"] - values["reconstruction_nll"] - values.get("amplitude_nll", 0.0) - values["kl"]
+    rest = (
+        values["loss"]
+        - values["reconstruction_nll"]
+        - values.get("amplitude_nll", 0.0)
+        - values["kl"]
+    )
     np.testing.assert_allclose(rest[before], 0, atol=1e-2)
     share = rest[after] / (2 * 400 * values["adversarial"][after])
-    assert 0.25 - 0.2 < share[0] < 0.5 + 0.2  # shares 1/4 and 2/4, then 3/4 and 1 of updates of unlike sizes
+    assert (
+        0.25 - 0.2 < share[0] < 0.5 + 0.2
+    )  # shares 1/4 and 2/4, then 3/4 and 1 of updates of unlike sizes
     assert share[0] < share[1] < 1.2
     recorded = nested(zarr(scan_store, "runs/vae").attrs["config"])["objective"]["adversarial"]
     assert recorded["kind"] == kind
@@ -285,9 +418,16 @@ def test_a_discriminator_begins_in_time_and_its_weight_rises(kind: str, scan_sto
 @pytest.mark.parametrize("name", ["patch", "multiscale", "conv"])
 def test_every_discriminator(name: str, images_store: Path) -> None:
     options = {"channels": 4, "layers": 1} | ({"scales": 2} if name == "multiscale" else {})
-    settings = (f"objective.adversarial.discriminator={name}", f"objective.adversarial.options={json.dumps(options)}")
+    settings = (
+        f"objective.adversarial.discriminator={name}",
+        f"objective.adversarial.options={json.dumps(options)}",
+    )
     values = trained(
-        images_store, "judged", *settings, "objective.adversarial.start=0", more=("--set", "batch_size=8", *TINY)
+        images_store,
+        "judged",
+        *settings,
+        "objective.adversarial.start=0",
+        more=("--set", "batch_size=8", *TINY),
     )
     assert np.isfinite(values["critic"]).all()
     assert np.isfinite(values["val_loss"]).all()
@@ -301,7 +441,10 @@ def test_discriminators_that_cannot_be(images_store: Path) -> None:
         (*CONV, "objective.adversarial.kind=gan"): "kind",
     }.items():
         options = [part for setting in settings for part in ("--set", setting)]
-        assert said in vaearr("train", images_store, "--run", "never", *TINY, *options, code=USAGE).error
+        assert (
+            said
+            in vaearr("train", images_store, "--run", "never", *TINY, *options, code=USAGE).error
+        )
     assert "roi_never" not in zarr(images_store)
 
 
@@ -356,18 +499,33 @@ def test_a_model_of_the_users_own(scan_store: Path, images_store: Path) -> None:
     ds, model = zarr(scan_store), va.load_model(scan_store)
     inside = ds.roi.values
     assert np.isfinite(ds.latents.values[inside]).all()
-    np.testing.assert_allclose(model.encode(ds.patterns.values[inside][:5]), ds.latents.values[inside][:5], atol=1e-5)
+    np.testing.assert_allclose(
+        model.encode(ds.patterns.values[inside][:5]), ds.latents.values[inside][:5], atol=1e-5
+    )
     assert np.asarray(model.decode(np.zeros((2, 3), "float32"))).shape == (2, 20, 20)
     assert nested(zarr(scan_store, "runs/vae").attrs["config"])["model"]["options"] == {"gain": 2}
     weights = scan_store / "runs" / "vae" / "model"
-    assert f"n_parameters = {400 * 6 + 6 + 3 * 400 + 400};" in vaearr("info", scan_store, "--model").out
+    assert (
+        f"n_parameters = {400 * 6 + 6 + 3 * 400 + 400};"
+        in vaearr("info", scan_store, "--model").out
+    )
     vaearr("reconstruct", scan_store)
     assert "already" in vaearr("encode", scan_store).err
     error = vaearr("import", scan_store, weights, "--run", "vae", code=EXISTS).error
     assert "vae" in error
-    error = vaearr("train", images_store, "--run", "b", "--model", "flatt", *plain, code=USAGE).error
+    error = vaearr(
+        "train", images_store, "--run", "b", "--model", "flatt", *plain, code=USAGE
+    ).error
     assert "Did you mean 'flat'" in error
     error = vaearr(
-        "train", images_store, "--run", "b", "--model", "flat", "--set", "model.options.gian=2", code=USAGE
+        "train",
+        images_store,
+        "--run",
+        "b",
+        "--model",
+        "flat",
+        "--set",
+        "model.options.gian=2",
+        code=USAGE,
     ).error
     assert "Did you mean 'gain'" in error

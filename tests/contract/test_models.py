@@ -1,4 +1,6 @@
-"""A trained model goes to other data as it was trained; what decides its numbers is checked when it is read."""
+"""A trained model goes to other data as it was trained; what decides its numbers is checked when it
+is read.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def ingested(patterns: np.ndarray, folder: Path, name: str, *more: object) -> Pa
 def noisier(seed: int = 7) -> np.ndarray:
     """The scan's patterns measured again: the same bands, more noise on them."""
     rng = np.random.default_rng(seed)
-    return (inputs.patterns()[:12] + rng.normal(0, 3, (12, inputs.NX, 20, 20))).clip(0, 255).astype(np.uint8)
+    return (
+        (inputs.patterns()[:12] + rng.normal(0, 3, (12, inputs.NX, 20, 20)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +57,9 @@ def good(template: Template) -> Path:
 
 @pytest.fixture(scope="module")
 def others(template: Template) -> Path:
-    """Stores of other patterns of the same shape: `again.zarr`, the scan once more; `inverted.zarr`, its negative."""
+    """Stores of other patterns of the same shape: `again.zarr`, the scan once more;
+    `inverted.zarr`, its negative.
+    """
 
     def make(folder: Path) -> None:
         ingested(noisier(), folder, "again")
@@ -77,7 +85,9 @@ def test_a_run_is_taken_to_other_data(good: Path, again: Path) -> None:
     np.testing.assert_allclose(ds.latents, expected, atol=1e-5)
     assert np.isfinite(ds.latents_std).all()
     assert np.isfinite(ds.reconstruction_error).all()
-    own, trained = (json.loads((model_folder(store) / "config.json").read_text()) for store in (again, good))
+    own, trained = (
+        json.loads((model_folder(store) / "config.json").read_text()) for store in (again, good)
+    )
     assert own["preprocess"] == trained["preprocess"]
     assert own["weights_sha256"] == trained["weights_sha256"]
     origin = attributes(again / "runs" / "vae")["config"]["imported"]
@@ -100,12 +110,20 @@ def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> No
 
 
 def test_by_function_under_another_name_over_a_region(good: Path, again: Path) -> None:
-    ds = va.load_run(good).apply(again, name="b", roi=va.roi(va.open_store(again), x=(1, 3))).encode()
+    ds = (
+        va.load_run(good)
+        .apply(again, name="b", roi=va.roi(va.open_store(again), x=(1, 3)))
+        .encode()
+    )
     assert "latents" not in ds
     inside = (ds.x >= 1) & (ds.x < 3) & (ds.y >= 0)
-    np.testing.assert_array_equal(np.isfinite(ds.latents_b).all("latent_b"), inside.transpose("y", "x"))
+    np.testing.assert_array_equal(
+        np.isfinite(ds.latents_b).all("latent_b"), inside.transpose("y", "x")
+    )
     expected = va.load_model(good).encode(ds.patterns.load())
-    np.testing.assert_allclose(ds.latents_b.where(inside, 0).values, expected.where(inside, 0).values, atol=1e-5)
+    np.testing.assert_allclose(
+        ds.latents_b.where(inside, 0).values, expected.where(inside, 0).values, atol=1e-5
+    )
     again_by_command = vaearr("encode", again, "--from", good, "--name", "c", "--x", "1:3")
     assert "'c'" in again_by_command.err
     np.testing.assert_array_equal(zarr(again).latents_c, ds.latents_b)
@@ -118,13 +136,20 @@ def test_data_unlike_the_training_data(good: Path, others: Path, tmp_path: Path)
     strange = ingested(inputs.patterns(seed=1), tmp_path, "strange")
     assert UNLIKE in vaearr("import", strange, model_folder(good), "--run", "vae").err
     vaearr("encode", strange)
-    onwards = ingested(noisier(3), tmp_path, "onwards")  # held against the training, not against the stranger
+    onwards = ingested(
+        noisier(3), tmp_path, "onwards"
+    )  # held against the training, not against the stranger
     assert UNLIKE not in vaearr("encode", onwards, "--from", strange).err
 
 
-def test_refusals_of_encode_from(good: Path, again: Path, trained_store: Path, images_store: Path) -> None:
+def test_refusals_of_encode_from(
+    good: Path, again: Path, trained_store: Path, images_store: Path
+) -> None:
     before = tree(again)
-    assert "has no run 'other'" in vaearr("encode", again, "--from", good, "--run", "other", code=NO_INPUT).error
+    assert (
+        "has no run 'other'"
+        in vaearr("encode", again, "--from", good, "--run", "other", code=NO_INPUT).error
+    )
     error = vaearr("encode", images_store, "--from", good, "--name", "b", code=USAGE).error
     assert "(1, 20, 20)" in error
     assert "(1, 24, 32)" in error
@@ -161,10 +186,14 @@ def test_import_takes_settings_and_background_from_beside_the_weights(
 
 def test_refusals_of_import(good: Path, again: Path, tmp_path: Path) -> None:
     before = tree(again)
-    error = vaearr("import", again, model_folder(good), "--run", "b", "--latent-dim", 9, code=USAGE).error
+    error = vaearr(
+        "import", again, model_folder(good), "--run", "b", "--latent-dim", 9, code=USAGE
+    ).error
     assert "leave out latent_dim" in error
     shutil.copy(model_folder(good) / "weights.safetensors", tmp_path / "lone.safetensors")
-    error = vaearr("import", again, tmp_path / "lone.safetensors", "--run", "b", code=BAD_DATA).error
+    error = vaearr(
+        "import", again, tmp_path / "lone.safetensors", "--run", "b", code=BAD_DATA
+    ).error
     assert "model folder" in error
     assert tree(again) == before
 
@@ -175,9 +204,14 @@ def edited(folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps(about, indent=2))
 
 
-def test_a_config_changed_by_hand_is_refused(good: Path, again: Path, trained_store: Path, tmp_path: Path) -> None:
+def test_a_config_changed_by_hand_is_refused(
+    good: Path, again: Path, trained_store: Path, tmp_path: Path
+) -> None:
     edited(model_folder(trained_store), normalise="none")
-    for command in (("reconstruct", trained_store), ("look", "traverse", trained_store, "--out", tmp_path / "t.png")):
+    for command in (
+        ("reconstruct", trained_store),
+        ("look", "traverse", trained_store, "--out", tmp_path / "t.png"),
+    ):
         error = vaearr(*command, code=BAD_DATA).error
         assert "config.json" in error
         assert "restore it" in error
@@ -216,18 +250,26 @@ def strokes(count: int = 48) -> np.ndarray:
 
 @pytest.mark.parametrize("normalise", ["robust", "quantile"])
 def test_sparse_images_keep_their_content(tmp_path: Path, normalise: str) -> None:
-    images = strokes() if normalise == "robust" else np.where(np.arange(256).reshape(16, 16) == 40, strokes(), 0)
+    images = (
+        strokes()
+        if normalise == "robust"
+        else np.where(np.arange(256).reshape(16, 16) == 40, strokes(), 0)
+    )
     images[:, 2, 8] = 200  # no image is empty
     images[3] = 7  # but this one has one value
     np.savez(tmp_path / "digits.npz", x=images)
     store = tmp_path / "digits.zarr"
     vaearr("ingest", tmp_path / "digits.npz", store)
     vaearr("train", store, "--epochs", 1, "--set", f"preprocess.normalise={normalise}", *TINY)
-    seen = va.load_run(store).reconstruct(examples=48, units="preprocessed", name="seen").input.values
+    seen = (
+        va.load_run(store).reconstruct(examples=48, units="preprocessed", name="seen").input.values
+    )
     assert (seen.reshape(len(seen), -1).std(1) > 0.05).sum() >= len(seen) - 1
     vaearr("reconstruct", store, "--variable", "--set", "units=stored")
     back = zarr(store)
-    (name,) = [str(v) for v in back.data_vars if str(v).startswith("reconstruction") and back[v].ndim == 3]
+    (name,) = [
+        str(v) for v in back.data_vars if str(v).startswith("reconstruction") and back[v].ndim == 3
+    ]
     assert (back[name].values[3] == 7).all()
     assert (np.delete(back[name].values, 3, 0).reshape(47, -1).std(1) > 0).all()
 
@@ -240,7 +282,9 @@ def test_values_that_float32_cannot_hold(tmp_path: Path) -> None:
     assert "1e+308" in error
     assert "nonfinite" in error
     assert not (tmp_path / "huge.zarr").exists()
-    done = vaearr("ingest", tmp_path / "huge.npz", tmp_path / "huge.zarr", "--set", "nonfinite=mask")
+    done = vaearr(
+        "ingest", tmp_path / "huge.npz", tmp_path / "huge.zarr", "--set", "nonfinite=mask"
+    )
     assert "1 patterns" in done.err
     np.testing.assert_array_equal(zarr(tmp_path / "huge.zarr").present, np.arange(20) != 4)
 

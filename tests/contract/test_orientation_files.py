@@ -1,4 +1,6 @@
-"""`.ang` and `.ctf` maps beside a scan: every value at its point, names from the header, refusals in words."""
+"""`.ang` and `.ctf` maps beside a scan: every value at its point, names from the header, refusals
+in words.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from vaearr.errors import VaearrError
 
 from .harness import BAD_DATA, vaearr, zarr
 
-quaternions = pytest.importorskip("orix.quaternion", reason="ORIX IS MISSING: .ang and .ctf maps are not tested at all")
+quaternions = pytest.importorskip(
+    "orix.quaternion", reason="ORIX IS MISSING: .ang and .ctf maps are not tested at all"
+)
 NY, NX, STEP = 4, 5, 1 / 3
 ANG = """# HEADER: Start
 # TEM_PIXperUM          1.000000
@@ -70,10 +74,14 @@ def ang_line(i: int, j: int, x: float, y: float) -> str:
 
 def ctf_line(i: int, j: int, x: float, y: float) -> str:
     phase = 0 if (i, j) == (1, 2) else 1 + (j > 2)
-    return f"{phase}\t{x:.4f}\t{y:.4f}\t8\t0\t{10 * i}.5\t20\t{30 + j}\t0.{j}\t{100 + 10 * i + j}\t{i}"
+    return (
+        f"{phase}\t{x:.4f}\t{y:.4f}\t8\t0\t{10 * i}.5\t20\t{30 + j}\t0.{j}\t{100 + 10 * i + j}\t{i}"
+    )
 
 
-def write_ang(path: Path, lines: Sequence[str] = (), grid: str = "SqrGrid", odd: int = NX, even: int = NX) -> Path:
+def write_ang(
+    path: Path, lines: Sequence[str] = (), grid: str = "SqrGrid", odd: int = NX, even: int = NX
+) -> Path:
     header = ANG.format(grid=grid, odd=odd, even=even)
     path.write_text(header + "\n".join(lines or [ang_line(*point) for point in points()]) + "\n")
     return path
@@ -105,10 +113,14 @@ def test_ang(scan: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(ds.fit, COLUMN / 10, rtol=1e-6)
     np.testing.assert_array_equal(ds.sem_signal, ROW)
     assert float(ds.ci[1, 2]) == -1
-    angles = np.stack([np.full(ROW.shape, 0.1), np.full(ROW.shape, 0.2), ROW + COLUMN / 10], axis=-1)
+    angles = np.stack(
+        [np.full(ROW.shape, 0.1), np.full(ROW.shape, 0.2), ROW + COLUMN / 10], axis=-1
+    )
     angles[1, 2] = np.nan
     np.testing.assert_allclose(ds.euler, angles, atol=2e-6)
-    rotations = quaternions.Rotation.from_euler(ds.euler.values[PHASE > 0])  # orix reads them as they are stored
+    rotations = quaternions.Rotation.from_euler(
+        ds.euler.values[PHASE > 0]
+    )  # orix reads them as they are stored
     np.testing.assert_allclose(rotations.to_euler(), angles[PHASE > 0], atol=1e-5)
     np.testing.assert_allclose(ds.x, np.arange(NX) * 0.5)  # the scan's own
     assert ds.phase.attrs["source"] == "a.ang"
@@ -158,29 +170,44 @@ def test_every_point_finds_its_place(kind: str, decimals: int, scan: Path, tmp_p
     """Shuffled, coordinates rounded, with points and a whole column missing: NaN there, and said."""
     line, write = (ang_line, write_ang) if kind == "ang" else (ctf_line, write_ctf)
     gone = (COLUMN == 3) | ((ROW == 2) & (COLUMN == 1))
-    kept = [(i, j, round(j * STEP, decimals), round(i * STEP, decimals)) for i, j in np.argwhere(~gone).tolist()]
+    kept = [
+        (i, j, round(j * STEP, decimals), round(i * STEP, decimals))
+        for i, j in np.argwhere(~gone).tolist()
+    ]
     np.random.default_rng(0).shuffle(kept)
     path = write(tmp_path / f"a.{kind}", [line(*point) for point in kept])
     done = vaearr("ingest", scan, tmp_path / "a.zarr", "--orientations", path)
     assert f"{gone.sum()} scan points" in done.err
     ds = zarr(tmp_path / "a.zarr")
     np.testing.assert_array_equal(ds.phase, np.where(gone, -2, PHASE))
-    values, name = ((100 * ROW + COLUMN + 0.5), "iq_hough") if kind == "ang" else ((100 + 10 * ROW + COLUMN), "BC")
+    values, name = (
+        ((100 * ROW + COLUMN + 0.5), "iq_hough")
+        if kind == "ang"
+        else ((100 + 10 * ROW + COLUMN), "BC")
+    )
     np.testing.assert_array_equal(ds[name], np.where(gone, np.nan, values))
     assert np.isnan(ds.euler.values[gone | (PHASE < 0)]).all()
 
 
-@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "Å-α"), ("utf-8-sig", "Å-α"), ("latin-1", "Å-é")])
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("utf-8", "Å-α"), ("utf-8-sig", "Å-α"), ("latin-1", "Å-é")]
+)
 @pytest.mark.parametrize("kind", ["ang", "ctf"])
-def test_names_in_any_encoding(kind: str, encoding: str, name: str, scan: Path, tmp_path: Path) -> None:
+def test_names_in_any_encoding(
+    kind: str, encoding: str, name: str, scan: Path, tmp_path: Path
+) -> None:
     path = write_ang(tmp_path / "a.ang") if kind == "ang" else write_ctf(tmp_path / "a.ctf")
-    path.write_bytes(path.read_text().replace("Nickel", name).replace("Iron", name).encode(encoding))
+    path.write_bytes(
+        path.read_text().replace("Nickel", name).replace("Iron", name).encode(encoding)
+    )
     ds = va.ingest(scan, tmp_path / "a.zarr", orientations=path)
     assert name in ds.phase.attrs["flag_meanings"]
 
 
 def test_own_files_go_before_it(scan: Path, tmp_path: Path) -> None:
-    (tmp_path / "bc.csv").write_text("x,y,BC\n" + "\n".join(f"{j},{i},7" for i, j, _, _ in points()))
+    (tmp_path / "bc.csv").write_text(
+        "x,y,BC\n" + "\n".join(f"{j},{i},7" for i, j, _, _ in points())
+    )
     path = write_ctf(tmp_path / "a.ctf")
     vaearr("ingest", scan, tmp_path / "a.zarr", "--orientations", path, "--bc", tmp_path / "bc.csv")
     assert (zarr(tmp_path / "a.zarr").BC == 7).all()
@@ -196,11 +223,15 @@ def _text(name: str, text: str) -> Callable[[Path], Path]:
 
 def _shifted(kind: str) -> Callable[[Path], Path]:
     line, write = (ang_line, write_ang) if kind == "ang" else (ctf_line, write_ctf)
-    return lambda folder: write(folder / f"a.{kind}", [line(i, j, x + i % 2 * STEP / 2, y) for i, j, x, y in points()])
+    return lambda folder: write(
+        folder / f"a.{kind}", [line(i, j, x + i % 2 * STEP / 2, y) for i, j, x, y in points()]
+    )
 
 
 def _ang(change: Callable[[list[str]], list[str]]) -> Callable[[Path], Path]:
-    return lambda folder: write_ang(folder / "a.ang", change([ang_line(*point) for point in points()]))
+    return lambda folder: write_ang(
+        folder / "a.ang", change([ang_line(*point) for point in points()])
+    )
 
 
 def _ctf(column: int, value: str) -> Callable[[Path], Path]:
@@ -214,15 +245,24 @@ def _ctf(column: int, value: str) -> Callable[[Path], Path]:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "hexagonal by its header": (lambda folder: write_ang(folder / "a.ang", grid="HexGrid", even=4), "square"),
+    "hexagonal by its header": (
+        lambda folder: write_ang(folder / "a.ang", grid="HexGrid", even=4),
+        "square",
+    ),
     "hexagonal points, .ang": (_shifted("ang"), "hexagonal.*square"),
     "hexagonal points, .ctf": (_shifted("ctf"), "hexagonal.*square"),
     "another size": (_ang(lambda lines: lines[: 3 * NX]), "3 x 5.*4 x 5"),
     "a point twice": (_ang(lambda lines: [*lines, lines[7]]), "both"),
-    "scattered": (_ang(lambda lines: [f"0 0 0 {v} {v * 7 % 101} 1 1 1 1 1" for v in range(101)]), "scattered"),
+    "scattered": (
+        _ang(lambda lines: [f"0 0 0 {v} {v * 7 % 101} 1 1 1 1 1" for v in range(101)]),
+        "scattered",
+    ),
     "a short line": (_ang(lambda lines: [*lines[:3], "0.1 0.2", *lines[4:]]), "a.ang"),
     "no number": (_ang(lambda lines: [*lines[:3], lines[3].replace("0.2", "oh", 1)]), "a.ang"),
-    "NaN": (_ang(lambda lines: [*lines[:3], lines[3].replace("0.2", "nan", 1), *lines[4:]]), "finite"),
+    "NaN": (
+        _ang(lambda lines: [*lines[:3], lines[3].replace("0.2", "nan", 1), *lines[4:]]),
+        "finite",
+    ),
     "no points": (_text("a.ang", ANG.format(grid="SqrGrid", odd=5, even=5)), "a.ang"),
     "another file": (_text("a.ang", "x,y\n1,2\n"), "neither"),
     "a number too large": (_ctf(9, "1e300"), "finite"),
@@ -236,7 +276,9 @@ def test_refused_in_one_line(case: str, scan: Path, tmp_path: Path) -> None:
     with pytest.raises(VaearrError, match=match) as caught:
         va.ingest(scan, tmp_path / "new.zarr", orientations=path)
     assert "\n" not in str(caught.value)
-    assert vaearr("ingest", scan, tmp_path / "new.zarr", "--orientations", path, code=BAD_DATA).error
+    assert vaearr(
+        "ingest", scan, tmp_path / "new.zarr", "--orientations", path, code=BAD_DATA
+    ).error
     assert not (tmp_path / "new.zarr").exists()
 
 

@@ -1,4 +1,6 @@
-"""What is seen: the saved explorer, pages and sheets of a latent space, slices of volumes, the style for journals."""
+"""What is seen: the saved explorer, pages and sheets of a latent space, slices of volumes, the
+style for journals.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def test_the_explorer_is_saved_as_one_offline_file(saved: Path, trained_template
     text = offline(saved)
     assert "scan.zarr" in text
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
-    assert "or --overwrite" in vaearr("explore", trained_template, "--save", saved, code=EXISTS).error
+    assert (
+        "or --overwrite" in vaearr("explore", trained_template, "--save", saved, code=EXISTS).error
+    )
     vaearr("explore", trained_template, "--save", saved.with_suffix(".txt"), code=USAGE)
 
 
@@ -43,17 +47,31 @@ def test_the_explorer_is_saved_as_one_offline_file(saved: Path, trained_template
 def test_the_saved_explorer_opens_without_a_network(saved: Path, tmp_path: Path) -> None:
     with browser(tmp_path / "profile") as page:
         page.go(saved.as_uri())
-        page.until("document.readyState === 'complete' && !!window.deep && deep((e) => e.tagName === 'CANVAS').length")
-        page.until("deep((e) => e.tagName === 'INPUT' && e.type === 'range').length >= 3")  # one for each dimension
-        page.run("deep((e) => e.type === 'range').forEach((e) => { e.value = e.max; e.oninput(); })")
-        assert page.run("deep((e) => e.tagName === 'OUTPUT').every((e) => e.textContent === '+3.00 std')")
+        page.until(
+            "document.readyState === 'complete' && !!window.deep && deep((e) => e.tagName === 'CANVAS').length"
+        )
+        page.until(
+            "deep((e) => e.tagName === 'INPUT' && e.type === 'range').length >= 3"
+        )  # one for each dimension
+        page.run(
+            "deep((e) => e.type === 'range').forEach((e) => { e.value = e.max; e.oninput(); })"
+        )
+        assert page.run(
+            "deep((e) => e.tagName === 'OUTPUT').every((e) => e.textContent === '+3.00 std')"
+        )
         choose = "(e) => { e.value = [...e.options].at(-1).value; e.dispatchEvent(new Event('change')); }"
-        assert page.run(f"deep((e) => e.tagName === 'SELECT').map({choose}).length") == 2  # side map and latent
+        assert (
+            page.run(f"deep((e) => e.tagName === 'SELECT').map({choose}).length") == 2
+        )  # side map and latent
         assert page.errors == []
-        assert [url for url in page.requests if not url.startswith((saved.as_uri(), "data:", "blob:"))] == []
+        assert [
+            url for url in page.requests if not url.startswith((saved.as_uri(), "data:", "blob:"))
+        ] == []
 
 
-def test_collections_and_volumes_are_saved_too(images_template: Path, volumes_store: Path, tmp_path: Path) -> None:
+def test_collections_and_volumes_are_saved_too(
+    images_template: Path, volumes_store: Path, tmp_path: Path
+) -> None:
     vaearr("explore", images_template, "--save", tmp_path / "images.html")
     assert "label = disc" in offline(tmp_path / "images.html")
     vaearr("explore", volumes_store, "--save", tmp_path / "volumes.html")
@@ -96,7 +114,9 @@ def test_a_style_for_journals_that_ends() -> None:
 
     before = dict(mpl.rcParams)
     with views.journal():
-        sizes = [mpl.rcParams[name] for name in ("axes.titlesize", "axes.labelsize", "xtick.labelsize")]
+        sizes = [
+            mpl.rcParams[name] for name in ("axes.titlesize", "axes.labelsize", "xtick.labelsize")
+        ]
         assert sizes == [8, 7, 6]
         assert mpl.rcParams["pdf.fonttype"] == 42
         assert mpl.rcParams["savefig.dpi"] == 300

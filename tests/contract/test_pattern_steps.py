@@ -1,4 +1,6 @@
-"""Steps on patterns (feature 10): lazy, equal chunked or not, coordinates and attributes right, refusals."""
+"""Steps on patterns (feature 10): lazy, equal chunked or not, coordinates and attributes right,
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ CHUNKS = {"y": 2, "x": 3}
 
 
 def patterns(chunks: dict[str, int] | None = None, **further) -> xr.DataArray:
-    return random_patterns_dataset({"y": 5, "x": 7}, {"dy": 8, "dx": 12}, chunks=chunks, **further).patterns
+    return random_patterns_dataset(
+        {"y": 5, "x": 7}, {"dy": 8, "dx": 12}, chunks=chunks, **further
+    ).patterns
 
 
 STEPS = {
@@ -74,8 +78,14 @@ def test_backgrounds_and_intensity_of_a_dataset() -> None:
     position = np.arange(8)
     weights = np.exp(-0.5 * ((position[:, None] - position) / (0.25 * 8)) ** 2)
     columns = np.exp(-0.5 * ((np.arange(12)[:, None] - np.arange(12)) / (0.25 * 8)) ** 2)
-    slow = (weights / weights.sum(1, keepdims=True)) @ values @ (columns / columns.sum(1, keepdims=True)).T
-    np.testing.assert_allclose(va.remove_dynamic_background(ds, 0.25).patterns, values - slow, atol=1e-3)
+    slow = (
+        (weights / weights.sum(1, keepdims=True))
+        @ values
+        @ (columns / columns.sum(1, keepdims=True)).T
+    )
+    np.testing.assert_allclose(
+        va.remove_dynamic_background(ds, 0.25).patterns, values - slow, atol=1e-3
+    )
     scaled = va.rescale_intensity(va.remove_dynamic_background(static), (0, 10))
     assert scaled.patterns.chunks is not None
     assert scaled.patterns.attrs["steps"][-1] == {"step": "rescale_intensity", "out_range": [0, 10]}
@@ -103,7 +113,9 @@ def test_bins_are_means_of_their_pixels(counts, sides, dtype: str, seed: int) ->
     mean = bin_patterns(source, size)
     assert mean.dtype == np.float32
     np.testing.assert_allclose(mean.values, blocks.mean((3, 5)), rtol=1e-6)
-    np.testing.assert_allclose(mean.dy.values, np.arange(signal["dy"]).reshape(counts[0], -1).mean(1))
+    np.testing.assert_allclose(
+        mean.dy.values, np.arange(signal["dy"]).reshape(counts[0], -1).mean(1)
+    )
     assert mean.dy.attrs == source.dy.attrs
 
 
@@ -143,23 +155,49 @@ def test_average_equals_the_sum_by_hand(sides, missing: int, chunks) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda p: crop(p, dY=(0, 3)), UsageError, "'dY' is not a dimension for this step. Did you mean 'dy'"),
-        (lambda p: crop(p, dy=(20, 30)), UsageError, r"the window dy=\(20, 30\) holds no detector pixels"),
+        (
+            lambda p: crop(p, dY=(0, 3)),
+            UsageError,
+            "'dY' is not a dimension for this step. Did you mean 'dy'",
+        ),
+        (
+            lambda p: crop(p, dy=(20, 30)),
+            UsageError,
+            r"the window dy=\(20, 30\) holds no detector pixels",
+        ),
         (lambda p: crop(p.isel(dy=[0, 3, 1, 2]), dy=(0, 2)), UsageError, "in a row"),
         (lambda p: crop(p.drop_attrs(), dy=(0, 2)), SchemaError, "pass the `patterns`"),
         (lambda p: crop(p.isel(dy=0), dx=(0, 2)), SchemaError, "pass the `patterns`"),
-        (lambda p: bin_patterns(p, 5), UsageError, "'dy' has 8 pixels, which is not a multiple of 5; crop to 5 first"),
+        (
+            lambda p: bin_patterns(p, 5),
+            UsageError,
+            "'dy' has 8 pixels, which is not a multiple of 5; crop to 5 first",
+        ),
         (lambda p: bin_patterns(p, 0), UsageError, "not a multiple of 0"),
         (lambda p: bin_patterns(p, {"y": 2}), UsageError, "'y' is not a dimension for this step"),
-        (lambda p: va.remove_static_background(p, p[0, 0, :5]), SchemaError, "a pattern has {'dy': 8, 'dx': 12}"),
-        (lambda p: va.remove_static_background(p, operation="add"), UsageError, "expected subtract or divide"),
+        (
+            lambda p: va.remove_static_background(p, p[0, 0, :5]),
+            SchemaError,
+            "a pattern has {'dy': 8, 'dx': 12}",
+        ),
+        (
+            lambda p: va.remove_static_background(p, operation="add"),
+            UsageError,
+            "expected subtract or divide",
+        ),
         (lambda p: va.remove_dynamic_background(p, 0), UsageError, "sigma is 0"),
         (lambda p: va.rescale_intensity(p, (1, 1)), UsageError, "two increasing numbers"),
         (lambda p: neighbour_average(p, 4), UsageError, "use an odd number of scan points"),
-        (lambda p: neighbour_average(p, {"dy": 3}), UsageError, "'dy' is not a dimension for this step"),
+        (
+            lambda p: neighbour_average(p, {"dy": 3}),
+            UsageError,
+            "'dy' is not a dimension for this step",
+        ),
         (lambda p: neighbour_average(p, 3, roi=p[..., 0, 0]), SchemaError, "expected boolean over"),
         (
-            lambda p: neighbour_average(p, 3, roi=(p[..., 0, 0] > 3).assign_coords(x=np.arange(7) + 90.0)),
+            lambda p: neighbour_average(
+                p, 3, roi=(p[..., 0, 0] > 3).assign_coords(x=np.arange(7) + 90.0)
+            ),
             SchemaError,
             "the ROI's coordinate 'x' is not",
         ),

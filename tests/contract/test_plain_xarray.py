@@ -1,4 +1,6 @@
-"""A store among xarray's other arrays: plain copies, crops, added variables, netCDF, and Datasets as sources."""
+"""A store among xarray's other arrays: plain copies, crops, added variables, netCDF, and Datasets
+as sources.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def _add_by_xarray(store: Path, name: str = "mine") -> None:
 
 def test_chunks_are_those_that_dask_reads(scan_store: Path) -> None:
     ds = xr.open_zarr(scan_store)
-    assert ds.patterns.data.npartitions == 1  # 22 x 17 patterns of 20 x 20: one tile of at most 32 x 32
+    assert (
+        ds.patterns.data.npartitions == 1
+    )  # 22 x 17 patterns of 20 x 20: one tile of at most 32 x 32
     metadata = json.loads((scan_store / "patterns" / "zarr.json").read_text())
     assert "sharding" not in json.dumps(metadata["codecs"])
     assert len([file for file in (scan_store / "patterns" / "c").rglob("*") if file.is_file()]) == 1
@@ -57,12 +61,16 @@ def test_plain_copy_is_a_store_of_its_own(scan_store: Path, tmp_path: Path) -> N
 
 def test_patterns_as_a_dask_table(scan_store: Path) -> None:
     pytest.importorskip("pyarrow", reason="dask's tables need pyarrow")
-    frame = xr.open_zarr(scan_store)[["patterns"]].isel(dy=slice(2), dx=slice(2)).to_dask_dataframe()
+    frame = (
+        xr.open_zarr(scan_store)[["patterns"]].isel(dy=slice(2), dx=slice(2)).to_dask_dataframe()
+    )
     assert len(frame) == inputs.NX * inputs.NY * 4
 
 
 @pytest.mark.parametrize("opened", ["vaearr", "xarray"])
-def test_a_crop_by_xarray_is_a_store_of_its_own(scan_store: Path, tmp_path: Path, opened: str) -> None:
+def test_a_crop_by_xarray_is_a_store_of_its_own(
+    scan_store: Path, tmp_path: Path, opened: str
+) -> None:
     crop = tmp_path / "crop.zarr"
     ds = va.open_store(scan_store) if opened == "vaearr" else xr.open_zarr(scan_store)
     ds.sel(x=slice(1, 4)).to_zarr(crop)
@@ -79,7 +87,9 @@ def test_a_crop_by_xarray_is_a_store_of_its_own(scan_store: Path, tmp_path: Path
     assert "no checksums" not in vaearr("verify", crop).out
 
 
-def test_a_crop_of_a_trained_store_says_what_it_lacks_before_it_works(trained_store: Path, tmp_path: Path) -> None:
+def test_a_crop_of_a_trained_store_says_what_it_lacks_before_it_works(
+    trained_store: Path, tmp_path: Path
+) -> None:
     crop = tmp_path / "crop.zarr"
     va.open_store(trained_store).sel(x=slice(1, 4)).to_zarr(crop)
     assert "already holds" in vaearr("train", crop, *TRAIN, code=EXISTS).error
@@ -94,7 +104,9 @@ def test_zeros_that_a_copy_leaves_out_are_not_lost(tmp_path: Path) -> None:
     va.ingest(xr.DataArray(np.concatenate([values] * 2), dims=("y", "x", "dy", "dx")), source)
     ds = xr.open_zarr(source)
     copy = tmp_path / "b.zarr"
-    ds.assign(patterns=ds.patterns.where(ds.y < 32, 0).assign_attrs(ds.patterns.attrs)).to_zarr(copy)
+    ds.assign(patterns=ds.patterns.where(ds.y < 32, 0).assign_attrs(ds.patterns.attrs)).to_zarr(
+        copy
+    )
     assert len([file for file in (copy / "patterns" / "c").rglob("*") if file.is_file()]) == 1
     vaearr("train", copy, *TRAIN)
     assert va.open_store(copy).patterns.values[32:].max() == 0
@@ -120,7 +132,9 @@ def test_a_variable_added_by_plain_xarray_costs_nothing(trained_store: Path) -> 
 
 def test_attributes_of_ones_own_stay(scan_store: Path) -> None:
     before = store_id(scan_store)
-    xr.Dataset({"mine": xr.open_zarr(scan_store).BC}, attrs={"operator": "me"}).to_zarr(scan_store, mode="a")
+    xr.Dataset({"mine": xr.open_zarr(scan_store).BC}, attrs={"operator": "me"}).to_zarr(
+        scan_store, mode="a"
+    )
     vaearr("train", scan_store, *TRAIN)
     assert xr.open_zarr(scan_store).attrs["operator"] == "me"
     assert va.open_store(scan_store).attrs["operator"] == "me"
@@ -144,7 +158,9 @@ def test_variables_go_to_netcdf(trained_store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["trained", "images", "volumes"])
-def test_attributes_are_text_numbers_or_flat_lists(which: str, request: pytest.FixtureRequest) -> None:
+def test_attributes_are_text_numbers_or_flat_lists(
+    which: str, request: pytest.FixtureRequest
+) -> None:
     store = request.getfixturevalue(f"{which}_template")
     ds = xr.open_zarr(store)
     for name, attrs in [("root", ds.attrs), *((name, v.attrs) for name, v in ds.variables.items())]:
@@ -183,7 +199,9 @@ def test_a_dataset_becomes_a_store(trained_store: Path, tmp_path: Path, said: li
     ],
     ids=["scan", "scan of slices", "images", "in colour", "volumes", "in any order"],
 )
-def test_dims_that_are_obvious(dims: tuple[str, ...], shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_dims_that_are_obvious(
+    dims: tuple[str, ...], shape: tuple[int, ...], tmp_path: Path
+) -> None:
     values = np.random.default_rng(0).integers(0, 255, shape, dtype="u1")
     ds = va.ingest(xr.DataArray(values, dims=dims), tmp_path / "a.zarr")
     np.testing.assert_array_equal(ds.patterns.transpose(*dims), values)
@@ -213,7 +231,10 @@ def test_a_lazy_dataset_is_streamed(scan_files: dict[str, Path], tmp_path: Path)
         return np.random.default_rng(sides[0]).integers(0, 255, sides, dtype="u1")
 
     values = dask.map_blocks(
-        block, chunks=((16,) * 6, (16,) * 6, (40,), (40,)), dtype="u1", meta=np.empty((0,) * 4, "u1")
+        block,
+        chunks=((16,) * 6, (16,) * 6, (40,), (40,)),
+        dtype="u1",
+        meta=np.empty((0,) * 4, "u1"),
     )
     va.ingest(xr.DataArray(values, dims=("y", "x", "dy", "dx")), tmp_path / "a.zarr")
     assert zarr(tmp_path / "a.zarr").patterns.shape == (96, 96, 40, 40)
@@ -236,7 +257,9 @@ def test_plain_zarr_is_a_source(scan_store: Path, tmp_path: Path) -> None:
 
 def test_a_zarr_without_patterns_is_refused(tmp_path: Path) -> None:
     xr.Dataset({"a": ("t", np.arange(3))}).to_zarr(tmp_path / "t.zarr")
-    assert "patterns" in vaearr("ingest", tmp_path / "t.zarr", tmp_path / "own.zarr", code=None).error
+    assert (
+        "patterns" in vaearr("ingest", tmp_path / "t.zarr", tmp_path / "own.zarr", code=None).error
+    )
     assert not (tmp_path / "own.zarr").exists()
 
 

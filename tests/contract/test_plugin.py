@@ -21,9 +21,23 @@ PACKAGE = Path(__file__).parents[1] / "plugin"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the package is installed."""
     target = tmp_path_factory.mktemp("site")
-    install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target")
-    subprocess.run([sys.executable, *install, str(target), str(PACKAGE)], check=True, capture_output=True)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")])}
+    install = (
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+    )
+    subprocess.run(
+        [sys.executable, *install, str(target), str(PACKAGE)], check=True, capture_output=True
+    )
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")]),
+    }
 
 
 def run(installed: dict[str, str], *arguments: object) -> str:
@@ -42,13 +56,38 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
         np.save(file, patterns)
     run(installed, "ingest", tmp_path / "scan.stack", store)
     np.testing.assert_array_equal(xr.open_zarr(store).patterns, patterns)
-    choice = ("--model", "linear", "--set", 'model.options={"scale": 0.5}', "--set", "objective.likelihood=cauchy")
-    run(installed, "train", store, *choice, "--epochs", 2, "--set", "model.latent_dim=3", "--device", "cpu")
+    choice = (
+        "--model",
+        "linear",
+        "--set",
+        'model.options={"scale": 0.5}',
+        "--set",
+        "objective.likelihood=cauchy",
+    )
+    run(
+        installed,
+        "train",
+        store,
+        *choice,
+        "--epochs",
+        2,
+        "--set",
+        "model.latent_dim=3",
+        "--device",
+        "cpu",
+    )
     run(installed, "encode", store)
     ds = va.open_store(store)
     bc = xr.DataArray(rng.normal(size=(12, 11)), dims=("y", "x"))
     va.keep(ds, brightness=ds.patterns.mean(("dy", "dx")) + 0 * bc)
-    associate = ("associate", store, "--metric", "agreement", "--metric", "vaearr_example:agreement")
+    associate = (
+        "associate",
+        store,
+        "--metric",
+        "agreement",
+        "--metric",
+        "vaearr_example:agreement",
+    )
     assert "agreement" in run(installed, *associate, "--target", "brightness")
     given = f'cluster={{"method": "halves", "name": "groups", "run": "vae"}}'  # noqa: F541
     run(installed, "run", "cluster", "-p", f"store={store}", "-p", given)
@@ -59,7 +98,9 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
         "print(type(va.view(result)).__name__, type(va.view(ds.roi, kind='vaearr_example:show')).__name__);"
         "print(va.load_run(sys.argv[1]).decode(ds.latents[:2, :2]).shape)"
     )
-    told = subprocess.run([sys.executable, "-c", script, str(store)], env=installed, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(store)], env=installed, capture_output=True, text=True
+    )
     assert told.stdout.splitlines() == ["Curve Curve", "(2, 2, 16, 16)"], told.stderr
 
 
@@ -84,7 +125,10 @@ def test_functions_in_the_place_of_names(known_template: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda ds: va.associate(ds.latents_theirs, ds.BC, "no.such:metric"), "install its package here"),
+        (
+            lambda ds: va.associate(ds.latents_theirs, ds.BC, "no.such:metric"),
+            "install its package here",
+        ),
         (lambda ds: va.associate(ds.latents_theirs, ds.BC, "speerman"), "spearman"),
         (lambda ds: va.cluster(ds.latents_theirs, "math:no_such"), "cannot be loaded"),
         (lambda ds: va.view(ds.BC, kind="heatmap"), "there is no view"),

@@ -1,4 +1,6 @@
-"""How much features tell together, judged at groups that were left out; and maps filled from labels of some points."""
+"""How much features tell together, judged at groups that were left out; and maps filled from labels
+of some points.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ NY, NX = 36, 44
 def smooth(seed: int, count: int = 1) -> np.ndarray:
     """Smooth random maps of deviation about 1, `(y, x, count)`."""
     rng = np.random.default_rng(seed)
-    maps = np.stack([gaussian_filter(rng.normal(size=(NY, NX)), 3, mode="wrap") for _ in range(count)], -1)
+    maps = np.stack(
+        [gaussian_filter(rng.normal(size=(NY, NX)), 3, mode="wrap") for _ in range(count)], -1
+    )
     return maps / maps.std()
 
 
 def as_map(values: np.ndarray, name: str, **attrs: object) -> xr.DataArray:
     dims = ("y", "x", "latent")[: values.ndim]
-    return xr.DataArray(values, {"y": np.arange(NY) * 0.5, "x": np.arange(NX) * 0.5}, dims, name, attrs)
+    return xr.DataArray(
+        values, {"y": np.arange(NY) * 0.5, "x": np.arange(NX) * 0.5}, dims, name, attrs
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +63,14 @@ def test_what_latents_hold_is_found_and_what_they_do_not_hold_is_not(latents: xr
 
 
 def test_single_points_left_out_of_a_smooth_map_flatter() -> None:
-    """Why blocks are the default: smooth features tell any smooth map to the neighbours of what was learned."""
+    """Why blocks are the default: smooth features tell any smooth map to the neighbours of what was
+    learned.
+    """
     many, other = as_map(smooth(5, 9), "latents"), as_map(smooth(6)[..., 0], "other")
-    score = {by: float(va.probe(many, other, by=by, n_permutations=0).score.max()) for by in ("random", "blocks")}
+    score = {
+        by: float(va.probe(many, other, by=by, n_permutations=0).score.max())
+        for by in ("random", "blocks")
+    }
     assert score["random"] > 0.15
     assert score["blocks"] < score["random"] - 0.15
 
@@ -72,7 +83,9 @@ def test_p_values_of_unrelated_maps_are_spread(latents: xr.DataArray) -> None:
 
 
 def test_classes_are_told_with_a_recall_of_each(latents: xr.DataArray, phase: xr.DataArray) -> None:
-    sets = xr.Dataset({"latents": latents, "noise": as_map(smooth(9, 3), "noise").rename(latent="noise_dim")})
+    sets = xr.Dataset(
+        {"latents": latents, "noise": as_map(smooth(9, 3), "noise").rename(latent="noise_dim")}
+    )
     found = va.probe(sets, phase)
     score = found.score.sel(target="phase")
     assert (score.sel(features="latents", probe=["logistic", "neighbours"]) > 0.8).all()
@@ -103,7 +116,9 @@ def test_subjects_of_a_collection_stay_together(latents: xr.DataArray) -> None:
     rng = np.random.default_rng(0)
     subject = np.repeat(np.arange(30), 4)
     features = xr.DataArray(
-        rng.normal(size=(120, 3)), {"subject": ("sample", [f"s{i}" for i in subject])}, ("sample", "latent")
+        rng.normal(size=(120, 3)),
+        {"subject": ("sample", [f"s{i}" for i in subject])},
+        ("sample", "latent"),
     )
     age = xr.DataArray(rng.normal(size=30)[subject], dims="sample", name="age")
     found = va.probe(features.rename("latents"), age)
@@ -156,10 +171,20 @@ def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
     with pytest.raises(ExistsError, match="n_permutations"):
         run.probe(targets=("BC", "phase"), features=("latents", "patterns"))
     out = vaearr(
-        "probe", known_store, "--run", "theirs", "--target", "BC", "--name", "bc", "--set", "n_permutations=9"
+        "probe",
+        known_store,
+        "--run",
+        "theirs",
+        "--target",
+        "BC",
+        "--name",
+        "bc",
+        "--set",
+        "n_permutations=9",
     ).out
     assert "ridge" in out
     assert "left_out" in out
     assert (
-        "no feature 'latnets'" in vaearr("probe", known_store, "--run", "theirs", "--feature", "latnets", code=66).error
+        "no feature 'latnets'"
+        in vaearr("probe", known_store, "--run", "theirs", "--feature", "latnets", code=66).error
     )

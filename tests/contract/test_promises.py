@@ -1,4 +1,6 @@
-"""What holds in any weather: kills, second writers, refusals, memory, no network (promises P1 to P5, P8, P9, P11)."""
+"""What holds in any weather: kills, second writers, refusals, memory, no network (promises P1 to
+P5, P8, P9, P11).
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,30 @@ import xarray as xr
 from . import inputs
 from .harness import BUSY, TINY, command, spawn, tree, vaearr, zarr
 
-LONG = ("--x", "0:2", "--epochs", 8, "--set", "batch_size=8", "--set", "checkpoint_minutes=1e-6", *TINY)
+LONG = (
+    "--x",
+    "0:2",
+    "--epochs",
+    8,
+    "--set",
+    "batch_size=8",
+    "--set",
+    "checkpoint_minutes=1e-6",
+    *TINY,
+)
 WEIGHTS = Path("runs", "vae", "model", "weights.safetensors")
 
 
 @contextmanager
 def stopped_at(words: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process of its own, held (SIGSTOP) when it says `words`; killed (SIGKILL) at the end."""
+    """A command in a process of its own, held (SIGSTOP) when it says `words`; killed (SIGKILL) at
+    the end.
+    """
     process = subprocess.Popen(
-        ["nice", "-n", "19", *command(*arguments)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        ["nice", "-n", "19", *command(*arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stderr is not None
     told = []
@@ -47,14 +64,21 @@ def stopped_at(words: str, *arguments: object) -> Iterator[subprocess.Popen[str]
 
 @pytest.mark.slow
 def test_killed_training_goes_on_bit_for_bit(scan_template: Path, tmp_path: Path) -> None:
-    """And while it runs: nothing of it is visible, readers read, a second writer is refused and told by whom."""
-    killed, whole = (Path(shutil.copytree(scan_template, tmp_path / name / "a.zarr")) for name in ("killed", "whole"))
+    """And while it runs: nothing of it is visible, readers read, a second writer is refused and
+    told by whom.
+    """
+    killed, whole = (
+        Path(shutil.copytree(scan_template, tmp_path / name / "a.zarr"))
+        for name in ("killed", "whole")
+    )
     before = tree(killed)
     with stopped_at(": 2 of 8", "train", killed, *LONG) as process:
         assert tree(killed) == before
         xr.testing.assert_identical(zarr(killed), zarr(whole))
         np.save(tmp_path / "map.npy", inputs.quality())
-        done = vaearr("attach", killed, tmp_path / "map.npy", "--kind", "map", "--name", "late", code=BUSY)
+        done = vaearr(
+            "attach", killed, tmp_path / "map.npy", "--kind", "map", "--name", "late", code=BUSY
+        )
         assert str(process.pid) in done.error
     assert tree(killed) == before
     assert "whole" in vaearr("verify", killed).out
@@ -69,7 +93,9 @@ def test_killed_training_goes_on_bit_for_bit(scan_template: Path, tmp_path: Path
 def test_killed_encoding_is_no_result_and_goes_on(tmp_path: Path) -> None:
     rows, columns = (axis.ravel() for axis in np.mgrid[:70, :12])
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["images"] = np.random.default_rng(0).integers(0, 255, (len(rows), 9, 10)).astype("uint8")
+        file["images"] = (
+            np.random.default_rng(0).integers(0, 255, (len(rows), 9, 10)).astype("uint8")
+        )
         file["coords"] = np.stack([columns, rows], 1)
     store = tmp_path / "a.zarr"
     vaearr("ingest", tmp_path / "a.h5", store)
@@ -97,7 +123,16 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "unknown model": ("train", "STORE", "--run", "b", "--model", "gan"),
     "unknown map": ("associate", "STORE", "--target", "Xy"),
     "unknown metric": ("associate", "STORE", "--metric", "pearsn"),
-    "other settings of what is there": ("train", "STORE", "--run", "pca", "--model", "pca", "--latent-dim", 2),
+    "other settings of what is there": (
+        "train",
+        "STORE",
+        "--run",
+        "pca",
+        "--model",
+        "pca",
+        "--latent-dim",
+        2,
+    ),
     "missing file": ("attach", "STORE", "nosuch.npy", "--kind", "map", "--name", "more"),
     "no store": ("info", "nosuch.zarr"),
     "no number": ("train", "STORE", "--run", "b", "--x", "a:b"),
@@ -153,20 +188,28 @@ def test_memory_stays_within_the_allowance(tmp_path: Path) -> None:
     for name, (rows, columns) in {"small": (2, 3), "large": shape}.items():
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             y, x = (axis.ravel() for axis in np.mgrid[:rows, :columns])
-            images = file.create_dataset("images", (rows * columns, side, side), "uint8", chunks=(6, side, side))
+            images = file.create_dataset(
+                "images", (rows * columns, side, side), "uint8", chunks=(6, side, side)
+            )
             block = np.random.default_rng(0).integers(0, 4, (1, side, side)).astype("uint8")
             for start in range(0, rows * columns, 256):
-                images[start : start + 256] = block + (np.arange(start, min(start + 256, len(x)))[:, None, None] % 200)
+                images[start : start + 256] = block + (
+                    np.arange(start, min(start + 256, len(x)))[:, None, None] % 200
+                )
             file["coords"] = np.stack([x, y], 1)
     files = [str(tmp_path / name) for name in ("small.h5", "small.zarr", "large.h5", "large.zarr")]
-    done = subprocess.run([sys.executable, "-c", MEMORY, *files], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *files], capture_output=True, text=True, check=True
+    )
     before, ingested, streamed, count = map(float, done.stdout.split())
     assert count == 2 * np.prod(shape) / 64
     assert ingested - before < 150, done.stdout
     assert streamed - ingested < 100, done.stdout
 
 
-def test_nothing_connects_or_listens(trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_connects_or_listens(
+    trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a socket was used")
 

@@ -21,25 +21,38 @@ from .record import read_csv
 
 @pytest.fixture(scope="module")
 def judged(images_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the image store after `reconstruct`: `metrics.csv` in `out`, reconstructions in the store."""
+    """A folder with the image store after `reconstruct`: `metrics.csv` in `out`, reconstructions in
+    the store.
+    """
     import shutil
 
     folder = tmp_path_factory.mktemp("judged")
     store = shutil.copytree(images_template, folder / "images.zarr")
-    (folder / "said").write_text(vaearr("reconstruct", store, "--variable", "--out", folder / "out").out)
+    (folder / "said").write_text(
+        vaearr("reconstruct", store, "--variable", "--out", folder / "out").out
+    )
     return folder
 
 
 def test_metrics_are_those_of_scikit_image(judged: Path) -> None:
-    """In stored units over a declared range, for each sample, by the implementation that others use."""
-    metrics = pytest.importorskip("skimage.metrics", reason="SCIKIT-IMAGE IS MISSING: PSNR and SSIM not compared")
+    """In stored units over a declared range, for each sample, by the implementation that others
+    use.
+    """
+    metrics = pytest.importorskip(
+        "skimage.metrics", reason="SCIKIT-IMAGE IS MISSING: PSNR and SSIM not compared"
+    )
     ds = zarr(judged / "images.zarr")
-    found = {name: read_csv(judged / "out" / "metrics.csv", name)[:, 0] for name in ("mse", "mae", "psnr", "ssim")}
+    found = {
+        name: read_csv(judged / "out" / "metrics.csv", name)[:, 0]
+        for name in ("mse", "mae", "psnr", "ssim")
+    }
     for i in range(0, 36, 5):
         one, other = ds.patterns.values[i].astype(float), ds.reconstruction.values[i].astype(float)
         assert found["mse"][i] == pytest.approx(np.mean((one - other) ** 2), rel=1e-4)
         assert found["mae"][i] == pytest.approx(np.mean(abs(one - other)), rel=1e-4)
-        assert found["psnr"][i] == pytest.approx(metrics.peak_signal_noise_ratio(one, other, data_range=255), rel=1e-4)
+        assert found["psnr"][i] == pytest.approx(
+            metrics.peak_signal_noise_ratio(one, other, data_range=255), rel=1e-4
+        )
         gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         wanted = metrics.structural_similarity(one, other, data_range=255, **gaussian)
         assert found["ssim"][i] == pytest.approx(wanted, abs=2e-3)
@@ -52,7 +65,9 @@ def test_metrics_are_those_of_scikit_image(judged: Path) -> None:
 def test_reconstruction_is_what_the_model_decodes(judged: Path) -> None:
     ds, model = zarr(judged / "images.zarr"), va.load_model(judged / "images.zarr")
     direct = np.asarray(model.decode(np.asarray(model.encode(ds.patterns.values[:4]))))
-    np.testing.assert_allclose(ds.reconstruction.values[:4], 127.5 * (direct + 1), atol=0.05)  # symmetric, of 8 bits
+    np.testing.assert_allclose(
+        ds.reconstruction.values[:4], 127.5 * (direct + 1), atol=0.05
+    )  # symmetric, of 8 bits
 
 
 def test_another_range_and_units(judged: Path) -> None:
@@ -66,7 +81,14 @@ def test_files_have_the_geometry_of_their_sources(
     images_template: Path, volumes_template: Path, tmp_path: Path
 ) -> None:
     pictures = images_template.parent / "pictures"
-    vaearr("reconstruct", images_template, "--file", pictures / "bar" / "03.png", "--out", tmp_path / "pictures")
+    vaearr(
+        "reconstruct",
+        images_template,
+        "--file",
+        pictures / "bar" / "03.png",
+        "--out",
+        tmp_path / "pictures",
+    )
     (made,) = (tmp_path / "pictures" / "files").rglob("*.png")
     with Image.open(made) as image:
         assert image.size == (32, 24)
@@ -84,7 +106,17 @@ def test_files_have_the_geometry_of_their_sources(
 def test_windows_give_nearly_the_whole(volumes_store: Path) -> None:
     part = ("--part", "validation")
     vaearr("reconstruct", volumes_store, "--name", "whole", *part)
-    vaearr("reconstruct", volumes_store, "--name", "windows", *part, "--window", "8x10x10", "--overlap", 0.5)
+    vaearr(
+        "reconstruct",
+        volumes_store,
+        "--name",
+        "windows",
+        *part,
+        "--window",
+        "8x10x10",
+        "--overlap",
+        0.5,
+    )
     whole, pieces = (zarr(volumes_store, f"runs/vae/{name}").psnr for name in ("whole", "windows"))
     assert abs(whole - pieces).max() < 3
 
@@ -94,10 +126,16 @@ MODES = {"zscore": True, "minmax": True, "quantile": True, "unit": False}
 
 @pytest.mark.parametrize("mode", MODES)
 def test_normalisation_and_back(mode: str, tmp_path: Path) -> None:
-    """A constant sample becomes zeros, not NaN; what was taken off a sample is put back in stored units."""
+    """A constant sample becomes zeros, not NaN; what was taken off a sample is put back in stored
+    units.
+    """
     (tmp_path / "set").mkdir()
     for number in range(16):
-        image = inputs.picture(number % 3, number, (16, 16)) if number else np.full((16, 16), 77, "uint8")
+        image = (
+            inputs.picture(number % 3, number, (16, 16))
+            if number
+            else np.full((16, 16), 77, "uint8")
+        )
         Image.fromarray(image).save(tmp_path / "set" / f"{number:02d}.png")
     store = tmp_path / "a.zarr"
     vaearr("ingest", tmp_path / "set", store)
@@ -107,7 +145,9 @@ def test_normalisation_and_back(mode: str, tmp_path: Path) -> None:
     ds = zarr(store)
     assert np.isfinite(ds.latents).all()
     assert np.isfinite(ds.reconstruction).all()
-    if MODES[mode]:  # of each sample by itself: nothing is left of the constant one but what was taken off
+    if MODES[
+        mode
+    ]:  # of each sample by itself: nothing is left of the constant one but what was taken off
         np.testing.assert_allclose(ds.reconstruction.values[0], 77, atol=0.5)
     if mode == "zscore":
         means = ds.patterns.values.mean((1, 2))
@@ -164,10 +204,14 @@ def test_layers_in_the_order_of_execution(images_template: Path, tmp_path: Path)
     a, b = (np.asarray(model.encode(ds.patterns.values[i])).astype(float) for i in (4, 29))
     latent = found.set_index("part").loc["latent"]
     assert latent["l2"] == pytest.approx(np.linalg.norm(a - b), rel=1e-4)
-    assert latent["cosine"] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-4)
+    assert latent["cosine"] == pytest.approx(
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-4
+    )
     assert latent["rms"] == pytest.approx(np.linalg.norm(a - b) / np.sqrt(3), rel=1e-4)
     pictures = [np.asarray(model.decode(z.astype("float32"))).astype(float) for z in (a, b)]
-    assert found["l2"].iloc[-1] == pytest.approx(np.linalg.norm(pictures[0] - pictures[1]), rel=1e-3)
+    assert found["l2"].iloc[-1] == pytest.approx(
+        np.linalg.norm(pictures[0] - pictures[1]), rel=1e-3
+    )
     maps = va.load_run(images_template).layers(ds.patterns.values[4], ds.patterns.values[29], top=3)
     assert len(maps.attrs["maps"]) == 3
 
@@ -178,7 +222,9 @@ def test_pairs_by_name(images_template: Path, tmp_path: Path) -> None:
         (tmp_path / side).mkdir()
         for number in range(4):
             data = (pictures / label / f"{number:02d}.png").read_bytes()
-            (tmp_path / side / f"{number}.png").write_bytes(data if (side, number) != ("ill", 3) else data[:50])
+            (tmp_path / side / f"{number}.png").write_bytes(
+                data if (side, number) != ("ill", 3) else data[:50]
+            )
     given = (images_template, "--positive", tmp_path / "ill", "--negative", tmp_path / "well")
     failed = vaearr("look", "layers", *given, code=None)
     assert failed.code != 0

@@ -15,7 +15,11 @@ from vaearr.testing import synthetic_scan
 
 from .harness import vaearr
 
-TINY = {"latent_dim": 3, "model": {"options": {"width": 8, "max_width": 8, "hidden": 16}}, "progress": False}
+TINY = {
+    "latent_dim": 3,
+    "model": {"options": {"width": 8, "max_width": 8, "hidden": 16}},
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,11 @@ def test_a_network_sees_large_patterns_binned_and_gives_detector_pixels(large: v
     ds, seen = xr.open_zarr(large.path), large.manifest["config"]["preprocess"]
     assert seen["bin"] == 2
     x = ds.patterns[0, :3]
-    for found in (large.decode(ds.latents[0, :3]), large.model.reconstruct(x), large.traverse(0)["decoded"]):
+    for found in (
+        large.decode(ds.latents[0, :3]),
+        large.model.reconstruct(x),
+        large.traverse(0)["decoded"],
+    ):
         assert found.shape[-2:] == (127, 141)
         assert np.isfinite(found).all()
     off = np.abs(large.model.reconstruct(x).values - x.values.astype("f4")).mean()
@@ -50,10 +58,16 @@ def test_binning_is_a_setting(large: va.Run, tmp_path: Path) -> None:
     whole = va.train(store, run="whole", epochs=1, preprocess={"bin": 1}, **TINY)
     coarse = va.train(store, run="coarse", epochs=1, preprocess={"bin": 8}, **TINY)
     assert sum(p.numel() for p in whole.model.network.parameters()) != 0
-    assert whole.decode(np.zeros((1, 3), "f4")).shape == coarse.decode(np.zeros((1, 3), "f4")).shape == (1, 127, 141)
+    assert (
+        whole.decode(np.zeros((1, 3), "f4")).shape
+        == coarse.decode(np.zeros((1, 3), "f4")).shape
+        == (1, 127, 141)
+    )
     with pytest.raises(UsageError, match=r"preprocess\.bin is 200"):
         va.train(store, run="none", epochs=1, preprocess={"bin": 200}, **TINY)
-    assert "bin" in vaearr("train", store, "--run", "none", "--set", "preprocess.bin=0", code=2).error
+    assert (
+        "bin" in vaearr("train", store, "--run", "none", "--set", "preprocess.bin=0", code=2).error
+    )
 
 
 def test_an_epoch_may_be_part_of_a_pass_and_the_next_goes_on(tmp_path: Path) -> None:
@@ -64,9 +78,13 @@ def test_an_epoch_may_be_part_of_a_pass_and_the_next_goes_on(tmp_path: Path) -> 
     assert steps == [(i // 4, i + 1) for i in range(16)]
     assert run.history.sizes["epoch"] == 4
     assert np.isfinite(run.history.to_dataframe()).all(axis=None)
-    (middle,) = store.rglob("checkpoint-0003*")  # 12 batches: a pass of the 182 samples or so ends in between
+    (middle,) = store.rglob(
+        "checkpoint-0003*"
+    )  # 12 batches: a pass of the 182 samples or so ends in between
     again = va.train(store, run="again", resume=middle, **settings)
-    for one, other in zip(run.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+    for one, other in zip(
+        run.model.state_dict().values(), again.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(one, other)
 
 

@@ -1,4 +1,6 @@
-"""Stores of schema 1, recorded on one day, stay readable and usable, and give the numbers they gave (promise P14)."""
+"""Stores of schema 1, recorded on one day, stay readable and usable, and give the numbers they gave
+(promise P14).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from . import record
 from .harness import HAS_MONAI, MONAI, TINY, attributes, tree, vaearr, zarr
 
 STORES = ("scan", "images", "volumes")
-READING: dict[str, tuple[tuple[object, ...], ...]] = {  # beside the commands whose numbers are recorded
+READING: dict[
+    str, tuple[tuple[object, ...], ...]
+] = {  # beside the commands whose numbers are recorded
     "scan": (
         ("info",),
         ("info", "--json"),
@@ -54,10 +58,14 @@ def test_results(name: str, stores: Path, tmp_path: Path) -> None:
     assert set(now) == set(then)
     for key, values in then.items():
         spread = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
-        np.testing.assert_allclose(now[key], values, rtol=1e-4, atol=1e-4 * spread, err_msg=f"{name}: {key}")
+        np.testing.assert_allclose(
+            now[key], values, rtol=1e-4, atol=1e-4 * spread, err_msg=f"{name}: {key}"
+        )
 
 
-@pytest.mark.parametrize(("store", "command"), [(s, c) for s in STORES for c in READING[s]], ids=lambda v: str(v))
+@pytest.mark.parametrize(
+    ("store", "command"), [(s, c) for s in STORES for c in READING[s]], ids=lambda v: str(v)
+)
 def test_commands(store: str, command: tuple[object, ...], stores: Path) -> None:
     name, *options = command
     assert vaearr(*str(name).split(), stores / f"{store}.zarr", *options).code == 0
@@ -83,7 +91,9 @@ def test_encoded_again(store: str, tmp_path: Path) -> None:
     assert "latents" not in zarr(path)
     vaearr("encode", path)
     for name, values in before.data_vars.items():
-        np.testing.assert_allclose(zarr(path)[name], values, rtol=1e-4, atol=1e-4 * float(abs(values).max()))
+        np.testing.assert_allclose(
+            zarr(path)[name], values, rtol=1e-4, atol=1e-4 * float(abs(values).max())
+        )
 
 
 def test_variables_of_earlier_versions(stores: Path) -> None:
@@ -98,13 +108,20 @@ def test_variables_of_earlier_versions(stores: Path) -> None:
 def test_further_runs(stores: Path, tmp_path: Path) -> None:
     """New and fine-tuned runs in an old store; the old run stays as it is."""
     path = shutil.copytree(stores / "scan.zarr", tmp_path / "scan.zarr")
-    before = {name: digest for name, digest in tree(path).items() if name.startswith(("latents/", "runs/vae/", "pat"))}
+    before = {
+        name: digest
+        for name, digest in tree(path).items()
+        if name.startswith(("latents/", "runs/vae/", "pat"))
+    }
     vaearr("train", path, "--run", "new", "--epochs", 1, *TINY)
     vaearr("train", path, "--run", "tuned", "--epochs", 1, "--init", "vae", *TINY)
     vaearr("encode", path, "--run", "tuned")
     ds = zarr(path)
     np.testing.assert_array_equal(np.isfinite(ds.latents_tuned).all("latent_tuned"), ds.roi)
-    history = zarr(path, "runs/tuned/history").val_loss[0], zarr(path, "runs/new/history").val_loss[0]
+    history = (
+        zarr(path, "runs/tuned/history").val_loss[0],
+        zarr(path, "runs/new/history").val_loss[0],
+    )
     assert history[0] < history[1]  # what the recorded weights know is of use
     assert before.items() <= tree(path).items()
     assert "whole" in vaearr("verify", path).out

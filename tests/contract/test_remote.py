@@ -1,4 +1,6 @@
-"""A finished store is copied to S3 or a web server with any tool, and read there as docs/s3.md shows."""
+"""A finished store is copied to S3 or a web server with any tool, and read there as docs/s3.md
+shows.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,20 @@ def s3(trained_template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1"}
+    keys = {
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     for name, value in (keys | {"AWS_ENDPOINT_URL": endpoint}).items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket="lab")
     for file in trained_template.rglob("*"):
         if file.is_file():
-            client.upload_file(str(file), "lab", f"scan.zarr/{file.relative_to(trained_template).as_posix()}")
+            client.upload_file(
+                str(file), "lab", f"scan.zarr/{file.relative_to(trained_template).as_posix()}"
+            )
     yield "s3://lab/scan.zarr"
     server.stop()
 
@@ -65,7 +73,10 @@ def http(trained_template: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("place", ["s3", "http"])
 def test_a_finished_store_is_read_from_a_url(
-    place: str, trained_template: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    place: str,
+    trained_template: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = request.getfixturevalue(place)
     local = va.open_store(trained_template)
@@ -115,6 +126,8 @@ def test_whatever_else_needs_a_copy(
 
 def test_a_url_without_a_store(s3: str) -> None:
     for url in ("s3://lab/nothing.zarr", "s3://nowhere/scan.zarr"):
-        with pytest.raises(NoInputError, match=r"there is no zarr v3 store at s3://.*check the URL") as caught:
+        with pytest.raises(
+            NoInputError, match=r"there is no zarr v3 store at s3://.*check the URL"
+        ) as caught:
             va.open_store(url)
         assert "\n" not in str(caught.value)

@@ -1,4 +1,6 @@
-"""What leaves a store for other eyes and programs: the report, figures of maps, tables, arrays, the earlier files."""
+"""What leaves a store for other eyes and programs: the report, figures of maps, tables, arrays, the
+earlier files.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,17 @@ def test_the_page_holds_all_parts_and_asks_nobody(report: Path) -> None:
 
 def test_its_numbers_for_other_programs(report: Path, trained_template: Path) -> None:
     record = json.loads((report / "report.json").read_text())
-    parts = {"run", "store", "png", "left_out", "training_parameters", "versions", "roi", "rankings", "clusters"}
+    parts = {
+        "run",
+        "store",
+        "png",
+        "left_out",
+        "training_parameters",
+        "versions",
+        "roi",
+        "rankings",
+        "clusters",
+    }
     assert parts | {"health", "history", "provenance"} <= set(record)
     assert record["left_out"] == {}
     assert not Path(record["store"]).is_absolute()
@@ -97,9 +109,13 @@ def test_a_report_draws_offline_without_errors(report: Path, tmp_path: Path) -> 
     address = (report / "index.html").as_uri()
     with browser(tmp_path / "profile") as page:
         page.go(address)
-        page.until("document.readyState === 'complete' && !!window.deep && deep((e) => e.tagName === 'CANVAS').length")
+        page.until(
+            "document.readyState === 'complete' && !!window.deep && deep((e) => e.tagName === 'CANVAS').length"
+        )
         assert page.errors == []
-        assert [url for url in page.requests if not url.startswith((address, "data:", "blob:"))] == []
+        assert [
+            url for url in page.requests if not url.startswith((address, "data:", "blob:"))
+        ] == []
 
 
 def has(picture: Path, color: tuple[int, int, int]) -> bool:
@@ -122,7 +138,9 @@ def pdf_words(path: Path) -> list[str]:
     found = []
     for stream in re.finditer(rb"stream\r?\n(.*?)\r?\nendstream", path.read_bytes(), re.DOTALL):
         try:
-            content = zlib.decompressobj().decompress(stream[1])  # its last byte may be a line break too
+            content = zlib.decompressobj().decompress(
+                stream[1]
+            )  # its last byte may be a line break too
         except zlib.error:
             continue
         for block in re.findall(rb"BT.*?ET", content, re.DOTALL):
@@ -151,13 +169,21 @@ def test_a_scan_without_side_maps_ends_with_a_report(tmp_path: Path) -> None:
     train = {"epochs": 1, "batch_size": 64, "device": "cpu", "precision": "float32"}
     train |= {"model": {"latent_dim": 3, "options": options}}
     settings = {"train": train, "cluster": {"method": "kmeans", "k": 3}}
-    given = {"source": source, "store": store} | {name: json.dumps(value) for name, value in settings.items()}
+    given = {"source": source, "store": store} | {
+        name: json.dumps(value) for name, value in settings.items()
+    }
     done = vaearr("run", "analyse-scan", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
     assert "no band contrast, elements or phases" in done.err + done.out
-    assert "Latent maps beside side maps" in headings(tmp_path / "scan.reports" / "vae" / "index.html")
-    left_out = json.loads((tmp_path / "scan.reports" / "vae" / "report.json").read_text())["left_out"]
+    assert "Latent maps beside side maps" in headings(
+        tmp_path / "scan.reports" / "vae" / "index.html"
+    )
+    left_out = json.loads((tmp_path / "scan.reports" / "vae" / "report.json").read_text())[
+        "left_out"
+    ]
     assert set(left_out) == {"overview", "linked", "association"}
-    again = vaearr("run", "analyse-scan", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
+    again = vaearr(
+        "run", "analyse-scan", *(o for k, v in given.items() for o in ("-p", f"{k}={v}"))
+    )
     assert "already" in again.err + again.out
 
 
@@ -166,7 +192,9 @@ def test_report_refusals(known_template: Path, scan_template: Path, tmp_path: Pa
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     assert "theirs" in vaearr("report", known_template, "--run", "ours", code=66).error
     assert "vaearr" in vaearr("report", scan_template, code=66).error
-    assert "--out" in vaearr("report", known_template, *RUN, "--out", tmp_path / "mine", code=73).error
+    assert (
+        "--out" in vaearr("report", known_template, *RUN, "--out", tmp_path / "mine", code=73).error
+    )
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
@@ -178,10 +206,13 @@ def exported(store: Path, out: Path, *options: object) -> Path:
 def test_tables(known_template: Path, tmp_path: Path) -> None:
     ds = zarr(known_template)
     variables = [
-        option for name in ("BC", "phase", "elements", "three", "latents_pca") for option in ("--variable", name)
+        option
+        for name in ("BC", "phase", "elements", "three", "latents_pca")
+        for option in ("--variable", name)
     ]
     frame = pd.read_csv(
-        exported(known_template, tmp_path / "csv", "--format", "csv", *variables) / "latents_theirs.csv"
+        exported(known_template, tmp_path / "csv", "--format", "csv", *variables)
+        / "latents_theirs.csv"
     )
     latents, scores = [f"latent_{i}" for i in range(5)], [f"latents_pca_{i}" for i in range(4)]
     assert list(frame) == ["x", "y", *latents, "BC", "phase", "Fe", "Ni", "three", *scores]
@@ -196,7 +227,8 @@ def test_tables(known_template: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(frame[scores], ds.latents_pca.values[there], rtol=1e-5)
     pytest.importorskip("pyarrow")
     other = pd.read_parquet(
-        exported(known_template, tmp_path / "parquet", "--format", "parquet", *variables) / "latents_theirs.parquet"
+        exported(known_template, tmp_path / "parquet", "--format", "parquet", *variables)
+        / "latents_theirs.parquet"
     )
     pd.testing.assert_frame_equal(frame, other, check_dtype=False, rtol=1e-6)
 
@@ -211,10 +243,17 @@ def test_arrays_and_pictures(known_template: Path, tmp_path: Path) -> None:
     coords = pd.read_csv(out / "coords.csv")
     assert list(coords) == ["x", "y"]
     np.testing.assert_array_equal(coords["x"] + inputs.NX * coords["y"], np.arange(len(full)))
-    pd.testing.assert_frame_equal(pd.read_csv(out / "coords_roi.csv"), coords[there].reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        pd.read_csv(out / "coords_roi.csv"), coords[there].reset_index(drop=True)
+    )
     maps = [option for name in ("BC", "three", "elements") for option in ("--variable", name)]
     out = exported(known_template, tmp_path / "png", "--format", "png", *maps)
-    assert sorted(path.name for path in out.iterdir()) == ["BC.png", "Fe.png", "Ni.png", "three.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "BC.png",
+        "Fe.png",
+        "Ni.png",
+        "three.png",
+    ]
     out = exported(known_template, tmp_path / "pdf", "--format", "pdf")
     assert [path.name for path in out.iterdir()] == ["latents_theirs.pdf"]
     assert (out / "latents_theirs.pdf").read_bytes().startswith(b"%PDF")
@@ -223,9 +262,13 @@ def test_arrays_and_pictures(known_template: Path, tmp_path: Path) -> None:
 CHOSEN = ("--latent", 3, "--latent", 1)
 
 
-def test_chosen_latents_of_pictures_of_other_maps_are_refused(known_template: Path, tmp_path: Path) -> None:
+def test_chosen_latents_of_pictures_of_other_maps_are_refused(
+    known_template: Path, tmp_path: Path
+) -> None:
     options = ("--format", "png", "--variable", "BC", "--latent", 3)
-    error = vaearr("export", known_template, tmp_path / "out", "--run", "theirs", *options, code=USAGE).error
+    error = vaearr(
+        "export", known_template, tmp_path / "out", "--run", "theirs", *options, code=USAGE
+    ).error
     assert "the pictures are of other maps" in error
 
 
@@ -233,7 +276,9 @@ LATENTS = ("--variable", "latents_theirs")
 
 
 @pytest.mark.parametrize("format_", ["csv", "parquet", "npy", "png", "pdf", "seed0"])
-def test_chosen_latents_hold_for_every_format(known_template: Path, tmp_path: Path, format_: str) -> None:
+def test_chosen_latents_hold_for_every_format(
+    known_template: Path, tmp_path: Path, format_: str
+) -> None:
     if format_ == "parquet":
         pytest.importorskip("pyarrow")
     options = LATENTS if format_ in ("png", "pdf") else ()
@@ -276,7 +321,11 @@ def test_the_earlier_programs_files(earlier: Path) -> None:
     clusters = [
         name
         for tag in tags
-        for name in (f"cluster_assignments__{tag}.csv", f"cluster_report__{tag}.json", f"cluster_latent_bc__{tag}.png")
+        for name in (
+            f"cluster_assignments__{tag}.csv",
+            f"cluster_report__{tag}.json",
+            f"cluster_latent_bc__{tag}.png",
+        )
     ]
     assert {path.name for path in earlier.iterdir()} == {
         *("bandcontrast_latent_scores.csv", "report_bandcontrast_multi_metric.json"),
@@ -295,7 +344,14 @@ def test_the_training_history_in_the_earlier_form(trained_template: Path, tmp_pa
         == list(record)
         == [
             "epoch",
-            *("train_loss", "train_recon_loss", "train_kl_loss", "val_loss", "val_recon_loss", "val_kl_loss"),
+            *(
+                "train_loss",
+                "train_recon_loss",
+                "train_kl_loss",
+                "val_loss",
+                "val_recon_loss",
+                "val_kl_loss",
+            ),
             "learning_rate",
         ]
     )
@@ -341,7 +397,9 @@ def test_scores_are_those_of_the_metrics(earlier: Path, known_template: Path) ->
         np.testing.assert_allclose(frame[metric], kept.sel(metric=metric), rtol=1e-9)
 
 
-def test_clusterings_alike_in_method_and_number_stand_side_by_side(earlier: Path, known_template: Path) -> None:
+def test_clusterings_alike_in_method_and_number_stand_side_by_side(
+    earlier: Path, known_template: Path
+) -> None:
     ds = zarr(known_template)
     for name, tag in (("contrasts", "gmm_k3"), ("three", "gmm_k3_three")):
         frame = pd.read_csv(earlier / f"cluster_assignments__{tag}.csv")
@@ -360,7 +418,9 @@ def test_nothing_is_overwritten(known_template: Path, tmp_path: Path) -> None:
     out = exported(known_template, tmp_path / "out", "--format", "csv")
     before = tree(out)
     exported(known_template, out, "--format", "csv")  # the same content stays
-    error = vaearr("export", known_template, out, *RUN, "--format", "csv", "--latent", 1, code=73).error
+    error = vaearr(
+        "export", known_template, out, *RUN, "--format", "csv", "--latent", 1, code=73
+    ).error
     assert "latents_theirs.csv" in error
     assert tree(out) == before
 
@@ -379,7 +439,9 @@ def test_export_refusals(
     known_template: Path, tmp_path: Path, options: tuple[object, ...], code: int, words: str
 ) -> None:
     run = () if "--run" in options else RUN
-    assert words in vaearr("export", known_template, tmp_path / "out", *run, *options, code=code).error
+    assert (
+        words in vaearr("export", known_template, tmp_path / "out", *run, *options, code=code).error
+    )
     assert not (tmp_path / "out").exists()
 
 

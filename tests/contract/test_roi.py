@@ -24,16 +24,24 @@ def test_boxes_are_half_open_in_coordinate_units(scan_template: Path) -> None:
     ds = va.open_store(scan_template)
     x, y = ds.x.broadcast_like(ds.present), ds.y.broadcast_like(ds.present)
     cases = {
-        "both": ({"x": (0.5, 2.0), "y": (1.0, 3.0)}, (x >= 0.5) & (x < 2.0) & (y >= 1.0) & (y < 3.0)),
+        "both": (
+            {"x": (0.5, 2.0), "y": (1.0, 3.0)},
+            (x >= 0.5) & (x < 2.0) & (y >= 1.0) & (y < 3.0),
+        ),
         "x": ({"x": (0.5, 2.01)}, (x >= 0.5) & (x <= 2.0)),
         "y": ({"y": (-9, 0.5)}, y < 0.5),
         "condition": ({"where": "BC > 130"}, ds.BC > 130),
-        "both kinds": ({"where": "BC >= 130 and elements['Fe'] < 80", "x": (0, 3)}, (ds.BC >= 130) & (x < 3)),
+        "both kinds": (
+            {"where": "BC >= 130 and elements['Fe'] < 80", "x": (0, 3)},
+            (ds.BC >= 130) & (x < 3),
+        ),
     }
     for name, (given, wanted) in cases.items():
         if name == "both kinds":
             wanted = wanted & (ds.elements.sel(element="Fe") < 80)
-        np.testing.assert_array_equal(va.roi(ds, **given), (wanted & ds.present).values, err_msg=name)
+        np.testing.assert_array_equal(
+            va.roi(ds, **given), (wanted & ds.present).values, err_msg=name
+        )
 
 
 def test_nan_fulfils_no_condition(scan_store: Path, tmp_path: Path) -> None:
@@ -43,11 +51,14 @@ def test_nan_fulfils_no_condition(scan_store: Path, tmp_path: Path) -> None:
     vaearr("attach", scan_store, tmp_path / "holes.npy", "--kind", "map", "--name", "holes")
     opened = va.open_store(scan_store)
     for text in ("holes > 0", "holes < 2", "not holes > 5", "holes != 3"):
-        np.testing.assert_array_equal(va.roi(opened, where=text), np.isfinite(holes) & ds.present.values, err_msg=text)
+        np.testing.assert_array_equal(
+            va.roi(opened, where=text), np.isfinite(holes) & ds.present.values, err_msg=text
+        )
 
 
 @pytest.mark.parametrize(
-    "options", [("--x", "90:99"), ("--where", "BC > 9999"), ("--x", "2:1"), ("--where", "nosuch > 1")]
+    "options",
+    [("--x", "90:99"), ("--where", "BC > 9999"), ("--x", "2:1"), ("--where", "nosuch > 1")],
 )
 def test_regions_that_cannot_be_meant(options: tuple[str, str], scan_template: Path) -> None:
     done = vaearr("train", scan_template, *options, *ONE_EPOCH, code=None)
@@ -59,18 +70,28 @@ def test_one_region_in_every_module(trained_store: Path, tmp_path: Path) -> None
     """Latents, components, clusters, reconstructions, tables: all over the same points."""
     ds = zarr(trained_store)
     inside = ds.roi.values
-    assert inside.sum() == np.isfinite(ds.reconstruction_error).sum() == (ds.grains > -2).sum() == (ds.split > 0).sum()
+    assert (
+        inside.sum()
+        == np.isfinite(ds.reconstruction_error).sum()
+        == (ds.grains > -2).sum()
+        == (ds.split > 0).sum()
+    )
     np.testing.assert_array_equal(np.isfinite(ds.latents_std).all("latent"), inside)
     np.testing.assert_array_equal(np.isfinite(ds.latents_pca).all("latent_pca"), inside)
     np.testing.assert_array_equal(ds.grains > -2, inside)
     np.testing.assert_array_equal(ds.split > 0, inside)
     vaearr("export", trained_store, tmp_path / "out", "--format", "npy")
-    rows, full = np.load(tmp_path / "out" / "latents_roi.npy"), np.load(tmp_path / "out" / "latents_full.npy")
+    rows, full = (
+        np.load(tmp_path / "out" / "latents_roi.npy"),
+        np.load(tmp_path / "out" / "latents_full.npy"),
+    )
     np.testing.assert_array_equal(rows, ds.latents.values[inside])
     np.testing.assert_array_equal(full, ds.latents.values.reshape(-1, 3))
     points = np.loadtxt(tmp_path / "out" / "coords_roi.csv", delimiter=",", skiprows=1)[:, :2]
     y, x = np.nonzero(inside)
-    np.testing.assert_array_equal(points, np.stack([x, y], 1))  # step numbers, in the order of the rows
+    np.testing.assert_array_equal(
+        points, np.stack([x, y], 1)
+    )  # step numbers, in the order of the rows
     told = vaearr("reconstruct", trained_store, "--x", "1:2", "--y", "0:1", "--name", "part").out
     assert "; n = 16;" in told
 
@@ -93,12 +114,24 @@ def test_rows_and_grid_are_inverse(trained_template: Path) -> None:
 
 
 def test_tables_are_placed_not_counted(trained_store: Path, tmp_path: Path) -> None:
-    """A column for the whole grid, for the region, or with coordinates in any order; another length is an error."""
+    """A column for the whole grid, for the region, or with coordinates in any order; another length
+    is an error.
+    """
     ds = zarr(trained_store)
     inside = ds.roi.values
     full = np.where(inside, np.arange(inside.size).reshape(inside.shape), np.nan)
     np.save(tmp_path / "roi.npy", full[inside])
-    vaearr("attach", trained_store, tmp_path / "roi.npy", "--kind", "map", "--name", "of_roi", "--roi", "vae")
+    vaearr(
+        "attach",
+        trained_store,
+        tmp_path / "roi.npy",
+        "--kind",
+        "map",
+        "--name",
+        "of_roi",
+        "--roi",
+        "vae",
+    )
     y, x = np.nonzero(inside)
     order = np.random.default_rng(0).permutation(len(x))
     table = np.stack([x * inputs.STEP, y * inputs.STEP, full[inside]], 1)[order]
@@ -111,13 +144,31 @@ def test_tables_are_placed_not_counted(trained_store: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(after[name], full, err_msg=name)
     np.save(tmp_path / "short.npy", full[inside][:-1])
     told = vaearr(
-        "attach", trained_store, tmp_path / "short.npy", "--kind", "map", "--name", "short", "--roi", "vae", code=None
+        "attach",
+        trained_store,
+        tmp_path / "short.npy",
+        "--kind",
+        "map",
+        "--name",
+        "short",
+        "--roi",
+        "vae",
+        code=None,
     ).error
     assert str(inside.sum() - 1) in told
     assert str(inside.sum()) in told
     twice = np.concatenate([table, table[:1]])
     np.savetxt(tmp_path / "twice.csv", twice, delimiter=",", header="x,y,value", comments="")
-    assert vaearr("attach", trained_store, tmp_path / "twice.csv", "--kind", "map", "--name", "twice", code=None).error
+    assert vaearr(
+        "attach",
+        trained_store,
+        tmp_path / "twice.csv",
+        "--kind",
+        "map",
+        "--name",
+        "twice",
+        code=None,
+    ).error
     assert "twice" not in zarr(trained_store)
 
 

@@ -46,16 +46,23 @@ def test_it_says_in_a_few_lines_what_it_is(trained_template: Path, known_templat
 def test_its_fields_are_those_of_the_store(trained_template: Path) -> None:
     run = va.load_run(trained_template)
     assert (run.path, run.store, run.name) == (trained_template, trained_template, "vae")
-    assert run.manifest["weights_sha256"] == attributes(trained_template / "runs" / "vae")["weights_sha256"]
+    assert (
+        run.manifest["weights_sha256"]
+        == attributes(trained_template / "runs" / "vae")["weights_sha256"]
+    )
     assert run.config["model"]["latent_dim"] == 3
-    np.testing.assert_array_equal(run.history["loss"], zarr(trained_template, "runs/vae/history")["loss"])
+    np.testing.assert_array_equal(
+        run.history["loss"], zarr(trained_template, "runs/vae/history")["loss"]
+    )
     np.testing.assert_array_equal(run.health["kl"], zarr(trained_template, "runs/vae/health")["kl"])
     assert "latents" in run.ds
 
 
 def test_what_is_trained_is_encoded_by_its_run(scan_store: Path) -> None:
     options = {"width": 8, "max_width": 16, "hidden": 16, "squeeze": 4}
-    run = va.train(scan_store, run="b", model={"options": options}, latent_dim=3, epochs=1, device="cpu")
+    run = va.train(
+        scan_store, run="b", model={"options": options}, latent_dim=3, epochs=1, device="cpu"
+    )
     assert run.history.sizes["epoch"] == 1
     assert run.health.sizes["latent"] == 3
     assert "not encoded yet" in repr(run)
@@ -89,5 +96,7 @@ def test_the_distance_of_draws_is_that_of_their_features(images_template: Path) 
     a, b = (few(torch.from_numpy(np.float64(part))).numpy() for part in (draws, data))
     s, t = np.cov(a.T), np.cov(b.T)
     values = np.linalg.eigvals(s @ t).real.clip(0)
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s) + np.trace(t) - 2 * np.sqrt(values).sum()
+    expected = (
+        ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s) + np.trace(t) - 2 * np.sqrt(values).sum()
+    )
     assert float(found.frechet.sel(compared="draws")) == pytest.approx(expected, rel=0.02)

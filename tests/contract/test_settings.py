@@ -1,4 +1,6 @@
-"""Settings of a step: each is a keyword of its function and an option of its command, made from the config's field."""
+"""Settings of a step: each is a keyword of its function and an option of its command, made from the
+config's field.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,10 @@ def test_every_setting_is_an_option(step: str, monkeypatch: pytest.MonkeyPatch) 
     text = " ".join(vaearr(step, "--help").out.split())
     for name, field in STEPS[step][1].model_fields.items():
         assert field.description, name
-        if (step, name) in {("reconstruct", "out"), ("reconstruct", "roi")}:  # --variable, and --x, --y, --z, --where
+        if (step, name) in {
+            ("reconstruct", "out"),
+            ("reconstruct", "roi"),
+        }:  # --variable, and --x, --y, --z, --where
             continue
         assert "".join(field.description.split()) in text.replace(" ", ""), name
         flag = ALIASES.get(name, "--" + name.replace("_", "-").removesuffix("s"))
@@ -73,7 +78,9 @@ def test_every_setting_is_an_option(step: str, monkeypatch: pytest.MonkeyPatch) 
 ALIASES = {"phase_names": "--phase", "classes": "--class", "n_components": "--components"}
 
 
-def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path, tmp_path: Path) -> None:
+def test_keywords_do_what_settings_do(
+    images_template: Path, trained_store: Path, tmp_path: Path
+) -> None:
     pictures = images_template.with_name("pictures")
     ds = va.ingest(pictures, tmp_path / "a.zarr", size=(24, 20), fit="pad")
     assert ds.patterns.shape[-2:] == (24, 20)
@@ -87,7 +94,11 @@ def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path
         objective={"target": "self"}, **common,
     )  # fmt: skip
     made = run.manifest["config"]
-    assert (made["model"]["latent_dim"], made["objective"]["beta"], made["objective"]["target"]) == (2, 2.0, "self")
+    assert (
+        made["model"]["latent_dim"],
+        made["objective"]["beta"],
+        made["objective"]["target"],
+    ) == (2, 2.0, "self")
     assert made["model"]["options"] == small["options"]
     assert va.encode(trained_store, run="b", batch_size=50).sizes["latent_b"] == 2
 
@@ -101,7 +112,9 @@ def test_keywords_do_what_settings_do(images_template: Path, trained_store: Path
         ({"objective": {"bta": 2.0}}, "Did you mean 'beta'"),
     ],
 )
-def test_what_cannot_be_meant_is_told(given: dict[str, Any], words: str, trained_template: Path) -> None:
+def test_what_cannot_be_meant_is_told(
+    given: dict[str, Any], words: str, trained_template: Path
+) -> None:
     with pytest.raises(UsageError, match=re.escape(words) if "Did" in words else words):
         va.train(trained_template, run="b", **given)
 
@@ -115,7 +128,16 @@ def test_odd_numbers_are_one_line(number: str, trained_template: Path) -> None:
 def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
     """Fields that had no option of their own have one now, and stand over --config."""
     (tmp_path / "a.json").write_text('{"patience": 3, "epochs": 9}')
-    words = ("--config", tmp_path / "a.json", "--epochs", 2, "--optimizer", "adam", "--weight-decay", 0.5)
+    words = (
+        "--config",
+        tmp_path / "a.json",
+        "--epochs",
+        2,
+        "--optimizer",
+        "adam",
+        "--weight-decay",
+        0.5,
+    )
     vaearr("train", scan_store, *words, *TINY)
     made = nested(attributes(scan_store, "runs/vae")["config"])
     assert {name: made[name] for name in ("patience", "epochs", "optimizer", "weight_decay")} == {
@@ -124,11 +146,32 @@ def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
 
 
 COMMANDS = {
-    *("demo", "ingest", "attach", "info", "verify", "train", "import", "encode", "reconstruct", "associate", "probe"),
+    *(
+        "demo",
+        "ingest",
+        "attach",
+        "info",
+        "verify",
+        "train",
+        "import",
+        "encode",
+        "reconstruct",
+        "associate",
+        "probe",
+    ),
     *("cluster", "judge", "explore", "report", "export", "run", "look"),
 }
 LOOKS = {
-    *("prototypes", "traverse", "manifold", "line", "scatter", "pairs", "histograms", "activations"),
+    *(
+        "prototypes",
+        "traverse",
+        "manifold",
+        "line",
+        "scatter",
+        "pairs",
+        "histograms",
+        "activations",
+    ),
     *("interpolate", "sample", "statistics", "describe", "layers", "contrast"),
 }
 
@@ -152,14 +195,24 @@ def test_help_fits_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_settings_of_a_file(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    assert "no setting 'objective.betta'" in vaearr("train", "s.zarr", "--config", tmp_path / name, code=USAGE).error
+    assert (
+        "no setting 'objective.betta'"
+        in vaearr("train", "s.zarr", "--config", tmp_path / name, code=USAGE).error
+    )
     (tmp_path / name).write_text("{ = : [")
     form = name.partition(".")[2].upper()
-    assert f"it is not {form}" in vaearr("train", "s.zarr", "--config", tmp_path / name, code=USAGE).error
+    assert (
+        f"it is not {form}"
+        in vaearr("train", "s.zarr", "--config", tmp_path / name, code=USAGE).error
+    )
 
 
 def test_completion_in_a_shell() -> None:
-    asked = {"_VAEARR_COMPLETE": "complete_bash", "COMP_WORDS": "vaearr train --la", "COMP_CWORD": "2"}
+    asked = {
+        "_VAEARR_COMPLETE": "complete_bash",
+        "COMP_WORDS": "vaearr train --la",
+        "COMP_CWORD": "2",
+    }
     program = Path(sys.executable).with_name("vaearr")
     done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True)
     assert "--latent-dim" in done.stdout

@@ -28,7 +28,9 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def joined_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stores a and b, of other grids and steps, with two patterns in common, and in a a run trained on both."""
+    """Stores a and b, of other grids and steps, with two patterns in common, and in a a run trained
+    on both.
+    """
     folder = tmp_path_factory.mktemp("scans")
     first = synthetic_scan(14, 10, pattern_shape=(24, 24), n_grains=4, seed=1)
     second = synthetic_scan(9, 16, pattern_shape=(24, 24), n_grains=3, seed=2, step=0.5)
@@ -41,7 +43,10 @@ def joined_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scans(joined_template: Path, tmp_path: Path) -> list[Path]:
-    return [Path(shutil.copytree(joined_template / name, tmp_path / name)) for name in ("a.zarr", "b.zarr")]
+    return [
+        Path(shutil.copytree(joined_template / name, tmp_path / name))
+        for name in ("a.zarr", "b.zarr")
+    ]
 
 
 def test_scans_lie_one_below_the_other_with_a_gap(scans: list[Path]) -> None:
@@ -124,7 +129,9 @@ def test_the_same_training_is_made_once(scans: list[Path]) -> None:
 
 def test_a_run_in_the_second_store_streamed(scans: list[Path]) -> None:
     both = va.concat(scans)
-    run = va.train(both, store=scans[1], run="other", memory=50_000 / 2**30, epoch_samples=0, **SETTINGS)
+    run = va.train(
+        both, store=scans[1], run="other", memory=50_000 / 2**30, epoch_samples=0, **SETTINGS
+    )
     assert run.path == scans[1]
     assert np.isfinite(run.history.loss).all()
     assert run.ds.roi_other.shape == (16, 9)
@@ -152,12 +159,16 @@ def test_a_store_that_was_not_trained_on(scans: list[Path], tmp_path: Path) -> N
     vaearr("encode", tmp_path / "c.zarr", "--from", scans[0])
     latents = zarr(tmp_path / "c.zarr")["latents"]
     run.encode(progress=False)
-    np.testing.assert_allclose(xr.open_zarr(tmp_path / "c.zarr").latents_taken.values, latents.values, atol=1e-6)
+    np.testing.assert_allclose(
+        xr.open_zarr(tmp_path / "c.zarr").latents_taken.values, latents.values, atol=1e-6
+    )
 
 
 def test_refusals(scans: list[Path], tmp_path: Path) -> None:
     va.ingest(
-        synthetic_scan(8, 8, pattern_shape=(20, 24), n_grains=2)[["patterns"]], tmp_path / "c.zarr", progress=False
+        synthetic_scan(8, 8, pattern_shape=(20, 24), n_grains=2)[["patterns"]],
+        tmp_path / "c.zarr",
+        progress=False,
     )
     with pytest.raises(SchemaError, match=r"a\.zarr and .*c\.zarr cannot be joined .*sample shape"):
         va.concat([scans[0], tmp_path / "c.zarr"])
@@ -177,7 +188,10 @@ def test_refusals(scans: list[Path], tmp_path: Path) -> None:
     va.train(scans[1], **SETTINGS)
     with pytest.raises(ExistsError, match=r"b\.zarr already has a run 'vae'"):
         run.apply(scans[1])
-    assert run.apply(scans[1], overwrite=True).manifest["weights_sha256"] == run.manifest["weights_sha256"]
+    assert (
+        run.apply(scans[1], overwrite=True).manifest["weights_sha256"]
+        == run.manifest["weights_sha256"]
+    )
 
 
 def test_clusters_and_colours_over_all_scans(scans: list[Path]) -> None:

@@ -21,10 +21,14 @@ from vaearr import errors as va_errors
 from . import inputs
 from .harness import BAD_DATA, NO_INPUT, USAGE, attributes, vaearr, zarr
 
-SHARED = Path(os.environ.get("VAEARR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+SHARED = Path(
+    os.environ.get("VAEARR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
+)
 
 
-def small_scan(path: Path, *, dtype: str = "uint8", channel: bool = False, order: object = None) -> np.ndarray:
+def small_scan(
+    path: Path, *, dtype: str = "uint8", channel: bool = False, order: object = None
+) -> np.ndarray:
     """An HDF5 file of 3 x 4 points of 8 x 9 pixels; returns the patterns, (3, 4, 8, 9)."""
     values = (np.arange(3 * 4 * 8 * 9).reshape(3, 4, 8, 9) * 7 % 251).astype(dtype)
     rows, columns = (axis.ravel() for axis in np.mgrid[:3, :4])
@@ -40,7 +44,9 @@ def small_scan(path: Path, *, dtype: str = "uint8", channel: bool = False, order
 def test_hdf5_of_rows_and_columns(packed: str | None, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (13, 41, 9, 8), dtype=np.uint16)
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("entry/frames", data=values, chunks=packed and (2, 7, 9, 8), compression=packed)
+        file.create_dataset(
+            "entry/frames", data=values, chunks=packed and (2, 7, 9, 8), compression=packed
+        )
         file["xy"] = np.indices((41, 13)).reshape(2, -1, order="F").T
     for name in ("coords", "xy"):
         with va.open_source(tmp_path / "a.h5", images="entry/frames", coords=name) as lazy:
@@ -49,7 +55,9 @@ def test_hdf5_of_rows_and_columns(packed: str | None, tmp_path: Path) -> None:
             np.testing.assert_array_equal(lazy.patterns[3:12, 39:].values, values[3:12, 39:])
 
 
-@pytest.mark.parametrize(("dtype", "channel", "shuffled"), [("uint8", False, True), ("uint16", True, False)])
+@pytest.mark.parametrize(
+    ("dtype", "channel", "shuffled"), [("uint8", False, True), ("uint16", True, False)]
+)
 def test_hdf5(dtype: str, channel: bool, shuffled: bool, tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(12) if shuffled else None
     values = small_scan(tmp_path / "a.h5", dtype=dtype, channel=channel, order=order)
@@ -64,11 +72,15 @@ def test_hdf5(dtype: str, channel: bool, shuffled: bool, tmp_path: Path) -> None
     assert lazy.patterns.chunks is not None
 
 
-def test_one_ingest_opens_its_file_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_ingest_opens_its_file_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small_scan(tmp_path / "a.h5")
     opened = []
     really_open = h5py.File
-    monkeypatch.setattr(h5py, "File", lambda *how, **more: opened.append(how) or really_open(*how, **more))
+    monkeypatch.setattr(
+        h5py, "File", lambda *how, **more: opened.append(how) or really_open(*how, **more)
+    )
     va.ingest(tmp_path / "a.h5", tmp_path / "a.zarr")
     assert 0 < len(opened) <= 3
 
@@ -88,7 +100,9 @@ def test_one_image_for_each_point(kind: str, tmp_path: Path) -> None:
     (tmp_path / "points").mkdir()
     for y, x in np.ndindex(3, 4):
         if (y, x) != (1, 2):
-            Image.fromarray(values[y, x]).save(tmp_path / "points" / (pattern.format(x=x, y=y) + ".png"))
+            Image.fromarray(values[y, x]).save(
+                tmp_path / "points" / (pattern.format(x=x, y=y) + ".png")
+            )
     vaearr("ingest", tmp_path / "points", tmp_path / "a.zarr", *options)
     ds = zarr(tmp_path / "a.zarr")
     assert not bool(ds.present[1, 2])
@@ -150,12 +164,20 @@ def test_sizes(fit: str, tmp_path: Path) -> None:
 def test_manifest(tmp_path: Path) -> None:
     folder = inputs.image_folder(tmp_path / "set", each=3)
     lines = [
-        f"{path.relative_to(folder)},kind {i % 2},s{i // 2}" for i, path in enumerate(sorted(folder.rglob("*.png")))
+        f"{path.relative_to(folder)},kind {i % 2},s{i // 2}"
+        for i, path in enumerate(sorted(folder.rglob("*.png")))
     ]
     (folder / "list.csv").write_text("\n".join(["path,grade,subject", *lines]))
     options = ("--manifest", folder / "list.csv", "--set", "label_column=grade")
     vaearr(
-        "ingest", folder, tmp_path / "a.zarr", *options, "--set", 'classes=["kind 1"]', "--set", 'exclude=["*disc*"]'
+        "ingest",
+        folder,
+        tmp_path / "a.zarr",
+        *options,
+        "--set",
+        'classes=["kind 1"]',
+        "--set",
+        'exclude=["*disc*"]',
     )
     ds = zarr(tmp_path / "a.zarr")
     wanted = [line.split(",") for line in lines if "kind 1" in line and "disc" not in line]
@@ -166,21 +188,36 @@ def test_manifest(tmp_path: Path) -> None:
 
 
 def test_labels_are_renamed(tmp_path: Path) -> None:
-    """Feature 4: names of classes by `--label-map`, also two into one; classes are chosen by the new names."""
+    """Feature 4: names of classes by `--label-map`, also two into one; classes are chosen by the
+    new names.
+    """
     folder = inputs.image_folder(tmp_path / "set", each=2)
     names = ("--label-map", "disc=round", "--label-map", "both=round")
     vaearr("ingest", folder, tmp_path / "a.zarr", *names)
     ds = zarr(tmp_path / "a.zarr")
     assert ds.label.attrs["flag_meanings"] == "unknown bar round"
     assert ds.label.values.tolist() == [0, 0, 1, 1, 1, 1]
-    assert va.open_source(folder, label_map={"disc": "round"}, classes=["round"]).sizes["sample"] == 2
-    assert va.open_source(folder, label_map={"disc": ""}).label.values.tolist() == [0, 0, 1, 1, -1, -1]
-    told = vaearr("ingest", folder, tmp_path / "b.zarr", "--label-map", "dics=round", code=USAGE).error
+    assert (
+        va.open_source(folder, label_map={"disc": "round"}, classes=["round"]).sizes["sample"] == 2
+    )
+    assert va.open_source(folder, label_map={"disc": ""}).label.values.tolist() == [
+        0,
+        0,
+        1,
+        1,
+        -1,
+        -1,
+    ]
+    told = vaearr(
+        "ingest", folder, tmp_path / "b.zarr", "--label-map", "dics=round", code=USAGE
+    ).error
     assert "Did you mean 'disc'" in told
 
 
 def test_a_named_set_and_random_subsets(tmp_path: Path) -> None:
-    """Feature 6: the digits of scikit-learn by name, a seeded subset, and never another set in its place."""
+    """Feature 6: the digits of scikit-learn by name, a seeded subset, and never another set in its
+    place.
+    """
     sklearn = pytest.importorskip("sklearn.datasets").load_digits()
     vaearr("ingest", "sklearn:digits", tmp_path / "a.zarr", "--n-samples", 50, "--subset-seed", 3)
     ds, whole = zarr(tmp_path / "a.zarr"), va.open_source("sklearn:digits")
@@ -190,21 +227,27 @@ def test_a_named_set_and_random_subsets(tmp_path: Path) -> None:
     assert len(set(chosen)) == 50
     assert chosen == sorted(chosen)
     np.testing.assert_array_equal(ds.patterns, sklearn.images[chosen])
-    again, other = (va.open_source("sklearn:digits", n_samples=50, subset_seed=seed) for seed in (3, 4))
+    again, other = (
+        va.open_source("sklearn:digits", n_samples=50, subset_seed=seed) for seed in (3, 4)
+    )
     assert again.path.values.tolist() == ds.path.values.tolist() != other.path.values.tolist()
     nines = va.open_source("sklearn:digits", classes=["9"], n_samples=7)
     assert nines.sizes["sample"] == 7
     assert nines.label.attrs["flag_meanings"] == "unknown 9"
     assert (
         "ask for fewer"
-        in vaearr("ingest", "sklearn:digits", tmp_path / "b.zarr", "--n-samples", 9999, code=USAGE).error
+        in vaearr(
+            "ingest", "sklearn:digits", tmp_path / "b.zarr", "--n-samples", 9999, code=USAGE
+        ).error
     )
     for name in ("sklearn:faces", "mnist"):
         assert vaearr("ingest", name, tmp_path / "b.zarr", code=None).code == NO_INPUT
     small_scan(tmp_path / "a.h5")
     assert (
         "for collections"
-        in vaearr("ingest", tmp_path / "a.h5", tmp_path / "b.zarr", "--n-samples", 5, code=USAGE).error
+        in vaearr(
+            "ingest", tmp_path / "a.h5", tmp_path / "b.zarr", "--n-samples", 5, code=USAGE
+        ).error
     )
     assert not (tmp_path / "b.zarr").exists()
 
@@ -224,7 +267,9 @@ def test_nifti(tmp_path: Path) -> None:
     for other in (cut, fine):  # the ball stays where it is, in mm
         assert np.linalg.norm(centre(other) - centre(ds)) < 1.0
     small = inputs.volume_folder(tmp_path / "one", count=2)
-    nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), "float32"), np.eye(4)).to_filename(small / "v01.nii.gz")
+    nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), "float32"), np.eye(4)).to_filename(
+        small / "v01.nii.gz"
+    )
     assert "v01.nii.gz" in vaearr("ingest", small, tmp_path / "a.zarr", code=BAD_DATA).error
 
 
@@ -244,7 +289,9 @@ def test_real_volumes(tmp_path: Path) -> None:
 
 
 def test_digits(tmp_path: Path) -> None:
-    """IDX, plain or gzipped, with its labels beside it, and NPZ: the same data set, asked for by its file alone."""
+    """IDX, plain or gzipped, with its labels beside it, and NPZ: the same data set, asked for by
+    its file alone.
+    """
     digits = np.random.default_rng(0).integers(0, 255, (9, 7, 6)).astype("uint8")
     labels = np.arange(9, dtype="uint8") % 4
     images = struct.pack(">4B3I", 0, 0, 8, 3, *digits.shape) + digits.tobytes()
@@ -272,32 +319,55 @@ HEADERS = (
 def test_headers_of_maps(header: str, tmp_path: Path) -> None:
     small_scan(tmp_path / "a.h5")
     mark = next(mark for mark in ";\t," if mark in header)
-    lines = [mark.join(map(str, (x, y, 10 * y + x))) for y, x in np.ndindex(3, 4) if (y, x) != (2, 1)]
+    lines = [
+        mark.join(map(str, (x, y, 10 * y + x))) for y, x in np.ndindex(3, 4) if (y, x) != (2, 1)
+    ]
     (tmp_path / "bc.csv").write_text("\n".join([header, *reversed(lines)]), encoding="utf-8")
     vaearr("ingest", tmp_path / "a.h5", tmp_path / "a.zarr", "--bc", tmp_path / "bc.csv")
     bc = zarr(tmp_path / "a.zarr").BC.values
     assert np.isnan(bc[2, 1])
-    np.testing.assert_array_equal(np.delete(bc.ravel(), 9), np.delete([10 * y + x for y, x in np.ndindex(3, 4)], 9))
+    np.testing.assert_array_equal(
+        np.delete(bc.ravel(), 9), np.delete([10 * y + x for y, x in np.ndindex(3, 4)], 9)
+    )
 
 
 def test_maps_by_position_and_with_decimal_commas(tmp_path: Path) -> None:
-    """Positions in the unit of the scan are read as step numbers are, and commas where columns have another mark."""
+    """Positions in the unit of the scan are read as step numbers are, and commas where columns have
+    another mark.
+    """
     small_scan(tmp_path / "a.h5")
     lines = [f"{x * 0.5};{y * 0.5};{10 * y + x}.25".replace(".", ",") for y, x in np.ndindex(3, 4)]
     (tmp_path / "bc.csv").write_text("\n".join(["X [um];Y [um];BC", *reversed(lines)]))
-    vaearr("ingest", tmp_path / "a.h5", tmp_path / "a.zarr", "--bc", tmp_path / "bc.csv", "--step", 0.5)
+    vaearr(
+        "ingest", tmp_path / "a.h5", tmp_path / "a.zarr", "--bc", tmp_path / "bc.csv", "--step", 0.5
+    )
     wanted = np.array([[10 * y + x + 0.25 for x in range(4)] for y in range(3)])
     np.testing.assert_array_equal(zarr(tmp_path / "a.zarr").BC, wanted)
-    for text in ("x,y,BC\n0,0,1\n0,0,1\n", "x,y,BC\n-5,-5,1\n", "x,y,BC\n0,0,a\n", "x,BC\n0,1\n", "x,y\n0,1\n"):
+    for text in (
+        "x,y,BC\n0,0,1\n0,0,1\n",
+        "x,y,BC\n-5,-5,1\n",
+        "x,y,BC\n0,0,a\n",
+        "x,BC\n0,1\n",
+        "x,y\n0,1\n",
+    ):
         (tmp_path / "bc.csv").write_text(text)
-        told = vaearr("ingest", tmp_path / "a.h5", tmp_path / "b.zarr", "--bc", tmp_path / "bc.csv", code=BAD_DATA)
+        told = vaearr(
+            "ingest",
+            tmp_path / "a.h5",
+            tmp_path / "b.zarr",
+            "--bc",
+            tmp_path / "bc.csv",
+            code=BAD_DATA,
+        )
         assert "bc.csv" in told.error
         assert not (tmp_path / "b.zarr").exists()
 
 
 def test_an_array_of_another_shape_is_told_the_grid(scan_store: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.ones((inputs.NY - 1, inputs.NX)))
-    told = vaearr("attach", scan_store, tmp_path / "m.npy", "--kind", "map", "--name", "m", code=BAD_DATA).error
+    told = vaearr(
+        "attach", scan_store, tmp_path / "m.npy", "--kind", "map", "--name", "m", code=BAD_DATA
+    ).error
     assert f"({inputs.NY - 1}, {inputs.NX})" in told
     assert f"({inputs.NY}, {inputs.NX})" in told
 
@@ -306,7 +376,10 @@ def test_tables_beside_a_scan(scan_template: Path) -> None:
     ds = zarr(scan_template)
     assert [str(name) for name in ds.element.values] == ["Fe", "Ni"]
     grains = inputs.grains()
-    assert float(ds.elements.sel(element="Fe").where(xr.DataArray(grains > 1, dims=("y", "x"))).mean()) > 85
+    assert (
+        float(ds.elements.sel(element="Fe").where(xr.DataArray(grains > 1, dims=("y", "x"))).mean())
+        > 85
+    )
     assert ds.phase.attrs["flag_meanings"].split()[-2:] == ["ferrite", "austenite"]
     rows, columns = np.mgrid[: inputs.NY, : inputs.NX]
     indexed = ((rows + columns) % 29 != 0) & ds.present.values
@@ -323,14 +396,28 @@ def test_feature_tables_by_prefix(scan_store: Path, tmp_path: Path) -> None:
         if ds.present[y, x]
     ]
     (tmp_path / "scores.csv").write_text("\n".join(["x_index,y_index,PCA_1,PCA_2,other", *lines]))
-    vaearr("attach", scan_store, tmp_path / "scores.csv", "--kind", "scores", "--name", "theirs", "--prefix", "PCA_")
+    vaearr(
+        "attach",
+        scan_store,
+        tmp_path / "scores.csv",
+        "--kind",
+        "scores",
+        "--name",
+        "theirs",
+        "--prefix",
+        "PCA_",
+    )
     theirs = zarr(scan_store).theirs
     np.testing.assert_allclose(theirs.values[ds.present], values[ds.present], rtol=1e-6)
     assert np.isnan(theirs.values[~ds.present.values]).all()
 
 
-def test_element_maps_of_an_instrument(scan_store: Path, scan_files: dict[str, Path], tmp_path: Path) -> None:
-    """Feature 8: .tsv maps with ragged rows and decimal commas, the element in the file name, on the scan's grid."""
+def test_element_maps_of_an_instrument(
+    scan_store: Path, scan_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Feature 8: .tsv maps with ragged rows and decimal commas, the element in the file name, on
+    the scan's grid.
+    """
     coarse = np.add.outer(np.arange(2 * inputs.NY), 100.5 * np.arange(3 * inputs.NX))
     lines = ["\t".join(f"{value:.2f}".replace(".", ",") for value in row) for row in coarse]
     lines[0] = lines[0].rpartition("\t")[0]  # a shorter line
@@ -338,18 +425,33 @@ def test_element_maps_of_an_instrument(scan_store: Path, scan_files: dict[str, P
     folder = tmp_path / "maps"
     folder.mkdir()
     (folder / "Map 3_Fe K series.tsv").write_text("\n".join(lines) + "\n")
-    vaearr("attach", scan_store, folder / "Map 3_Fe K series.tsv", "--kind", "elements", "--name", "eds")
+    vaearr(
+        "attach",
+        scan_store,
+        folder / "Map 3_Fe K series.tsv",
+        "--kind",
+        "elements",
+        "--name",
+        "eds",
+    )
     found = zarr(scan_store).eds
     assert found.eds_element.values.tolist() == ["Fe"]
     wanted = coarse.reshape(inputs.NY, 2, inputs.NX, 3)
     wanted[0, 0, -1, -1] = np.nan
     is_measured = zarr(scan_store).present.values
-    np.testing.assert_allclose(found.values[0][is_measured], np.nanmean(wanted, axis=(1, 3))[is_measured], atol=1e-2)
+    np.testing.assert_allclose(
+        found.values[0][is_measured], np.nanmean(wanted, axis=(1, 3))[is_measured], atol=1e-2
+    )
     (folder / "Ni.tsv").write_text("1\t2\n3\t4\n")
     ds = va.ingest(scan_files["patterns"], tmp_path / "b.zarr", elements=folder)
     assert ds.element.values.tolist() == ["Fe", "Ni"]
     assert ds.elements.attrs["units"] == "wt%"
-    assert ds.elements.sel(element="Ni").values[[0, 0, -2, -1], [0, -1, 0, -1]].tolist() == [1, 2, 3, 4]
+    assert ds.elements.sel(element="Ni").values[[0, 0, -2, -1], [0, -1, 0, -1]].tolist() == [
+        1,
+        2,
+        3,
+        4,
+    ]
     for name, text, words in (
         ("map.tsv", "1\t2\n", "expected one symbol"),
         ("FeNi_Fe_Ni.tsv", "1\t2\n", "holds Fe, Ni, expected one"),
@@ -389,9 +491,13 @@ def test_names_of_phases_are_metadata(scan_store: Path, tmp_path: Path) -> None:
     assert zarr(scan_store).phase.attrs["flag_meanings"].split()[-2:] == ["ferrite", "austenite"]
     codes = np.zeros((inputs.NY, inputs.NX), int)
     codes[1:] = 3
-    va.attach(scan_store, codes, kind="classes", name="other", classes={0: "gamma prime", 3: "sigma"})
+    va.attach(
+        scan_store, codes, kind="classes", name="other", classes={0: "gamma prime", 3: "sigma"}
+    )
     attrs = zarr(scan_store).other.attrs
-    assert dict(zip(attrs["flag_values"], attrs["flag_meanings"].split(), strict=True))[3] == "sigma"
+    assert (
+        dict(zip(attrs["flag_values"], attrs["flag_meanings"].split(), strict=True))[3] == "sigma"
+    )
     assert "gamma_prime" in attrs["flag_meanings"]
 
 
@@ -401,7 +507,9 @@ def test_crop_and_bin_on_the_way(tmp_path: Path) -> None:
     va.ingest(small, tmp_path / "a.zarr")
     ds = zarr(tmp_path / "a.zarr")
     wanted = values[:, :, 2:8, 1:9].reshape(3, 4, 3, 2, 4, 2).mean((3, 5))
-    np.testing.assert_allclose(ds.patterns.values.reshape(12, 3, 4)[:11], wanted.reshape(12, 3, 4)[:11], rtol=1e-6)
+    np.testing.assert_allclose(
+        ds.patterns.values.reshape(12, 3, 4)[:11], wanted.reshape(12, 3, 4)[:11], rtol=1e-6
+    )
     assert np.isnan(ds.patterns[2, 3]).all()
     assert ds.dy.values.tolist() == [2.5, 4.5, 6.5]
     assert [step["step"] for step in json.loads(ds.patterns.attrs["steps"])] == ["crop", "bin"]
@@ -438,7 +546,9 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
         (("--set", "stride=2"), USAGE),
     ],
 )
-def test_refused_before_anything_is_written(options: tuple[str, ...], code: int | None, tmp_path: Path) -> None:
+def test_refused_before_anything_is_written(
+    options: tuple[str, ...], code: int | None, tmp_path: Path
+) -> None:
     small_scan(tmp_path / "a.h5")
     done = vaearr("ingest", tmp_path / "a.h5", tmp_path / "a.zarr", *options, code=code)
     assert done.code != 0

@@ -1,4 +1,6 @@
-"""Data with known truth for tests of one's own: scans, volumes, random numbers, and checks on Datasets."""
+"""Data with known truth for tests of one's own: scans, volumes, random numbers, and checks on
+Datasets.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,14 @@ def test_the_same_arguments_give_the_same_scan() -> None:
     assert not first.true_grain.equals(other.true_grain)
     clean = testing.synthetic_scan(**{**SMALL, "pattern_shape": (8, 8)}, seed=5, noise=False)
     xr.testing.assert_identical(clean.true_grain, first.true_grain)
-    grains = [int(testing.synthetic_scan(**SMALL, n_twins=count).true_grain.max()) for count in (0, 2)]
+    grains = [
+        int(testing.synthetic_scan(**SMALL, n_twins=count).true_grain.max()) for count in (0, 2)
+    ]
     assert grains == [5, 7]
     for nx, ny, count in ((1, 1, 1), (7, 1, 1), (3, 2, 20)):
-        assert testing.synthetic_scan(nx=nx, ny=ny, pattern_shape=(3, 2), n_grains=count).patterns.shape == (
+        assert testing.synthetic_scan(
+            nx=nx, ny=ny, pattern_shape=(3, 2), n_grains=count
+        ).patterns.shape == (
             ny,
             nx,
             3,
@@ -57,7 +63,9 @@ def test_the_same_arguments_give_the_same_scan() -> None:
 
 
 def test_patterns_show_the_grain() -> None:
-    """Without noise alike within a grain and unlike between grains; with noise, about as strong as the bands."""
+    """Without noise alike within a grain and unlike between grains; with noise, about as strong as
+    the bands.
+    """
     options = {**SMALL, "pattern_shape": (40, 40), "scratch": False}
     clean, noisy = (testing.synthetic_scan(**options, noise=noise) for noise in (False, True))
     inner = clean.own_grain_fraction.values > 0.999
@@ -82,15 +90,22 @@ def test_files_of_a_scan_come_back(scan: xr.Dataset, tmp_path: Path) -> None:
     assert [tuple(point) for point in np.argwhere(~there)] == [(2, 3)]
     for name in ("patterns", "BC", "phase"):
         np.testing.assert_array_equal(ds[name].values[there], few[name].values[there])
-    np.testing.assert_allclose(ds.elements.values[:, there], few.elements.values[:, there], atol=6e-4)
+    np.testing.assert_allclose(
+        ds.elements.values[:, there], few.elements.values[:, there], atol=6e-4
+    )
     only = testing.write_scan_files(few.drop_vars(["elements", "phase"]), tmp_path / "two")
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["bandcontrast.csv", "scan.h5"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
+        "bandcontrast.csv",
+        "scan.h5",
+    ]
     assert set(only) == {"patterns", "BC"}
 
 
 def test_volumes_and_their_files(tmp_path: Path) -> None:
     made = testing.synthetic_volumes(3, (10, 14, 10), spacing=14.0)
-    xr.testing.assert_identical(made.isel(sample=slice(0, 4)), testing.synthetic_volumes(2, (10, 14, 10), spacing=14.0))
+    xr.testing.assert_identical(
+        made.isel(sample=slice(0, 4)), testing.synthetic_volumes(2, (10, 14, 10), spacing=14.0)
+    )
     assert (made.true_ventricle.values[1::2] > 1.1 * made.true_ventricle.values[::2]).all()
     np.testing.assert_array_equal(made.true_size.values[1::2], made.true_size.values[::2])
     vaearr("ingest", testing.write_volume_files(made, tmp_path / "files"), tmp_path / "a.zarr")
@@ -111,11 +126,14 @@ def test_factors_show_in_the_voxels() -> None:
         made.true_bias.values[:, None, None, None] * (0.6 * x + 0.8 * made.y.values[:, None]) / 180
     )
     upper, lower = (
-        (image[:, part] * x).sum((1, 2, 3)) / image[:, part].sum((1, 2, 3)) for part in (slice(9, 14), slice(5))
+        (image[:, part] * x).sum((1, 2, 3)) / image[:, part].sum((1, 2, 3))
+        for part in (slice(9, 14), slice(5))
     )
     assert np.corrcoef(upper - lower, made.true_shear)[0, 1] > 0.95
     assert np.corrcoef((image > 100).sum((1, 2, 3)), made.true_size)[0, 1] > 0.9
-    quiet, noisy = (testing.synthetic_volumes(1, noise=noise).patterns.values[0] for noise in (0.0, 0.03))
+    quiet, noisy = (
+        testing.synthetic_volumes(1, noise=noise).patterns.values[0] for noise in (0.0, 0.03)
+    )
     assert noisy[quiet == 0].mean() == pytest.approx(30 * np.sqrt(np.pi / 2), rel=0.05)
 
 
@@ -125,7 +143,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "options"), [(name, row) for name, rows in WRONG.items() for row in rows], ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"), [(name, row) for name, rows in WRONG.items() for row in rows], ids=str
+)
 def test_impossible_arguments(name: str, options: dict[str, object]) -> None:
     from vaearr.errors import UsageError
 

@@ -1,6 +1,8 @@
-"""Threads that wait for each other leave the cores to other processes, and a run says how many it had.
+"""Threads that wait for each other leave the cores to other processes, and a run says how many it
+had.
 
-How long they look before they sleep is what GNU's OpenMP runtime prints itself, with `OMP_DISPLAY_ENV=VERBOSE`.
+How long they look before they sleep is what GNU's OpenMP runtime prints itself, with
+`OMP_DISPLAY_ENV=VERBOSE`.
 """
 
 from __future__ import annotations
@@ -15,17 +17,29 @@ import pytest
 
 from .harness import TINY, attributes, command
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP runtime on Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="torch brings GNU's OpenMP runtime on Linux"
+)
 
-LONGEST = 20_000  # looks of up to 50 ns each: a millisecond, less than another process runs at a stretch
+LONGEST = (
+    20_000  # looks of up to 50 ns each: a millisecond, less than another process runs at a stretch
+)
 
 
 def looks(*program: object, **said: str) -> set[int]:
-    """How often a waiting thread looks before it sleeps, in each OpenMP runtime that the program loads."""
-    told = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")  # the last by dask's nannies, in whoever starts one
+    """How often a waiting thread looks before it sleeps, in each OpenMP runtime that the program
+    loads.
+    """
+    told = (
+        "GOMP_SPINCOUNT",
+        "OMP_WAIT_POLICY",
+        "MKL_NUM_THREADS",
+    )  # the last by dask's nannies, in whoever starts one
     unsaid = {key: value for key, value in os.environ.items() if key not in told}
     environment = unsaid | {"OMP_DISPLAY_ENV": "VERBOSE"} | said
-    done = subprocess.run([*map(str, program)], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*map(str, program)], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     found = {int(count) for count in re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)}
     assert found, done.stderr

@@ -1,4 +1,6 @@
-"""Networks, losses and training: every option does what it says, and is recorded (features 19 to 45)."""
+"""Networks, losses and training: every option does what it says, and is recorded (features 19 to
+45).
+"""
 
 from __future__ import annotations
 
@@ -54,16 +56,29 @@ def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[s
     return {name for name in one if not np.array_equal(one[name], other[name])}
 
 
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings, what else makes them possible
+VARIANTS: dict[
+    str, tuple[dict[str, Any], dict[str, Any]]
+] = {  # settings, what else makes them possible
     "sgd": ({"optimizer": "sgd", "rate_end": 1, "rise": 0}, {}),
     "adam": ({"optimizer": "adam", "schedule_per": "epoch"}, {}),
     "decay": ({"weight_decay": 0.9}, {}),
     "clip": ({"clip": 1e-3}, {}),
     "laplace": ({"objective.likelihood": "laplace", "objective.free_bits": 2}, {}),
     "bernoulli": ({"objective.likelihood": "bernoulli"}, {"preprocess.normalise": "minmax"}),
-    "unweighted": ({"objective.beta": 0, "objective.target": "self", "objective.input_noise": 0}, {}),
+    "unweighted": (
+        {"objective.beta": 0, "objective.target": "self", "objective.input_noise": 0},
+        {},
+    ),
     "labelled": ({"objective.label": "phase", "balance": "phase"}, {}),
-    "augmented": ({"augment.flip_x": True, "augment.rotate": 15, "augment.noise": 0.2, "augment.circle": True}, {}),
+    "augmented": (
+        {
+            "augment.flip_x": True,
+            "augment.rotate": 15,
+            "augment.noise": 0.2,
+            "augment.circle": True,
+        },
+        {},
+    ),
     "nearest": ({"model.options.upsampling": "nearest", "model.options.norm": "batch"}, {}),
     "attention": ({"model.options.attention": "cbam", "model.options.activation": "gelu"}, {}),
     "transpose": ({"model.options.upsampling": "transpose", "model.options.dropout": 0.2}, {}),
@@ -83,7 +98,9 @@ def test_settings_are_honoured_and_recorded(name: str, store: Path) -> None:
             found = found[part]
         assert found == value, key
     values = history(store, name)
-    assert all(np.isfinite(values[key]).all() for key in ("loss", "reconstruction_nll", "kl", "val_loss"))
+    assert all(
+        np.isfinite(values[key]).all() for key in ("loss", "reconstruction_nll", "kl", "val_loss")
+    )
     now, plain = weights(store, name), weights(store, "plain")
     assert set(now) != set(plain) or differing(now, plain), "the setting changes what is learned"
     model = va.load_model(store, name)
@@ -127,7 +144,9 @@ def test_history_is_in_three_places(store: Path) -> None:
 
 
 def test_history_holds_nats_per_value_and_the_latents(store: Path) -> None:
-    """Per value of a pattern next to per sample; KL of each latent dimension and active units, after every epoch."""
+    """Per value of a pattern next to per sample; KL of each latent dimension and active units,
+    after every epoch.
+    """
     table = zarr(store, "runs/plain/history")
     n_values = np.prod(va.load_model(store, "plain").seen_shape)
     for name in ("reconstruction_nll", "kl", "val_reconstruction_nll", "val_kl"):
@@ -145,7 +164,9 @@ def test_history_holds_nats_per_value_and_the_latents(store: Path) -> None:
 
 
 def test_every_weight_changes(store: Path) -> None:
-    """Against the same seed with a learning rate that moves nothing; what equals then is of the data, not learned."""
+    """Against the same seed with a learning rate that moves nothing; what equals then is of the
+    data, not learned.
+    """
     trained(store, "still", "--learning-rate", 1e-30, "--set", "weight_decay=0")
     still, plain = weights(store, "still"), weights(store, "plain")
     same = set(plain) - differing(still, plain)
@@ -162,8 +183,19 @@ def test_seeds(store: Path) -> None:
 
 
 def test_schedule_with_restarts_spans_the_training(store: Path) -> None:
-    options = ("--epochs", 8, "--set", "restarts=1", "--set", "schedule_per=epoch", "--set", "rise=0")
-    vaearr("train", store, "--run", "restarts", "--x", "0:2", *TINY, *options, "--learning-rate", 0.01)
+    options = (
+        "--epochs",
+        8,
+        "--set",
+        "restarts=1",
+        "--set",
+        "schedule_per=epoch",
+        "--set",
+        "rise=0",
+    )
+    vaearr(
+        "train", store, "--run", "restarts", "--x", "0:2", *TINY, *options, "--learning-rate", 0.01
+    )
     rates = history(store, "restarts")["learning_rate"]
     np.testing.assert_allclose(rates[[0, 4]], 0.01)
     assert (np.diff(rates[:4]) < 0).all()
@@ -185,15 +217,21 @@ def test_early_stopping_and_kept_checkpoints(store: Path) -> None:
     ]
     assert (folder / "weights.safetensors").exists()
     assert (folder / "last.safetensors").exists()
-    assert (folder / "weights.safetensors").read_bytes() != (folder / "last.safetensors").read_bytes()
+    assert (folder / "weights.safetensors").read_bytes() != (
+        folder / "last.safetensors"
+    ).read_bytes()
 
 
 def test_fine_tuning_starts_from_the_weights_of_a_run(store: Path) -> None:
     frozen = ("--learning-rate", 1e-30, "--set", "weight_decay=0", "--seed", 5)
     assert trained(store, "tuned", "--init", "plain", *frozen)["init"] == "plain"
     changed = differing(weights(store, "tuned"), weights(store, "plain"))
-    assert not [name for name in changed if name.startswith("network.")]  # the background is that of its own split
-    done = vaearr("train", store, "--run", "wrong", *TWO, "--init", "plain", "--latent-dim", 5, code=None)
+    assert not [
+        name for name in changed if name.startswith("network.")
+    ]  # the background is that of its own split
+    done = vaearr(
+        "train", store, "--run", "wrong", *TWO, "--init", "plain", "--latent-dim", 5, code=None
+    )
     assert done.code != 0
     assert done.error
 
@@ -203,7 +241,15 @@ def test_classes_are_told_from_the_latents(images_store: Path) -> None:
     codes = zarr(images_store).label.values.astype(float) * 7 + 3
     codes[::5] = -1
     np.save(images_store.parent / "codes.npy", codes.astype(int))
-    vaearr("attach", images_store, images_store.parent / "codes.npy", "--kind", "classes", "--name", "codes")
+    vaearr(
+        "attach",
+        images_store,
+        images_store.parent / "codes.npy",
+        "--kind",
+        "classes",
+        "--name",
+        "codes",
+    )
     options = ("--epochs", 3, "--set", "objective.label=codes", "--set", "batch_size=8", *TINY)
     vaearr("train", images_store, "--run", "head", *options)
     values = history(images_store, "head")
@@ -217,7 +263,15 @@ def test_label_loss_is_averaged_over_labelled_samples(images_store: Path) -> Non
     codes = zarr(images_store).label.values.astype(int)
     codes[np.arange(36) % 3 > 0] = -1
     np.save(images_store.parent / "codes.npy", codes)
-    vaearr("attach", images_store, images_store.parent / "codes.npy", "--kind", "classes", "--name", "codes")
+    vaearr(
+        "attach",
+        images_store,
+        images_store.parent / "codes.npy",
+        "--kind",
+        "classes",
+        "--name",
+        "codes",
+    )
     options = ("--epochs", 1, "--learning-rate", 1e-30, "--set", "objective.label=codes", *TINY)
     vaearr("train", images_store, "--run", "untrained", *options, "--set", "split.fraction=0.5")
     values = history(images_store, "untrained")
@@ -234,13 +288,23 @@ def unbalanced(tmp_path: Path) -> Path:
     images = np.random.default_rng(0).normal(100, 10, (96, 16, 16))
     images[label == 0, :8] += 60
     images[label == 1, :, :8] += 60
-    ds = xr.Dataset({"patterns": (("sample", "y", "x"), images.astype("u1")), "label": ("sample", label)})
+    ds = xr.Dataset(
+        {"patterns": (("sample", "y", "x"), images.astype("u1")), "label": ("sample", label)}
+    )
     va.ingest(ds, tmp_path / "unbalanced.zarr", progress=False)
     return tmp_path / "unbalanced.zarr"
 
 
 def test_balance_improves_the_rare_class(unbalanced: Path) -> None:
-    options = ("--epochs", 8, "--set", "batch_size=16", "--set", "preprocess.static_background=none", *TINY)
+    options = (
+        "--epochs",
+        8,
+        "--set",
+        "batch_size=16",
+        "--set",
+        "preprocess.static_background=none",
+        *TINY,
+    )
     errors = {}
     for run, balance in (("plain", ()), ("balanced", ("--balance", "label"))):
         vaearr("train", unbalanced, "--run", run, *options, *balance)
@@ -255,9 +319,20 @@ def test_balance_improves_the_rare_class(unbalanced: Path) -> None:
 
 
 def test_float16_and_a_resumed_checkpoint(unbalanced: Path) -> None:
-    """Scaled gradients; from a checkpoint on the same weights come out, and the same call again returns the run."""
-    settings = {"latent_dim": 3, "epochs": 4, "batch_size": 16, "device": "cpu", "precision": "float16"}
-    settings |= {"model": {"options": {"width": 8, "max_width": 8, "hidden": 16}}, "progress": False}
+    """Scaled gradients; from a checkpoint on the same weights come out, and the same call again
+    returns the run.
+    """
+    settings = {
+        "latent_dim": 3,
+        "epochs": 4,
+        "batch_size": 16,
+        "device": "cpu",
+        "precision": "float16",
+    }
+    settings |= {
+        "model": {"options": {"width": 8, "max_width": 8, "hidden": 16}},
+        "progress": False,
+    }
     whole = va.train(unbalanced, run="whole", checkpoint_every=2, **settings)
     assert np.isfinite(whole.history.val_loss).all()
     assert whole.history.loss[-1] < whole.history.loss[0]
@@ -286,7 +361,9 @@ def test_sheets_lie_in_the_tree(unbalanced: Path) -> None:
         sheets = tree["runs/vae/sheets"].to_dataset(inherit=False).load()
     assert sheets.reconstruction.dims == ("epoch", "sheet_sample", "sheet_y", "sheet_x")
     assert float(abs(sheets.prior[1] - sheets.prior[0]).max()) > 0
-    earlier = sheets.rename({f"sheet_{dim}": dim for dim in ("sample", "y", "x")})  # as earlier versions stored them
+    earlier = sheets.rename(
+        {f"sheet_{dim}": dim for dim in ("sample", "y", "x")}
+    )  # as earlier versions stored them
     for table in (sheets, earlier):
         va.view(table, backend="matplotlib")
 
@@ -297,7 +374,9 @@ def test_any_size(size: tuple[int, int], mode: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     shape = size if mode == "L" else (*size, 3)
     for number in range(16):
-        Image.fromarray(rng.integers(0, 255, shape).astype("uint8")).save(tmp_path / "set" / f"{number:02d}.png")
+        Image.fromarray(rng.integers(0, 255, shape).astype("uint8")).save(
+            tmp_path / "set" / f"{number:02d}.png"
+        )
     vaearr("ingest", tmp_path / "set", tmp_path / "a.zarr")
     vaearr("train", tmp_path / "a.zarr", "--epochs", 1, *TINY)
     vaearr("encode", tmp_path / "a.zarr")
@@ -309,17 +388,25 @@ def test_any_size(size: tuple[int, int], mode: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not HAS_MONAI, reason=MONAI)
 def test_spatial_latents_of_the_sd_preset(images_store: Path) -> None:
-    """f = 8, four channels, attention in the middle, a discriminator: built from settings, without a network."""
+    """f = 8, four channels, attention in the middle, a discriminator: built from settings, without
+    a network.
+    """
     small = 'model.options={"channels": [4, 4, 4, 4], "groups": 2, "res_blocks": 1, "decoder_res_blocks": 1}'
     critic = 'objective.adversarial.options={"channels": 4, "layers": 1}'
     options = ("--preset", "sd", "--epochs", 2, "--set", small, "--set", critic, *TINY[4:])
-    vaearr("train", images_store, "--run", "sd", *options, "--set", "objective.adversarial.start=0.3")
+    vaearr(
+        "train", images_store, "--run", "sd", *options, "--set", "objective.adversarial.start=0.3"
+    )
     vaearr("encode", images_store, "--run", "sd")
     ds = zarr(images_store)
     assert ds.latents_sd.shape == (36, 4, 3, 4)
     values = history(images_store, "sd")
-    assert all(np.isfinite(column).all() for name, column in values.items() if "adversarial" not in name)
-    assert any("discriminator" in name or "critic" in name or "adversarial" in name for name in values), list(values)
+    assert all(
+        np.isfinite(column).all() for name, column in values.items() if "adversarial" not in name
+    )
+    assert any(
+        "discriminator" in name or "critic" in name or "adversarial" in name for name in values
+    ), list(values)
     assert any("attn" in name for name in weights(images_store, "sd"))
 
 
@@ -329,7 +416,17 @@ def test_activations_computed_again_change_nothing(images_store: Path) -> None:
     for run, again in {"kept": False, "computed": True}.items():
         options = f"model.options={json.dumps({**small, 'checkpointing': again})}"
         vaearr(
-            "train", images_store, "--run", run, "--model", "autoencoder-kl", "--epochs", 1, "--set", options, *TINY[4:]
+            "train",
+            images_store,
+            "--run",
+            run,
+            "--model",
+            "autoencoder-kl",
+            "--epochs",
+            1,
+            "--set",
+            options,
+            *TINY[4:],
         )
     kept, computed = (weights(images_store, run) for run in ("kept", "computed"))
     assert kept.keys() == computed.keys()
@@ -341,7 +438,9 @@ def test_model_card(trained_template: Path) -> None:
     told = vaearr("info", trained_template, "--model").out
     count = sum(
         array.size
-        for name, array in load_file(trained_template / "runs" / "vae" / "model" / "weights.safetensors").items()
+        for name, array in load_file(
+            trained_template / "runs" / "vae" / "model" / "weights.safetensors"
+        ).items()
         if name.endswith((".weight", ".bias"))
     )
     assert f"n_parameters = {count};" in told
@@ -379,7 +478,9 @@ def test_streamed_and_resident_are_both_possible(store: Path) -> None:
     assert np.isfinite(history(store, "streamed")["val_loss"]).all()
     ds = va.open_store(store)
     batches = va.batches(ds, batch_size=32, roi=ds.roi_plain, memory=1e-5, seed=3)
-    seen = np.concatenate([np.asarray(batch.patterns if hasattr(batch, "patterns") else batch) for batch in batches])
+    seen = np.concatenate(
+        [np.asarray(batch.patterns if hasattr(batch, "patterns") else batch) for batch in batches]
+    )
     wanted = ds.patterns.values[ds.roi_plain.values]
     assert len(seen) == len(wanted)
     key = lambda rows: np.sort(rows.reshape(len(rows), -1).astype("int64") @ np.arange(400))  # noqa: E731
@@ -387,7 +488,10 @@ def test_streamed_and_resident_are_both_possible(store: Path) -> None:
 
 
 def test_truth_values_are_no_numbers(store: Path) -> None:
-    assert "epochs" in vaearr("train", store, "--run", "true", "--set", "epochs=true", code=USAGE).error
+    assert (
+        "epochs"
+        in vaearr("train", store, "--run", "true", "--set", "epochs=true", code=USAGE).error
+    )
     with pytest.raises(UsageError, match="batch_size"):
         va.train(store, run="true", batch_size=True)
 
@@ -399,7 +503,9 @@ def test_smaller_blocks_of_the_split_are_told(store: Path) -> None:
 
 
 def test_five_numbers_tell_what_volumes_differ_in(tmp_path: Path) -> None:
-    """Of each known factor, by a probe that leaves whole subjects out; they draw, and the way back is near."""
+    """Of each known factor, by a probe that leaves whole subjects out; they draw, and the way back
+    is near.
+    """
     made = testing.synthetic_volumes(16, seed=3)
     store = tmp_path / "volumes.zarr"
     va.ingest(testing.write_volume_files(made, tmp_path / "files"), store)
@@ -410,7 +516,9 @@ def test_five_numbers_tell_what_volumes_differ_in(tmp_path: Path) -> None:
     factors = [f"true_{name}" for name in ("size", "shear", "bias")]
     assert (va.probe(ds.latents, ds[factors], by=ds.subject).score.sel(probe="ridge") > 0.9).all()
     again = va.load_model(store).reconstruct(ds.patterns)
-    left = ((again - ds.patterns) ** 2).mean() / ((ds.patterns - ds.patterns.mean("sample")) ** 2).mean()
+    left = ((again - ds.patterns) ** 2).mean() / (
+        (ds.patterns - ds.patterns.mean("sample")) ** 2
+    ).mean()
     assert left < 0.6
     drawn = va.load_run(store).sample(n_samples=3)
     assert drawn.sizes["z"] == ds.sizes["z"]
@@ -419,25 +527,67 @@ def test_five_numbers_tell_what_volumes_differ_in(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torchrun_learns_what_one_process_learns(scan_store: Path, tmp_path: Path) -> None:
-    """Without noise the mean gradient of two halves is that of the whole: the same weights but for rounding."""
-    plain = ("--set", "objective.likelihood=gaussian", "--set", "objective.input_noise=0", "--set", "split.fraction=0")
-    plain = (*plain, "--set", "objective.target=self", "--set", "model.name=conv_ae", "--set", "optimizer=sgd")
+    """Without noise the mean gradient of two halves is that of the whole: the same weights but for
+    rounding.
+    """
+    plain = (
+        "--set",
+        "objective.likelihood=gaussian",
+        "--set",
+        "objective.input_noise=0",
+        "--set",
+        "split.fraction=0",
+    )
+    plain = (
+        *plain,
+        "--set",
+        "objective.target=self",
+        "--set",
+        "model.name=conv_ae",
+        "--set",
+        "optimizer=sgd",
+    )
     options = ("--epochs", "3", *TINY, *plain, "--x", "0:4")  # 16 x 17 points
     vaearr("train", scan_store, "--run", "one", *options, "--set", "batch_size=272")
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vaearr"]
-    both = [*start, "--", "train", str(scan_store), "--run", "two", *options, "--set", "batch_size=136"]
-    done = subprocess.run(both, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "vaearr",
+    ]
+    both = [
+        *start,
+        "--",
+        "train",
+        str(scan_store),
+        "--run",
+        "two",
+        *options,
+        "--set",
+        "batch_size=136",
+    ]
+    done = subprocess.run(
+        both, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("2 processes") == 1
     assert zarr(scan_store, "runs/two").attrs["processes"] == 2
-    np.testing.assert_allclose(history(scan_store, "two")["loss"], history(scan_store, "one")["loss"], rtol=1e-4)
+    np.testing.assert_allclose(
+        history(scan_store, "two")["loss"], history(scan_store, "one")["loss"], rtol=1e-4
+    )
     one, two = weights(scan_store, "one"), weights(scan_store, "two")
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 def test_a_step_that_lost_the_patterns_is_told_before_a_training(scan_store: Path) -> None:
-    """What is assigned to a Dataset is aligned with its old coordinates, of which none is a binned one."""
+    """What is assigned to a Dataset is aligned with its old coordinates, of which none is a binned
+    one.
+    """
     ds = xr.open_zarr(scan_store)
     with pytest.raises(DataError, match="hold NaN or infinite values, such as at y = "):
         va.train(ds.assign(patterns=bin_patterns(ds.patterns, 2)), epochs=1)
@@ -445,8 +595,14 @@ def test_a_step_that_lost_the_patterns_is_told_before_a_training(scan_store: Pat
     np.testing.assert_allclose(binned.patterns, ds.patterns.coarsen(dy=2, dx=2).mean(), rtol=1e-6)
     run = va.train(binned, latent_dim=3, epochs=1)
     latents = va.encode(binned, run).latents
-    np.testing.assert_allclose(run.model.encode(binned.patterns[:2, :2]), latents[:2, :2], atol=1e-5)
+    np.testing.assert_allclose(
+        run.model.encode(binned.patterns[:2, :2]), latents[:2, :2], atol=1e-5
+    )
     assert run.decode(latents[0, 0]).sizes == {"dy": binned.sizes["dy"], "dx": binned.sizes["dx"]}
-    assert run.model.reconstruct(binned.patterns[0, :2]).shape == (2, binned.sizes["dy"], binned.sizes["dx"])
+    assert run.model.reconstruct(binned.patterns[0, :2]).shape == (
+        2,
+        binned.sizes["dy"],
+        binned.sizes["dx"],
+    )
     with pytest.raises(UsageError, match=r"give patterns to run.model.reconstruct"):
         run.reconstruct(binned.patterns[0, :2])

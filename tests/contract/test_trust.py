@@ -1,4 +1,6 @@
-"""What a store, a model folder or a checkpoint names is imported and run only where the user trusts it."""
+"""What a store, a model folder or a checkpoint names is imported and run only where the user trusts
+it.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Flat(nn.Module):
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that exists once the module `stranger`, which lies in the current folder, was imported."""
+    """A file that exists once the module `stranger`, which lies in the current folder, was
+    imported.
+    """
     marker = tmp_path / "marker"
     (tmp_path / "stranger.py").write_text(STRANGER.format(marker=marker))
     (tmp_path / "my_networks.py").write_text(NETWORK)
@@ -85,7 +89,9 @@ def rename_model(folder: Path, name: str, options: dict[str, Any]) -> None:
 
 @pytest.fixture(params=["installed", "beside"])
 def store(request: pytest.FixtureRequest, marker: Path, trained_template: Path) -> Path:
-    """A stranger's store: its run names a class of an installed package, or a module that lies beside the store."""
+    """A stranger's store: its run names a class of an installed package, or a module that lies
+    beside the store.
+    """
     store = shutil.copytree(trained_template, marker.parent / "strange.zarr")
     names: dict[str, tuple[str, dict[str, Any]]] = {
         "installed": ("distributed:LocalCluster", {"preload": [f"open(r'{marker}', 'w').close()"]}),
@@ -120,7 +126,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED.values(), ids=list(REFUSED))
-def test_commands_do_not_load_what_a_store_names(line: str, store: Path, scan_template: Path, marker: Path) -> None:
+def test_commands_do_not_load_what_a_store_names(
+    line: str, store: Path, scan_template: Path, marker: Path
+) -> None:
     other = shutil.copytree(scan_template, marker.parent / "other.zarr")
     arguments = line.format(store=store, other=other).split()
     more = (*TINY, "--epochs", "1") if arguments[0] == "train" else ()
@@ -160,10 +168,14 @@ FUNCTIONS: dict[str, Callable[[Path], Any]] = {
     "run.encode": lambda store: va.load_run(store).encode(overwrite=True, precision="bfloat16"),
     "run.traverse": lambda store: va.load_run(store).traverse(0),
     "encode": lambda store: va.encode(store, overwrite=True, precision="bfloat16"),
-    "encode a Dataset": lambda store: va.encode(va.open_store(store), overwrite=True, precision="bfloat16"),
+    "encode a Dataset": lambda store: va.encode(
+        va.open_store(store), overwrite=True, precision="bfloat16"
+    ),
     "reconstruct": lambda store: va.load_run(store).reconstruct(),
     "sample": lambda store: va.load_run(store).sample(),
-    "interpolate": lambda store: va.load_run(store).interpolate(a={"x": 0, "y": 0}, b={"x": 2, "y": 2}),
+    "interpolate": lambda store: va.load_run(store).interpolate(
+        a={"x": 0, "y": 0}, b={"x": 2, "y": 2}
+    ),
     "fidelity": lambda store: va.load_run(store).fidelity(),
     "manifold": lambda store: va.load_run(store).manifold(),
     "report": va.report,
@@ -171,7 +183,9 @@ FUNCTIONS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("use", FUNCTIONS.values(), ids=list(FUNCTIONS))
-def test_functions_do_not_load_what_a_store_names(use: Callable[[Path], Any], store: Path, marker: Path) -> None:
+def test_functions_do_not_load_what_a_store_names(
+    use: Callable[[Path], Any], store: Path, marker: Path
+) -> None:
     with pytest.raises(UntrustedError, match="would import and run"):
         use(store)
     assert not marker.exists()
@@ -182,7 +196,10 @@ def test_checkpoint_names_are_not_imported(scan_template: Path, marker: Path) ->
     vaearr("train", store, "--epochs", 2, "--set", "checkpoint_every=1", *TINY)
     checkpoint = sorted((store / "runs" / "vae" / "model").rglob("*.safetensors"))[0]
     with safe_open(checkpoint, framework="pt") as file:
-        metadata = {key: value.replace('"conv"', '"stranger:build"') for key, value in file.metadata().items()}
+        metadata = {
+            key: value.replace('"conv"', '"stranger:build"')
+            for key, value in file.metadata().items()
+        }
     metadata.pop("sha256", None)
     strange = marker.parent / "strange.safetensors"
     save_file(load_file(checkpoint), strange, metadata)
@@ -202,7 +219,9 @@ def test_stored_metric_names_are_not_imported(trained_template: Path, marker: Pa
     assert not marker.exists()
 
 
-def test_entry_points_beside_a_store_are_not_installed(trained_template: Path, marker: Path) -> None:
+def test_entry_points_beside_a_store_are_not_installed(
+    trained_template: Path, marker: Path
+) -> None:
     store = shutil.copytree(trained_template, marker.parent / "scan.zarr")
     about = marker.parent / "stranger-1.0.dist-info"
     about.mkdir()
@@ -230,13 +249,19 @@ def test_own_network_needs_the_users_word_again(scan_template: Path, marker: Pat
     run = va.load_run(store, trust=name)
     assert run.reconstruct(examples=2)["psnr"].notnull().any()
     assert va.load_model(store, trust=[name]).latent_shape == (3,)
-    trained = va.train(store, run="c", model=name, latent_dim=3, epochs=1, device="cpu", precision="float32")
+    trained = va.train(
+        store, run="c", model=name, latent_dim=3, epochs=1, device="cpu", precision="float32"
+    )
     assert "latents_c" in trained.encode()
 
 
 def test_settings_file_of_the_user_may_name_her_network(scan_template: Path, marker: Path) -> None:
     store = shutil.copytree(scan_template, marker.parent / "scan.zarr")
-    settings = {"model": {"name": "my_networks:Flat", "latent_dim": 3}, "epochs": 1, "device": "cpu"}
+    settings = {
+        "model": {"name": "my_networks:Flat", "latent_dim": 3},
+        "epochs": 1,
+        "device": "cpu",
+    }
     file = marker.parent / "settings.json"
     file.write_text(json.dumps(settings))
     vaearr("train", store, "--config", file)

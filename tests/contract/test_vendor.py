@@ -1,4 +1,5 @@
-"""Files of EBSD vendors: every format becomes the same labelled scan, its maps under our names, or is refused in words.
+"""Files of EBSD vendors: every format becomes the same labelled scan, its maps under our names, or
+is refused in words.
 
 The small files are written here in each vendor's layout, one of them by kikuchipy itself.
 """
@@ -23,7 +24,9 @@ from vaearr.errors import VaearrError
 from . import vendor_files as files
 from .harness import BAD_DATA, attributes, nested, vaearr, zarr
 
-kikuchipy = pytest.importorskip("kikuchipy", reason="KIKUCHIPY IS MISSING: vendor files are not tested at all")
+kikuchipy = pytest.importorskip(
+    "kikuchipy", reason="KIKUCHIPY IS MISSING: vendor files are not tested at all"
+)
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "edax-h5": lambda folder: files.edax_h5(folder / "a.h5"),
@@ -68,13 +71,17 @@ def test_a_file_that_kikuchipy_wrote(tmp_path: Path) -> None:
     xmap = CrystalMap(
         rotations=Rotation.from_euler(euler),
         phase_id=np.arange(n_points) // 6,
-        phase_list=PhaseList([Phase("nickel", space_group=225), Phase("titanium", space_group=194)]),
+        phase_list=PhaseList(
+            [Phase("nickel", space_group=225), Phase("titanium", space_group=194)]
+        ),
         prop={"scores": np.linspace(0, 1, n_points)},
         **coordinates,
     )
     patterns = np.random.default_rng(0).integers(0, 255, (3, 4, 8, 10), dtype="u1")
     detector = kikuchipy.detectors.EBSDDetector(shape=(8, 10), pc=(0.4, 0.3, 0.6), sample_tilt=69)
-    signal = kikuchipy.signals.EBSD(patterns, xmap=xmap, detector=detector, static_background=patterns[0, 0])
+    signal = kikuchipy.signals.EBSD(
+        patterns, xmap=xmap, detector=detector, static_background=patterns[0, 0]
+    )
     for axis, name, scale in zip(signal.axes_manager._axes, ("y", "x"), (0.5, 0.25), strict=False):
         axis.name, axis.scale, axis.units = name, scale, "um"
     with warnings.catch_warnings():
@@ -96,12 +103,18 @@ def test_a_file_that_kikuchipy_wrote(tmp_path: Path) -> None:
 def many_patterns(path: Path, rows: int, columns: int) -> Path:
     """An EDAX file of patterns of 48 x 48 px, each a chunk of its own, as vendors write them."""
     small = {"nRows": rows, "nColumns": columns, "Pattern_Height": 48, "Pattern_Width": 48}
-    maps = dict.fromkeys(("CI", "IQ", "Fit", "SEM_Signal", "Phase", "Phi1", "Phi", "Phi2", "X_Position"))
-    changes = {key: np.array([value], "i4") for key, value in small.items()} | maps | {"Pattern": None}
+    maps = dict.fromkeys(
+        ("CI", "IQ", "Fit", "SEM_Signal", "Phase", "Phi1", "Phi", "Phi2", "X_Position")
+    )
+    changes = (
+        {key: np.array([value], "i4") for key, value in small.items()} | maps | {"Pattern": None}
+    )
     files.edax_h5(path, **changes)
     with h5py.File(path, "a") as file:
         shape = (rows * columns, 48, 48)
-        data = file.create_dataset("Scan 1/EBSD/Data/Pattern", shape, "u1", chunks=(1, 48, 48), compression="lzf")
+        data = file.create_dataset(
+            "Scan 1/EBSD/Data/Pattern", shape, "u1", chunks=(1, 48, 48), compression="lzf"
+        )
         for start in range(0, shape[0], columns):
             data[start : start + columns] = np.full((columns, 48, 48), start // columns % 251, "u1")
             data[start : start + columns, 0, 0] = 255
@@ -122,7 +135,9 @@ def test_memory_is_that_of_some_blocks(tmp_path: Path) -> None:
 def test_reading_is_lazy(tmp_path: Path) -> None:
     path = many_patterns(tmp_path / "a.h5", 64, 64)
     with h5py.File(path, "a") as file:
-        file["Scan 1/EBSD/Data/Pattern"].id.write_direct_chunk((64 * 64 - 1, 0, 0), b"not lzf at all")
+        file["Scan 1/EBSD/Data/Pattern"].id.write_direct_chunk(
+            (64 * 64 - 1, 0, 0), b"not lzf at all"
+        )
     ds = va.open_source(path)
     assert int(ds.patterns[0, 0, 0, 0]) == 255
     with pytest.raises(VaearrError, match=r"Pattern.* cannot be read") as caught:
@@ -138,14 +153,18 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
 def test_edax_maps(tmp_path: Path) -> None:
     ds = va.open_source(files.edax_h5(tmp_path / "a.h5"))
     np.testing.assert_array_equal(ds.ci.values[0], np.array([0.5, 0.6, -1], "f4"))
-    np.testing.assert_array_equal(ds.iq_hough, [[0, 1, 2], [3, 4, np.nan]])  # the last point has no valid data
+    np.testing.assert_array_equal(
+        ds.iq_hough, [[0, 1, 2], [3, 4, np.nan]]
+    )  # the last point has no valid data
     np.testing.assert_array_equal(ds.sem_signal[0], [0, 1000, 2000])
     np.testing.assert_array_equal(ds.phase, [[0, 0, -1], [0, 0, 0]])
     assert ds.phase.attrs["flag_meanings"] == "no_entry not_indexed Nickel_super"
     np.testing.assert_allclose(ds.euler[1, 1], [0.8, 1.6, 2.4], rtol=1e-6)
     assert ds.euler[0, 2].isnull().all()
     assert ds.fit.attrs["units"] == "degree"
-    part = va.open_source(files.edax_h5(tmp_path / "b.h5", IQ=np.arange(5.0), CI=np.array([b"x"] * 6), Phi1=None))
+    part = va.open_source(
+        files.edax_h5(tmp_path / "b.h5", IQ=np.arange(5.0), CI=np.array([b"x"] * 6), Phi1=None)
+    )
     assert not {"iq_hough", "ci", "euler"} & set(part.data_vars)  # what is no map of this scan
     assert "fit" in part
 
@@ -199,7 +218,9 @@ def test_emsoft_orientations(tmp_path: Path) -> None:
     path = files.emsoft(tmp_path / "a.h5")
     ds = va.open_source(path, nav_shape=(3, 2))
     assert dict(ds.phase.sizes) == {"y": 3, "x": 2}
-    np.testing.assert_allclose(ds.euler.values.reshape(-1, 3)[5], np.linspace(0, 1, 18)[-3:], atol=1e-6)
+    np.testing.assert_allclose(
+        ds.euler.values.reshape(-1, 3)[5], np.linspace(0, 1, 18)[-3:], atol=1e-6
+    )
     assert "simulated" in vaearr("ingest", path, tmp_path / "a.zarr").err
 
 
@@ -217,7 +238,9 @@ def test_scan_is_chosen_by_name(tmp_path: Path) -> None:
 
 def test_up1_has_no_shape(tmp_path: Path) -> None:
     path = files.up(tmp_path / "a.up1", 1, "u1")
-    assert "nav_shape" in vaearr("ingest", path, tmp_path / "a.zarr").err.replace("--nav-shape", "nav_shape")
+    assert "nav_shape" in vaearr("ingest", path, tmp_path / "a.zarr").err.replace(
+        "--nav-shape", "nav_shape"
+    )
     assert dict(zarr(tmp_path / "a.zarr").patterns.sizes) == {"y": 1, "x": 6, "dy": 4, "dx": 5}
     shaped = va.open_source(path, nav_shape=(2, 3), step=0.1)
     np.testing.assert_array_equal(shaped.patterns, files.GRID)
@@ -260,24 +283,56 @@ def _short_nordif(folder: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "hexagonal EDAX": (lambda folder: files.edax_h5(folder / "a.h5", Grid_Type="HexGrid"), "HexGrid.*square"),
-    "hexagonal Bruker": (lambda folder: files.bruker(folder / "a.h5", Grid_Type="hexagonal"), "hexagonal.*square"),
-    "hexagonal kikuchipy": (lambda folder: files.kikuchipy_h5(folder / "a.h5", grid_type="hexagonal"), "square"),
-    "hexagonal up2": (lambda folder: files.up(folder / "a.up2", 3, "<u2", hexagonal=True), "hexagonal.*square"),
-    "no patterns": (lambda folder: files.edax_h5(folder / "a.h5", Pattern=None), "patterns.*'Pattern'"),
-    "no scan": (lambda folder: files.write_h5(folder / "a.h5", {"Manufacturer": "EDAX", "Version": "1"}), "no scan"),
-    "fewer patterns": (lambda folder: files.edax_h5(folder / "a.h5", Pattern=np.zeros((5, 4, 5))), "6.*holds 5"),
-    "other size": (lambda folder: files.edax_h5(folder / "a.h5", Pattern_Height=np.array([3], "i4")), "px|kikuchipy"),
+    "hexagonal EDAX": (
+        lambda folder: files.edax_h5(folder / "a.h5", Grid_Type="HexGrid"),
+        "HexGrid.*square",
+    ),
+    "hexagonal Bruker": (
+        lambda folder: files.bruker(folder / "a.h5", Grid_Type="hexagonal"),
+        "hexagonal.*square",
+    ),
+    "hexagonal kikuchipy": (
+        lambda folder: files.kikuchipy_h5(folder / "a.h5", grid_type="hexagonal"),
+        "square",
+    ),
+    "hexagonal up2": (
+        lambda folder: files.up(folder / "a.up2", 3, "<u2", hexagonal=True),
+        "hexagonal.*square",
+    ),
+    "no patterns": (
+        lambda folder: files.edax_h5(folder / "a.h5", Pattern=None),
+        "patterns.*'Pattern'",
+    ),
+    "no scan": (
+        lambda folder: files.write_h5(folder / "a.h5", {"Manufacturer": "EDAX", "Version": "1"}),
+        "no scan",
+    ),
+    "fewer patterns": (
+        lambda folder: files.edax_h5(folder / "a.h5", Pattern=np.zeros((5, 4, 5))),
+        "6.*holds 5",
+    ),
+    "other size": (
+        lambda folder: files.edax_h5(folder / "a.h5", Pattern_Height=np.array([3], "i4")),
+        "px|kikuchipy",
+    ),
     "a link": (_links, "link to another file"),
     "up version 2": (lambda folder: files.up(folder / "a.up2", 2, "<u2"), "version"),
-    "up cut off": (_raw("a.up2", struct.pack("<4Ix2IB2d", 3, 5, 4, 42, 3, 2, 0, 1, 1) + bytes(37)), "kikuchipy"),
+    "up cut off": (
+        _raw("a.up2", struct.pack("<4Ix2IB2d", 3, 5, 4, 42, 3, 2, 0, 1, 1) + bytes(37)),
+        "kikuchipy",
+    ),
     "up that is none": (_raw("a.up1", b"PK\x03\x04 this is another format"), "no format"),
     "nordif cut off": (_short_nordif, "119 bytes"),
-    "half a phase": (lambda folder: files.edax_h5(folder / "a.h5", Phase=np.linspace(0, 1.5, 6)), "phase number"),
+    "half a phase": (
+        lambda folder: files.edax_h5(folder / "a.h5", Phase=np.linspace(0, 1.5, 6)),
+        "phase number",
+    ),
 }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that kikuchipy leaves open
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # files that kikuchipy leaves open
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(case: str, tmp_path: Path) -> None:
     make, match = REFUSED[case]

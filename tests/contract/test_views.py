@@ -33,7 +33,9 @@ def show(result, **options):
 
 @pytest.fixture
 def hostile_store(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store whose variables name a view of a module that lies next to it and on the path of imports."""
+    """A store whose variables name a view of a module that lies next to it and on the path of
+    imports.
+    """
     (trained_store.parent / "marker.py").write_text(MARKER)
     monkeypatch.syspath_prepend(trained_store.parent)
     monkeypatch.setenv("PYTHONPATH", str(trained_store.parent))
@@ -58,10 +60,14 @@ def hostile_store(trained_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=lambda args: "-".join(args[:3:2]),
 )
-def test_commands_do_not_import_what_a_store_names(hostile_store: Path, tmp_path: Path, args: list[str]) -> None:
+def test_commands_do_not_import_what_a_store_names(
+    hostile_store: Path, tmp_path: Path, args: list[str]
+) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    changed = [str(folder / arg) if "." in arg or arg in ("report", "out") else arg for arg in args[1:]]
+    changed = [
+        str(folder / arg) if "." in arg or arg in ("report", "out") else arg for arg in args[1:]
+    ]
     vaearr(args[0], *[hostile_store if "{store}" in arg else arg for arg in changed])
     assert not (hostile_store.parent / "imported").exists()
 
@@ -69,7 +75,16 @@ def test_commands_do_not_import_what_a_store_names(hostile_store: Path, tmp_path
 def test_views_do_not_import_what_a_store_names(hostile_store: Path) -> None:
     ds = va.open_store(hostile_store)
     assert ds.BC.attrs["kind"] == "marker:show"
-    for result in (ds, ds.BC, ds.latents, ds.grains, ds.elements, ds.phase, ds.patterns, va.load_run(hostile_store)):
+    for result in (
+        ds,
+        ds.BC,
+        ds.latents,
+        ds.grains,
+        ds.elements,
+        ds.phase,
+        ds.patterns,
+        va.load_run(hostile_store),
+    ):
         assert va.view(result) is not result
         assert va.describe(result)
     assert "marker" not in sys.modules
@@ -86,7 +101,12 @@ def test_a_view_of_every_part_of_a_store(trained_template: Path, images_template
     for title in ("band contrast", "Fe", "phase", "latent 0"):
         assert any(title in text for text in titles), titles
     assert 7 < len(va.view(va.load_run(trained_template))) <= len(shown)
-    for patterns in (ds.patterns, ds.patterns.isel(x=slice(5)), ds.patterns[0, 0], va.open_store(images_template)):
+    for patterns in (
+        ds.patterns,
+        ds.patterns.isel(x=slice(5)),
+        ds.patterns[0, 0],
+        va.open_store(images_template),
+    ):
         assert va.view(patterns) is not None
     assert va.view(ds.patterns, kind="patterns") is not None
 
@@ -121,7 +141,9 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_of_result_is_a_picture_and_a_page(name: str, trained_template: Path, tmp_path: Path) -> None:
+def test_every_kind_of_result_is_a_picture_and_a_page(
+    name: str, trained_template: Path, tmp_path: Path
+) -> None:
     make, options = KINDS[name]
     result = make(trained_template)
     before = dict(mpl.rcParams)
@@ -133,7 +155,9 @@ def test_every_kind_of_result_is_a_picture_and_a_page(name: str, trained_templat
 
 
 def test_figures_for_paper(trained_template: Path, tmp_path: Path) -> None:
-    """300 dpi, widths of columns by name, panel letters, units, limits, letters of 6 to 8 pt, the same bytes again."""
+    """300 dpi, widths of columns by name, panel letters, units, limits, letters of 6 to 8 pt, the
+    same bytes again.
+    """
     ds = va.open_store(trained_template)
     for width, inches in (("single", 3.5), ("double", 7.2)):
         path = views.save(ds, tmp_path / f"{width}.png", kind="side_maps", width=width)
@@ -184,13 +208,21 @@ def test_clusters_and_noise_never_share_a_colour(trained_template: Path) -> None
 
 def test_odd_maps_and_elements_over_a_map(trained_template: Path, tmp_path: Path) -> None:
     ds = va.open_store(trained_template)
-    odd = (ds.BC.isel(y=[0, 1, 4]), ds.BC.isel(y=[0]), ds.BC * np.nan, ds.BC.drop_vars(["x", "y"]), ds.BC.T)
+    odd = (
+        ds.BC.isel(y=[0, 1, 4]),
+        ds.BC.isel(y=[0]),
+        ds.BC * np.nan,
+        ds.BC.drop_vars(["x", "y"]),
+        ds.BC.T,
+    )
     for i, da in enumerate(odd):
         views.save(da, tmp_path / f"{i}.png", dpi=60)
         views.save(da, tmp_path / f"{i}.html")
     plain = views.save(ds.BC, tmp_path / "plain.png", dpi=60).read_bytes()
     element = views.common.holoviews().Points(([1.0], [2.0]))
-    assert views.save(va.view(ds.BC) * element, tmp_path / "point.png", dpi=60).read_bytes() != plain
+    assert (
+        views.save(va.view(ds.BC) * element, tmp_path / "point.png", dpi=60).read_bytes() != plain
+    )
     with pytest.raises(UsageError, match="two dimensions"):
         va.view(ds.latents, kind="map")
 
@@ -208,7 +240,9 @@ def test_text_of_any_result(trained_template: Path) -> None:
         assert f" {count}" in text
     table = va.associate(ds.latents, ds[["BC"]], ["pearson", "spearman"])
     strongest = abs(table.sel(metric="pearson", target="BC")).idxmax("latent").astype(int).item()
-    (row,) = [line.split() for line in va.describe(table, top=1) if line.split()[:2] == ["pearson", "BC"]]
+    (row,) = [
+        line.split() for line in va.describe(table, top=1) if line.split()[:2] == ["pearson", "BC"]
+    ]
     assert row[2] == str(strongest)
     warned = xr.DataArray([1.0, 2.0], dims="step", name="a", attrs={"warnings": ["too few points"]})
     assert va.describe(warned)[-1] == "warning: too few points"
@@ -225,7 +259,9 @@ def test_text_of_any_result(trained_template: Path) -> None:
         ({"kind": "stak"}, "Did you mean 'stack'"),
     ],
 )
-def test_options_that_a_view_does_not_have(trained_template: Path, options: dict[str, Any], message: str) -> None:
+def test_options_that_a_view_does_not_have(
+    trained_template: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         va.view(va.open_store(trained_template).BC, **options)
 
@@ -236,6 +272,9 @@ def test_views_and_text_need_no_network_library(trained_template: Path) -> None:
         "print('torch' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(trained_template)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(trained_template)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.split() == ["False"]

@@ -48,10 +48,14 @@ def test_latents_by_windows_are_those_of_the_whole_away_from_borders(tmp_path: P
         [reported] = re.findall(r"of an undivided sample of 96 x 96 px by r = (\d\.\d+)", told.err)
         assert abs(float(reported) - r) < 0.005
         assert float(reported) >= 0.99 or "warning" in told.err
-    assert "multiples" in vaearr("encode", store, "--window", "30x30", "--overwrite", code=USAGE).error
+    assert (
+        "multiples" in vaearr("encode", store, "--window", "30x30", "--overwrite", code=USAGE).error
+    )
 
 
-def test_windows_need_monai(trained_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_need_monai(
+    trained_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = shutil.copytree(trained_template, tmp_path / "a.zarr")
     monkeypatch.setattr("vaearr.errors.find_spec", lambda package: None)
     for command in (("encode", store, "--overwrite"), ("reconstruct", store, "--name", "windows")):
@@ -69,7 +73,9 @@ def test_draws_are_stored_with_their_seed(trained_template: Path, tmp_path: Path
     assert ds.z_draws.attrs["seed"] == 5
     inside = ds.roi.values.astype(bool)
     assert np.isnan(z[~inside]).all()
-    normal = (z[inside] - ds.latents.values[inside][:, None]) / ds.latents_std.values[inside][:, None]
+    normal = (z[inside] - ds.latents.values[inside][:, None]) / ds.latents_std.values[inside][
+        :, None
+    ]
     assert abs(normal.mean()) < 0.02
     assert abs(normal.std() - 1) < 0.02
     assert "already" in vaearr("encode", store, "--draws", 200, "--seed", 5).err

@@ -24,4 +24,17 @@ page: Path = va.report(store)
 for batch in va.batches(ds, batch_size=4, shuffle=True, seed=0):
     print(batch)
 model = va.load_model(store, "vae")
-print(pca.components, run.name, run.health, again.history, z, page, table, model, settings, labels, kept, encoded)
+print(
+    pca.components,
+    run.name,
+    run.health,
+    again.history,
+    z,
+    page,
+    table,
+    model,
+    settings,
+    labels,
+    kept,
+    encoded,
+)

@@ -1,4 +1,6 @@
-"""Small files in the layouts of EBSD vendors, for tests: 2 rows of 3 scan points, patterns of 4 x 5 px."""
+"""Small files in the layouts of EBSD vendors, for tests: 2 rows of 3 scan points, patterns of 4 x 5
+px.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,9 @@ def kikuchipy_h5(path: Path, scans: tuple[str, ...] = ("Scan 1", "Scan 2"), **ch
     return write_h5(path, _changed(entries, changes))
 
 
-def up(path: Path, version: int, dtype: str, hexagonal: bool = False, grid: tuple[int, int] = (NX, NY)) -> Path:
+def up(
+    path: Path, version: int, dtype: str, hexagonal: bool = False, grid: tuple[int, int] = (NX, NY)
+) -> Path:
     offset = 16 if version == 1 else 42
     head = struct.pack("<4I", version, WIDTH, HEIGHT, offset)
     head += b"" if version == 1 else struct.pack("<x2IB2d", *grid, hexagonal, 0.25, 0.5)
@@ -205,7 +209,9 @@ def emsoft(path: Path, **changes: Any) -> Path:
 
 
 def _changed(entries: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries whose last part is a key of `changes` (with _ for spaces) replaced, left out for None, or added."""
+    """Entries whose last part is a key of `changes` (with _ for spaces) replaced, left out for
+    None, or added.
+    """
     result = {}
     done = set()
     for name, value in entries.items():

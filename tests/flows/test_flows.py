@@ -30,7 +30,11 @@ SCAN = {"source": "a", "store": "s.zarr"}
     ("name", "given", "words"),
     [
         ("train-vae", {}, "store: Field required"),
-        ("train-vae", {"store": "a", "overwrite": "perhaps"}, "overwrite: Input should be a valid boolean"),
+        (
+            "train-vae",
+            {"store": "a", "overwrite": "perhaps"},
+            "overwrite: Input should be a valid boolean",
+        ),
         ("train-vae", {"store": "a", "roi": {"x": [3, 1]}}, "RoiConfig.x: the interval is empty"),
         ("analyse-many", {"scans": []}, "scans: List should have at least 1 item"),
         ("analyse-many", {"scans": [SCAN, SCAN | {"store": "./s.zarr"}]}, "more than one scan"),

@@ -26,9 +26,13 @@ from vaearr.models.losses import (
 def test_kl_equals_torch_distributions():
     mean, logvar = torch.randn(2, 7, 5, dtype=torch.float64)
     kl = kl_divergence(mean, logvar)
-    torch.testing.assert_close(kl, torch_kl(Normal(mean, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)))
+    torch.testing.assert_close(
+        kl, torch_kl(Normal(mean, torch.exp(0.5 * logvar)), Normal(0.0, 1.0))
+    )
     torch.testing.assert_close(kl_penalty(kl), kl.sum(1).mean())
-    assert float(kl_penalty(torch.tensor([[0.1, 2.0], [0.3, 4.0]]), 0.5)) == pytest.approx(0.5 + 3.0)
+    assert float(kl_penalty(torch.tensor([[0.1, 2.0], [0.3, 4.0]]), 0.5)) == pytest.approx(
+        0.5 + 3.0
+    )
 
 
 DENSITIES = {"gaussian": lambda x: Normal(x, 1.0), "laplace": lambda x: Laplace(x, 1.0)}
@@ -61,7 +65,11 @@ def test_targets_that_are_no_probability_give_no_number(value):
     target[0, 0, 0, 0] = 1 + 1e-6  # rounding is let through
     check_targets(target, "bernoulli")
     target[1, 0, 2, 3] = value
-    assert torch.isnan(bernoulli_nll(target, torch.zeros_like(target))).tolist() == [False, True, False]
+    assert torch.isnan(bernoulli_nll(target, torch.zeros_like(target))).tolist() == [
+        False,
+        True,
+        False,
+    ]
     with pytest.raises(TrainingError, match=r"range from .* to .*bernoulli.*normalise='minmax'"):
         check_targets(target, "bernoulli")
     check_targets(target, "gaussian")
@@ -71,7 +79,9 @@ def test_missing_labels_add_nothing_and_batches_average_exactly():
     logits, labels = torch.randn(12, 3), torch.tensor([0, -1, 2, 1, -1, -1, 0, 0, 1, -1, 2, 2])
     known = labels >= 0
     whole = classification_nll(logits, labels)
-    torch.testing.assert_close(whole, F.cross_entropy(logits[known], labels[known], reduction="sum") / 12)
+    torch.testing.assert_close(
+        whole, F.cross_entropy(logits[known], labels[known], reduction="sum") / 12
+    )
     parts = [classification_nll(logits[i : i + 4], labels[i : i + 4]) for i in (0, 4, 8)]
     torch.testing.assert_close(whole, torch.stack(parts).mean())
 
@@ -79,7 +89,10 @@ def test_missing_labels_add_nothing_and_batches_average_exactly():
 def test_partners_decide_on_the_shape_and_the_own_pattern_on_the_size():
     partner, recon = torch.randn(4, 1, 5, 6), torch.randn(4, 1, 5, 6)
     recon = recon + 0.5 * partner  # a positive projection
-    one, other = shape_nll(partner, recon, gaussian_nll), shape_nll(partner, 7 * recon, gaussian_nll)
+    one, other = (
+        shape_nll(partner, recon, gaussian_nll),
+        shape_nll(partner, 7 * recon, gaussian_nll),
+    )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
     best = min(float(gaussian_nll(partner, c * recon).sum()) for c in torch.linspace(0, 2, 401))
     assert float(one.sum()) <= best + 0.1  # each sample has its own best size

@@ -26,17 +26,23 @@ from ..data import random_patterns_dataset
 
 
 def patterns(*shape, seed=0):
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_static_background_is_removed_and_dark_pixels_stay_finite():
     background, signal = 50 + 100 * torch.rand(1, 9, 11), 1 + 0.1 * torch.randn(4, 1, 9, 11)
     torch.testing.assert_close(remove_static(background * signal, background, "divide"), signal)
-    torch.testing.assert_close(remove_static(background + signal, background, "subtract"), signal, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        remove_static(background + signal, background, "subtract"), signal, rtol=1e-4, atol=1e-4
+    )
     background[0, 0, :5] = 0
     out = remove_static(patterns(4, 1, 9, 11), background, "divide")
     assert bool((out[:, 0, 0, :5] == 1).all())
-    assert bool(torch.isfinite(remove_static(patterns(4, 1, 9, 11), torch.zeros(1, 9, 11), "divide")).all())
+    assert bool(
+        torch.isfinite(remove_static(patterns(4, 1, 9, 11), torch.zeros(1, 9, 11), "divide")).all()
+    )
 
 
 def test_low_pass_equals_a_direct_gaussian_sum():
@@ -63,7 +69,9 @@ def test_undo_is_the_inverse(static, dynamic, mode):
         wanted[[0, 2, 3, 4], 0, 0, 0] = 0.01
     torch.testing.assert_close(undo(seen, x, background, config), wanted, rtol=1e-4, atol=2e-2)
     if not needs_input(config):
-        torch.testing.assert_close(undo_without_input(seen[2:], background, config), wanted[2:], rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(
+            undo_without_input(seen[2:], background, config), wanted[2:], rtol=1e-4, atol=1e-2
+        )
 
 
 def test_a_background_to_take_off_decides_what_auto_means() -> None:
@@ -73,7 +81,9 @@ def test_a_background_to_take_off_decides_what_auto_means() -> None:
         assert settled(PreprocessConfig(**asked), patterns).normalise == "quantile"
 
 
-EVERYTHING = AugmentConfig(flip_x=True, flip_y=True, rotate=30, shift=0.1, scale=0.2, noise=0.5, circle=True)
+EVERYTHING = AugmentConfig(
+    flip_x=True, flip_y=True, rotate=30, shift=0.1, scale=0.2, noise=0.5, circle=True
+)
 
 
 @pytest.mark.parametrize(("fill", "mode"), [("mean", "grid-constant"), ("edge", "nearest")])
@@ -86,15 +96,21 @@ def test_turned_scaled_and_shifted_equals_scipy(shape, factor, fill, mode):
     given = (torch.tensor([value], dtype=torch.float64) for value in (angle, factor, shift))
     found = moved(torch.from_numpy(image)[None, None], *given, fill)
     cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
-    back = np.array([[cos, sin], [-sin, cos]])  # rows, columns: counter-clockwise with the first row on top
+    back = np.array(
+        [[cos, sin], [-sin, cos]]
+    )  # rows, columns: counter-clockwise with the first row on top
     centre = (np.array(shape) - 1) / 2
     start = centre - back @ (centre + np.array(shift) * shape)
-    expected = ndimage.affine_transform(image, back, start, order=1, mode=mode, cval=float(image.mean()))
+    expected = ndimage.affine_transform(
+        image, back, start, order=1, mode=mode, cval=float(image.mean())
+    )
     np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-9)
 
 
 def test_input_and_target_move_alike_by_the_seed():
-    """A function of single pixels stays one; volumes turn in their last plane; never in reduced precision."""
+    """A function of single pixels stays one; volumes turn in their last plane; never in reduced
+    precision.
+    """
     x = torch.randn(16, 1, 2, 20, 24)
     moves = []
     for seed in (3, 3, 4):
@@ -127,6 +143,8 @@ def test_noise_stays_inside_the_circle(shape):
     noise = add_noise(x, 0.7, circle=True) - x
     height, width = shape
     rows, columns = np.mgrid[:height, :width]
-    inside = torch.from_numpy(np.hypot(rows - (height - 1) / 2, columns - (width - 1) / 2) <= min(height, width) / 2)
+    inside = torch.from_numpy(
+        np.hypot(rows - (height - 1) / 2, columns - (width - 1) / 2) <= min(height, width) / 2
+    )
     assert float(noise[..., ~inside].abs().max()) == 0
     assert float(noise[..., inside].std()) == pytest.approx(0.7, rel=0.02)

@@ -1,4 +1,6 @@
-"""Started in place of `ipykernel_launcher`: a kernel that reaches no network and takes vaearr's warnings as errors."""
+"""Started in place of `ipykernel_launcher`: a kernel that reaches no network and takes vaearr's
+warnings as errors.
+"""
 
 from __future__ import annotations
 

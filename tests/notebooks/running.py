@@ -20,7 +20,8 @@ KERNEL = "tests"
 def run(name: str, folder: Path, monkeypatch: Any) -> Any:
     """The executed notebook. Fails with the first error in a cell.
 
-    The kernel needs no registered kernel spec and no home: its spec, its files and what it writes are in `folder`.
+    The kernel needs no registered kernel spec and no home: its spec, its files and what it writes
+    are in `folder`.
     """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -32,7 +33,12 @@ def run(name: str, folder: Path, monkeypatch: Any) -> Any:
         path.mkdir(parents=True)
     guard = Path(__file__).with_name("kernel.py")
     argv = [sys.executable, str(guard), "-f", "{connection_file}"]
-    own = {"HOME": str(folder), "TMPDIR": str(work), "IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": "1"}
+    own = {
+        "HOME": str(folder),
+        "TMPDIR": str(work),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "OMP_NUM_THREADS": "1",
+    }
     spec.joinpath("kernel.json").write_text(
         json.dumps({"argv": argv, "display_name": KERNEL, "language": "python", "env": own})
     )
@@ -40,9 +46,15 @@ def run(name: str, folder: Path, monkeypatch: Any) -> Any:
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     manager = AsyncKernelManager(kernel_name=KERNEL)
-    manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[str(folder / "kernels")], ensure_native_kernel=False)
+    manager.kernel_spec_manager = KernelSpecManager(
+        kernel_dirs=[str(folder / "kernels")], ensure_native_kernel=False
+    )
     client = NotebookClient(
-        notebook, km=manager, kernel_name=KERNEL, timeout=600, resources={"metadata": {"path": str(work)}}
+        notebook,
+        km=manager,
+        kernel_name=KERNEL,
+        timeout=600,
+        resources={"metadata": {"path": str(work)}},
     )
     began, before = time.perf_counter(), _cpu_seconds()
     client.execute(cleanup_kc=True, stderr=subprocess.DEVNULL)
@@ -66,7 +78,9 @@ def outputs(notebook: Any) -> list[Any]:
 def n_figures(notebook: Any) -> tuple[int, int]:
     """How many bokeh views and how many pictures the outputs hold."""
     shown = [set(output.get("data", {})) for output in outputs(notebook)]
-    views = sum({"application/vnd.holoviews_exec.v0+json", "text/plain"} <= kinds for kinds in shown)
+    views = sum(
+        {"application/vnd.holoviews_exec.v0+json", "text/plain"} <= kinds for kinds in shown
+    )
     return views, sum("image/png" in kinds for kinds in shown)
 
 

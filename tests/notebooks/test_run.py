@@ -17,7 +17,11 @@ FIGURES = {  # bokeh views, pictures
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name.startswith("01") else pytest.mark.long) for name in FIGURES]
+    "name",
+    [
+        pytest.param(name, marks=() if name.startswith("01") else pytest.mark.long)
+        for name in FIGURES
+    ],
 )
 def test_it_runs(name, tmp_path, monkeypatch):
     views, pictures = FIGURES[name]

@@ -44,8 +44,12 @@ def test_stored_clean(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_commands_that_the_prose_names_exist(path):
     known = typer.main.get_command(app).commands
-    prose = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
-    named = re.findall(r"^vaearr (\w[\w-]*)(.*)$", prose, re.MULTILINE) + re.findall(r"`vaearr (\w[\w-]*)(.*?)`", prose)
+    prose = "\n".join(
+        c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"
+    )
+    named = re.findall(r"^vaearr (\w[\w-]*)(.*)$", prose, re.MULTILINE) + re.findall(
+        r"`vaearr (\w[\w-]*)(.*?)`", prose
+    )
     assert named
     for command, rest in named:
         assert command in known, command

@@ -1,4 +1,6 @@
-"""One part of each kind for vaearr: a reader, a network, a likelihood, a metric, a clustering and a view."""
+"""One part of each kind for vaearr: a reader, a network, a likelihood, a metric, a clustering and a
+view.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ class LinearVAE(nn.Module):
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int, scale: float = 1.0) -> None:
         super().__init__()
         self.input_shape, self.scale, size = input_shape, scale, int(np.prod(input_shape))
-        self.to_latent, self.to_pattern = nn.Linear(size, 2 * latent_dim), nn.Linear(latent_dim, size)
+        self.to_latent, self.to_pattern = (
+            nn.Linear(size, 2 * latent_dim),
+            nn.Linear(latent_dim, size),
+        )
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, logvar = (self.scale * self.to_latent(x.flatten(1))).chunk(2, 1)

@@ -28,7 +28,13 @@ MODULES = (
         "vaearr.run.reconstruct",
     ),
     *("vaearr.output.reporting", "vaearr.views", "vaearr.store.verify"),
-    *("matplotlib.backends.backend_agg", "sklearn.cluster", "sklearn.mixture", "scipy.stats", "PIL.Image"),
+    *(
+        "matplotlib.backends.backend_agg",
+        "sklearn.cluster",
+        "sklearn.mixture",
+        "scipy.stats",
+        "PIL.Image",
+    ),
 )
 
 

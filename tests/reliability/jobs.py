@@ -1,4 +1,6 @@
-"""What commands do to a folder, as functions of it: run in a process of their own, killed, run again, compared."""
+"""What commands do to a folder, as functions of it: run in a process of their own, killed, run
+again, compared.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from ..data import random_patterns_dataset
 STORE = "scan.zarr"
 MAPS = {"BC": "bandcontrast.csv"}
 TRAINING = TrainConfig(
-    model=ModelConfig(latent_dim=2, options={"width": 4, "max_width": 8, "hidden": 8, "squeeze": 4}),
+    model=ModelConfig(
+        latent_dim=2, options={"width": 4, "max_width": 8, "hidden": 8, "squeeze": 4}
+    ),
     preprocess=PreprocessConfig(static_background="divide", normalise="zscore"),
     objective=ObjectiveConfig(target="self", input_noise=0.0),
     epochs=2,
@@ -51,7 +55,14 @@ def files(folder: Path) -> None:
 def ingest(folder: Path) -> None:
     if not (folder / STORE).exists():
         maps = {name: folder / file for name, file in MAPS.items()}
-        va.ingest(folder / "scan.h5", folder / STORE, maps=maps, elements=folder / "elements.csv", step=0.5, units="um")
+        va.ingest(
+            folder / "scan.h5",
+            folder / STORE,
+            maps=maps,
+            elements=folder / "elements.csv",
+            step=0.5,
+            units="um",
+        )
 
 
 def train(folder: Path) -> None:
@@ -86,19 +97,33 @@ def reconstruct(folder: Path) -> None:
 
 def keep(folder: Path) -> None:
     ds = va.open_store(folder / STORE)
-    va.keep(folder / STORE, twice=ds.BC * 2, thrice=ds.BC * 3, table=xr.Dataset({"a": ("i", [1.0, 2.0])}))
+    va.keep(
+        folder / STORE,
+        twice=ds.BC * 2,
+        thrice=ds.BC * 3,
+        table=xr.Dataset({"a": ("i", [1.0, 2.0])}),
+    )
 
 
 OVERWRITES: dict[str, Callable[[Path], object]] = {  # of what the jobs above made
     "train": lambda store: va.train(store, config=TRAINING.replace(seed=3), overwrite=True),
     "encode": lambda store: va.encode(store, precision="bfloat16", overwrite=True),
-    "associate": lambda store: va.load_run(store).associate(metrics=("kendall",), targets=("BC",), overwrite=True),
+    "associate": lambda store: va.load_run(store).associate(
+        metrics=("kendall",), targets=("BC",), overwrite=True
+    ),
     "cluster": lambda store: va.load_run(store).cluster(method="kmeans", k=4, overwrite=True),
-    "attach": lambda store: va.attach(store, 2 * np.load(store.parent / "other.npy"), run="other", overwrite=True),
+    "attach": lambda store: va.attach(
+        store, 2 * np.load(store.parent / "other.npy"), run="other", overwrite=True
+    ),
     "probe": lambda store: va.load_run(store).probe(targets=("BC",), seed=5, overwrite=True),
-    "reconstruct": lambda store: va.load_run(store).reconstruct(out="variable", seed=5, overwrite=True),
+    "reconstruct": lambda store: va.load_run(store).reconstruct(
+        out="variable", seed=5, overwrite=True
+    ),
     "keep": lambda store: va.keep(
-        store, twice=va.open_store(store).BC + 1, table=xr.Dataset({"a": ("i", [3.0])}), overwrite=True
+        store,
+        twice=va.open_store(store).BC + 1,
+        table=xr.Dataset({"a": ("i", [3.0])}),
+        overwrite=True,
     ),
     "ingest": lambda store: va.ingest(store.parent / "scan.h5", store, step=0.25, overwrite=True),
 }
@@ -122,7 +147,9 @@ BEFORE = {  # what has to be done before a job
 
 
 def contents(store: Path) -> dict[str, Any]:
-    """All that a store says: values and attributes of every listed array and group, and the weights, without times."""
+    """All that a store says: values and attributes of every listed array and group, and the
+    weights, without times.
+    """
     found: dict[str, Any] = {}
     group = zarr.open_group(store, mode="r", zarr_format=3)
     for name, item in group.members(max_depth=None):

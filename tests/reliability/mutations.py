@@ -1,8 +1,9 @@
 """Damaged files, read in a process of their own: for each, what came of it.
 
-A damaged file is a whole one with bits flipped, bytes replaced, a part cut off the end, left out, or copied elsewhere.
-What comes of it: `error` (one of ours, in one line), `same` (the values of the whole file), `silent` (other values
-and no error), `raw` (an error that is not ours), `memory`. A crash and a hang are seen from outside.
+A damaged file is a whole one with bits flipped, bytes replaced, a part cut off the end, left out,
+or copied elsewhere. What comes of it: `error` (one of ours, in one line), `same` (the values of the
+whole file), `silent` (other values and no error), `raw` (an error that is not ours), `memory`. A
+crash and a hang are seen from outside.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def _ingested(path: Path) -> str:
 def _h5(path: Path) -> None:
     scan = _scan()
     images = scan.patterns.values.reshape(-1, 1, 8, 9)
-    coords = np.stack(np.meshgrid(np.arange(6), np.arange(7), indexing="ij")[::-1], -1).reshape(-1, 2)
+    coords = np.stack(np.meshgrid(np.arange(6), np.arange(7), indexing="ij")[::-1], -1).reshape(
+        -1, 2
+    )
     with h5py.File(path, "w") as file:
         file.create_dataset("images", data=images)
         file.create_dataset("coords", data=coords.astype("i4"))
@@ -113,8 +116,14 @@ def _checkpoint(path: Path) -> None:
     import torch
 
     torch.manual_seed(0)
-    tensors = {"weights.a": torch.randn(40, 7), "weights.b": torch.randn(3), "optimizer.0.step": torch.tensor(3.0)}
-    write_tensors(path, tensors, {"format": 1, "about": {"settings": {"epochs": 3}}, "state": {"epoch": 2}})
+    tensors = {
+        "weights.a": torch.randn(40, 7),
+        "weights.b": torch.randn(3),
+        "optimizer.0.step": torch.tensor(3.0),
+    }
+    write_tensors(
+        path, tensors, {"format": 1, "about": {"settings": {"epochs": 3}}, "state": {"epoch": 2}}
+    )
 
 
 def _checkpoint_read(path: Path) -> str:
@@ -129,13 +138,19 @@ def _model_read(path: Path) -> str:
 
 
 def _store_read(path: Path) -> str:
-    """The file's own bytes, so that damage that `verify` does not find is silent; so are other values of a chunk."""
+    """The file's own bytes, so that damage that `verify` does not find is silent; so are other
+    values of a chunk.
+    """
     store = next(parent for parent in path.parents if parent.suffix == ".zarr")
     found = verify_store(store).findings
     if not found:
         content = path.read_bytes()
-        if path == store / "zarr.json":  # other programs may write its attributes; /runs has those of the store
-            content = json.dumps({**json.loads(content), "attributes": None}, sort_keys=True).encode()
+        if (
+            path == store / "zarr.json"
+        ):  # other programs may write its attributes; /runs has those of the store
+            content = json.dumps(
+                {**json.loads(content), "attributes": None}, sort_keys=True
+            ).encode()
         return hashlib.sha256(content).hexdigest()
     if "c" in path.relative_to(store).parts:
         try:
@@ -154,7 +169,9 @@ def _whole(store: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Format:
-    """Files, by a name or pattern: how a whole one is made, how it is read, whether damage must not pass in silence."""
+    """Files, by a name or pattern: how a whole one is made, how it is read, whether damage must not
+    pass in silence.
+    """
 
     name: str
     make: Callable[[Path], None] | None
@@ -166,11 +183,15 @@ class Format:
 FORMATS: dict[str, Format] = {
     "hdf5": Format("scan.h5", _h5, _source, is_source=True),
     "csv of a map": Format("bc.csv", _table("BC"), _side(lambda p: side_map(_scan(), p, "BC"))),
-    "csv of elements": Format("e.csv", _table("elements"), _side(lambda p: side_map(_scan(), p, "elements"))),
+    "csv of elements": Format(
+        "e.csv", _table("elements"), _side(lambda p: side_map(_scan(), p, "elements"))
+    ),
     "nii.gz": Format("a.nii.gz", _volume, _source, is_sealed=True, is_source=True),
     "png": Format("a.png", _picture, _folder, is_sealed=True, is_source=True),
     "tiff": Format("a.tif", _picture, _folder, is_source=True),
-    "ang": Format("a.ang", lambda p: write_ang(p) and None, lambda p: digest(open_orientation_map(p))),
+    "ang": Format(
+        "a.ang", lambda p: write_ang(p) and None, lambda p: digest(open_orientation_map(p))
+    ),
     "checkpoint": Format("checkpoint.safetensors", _checkpoint, _checkpoint_read, is_sealed=True),
     "weights": Format("weights.safetensors", None, _model_read, is_sealed=True),
     "model config": Format("config.json", None, _model_read),
@@ -213,7 +234,9 @@ def outcome(read: Callable[[], str], whole: str) -> tuple[str, str]:
 
 
 def fuzz(folder: Path, *, format: str, count: int, seed: int) -> list[tuple[str, str]]:
-    """What came of reading so many damaged files; `at` in the folder is the number of the one that is read."""
+    """What came of reading so many damaged files; `at` in the folder is the number of the one that
+    is read.
+    """
     kind = FORMATS[format]
     if kind.make is not None:
         kind.make(folder / "in" / kind.name)
@@ -229,7 +252,12 @@ def fuzz(folder: Path, *, format: str, count: int, seed: int) -> list[tuple[str,
         path.write_bytes(damaged(good, rng))
         found, words = outcome(lambda read=read, path=path: read(path), whole)
         is_damaged = path.read_bytes() != good
-        told.append((found if is_damaged or found not in ("error", "same") else "same", f"{path.name}: {words}"))
+        told.append(
+            (
+                found if is_damaged or found not in ("error", "same") else "same",
+                f"{path.name}: {words}",
+            )
+        )
         path.write_bytes(good)
     signal.alarm(0)
     return told

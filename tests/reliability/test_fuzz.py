@@ -1,4 +1,5 @@
-"""Damaged files of every format: one clear line or the same values; no crash, no hang, no flood of memory.
+"""Damaged files of every format: one clear line or the same values; no crash, no hang, no flood of
+memory.
 
 A few of each by default; VAEARR_FUZZ=400 reads that many of each.
 """

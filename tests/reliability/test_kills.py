@@ -1,5 +1,5 @@
-"""Killed at any moment, or met by a full disk: all is as before the command or as after it, and the same command
-finishes the work, with the result of an undisturbed run.
+"""Killed at any moment, or met by a full disk: all is as before the command or as after it, and the
+same command finishes the work, with the result of an undisturbed run.
 
 A few faults for each command by default; VAEARR_KILLS=200 does that many.
 """
@@ -43,7 +43,10 @@ QUICK = ("kill", "full disk")
 def hashes(folder: Path) -> dict[str, str]:
     """Checksum of every file below a folder, by its path."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def _contents(store: Path) -> dict[str, Any]:
@@ -64,11 +67,17 @@ def _state(store: Path, before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    "fault", [*QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in FAULTS if name not in QUICK)]
+    "fault",
+    [*QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in FAULTS if name not in QUICK)],
 )
 @pytest.mark.parametrize("case", CASES)
 def test_before_or_after(
-    case: str, fault: str, workshop: Workshop, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str,
+    fault: str,
+    workshop: Workshop,
+    stage: Stage,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     job, _, step = case.partition(" ")
     arguments = {"step": step} if step else {}
@@ -82,12 +91,17 @@ def test_before_or_after(
     rng = np.random.default_rng(sum(map(ord, case + fault)))
     n = ON_REQUEST or (8 if case in LONG else 2)
     # half of them while it publishes; changes before the third are those of the lock
-    moments = [*rng.integers(journal[0], journal[-1] + 2, n // 2), *rng.integers(3, len(changes) + 1, n - n // 2)]
+    moments = [
+        *rng.integers(journal[0], journal[-1] + 2, n // 2),
+        *rng.integers(3, len(changes) + 1, n - n // 2),
+    ]
     states: Counter[str] = Counter()
     for at in moments:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(start, folder)
-        result = workshop.run(job, folder, fault={**FAULTS[fault], "at": int(at)}, arguments=arguments)
+        result = workshop.run(
+            job, folder, fault={**FAULTS[fault], "at": int(at)}, arguments=arguments
+        )
         error = result.get("error")
         if error is not None:  # what is only tidied up may fail in silence
             assert (error["is_ours"], error["exit_code"]) == (True, WriteError.exit_code), error
@@ -103,7 +117,9 @@ def test_before_or_after(
     assert not states["in between"]
 
 
-def test_chunks_that_a_power_failure_emptied(workshop: Workshop, stage: Stage, tmp_path: Path) -> None:
+def test_chunks_that_a_power_failure_emptied(
+    workshop: Workshop, stage: Stage, tmp_path: Path
+) -> None:
     """Names of staged chunks may survive without their bytes: they do not count as written."""
     before = stage(BEFORE["encode"])
     whole = Path(shutil.copytree(before, tmp_path / "whole"))
@@ -123,8 +139,12 @@ def test_chunks_that_a_power_failure_emptied(workshop: Workshop, stage: Stage, t
 
 
 @pytest.mark.parametrize("job", ["ingest", "encode", "attach"])
-def test_all_bytes_are_synced_before_they_are_shown(job: str, workshop: Workshop, stage: Stage, tmp_path: Path) -> None:
-    """What is told as done survives a power failure: files and folders are synced, renamed in, then their parent is."""
+def test_all_bytes_are_synced_before_they_are_shown(
+    job: str, workshop: Workshop, stage: Stage, tmp_path: Path
+) -> None:
+    """What is told as done survives a power failure: files and folders are synced, renamed in, then
+    their parent is.
+    """
     folder = Path(shutil.copytree(stage(BEFORE[job]), tmp_path / "work"))
     had = hashes(folder)
     changes = workshop.do(job, folder)["changes"]
@@ -134,10 +154,17 @@ def test_all_bytes_are_synced_before_they_are_shown(job: str, workshop: Workshop
         kind, path = what.split(" ", 1)
         if kind == "fsync":
             synced.add(path)
-        elif kind == "rename" and ".staging/" in path and not path.endswith((".partial", "publishing.json")):
+        elif (
+            kind == "rename"
+            and ".staging/" in path
+            and not path.endswith((".partial", "publishing.json"))
+        ):
             shown.append(path)
             assert path in synced, f"{path} is shown before it is synced"
     new = [Path(path) for path in hashes(folder) if path not in had and path.startswith(STORE)]
     assert shown
     assert {path.name for path in new} <= {Path(path).name for path in synced}
-    assert f"fsync {folder / STORE if job != 'ingest' else folder}" in changes[changes.index(f"rename {shown[-1]}") :]
+    assert (
+        f"fsync {folder / STORE if job != 'ingest' else folder}"
+        in changes[changes.index(f"rename {shown[-1]}") :]
+    )

@@ -25,13 +25,41 @@ from vaearr.store import write_results, write_table
 from vaearr.store.remove import remove
 
 HOSTILE = (
-    *("..", ".", "", "/", "a/b", "../a", "a\\b", "a\0b", "a\nb", "\u202eab", "zarr.json", ".hidden", "~", "-rf", "a b"),
-    *("c" * 300, "é", unicodedata.normalize("NFD", "é"), "con.", "$HOME", "a;b", "%2e%2e", "\ud7ff", "٣a"),
+    *(
+        "..",
+        ".",
+        "",
+        "/",
+        "a/b",
+        "../a",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "\u202eab",
+        "zarr.json",
+        ".hidden",
+        "~",
+        "-rf",
+        "a b",
+    ),
+    *(
+        "c" * 300,
+        "é",
+        unicodedata.normalize("NFD", "é"),
+        "con.",
+        "$HOME",
+        "a;b",
+        "%2e%2e",
+        "\ud7ff",
+        "٣a",
+    ),
 )
 
 
 def _map(folder: Path, name: str) -> object:
-    return va.ingest(folder / "scan.h5", folder / "new.zarr", maps={name: folder / "bandcontrast.csv"})
+    return va.ingest(
+        folder / "scan.h5", folder / "new.zarr", maps={name: folder / "bandcontrast.csv"}
+    )
 
 
 ENTRANCES: dict[str, Callable[[Path, str], object]] = {
@@ -40,7 +68,9 @@ ENTRANCES: dict[str, Callable[[Path, str], object]] = {
     "run to encode": lambda folder, name: va.encode(folder / STORE, name),
     "run to associate": lambda folder, name: va.load_run(folder / STORE, name).associate(),
     "run to report": lambda folder, name: va.report(folder / STORE, name),
-    "map to attach": lambda folder, name: va.attach(folder / STORE, folder / "one.npy", kind="map", name=name),
+    "map to attach": lambda folder, name: va.attach(
+        folder / STORE, folder / "one.npy", kind="map", name=name
+    ),
     "map of an ingest": _map,
     "clusters": lambda folder, name: va.load_run(folder / STORE).cluster(
         ClusterConfig.from_attrs({"method": "kmeans", "name": name})
@@ -55,19 +85,27 @@ ENTRANCES: dict[str, Callable[[Path, str], object]] = {
 @pytest.fixture(scope="module")
 def place(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store, and the checksums of all in it."""
-    folder = Path(shutil.copytree(stage(("files", "ingest", "train", "encode")), tmp_path_factory.mktemp("n") / "in"))
+    folder = Path(
+        shutil.copytree(
+            stage(("files", "ingest", "train", "encode")), tmp_path_factory.mktemp("n") / "in"
+        )
+    )
     np.save(folder / "one.npy", np.arange(40 * 35, dtype=np.float32))
     return folder
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_hostile_names_are_refused(entrance: str, place: Path) -> None:
-    before = {path: seal for path, seal in hashes(place.parent).items() if not path.endswith(".lock")}
+    before = {
+        path: seal for path, seal in hashes(place.parent).items() if not path.endswith(".lock")
+    }
     for name in HOSTILE:
         with pytest.raises((VaearrError, ValueError)) as caught:
             ENTRANCES[entrance](place, name)
         assert isinstance(caught.value, VaearrError), f"{name!r}: {caught.value!r}"
-        after = {path: seal for path, seal in hashes(place.parent).items() if not path.endswith(".lock")}
+        after = {
+            path: seal for path, seal in hashes(place.parent).items() if not path.endswith(".lock")
+        }
         assert after == before, f"{name!r} changed something"
 
 

@@ -21,7 +21,11 @@ CHUNK = "latents/c/0/0/0"
 @pytest.fixture
 def store(stage: Stage, tmp_path: Path) -> Path:
     """A store with a run, its latents and a table; to be damaged."""
-    return Path(shutil.copytree(stage(("files", "ingest", "train", "encode", "associate")) / STORE, tmp_path / STORE))
+    return Path(
+        shutil.copytree(
+            stage(("files", "ingest", "train", "encode", "associate")) / STORE, tmp_path / STORE
+        )
+    )
 
 
 def test_a_healthy_store_has_no_findings(store: Path) -> None:
@@ -34,10 +38,14 @@ def test_a_healthy_store_has_no_findings(store: Path) -> None:
 
 
 def test_a_store_without_checksums(store: Path) -> None:
-    """As stores of earlier versions are: flipped bits are found, one chunk in the place of another is not."""
+    """As stores of earlier versions are: flipped bits are found, one chunk in the place of another
+    is not.
+    """
     for file in store.rglob(SEAL):
         file.unlink()
-    root, runs = (json.loads((store / name).read_bytes()) for name in ("zarr.json", "runs/zarr.json"))
+    root, runs = (
+        json.loads((store / name).read_bytes()) for name in ("zarr.json", "runs/zarr.json")
+    )
     root["attributes"] |= {key: runs["attributes"][key] for key in ("vaearr_schema", "store_id")}
     runs["attributes"] = root["consolidated_metadata"]["metadata"]["runs"]["attributes"] = {}
     (store / "runs" / "zarr.json").write_text(json.dumps(runs))

@@ -49,16 +49,23 @@ for i in itertools.count(1):
 
 
 def test_the_second_writer_is_refused(stage: Stage, tmp_path: Path) -> None:
-    store = Path(shutil.copytree(stage(("files", "ingest", "train", "encode")) / STORE, tmp_path / STORE))
+    store = Path(
+        shutil.copytree(stage(("files", "ingest", "train", "encode")) / STORE, tmp_path / STORE)
+    )
     np.save(tmp_path / "map.npy", np.ones((40, 35), "f4"))
     command = ("attach", store, tmp_path / "map.npy", "--kind", "map", "--name", "mine")
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(store)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         said = vaearr(*command, code=BUSY).error
-        assert f"process {holder.pid} on {socket.gethostname()} since {time.strftime('%Y-')}" in said
+        assert (
+            f"process {holder.pid} on {socket.gethostname()} since {time.strftime('%Y-')}" in said
+        )
         holder.kill()
         holder.wait()
         began = time.monotonic()
@@ -67,11 +74,17 @@ def test_the_second_writer_is_refused(stage: Stage, tmp_path: Path) -> None:
     vaearr(*command)
 
 
-def test_readers_never_see_a_mixture(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Path(shutil.copytree(stage(("files", "ingest", "train", "encode")) / STORE, tmp_path / STORE))
+def test_readers_never_see_a_mixture(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Path(
+        shutil.copytree(stage(("files", "ingest", "train", "encode")) / STORE, tmp_path / STORE)
+    )
     opened = torn = 0
     seen: set[int] = set()
-    with subprocess.Popen([sys.executable, "-c", WRITE, str(store)], stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(store)], stdout=subprocess.PIPE, text=True
+    ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
         end = time.monotonic() + SECONDS
@@ -81,7 +94,9 @@ def test_readers_never_see_a_mixture(stage: Stage, tmp_path: Path, capsys: pytes
             torn += not _is_whole(store, seen)
         writer.kill()
     with capsys.disabled():
-        print(f"\nreader during a writer: {opened} opens, {len(seen)} versions of a table seen, {torn} torn")
+        print(
+            f"\nreader during a writer: {opened} opens, {len(seen)} versions of a table seen, {torn} torn"
+        )
     assert torn == 0
 
 
@@ -98,4 +113,8 @@ def _is_whole(store: Path, seen: set[int]) -> bool:
         return is_whole
     seen.add(table.attrs["i"])
     size = 3 + table.attrs["i"] % 3
-    return is_whole and table.a.shape == (size, 40) and bool((table.a == np.float64(table.attrs["i"])).all())
+    return (
+        is_whole
+        and table.a.shape == (size, 40)
+        and bool((table.a == np.float64(table.attrs["i"])).all())
+    )

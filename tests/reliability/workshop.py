@@ -1,8 +1,10 @@
-"""A process that has everything imported and forks a child for each job, so that a kill costs a job and no start.
+"""A process that has everything imported and forks a child for each job, so that a kill costs a job
+and no start.
 
-It reads a line of JSON for each job (`Workshop.run` writes it) and answers with one. The child counts, under the job's
-folder, every change of the file system (open for writing, rename, remove, link, new and removed folders, fsync), and
-at one of them it dies, leaves half a file, or is told that the disk is full.
+It reads a line of JSON for each job (`Workshop.run` writes it) and answers with one. The child
+counts, under the job's folder, every change of the file system (open for writing, rename, remove,
+link, new and removed folders, fsync), and at one of them it dies, leaves half a file, or is told
+that the disk is full.
 """
 
 from __future__ import annotations
@@ -23,7 +25,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 KILLED = 99  # exit code of a child that a fault ended
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod", "os.symlink"}
+CHANGES = {
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.truncate",
+    "os.chmod",
+    "os.symlink",
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -31,7 +42,11 @@ class Faults:
     """Counts changes below a folder, and does at the `at`-th what `kind` says."""
 
     def __init__(self, folder: str, fault: dict[str, Any]) -> None:
-        self.folder, self.kind, self.at = os.path.realpath(folder), fault["kind"], fault.get("at", 0)
+        self.folder, self.kind, self.at = (
+            os.path.realpath(folder),
+            fault["kind"],
+            fault.get("at", 0),
+        )
         self.number, self.lasting = fault.get("errno", 0), fault.get("lasting", False)
         self.counted: list[str] = []
         self.lock = threading.RLock()
@@ -48,13 +63,19 @@ class Faults:
     def _audited(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
             path, mode, flags = args
-            is_writing = bool(flags & WRITING) if isinstance(flags, int) else mode not in (None, "r", "rb")
+            is_writing = (
+                bool(flags & WRITING) if isinstance(flags, int) else mode not in (None, "r", "rb")
+            )
             if is_writing and isinstance(path, str | bytes | os.PathLike):
                 new = os.fspath(path) if not isinstance(flags, int) or not flags & os.O_RDWR else ""
                 self._at(f"write {os.fsdecode(path)}", os.fsdecode(new))
         elif event in CHANGES and isinstance(args[0], str | bytes | os.PathLike):
             path = os.fsdecode(args[0])
-            where = args[-1] if isinstance(args[-1], int) and args[-1] >= 0 and not os.path.isabs(path) else None
+            where = (
+                args[-1]
+                if isinstance(args[-1], int) and args[-1] >= 0 and not os.path.isabs(path)
+                else None
+            )
             if event in ("os.remove", "os.rmdir") and where is not None:
                 path = os.path.join(os.readlink(f"/proc/self/fd/{where}"), path)
             self._at(f"{event.removeprefix('os.')} {path}", "")
@@ -89,7 +110,9 @@ def _child(order: dict[str, Any], answer: int) -> None:
     result: dict[str, Any] = {"error": None}
     try:
         module = importlib.import_module(order["module"])
-        result["value"] = module.JOBS[order["job"]](Path(order["folder"]), **order.get("arguments", {}))
+        result["value"] = module.JOBS[order["job"]](
+            Path(order["folder"]), **order.get("arguments", {})
+        )
     except BaseException as error:  # whatever it is, it is the answer
         from vaearr.errors import VaearrError
 
@@ -136,7 +159,12 @@ class Workshop:
     """The process, from outside."""
 
     def __init__(self, *modules: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.reliability.workshop", *modules],
             stdin=subprocess.PIPE,
@@ -146,7 +174,9 @@ class Workshop:
             env=environment,
         )
 
-    def run(self, job: str, folder: Path, *, module: str = "tests.reliability.jobs", **order: Any) -> dict[str, Any]:
+    def run(
+        self, job: str, folder: Path, *, module: str = "tests.reliability.jobs", **order: Any
+    ) -> dict[str, Any]:
         """Do a job; `order` may hold fault, memory, timeout, arguments."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None

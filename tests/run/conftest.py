@@ -20,11 +20,14 @@ PLAIN = PreprocessConfig(static_background="subtract", normalise="none")
 
 @pytest.fixture(scope="session")
 def collection_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 images of 3 x 12 x 13: run `vae` whose preprocessing treats all alike, run `ae` without a posterior."""
+    """60 images of 3 x 12 x 13: run `vae` whose preprocessing treats all alike, run `ae` without a
+    posterior.
+    """
     ds = random_patterns_dataset({"sample": 60}, {"channel": 3, "y": 12, "x": 13})
     path = create_store(ds, tmp_path_factory.mktemp("collection") / "images.zarr")
     plain = TINY_TRAINING.replace(
-        objective=TINY_TRAINING.objective.replace(target="self").to_attrs(), preprocess=PLAIN.to_attrs()
+        objective=TINY_TRAINING.objective.replace(target="self").to_attrs(),
+        preprocess=PLAIN.to_attrs(),
     )
     train(path, config=plain)
     train(path, run="ae", config=plain, model="conv_ae")

@@ -22,7 +22,14 @@ def test_refusals(trained_store: Path, collection: Path) -> None:
     a, nowhere = {"x": 2.0, "y": 4.0}, {"x": 99.0, "y": 1.0}
     missing = np.argwhere(~open_store(trained_store, chunks=None)["present"].values)[0] * 0.5
     cases: list[tuple[Path, str, Any, Any, dict[str, Any], str]] = [
-        (trained_store, "vae", a, a, {"method": "slrp"}, r"no interpolation 'slrp'. Did you mean 'slerp'"),
+        (
+            trained_store,
+            "vae",
+            a,
+            a,
+            {"method": "slrp"},
+            r"no interpolation 'slrp'. Did you mean 'slerp'",
+        ),
         (trained_store, "vae", a, a, {"steps": 1}, "at least 2"),
         (trained_store, "vae", {"x": 1.0}, a, {}, "a value for each of y, x"),
         (trained_store, "vae", a, nowhere, {}, "nothing at x = 99.0; it spans 0.0 to 17.0 um"),
@@ -42,7 +49,9 @@ def test_refusals(trained_store: Path, collection: Path) -> None:
             va.load_run(collection, "ae").sample(**how)
 
 
-def test_a_run_that_is_not_encoded_has_a_prior_but_no_fitted_distribution(trained_store: Path) -> None:
+def test_a_run_that_is_not_encoded_has_a_prior_but_no_fitted_distribution(
+    trained_store: Path,
+) -> None:
     for name in ("latents", "latents_std", "reconstruction_error", "latent"):
         shutil.rmtree(trained_store / name)
     refresh_listing(trained_store)

@@ -36,7 +36,9 @@ Kept = tuple[Path, list[Path]]
 def _by_hand(store: Path, run: str = "vae") -> tuple[torch.Tensor, torch.Tensor]:
     """Patterns of the run's ROI as the network sees them and as it decodes them."""
     ds, model = open_store(store, chunks=None), va.load_model(store, run)
-    raw = torch.from_numpy(ds["patterns"].values[ds[n.run_name("roi", run)].values]).reshape(-1, *model.input_shape)
+    raw = torch.from_numpy(ds["patterns"].values[ds[n.run_name("roi", run)].values]).reshape(
+        -1, *model.input_shape
+    )
     with torch.inference_mode():
         return model.preprocess(raw), model.decode_batch(model.encode_batch(raw)[0])
 
@@ -64,7 +66,10 @@ run.reconstruct(out="variable", progress=lambda done, total, text: os._exit(9) i
 
 
 def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]) -> None:
-    assert subprocess.run([sys.executable, "-c", KILLED, str(trained_store)], check=False).returncode == 9
+    assert (
+        subprocess.run([sys.executable, "-c", KILLED, str(trained_store)], check=False).returncode
+        == 9
+    )
     assert "reconstruction" not in open_store(trained_store)
     said.clear()
     found = va.load_run(trained_store).reconstruct(out="variable")
@@ -79,10 +84,18 @@ def test_killed_is_not_a_result_and_goes_on(trained_store: Path, said: list[str]
     [
         ({"name": "patterns"}, UsageError, "a meaning of its own"),
         ({"name": "latents_x"}, UsageError, "a meaning of its own"),
-        ({"name": "BC", "out": "variable"}, ExistsError, "already holds 'BC', and it is no result of this step"),
+        (
+            {"name": "BC", "out": "variable"},
+            ExistsError,
+            "already holds 'BC', and it is no result of this step",
+        ),
         ({"name": "a b"}, UsageError, "cannot be a name"),
         ({"data_range": -1.0}, UsageError, "must be a positive number"),
-        ({"data_range": "dtype", "units": "preprocessed"}, UsageError, "whole numbers in stored units"),
+        (
+            {"data_range": "dtype", "units": "preprocessed"},
+            UsageError,
+            "whole numbers in stored units",
+        ),
         ({"data_range": "all"}, UsageError, "data_range"),
         ({"batch_size": 0}, UsageError, "ReconstructConfig.batch_size"),
         ({"roi": RoiConfig(x=(90, 99))}, RoiError, "the ROI is empty"),
@@ -115,7 +128,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Kept:
         files.append(folder / "set" / "ab"[i % 2] / f"case {i:02d}.{('png', 'jpg')[i % 3 == 1]}")
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(files[-1])
-    va.ingest(folder / "set", folder / "a.zarr", config=IngestConfig(format="images", size=(12, 14)))
+    va.ingest(
+        folder / "set", folder / "a.zarr", config=IngestConfig(format="images", size=(12, 14))
+    )
     va.train(folder / "a.zarr", config=TINY)
     return folder / "a.zarr", files
 
@@ -125,11 +140,16 @@ def test_scans_become_arrays(trained_store: Path, tmp_path: Path) -> None:
     chosen = xr.zeros_like(ds["present"].load())
     chosen[3, 7] = chosen[12, 20] = True
     found = va.load_run(trained_store).reconstruct(roi=chosen, folder=tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["y03_x07.npy", "y12_x20.npy"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "y03_x07.npy",
+        "y12_x20.npy",
+    ]
     values = np.load(tmp_path / "out" / "y12_x20.npy")
     assert (values.dtype, values.shape, int(found.attrs["n"])) == (np.float32, (9, 11), 2)
     np.save(tmp_path / "one.npy", ds["patterns"][12, 20].values)
-    single = va.load_run(trained_store).reconstruct([tmp_path / "one.npy"], folder=tmp_path / "single")
+    single = va.load_run(trained_store).reconstruct(
+        [tmp_path / "one.npy"], folder=tmp_path / "single"
+    )
     np.testing.assert_allclose(np.load(tmp_path / "single" / "one.npy"), values, rtol=1e-4)
     np.testing.assert_allclose(single["mse"][0], found["mse"][12, 20], rtol=1e-5)
 

@@ -1,4 +1,6 @@
-"""Latent statistics and held-out ELBO against direct formulae, warnings in words, the rule of one standard error."""
+"""Latent statistics and held-out ELBO against direct formulae, warnings in words, the rule of one
+standard error.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ import xarray as xr
 
 import vaearr as va
 from vaearr.errors import NoInputError
-from vaearr.run.statistics import _standard_error, held_out, prior_warnings, recommend, score_run, statistics_of
+from vaearr.run.statistics import (
+    _standard_error,
+    held_out,
+    prior_warnings,
+    recommend,
+    score_run,
+    statistics_of,
+)
 from vaearr.store.remove import remove
 
 
@@ -24,7 +33,9 @@ def test_an_autoencoder_has_no_posterior(collection: Path) -> None:
 
 
 def _statistics(mean: np.ndarray, std: np.ndarray) -> xr.Dataset:
-    posterior = (xr.DataArray(values, dims=("sample", "latent")).chunk(sample=1000) for values in (mean, std))
+    posterior = (
+        xr.DataArray(values, dims=("sample", "latent")).chunk(sample=1000) for values in (mean, std)
+    )
     return statistics_of(*posterior, ("sample",))
 
 
@@ -35,7 +46,9 @@ def test_warnings_tell_when_the_prior_is_not_the_data() -> None:
     found = prior_warnings(_statistics(mean * [1, 1, 3, 1] + [0, 0, 0, 2], std))
     assert "in 2 of 4 dimensions (2, 3)" in found[0]
     assert "Posterior collapse" in prior_warnings(_statistics(0 * mean, 0 * std + 1))[0]
-    np.testing.assert_allclose(_statistics(1e7 + mean, std)["std"], mean.std(0), rtol=1e-6)  # nothing cancels
+    np.testing.assert_allclose(
+        _statistics(1e7 + mean, std)["std"], mean.std(0), rtol=1e-6
+    )  # nothing cancels
 
 
 def test_elbo_is_that_of_the_formula(trained_store: Path) -> None:
@@ -73,8 +86,16 @@ def _row(size: int, elbo: float, se: float | None, beta: float = 1.0) -> dict[st
 
 
 def test_the_fewest_within_one_standard_error() -> None:
-    rows = [_row(32, -100.0, 2.0), _row(8, -101.9, 9.0), _row(4, -102.1, 9.0), _row(8, -101.0, 1.0, beta=0.5)]
-    assert (recommend(rows)["latent_dim"], recommend(rows)["beta"]) == (8, 0.5)  # of two alike in size the better
+    rows = [
+        _row(32, -100.0, 2.0),
+        _row(8, -101.9, 9.0),
+        _row(4, -102.1, 9.0),
+        _row(8, -101.0, 1.0, beta=0.5),
+    ]
+    assert (recommend(rows)["latent_dim"], recommend(rows)["beta"]) == (
+        8,
+        0.5,
+    )  # of two alike in size the better
     assert recommend([_row(4, -101.0, 50.0), _row(8, -100.0, None)])["latent_dim"] == 8
     with pytest.raises(NoInputError, match="no run to recommend"):
         recommend([])

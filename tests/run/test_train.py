@@ -60,7 +60,10 @@ def test_latents_follow_a_known_factor(tmp_path: Path) -> None:
     ds = ds.assign(patterns=ds.patterns.copy(data=values.clip(0, 255).astype("uint8")))
     path = create_store(ds, tmp_path / "a.zarr")
     model = ModelConfig(latent_dim=4, options=SMALL_NETWORK)
-    run = va.train(path, config=TrainConfig(model=model, epochs=25, batch_size=32, learning_rate=3e-3, device="cpu"))
+    run = va.train(
+        path,
+        config=TrainConfig(model=model, epochs=25, batch_size=32, learning_rate=3e-3, device="cpu"),
+    )
     latents = va.encode(path).latents.values.reshape(-1, 4)
     factor, design = np.cos(phase).ravel(), np.column_stack([latents, np.ones(len(latents))])
     residual = factor - design @ np.linalg.lstsq(design, factor, rcond=None)[0]
@@ -78,12 +81,18 @@ def test_a_roi_given_as_a_map_and_few_validation_points(trained_store: Path) -> 
     np.testing.assert_array_equal(stored.values, ((ds.BC > 100) & ds.present).values)
     assert stored.attrs["flag_meanings"] == "outside analysed"
     assert run.manifest["n_validation"] < 5
-    assert run.health.attrs["n_samples"] == run.manifest["n_train"], "few points do not look like a collapse"
+    assert run.health.attrs["n_samples"] == run.manifest["n_train"], (
+        "few points do not look like a collapse"
+    )
 
 
 def test_a_collection_is_its_own_target(tmp_path: Path) -> None:
-    path = create_store(random_patterns_dataset({"sample": 60}, {"dy": 9, "dx": 11}), tmp_path / "collection.zarr")
-    run = va.train(path, config=TINY_TRAINING, objective={"target": "auto"}, split={"method": "random"})
+    path = create_store(
+        random_patterns_dataset({"sample": 60}, {"dy": 9, "dx": 11}), tmp_path / "collection.zarr"
+    )
+    run = va.train(
+        path, config=TINY_TRAINING, objective={"target": "auto"}, split={"method": "random"}
+    )
     assert run.config["objective"]["target"] == "self"
     assert "amplitude_nll" not in run.history
     with pytest.raises(UsageError, match="collection without a grid; set it to 'self'"):

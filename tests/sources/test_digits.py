@@ -19,14 +19,21 @@ COLOUR = np.stack([DIGITS, DIGITS // 2, DIGITS // 3], -1)
 
 def idx(values: np.ndarray) -> bytes:
     sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
-    return bytes([0, 0, CODES[values.dtype.newbyteorder(">").str.lstrip("|")], values.ndim]) + sizes + values.tobytes()
+    return (
+        bytes([0, 0, CODES[values.dtype.newbyteorder(">").str.lstrip("|")], values.ndim])
+        + sizes
+        + values.tobytes()
+    )
 
 
 def test_idx_refusals(tmp_path: Path) -> None:
     path, labels = tmp_path / "images", tmp_path / "labels"
     whole = idx(DIGITS)
     for data, match in (
-        (whole[:-9], r"declares uint8 of shape \(40, 9, 8\), 2880 bytes, but holds only 2871; fetch it again"),
+        (
+            whole[:-9],
+            r"declares uint8 of shape \(40, 9, 8\), 2880 bytes, but holds only 2871; fetch it again",
+        ),
         (whole + b"\0", "but holds more"),
         (gzip.compress(whole)[:-200], "cannot be read as IDX"),
     ):
@@ -34,14 +41,25 @@ def test_idx_refusals(tmp_path: Path) -> None:
         refused(path, match)
     path.write_bytes(whole)
     labels.write_bytes(idx(LABELS[:30]))
-    refused(path, r"labels are uint8 of shape \(30,\); expected a whole number or a word for each of 40 images")
+    refused(
+        path,
+        r"labels are uint8 of shape \(30,\); expected a whole number or a word for each of 40 images",
+    )
 
 
 @pytest.mark.parametrize(
     ("arrays", "images"),
     [
         ({"x": DIGITS[..., None], "y": LABELS[:, None]}, DIGITS),
-        ({"x_test": DIGITS[30:], "y_test": LABELS[30:], "x_train": DIGITS[:30], "y_train": LABELS[:30]}, DIGITS),
+        (
+            {
+                "x_test": DIGITS[30:],
+                "y_test": LABELS[30:],
+                "x_train": DIGITS[:30],
+                "y_train": LABELS[:30],
+            },
+            DIGITS,
+        ),
         ({"x": COLOUR, "y": LABELS}, np.moveaxis(COLOUR, -1, 1)),
     ],
     ids=["one channel", "parts", "colour"],
@@ -62,7 +80,10 @@ def test_npz_refusals(tmp_path: Path) -> None:
     arrays: dict[str, np.ndarray]
     for arrays, match in (
         ({"weights": LABELS}, r"holds weights; expected images x"),
-        ({"x": np.array([{}, []], dtype=object)}, "cannot be read as plain numbers .*Object arrays"),
+        (
+            {"x": np.array([{}, []], dtype=object)},
+            "cannot be read as plain numbers .*Object arrays",
+        ),
         ({"x": DIGITS, "y": LABELS[:-1]}, r"labels are uint8 of shape \(39,\)"),
         ({"x": DIGITS, "y": LABELS / 2}, "labels are float64"),
         ({"x_train": DIGITS, "x_test": DIGITS[:, :5]}, "uint8 .* uint8 .*; all must agree"),

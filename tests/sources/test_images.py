@@ -1,4 +1,6 @@
-"""Folders of images, as collections and as scans: values, places, labels and masks; what cannot be used is named."""
+"""Folders of images, as collections and as scans: values, places, labels and masks; what cannot be
+used is named.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def png(side: int, *, bits: int = 8, colour: int = 0) -> bytes:
     """A file that declares so many pixels and holds few."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     head = struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -57,7 +61,9 @@ def png(side: int, *, bits: int = 8, colour: int = 0) -> bytes:
     fit=st.sampled_from(["pad", "crop", "squash"]),
     dtype=st.sampled_from(["u1", "u2", "f4"]),
 )
-def test_any_size_from_any_size(shape: tuple[int, int], size: tuple[int, int], fit: Any, dtype: str) -> None:
+def test_any_size_from_any_size(
+    shape: tuple[int, int], size: tuple[int, int], fit: Any, dtype: str
+) -> None:
     image = np.full(shape, 7, dtype)
     out = refit(image, size, fit)
     assert out.shape == size
@@ -92,7 +98,9 @@ def test_manifest(tmp_path: Path) -> None:
         for i in range(6)
     ]
     table = tmp_path / "set" / "list.csv"
-    table.write_text("path;label;subject;ward;age;site\n" + "\n".join(lines) + "\nbenign/b.png;;9;07;30,5;x\n")
+    table.write_text(
+        "path;label;subject;ward;age;site\n" + "\n".join(lines) + "\nbenign/b.png;;9;07;30,5;x\n"
+    )
     ds = open_source(table)
     assert detect(table).format == "images"
     np.testing.assert_array_equal(ds.patterns[:6], GREY[:6])
@@ -121,7 +129,9 @@ def test_manifest(tmp_path: Path) -> None:
 
 def test_bad_files_are_named_together(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "set")
-    (folder / "benign" / "cut.png").write_bytes((folder / "benign" / "case (00).png").read_bytes()[:-40])
+    (folder / "benign" / "cut.png").write_bytes(
+        (folder / "benign" / "case (00).png").read_bytes()[:-40]
+    )
     (folder / "benign" / "empty.png").write_bytes(b"")
     Image.new("CMYK", (11, 9)).save(folder / "normal" / "print.jpg")
     Image.new("RGBA", (11, 9)).save(folder / "normal" / "glass.png")
@@ -172,7 +182,9 @@ def test_which_folder_is_which(tmp_path: Path) -> None:
     ):
         refused(tmp_path / folder, match, error, **asked)
     for setting in ({"step": 0.5}, {"maps": {"BC": "a.csv"}}):
-        with pytest.raises(UsageError, match=f"{next(iter(setting))} is for scans, and the source is a collection"):
+        with pytest.raises(
+            UsageError, match=f"{next(iter(setting))} is for scans, and the source is a collection"
+        ):
             ingest(tmp_path / "plain", tmp_path / "a.zarr", config=IngestConfig.from_attrs(setting))
     assert not (tmp_path / "a.zarr").exists()
 
@@ -210,7 +222,10 @@ def test_images_that_are_no_scan_point(tmp_path: Path) -> None:
     folder = scan_of(tmp_path / "images")
     one = folder / "x1_y1.png"
     Image.fromarray(GRID[1, 1, :4]).save(one)
-    refused(folder, r"x1_y1.png is 4 x 6 px, uint8, the first image 5 x 6 px, uint8; all images of a scan must agree")
+    refused(
+        folder,
+        r"x1_y1.png is 4 x 6 px, uint8, the first image 5 x 6 px, uint8; all images of a scan must agree",
+    )
     Image.fromarray(GRID[1, 1].astype("u2")).save(one)
     refused(folder, "x1_y1.png is 5 x 6 px, uint16, the first image")
     one.write_bytes(png(12000))

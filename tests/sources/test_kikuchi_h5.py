@@ -1,4 +1,6 @@
-"""HDF5 pattern stacks: values land at their coordinates, whatever the file's order; bad files fail in one line."""
+"""HDF5 pattern stacks: values land at their coordinates, whatever the file's order; bad files fail
+in one line.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def raster(ny: int, nx: int) -> np.ndarray:
     return np.stack([x, y], axis=1)
 
 
-def patterns_at(coords: np.ndarray, shape: tuple[int, ...] = (1, 5, 7), dtype: Any = "u2") -> np.ndarray:
+def patterns_at(
+    coords: np.ndarray, shape: tuple[int, ...] = (1, 5, 7), dtype: Any = "u2"
+) -> np.ndarray:
     """Patterns that tell which scan point and which detector pixel each value belongs to."""
     base = (coords[:, 0] % 10) * 10 + coords[:, 1] % 10
     inner = np.arange(np.prod(shape)).reshape(shape)
@@ -51,7 +55,9 @@ def scan(tmp_path: Path) -> Path:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_values_land_at_their_coordinates(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_values_land_at_their_coordinates(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     ny, nx = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 7))
     n_points = data.draw(st.integers(-(-ny * nx // 4), ny * nx))
     order = data.draw(st.permutations(range(ny * nx)))[:n_points]
@@ -60,7 +66,9 @@ def test_values_land_at_their_coordinates(tmp_path_factory: pytest.TempPathFacto
     coords = raster(ny, nx)[list(order)] * spacing + origin
     dtype = data.draw(st.sampled_from(["u1", "f4"]))
     layout = data.draw(st.sampled_from([{}, GZIP])) if n_points >= 4 else {}
-    path = write(tmp_path_factory.mktemp("h5") / "a.h5", patterns_at(coords, dtype=dtype), coords, **layout)
+    path = write(
+        tmp_path_factory.mktemp("h5") / "a.h5", patterns_at(coords, dtype=dtype), coords, **layout
+    )
     with open_source(path) as ds:
         block = ds.patterns.load()
         assert int(ds.present.sum()) == n_points
@@ -74,7 +82,9 @@ def test_values_land_at_their_coordinates(tmp_path_factory: pytest.TempPathFacto
 # reading
 
 
-def test_order_of_the_rows_and_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_of_the_rows_and_blocks_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vaearr.store.layout.CHUNK_SAMPLES", 64)
     monkeypatch.setattr("vaearr.sources.lazy.SLAB_BYTES", 4096)
     layout = {"chunks": (16, 1, 5, 7), "compression": "gzip"}
@@ -100,13 +110,19 @@ def test_engine_pickles(scan: Path, chunks: Any) -> None:
 # refusals of the file
 
 
-NAN, HALF, TWICE, FAR = (np.where(np.arange(12).reshape(6, 2) == 8, v, raster(2, 3)) for v in (np.nan, 1.5, 0, 1e300))
+NAN, HALF, TWICE, FAR = (
+    np.where(np.arange(12).reshape(6, 2) == 8, v, raster(2, 3)) for v in (np.nan, 1.5, 0, 1e300)
+)
 
 
 @pytest.mark.parametrize(
     ("images", "coords", "match"),
     [
-        (np.zeros((6, 3)), raster(2, 3), r"shape \(6, 3\); expected integers or floats \(N, H, W\)"),
+        (
+            np.zeros((6, 3)),
+            raster(2, 3),
+            r"shape \(6, 3\); expected integers or floats \(N, H, W\)",
+        ),
         (np.zeros((6, 3, 3)), raster(2, 2), "4 rows for 6 patterns"),
         (np.zeros((0, 3, 3)), np.zeros((0, 2)), "at least one pattern"),
         (np.zeros((6, 3, 3), bool), raster(2, 3), "dtype bool"),
@@ -115,11 +131,21 @@ NAN, HALF, TWICE, FAR = (np.where(np.arange(12).reshape(6, 2) == 8, v, raster(2,
         (np.zeros((6, 3, 3)), NAN, r"row 4: \[x, y\] = \[nan, 1.0\] are no step numbers"),
         (np.zeros((6, 3, 3)), HALF, "divide positions by the step size"),
         (np.zeros((6, 3, 3)), FAR, "row 4: .* no step numbers"),
-        (np.zeros((6, 3, 3)), TWICE, r"row 3 and row 4 are both the scan point \[x, y\] = \[0, 1\]"),
-        (np.zeros((40, 3, 3)), np.stack([np.arange(40), np.arange(40) * 7 % 40], 1), "40 points lie scattered"),
+        (
+            np.zeros((6, 3, 3)),
+            TWICE,
+            r"row 3 and row 4 are both the scan point \[x, y\] = \[0, 1\]",
+        ),
+        (
+            np.zeros((40, 3, 3)),
+            np.stack([np.arange(40), np.arange(40) * 7 % 40], 1),
+            "40 points lie scattered",
+        ),
     ],
 )
-def test_refuses_what_is_no_scan(tmp_path: Path, images: np.ndarray, coords: np.ndarray, match: str) -> None:
+def test_refuses_what_is_no_scan(
+    tmp_path: Path, images: np.ndarray, coords: np.ndarray, match: str
+) -> None:
     refused(write(tmp_path / "a.h5", images, coords), match)
 
 

@@ -1,4 +1,6 @@
-"""NIfTI: every value at its place in millimetres, whatever the file's axes, the cut, the padding or the resampling."""
+"""NIfTI: every value at its place in millimetres, whatever the file's axes, the cut, the padding or
+the resampling.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,17 @@ RNG = np.random.default_rng(2)
 VALUES = RNG.integers(0, 900, SHAPE).astype(np.int16)
 
 
-def write(path: Path, values: np.ndarray = VALUES, affine: np.ndarray = AFFINE, codes: str = "RAS") -> Path:
+def write(
+    path: Path, values: np.ndarray = VALUES, affine: np.ndarray = AFFINE, codes: str = "RAS"
+) -> Path:
     """The volume, given in RAS, as a file with these axis codes."""
     image = nib.Nifti1Image(values, affine)
     wanted = nib.orientations.axcodes2ornt(codes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)), path)
+    nib.save(
+        image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)),
+        path,
+    )
     return path
 
 
@@ -70,7 +77,9 @@ def test_cut_and_padded_voxels_stay_in_place(
     values[3, 4, 4] = 5  # in the middle: no cut loses it
     path = write(tmp_path_factory.mktemp("n") / "a.nii", values)
     if fit == "pad" and any(a > b for a, b in zip(SHAPE[::-1], size, strict=True)):
-        refused(path, r"voxels \(z, y, x\), more than size .*; use fit='crop' or 'squash'", size=size)
+        refused(
+            path, r"voxels \(z, y, x\), more than size .*; use fit='crop' or 'squash'", size=size
+        )
         return
     ds = open_source(path, size=size, fit=fit)
     assert ds.patterns.shape == (1, *size)
@@ -79,7 +88,9 @@ def test_cut_and_padded_voxels_stay_in_place(
     np.testing.assert_allclose(centre(ds), (AFFINE @ [3, 4, 4, 1])[:3], atol=1e-9)
 
 
-@pytest.mark.parametrize("given", [{"spacing": (1.5, 1.0, 1.0)}, {"size": (18, 16, 21), "fit": "squash"}])
+@pytest.mark.parametrize(
+    "given", [{"spacing": (1.5, 1.0, 1.0)}, {"size": (18, 16, 21), "fit": "squash"}]
+)
 def test_resampling_finer_keeps_a_ramp(given: dict[str, Any], tmp_path: Path) -> None:
     x, y, z = np.indices(SHAPE)
     mm = np.moveaxis(np.stack([x, y, z, np.ones(SHAPE)]), 0, -1) @ AFFINE.T
@@ -88,7 +99,9 @@ def test_resampling_finer_keeps_a_ramp(given: dict[str, Any], tmp_path: Path) ->
     zz, yy, xx = np.indices(ds.patterns.shape[1:])
     places = np.moveaxis(np.stack([xx, yy, zz, np.ones(zz.shape)]), 0, -1) @ ds.affine[0].values.T
     inside = (slice(2, -2),) * 3
-    np.testing.assert_allclose(ds.patterns[0].values[inside], (places[..., :3] @ weights)[inside], atol=1e-3)
+    np.testing.assert_allclose(
+        ds.patterns[0].values[inside], (places[..., :3] @ weights)[inside], atol=1e-3
+    )
     assert ds.patterns.dtype == np.float32
 
 
@@ -110,7 +123,9 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
         (folder / name).write_bytes(gzip.compress(header) if name.endswith("gz") else header)
     values = VALUES.astype(np.float32)
     values[0, 1, 2] = np.inf
-    nib.save(nib.Nifti1Image(values[..., None], AFFINE), folder / "inf.nii")  # the axis of one does no harm
+    nib.save(
+        nib.Nifti1Image(values[..., None], AFFINE), folder / "inf.nii"
+    )  # the axis of one does no harm
     with pytest.raises(DataError) as caught:
         ingest(folder, tmp_path / "a.zarr")
     for part in (

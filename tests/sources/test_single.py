@@ -1,4 +1,6 @@
-"""Single files as samples of a store: what ingest makes of them, and back to the pixels of the file."""
+"""Single files as samples of a store: what ingest makes of them, and back to the pixels of the
+file.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,21 @@ AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 3, -7], [0, 0, 0, 1]])
 VOLUMES = [(7, 8, 9)] * 2
 
 
-def written(folder: Path, shapes: list[tuple[int, ...]], dtype: str = "u1", codes: str = "") -> list[Path]:
+def written(
+    folder: Path, shapes: list[tuple[int, ...]], dtype: str = "u1", codes: str = ""
+) -> list[Path]:
     """Images, or volumes with these axis codes, of random values."""
     folder.mkdir()
-    paths = [folder / f"a{i}{'.nii.gz' if codes else '.png' if dtype == 'u1' else '.tif'}" for i in range(len(shapes))]
+    paths = [
+        folder / f"a{i}{'.nii.gz' if codes else '.png' if dtype == 'u1' else '.tif'}"
+        for i in range(len(shapes))
+    ]
     for path, shape in zip(paths, shapes, strict=True):
         values = RNG.integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
         if codes:
-            turn = nib.orientations.ornt_transform(nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(codes))
+            turn = nib.orientations.ornt_transform(
+                nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(codes)
+            )
             nib.save(nib.Nifti1Image(values, AFFINE).as_reoriented(turn), path)
         else:
             Image.fromarray(values).save(path)
@@ -59,9 +68,13 @@ def test_samples_are_what_ingest_makes(
         assert single.values.dtype == ds.patterns.dtype
         np.testing.assert_array_equal(single.values, ds.patterns[i])
         if codes:
-            corner = np.array([*np.array(single.geometry.offset)[::-1], 1.0])  # the sample's first voxel, in the file
+            corner = np.array(
+                [*np.array(single.geometry.offset)[::-1], 1.0]
+            )  # the sample's first voxel, in the file
             assert single.geometry.affine is not None
-            np.testing.assert_allclose((single.geometry.affine @ corner)[:3], ds.affine[i, :3, 3], atol=1e-9)
+            np.testing.assert_allclose(
+                (single.geometry.affine @ corner)[:3], ds.affine[i, :3, 3], atol=1e-9
+            )
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -74,7 +87,9 @@ def test_refusals(tmp_path: Path) -> None:
     )
     other = written(tmp_path / "other", [(12, 10, 3), (4, 10)])[0].parent
     (small,) = written(tmp_path / "small", [(7, 8, 5)], "i2", "RAS")
-    Image.fromarray(np.arange(120, dtype=np.uint16).reshape(12, 10) * 900 // 119).save(other / "deep.png")
+    Image.fromarray(np.arange(120, dtype=np.uint16).reshape(12, 10) * 900 // 119).save(
+        other / "deep.png"
+    )
     (other / "text.txt").write_text("no image")
     for name, value in {"half": 0.5, "nan": np.nan}.items():
         np.save(other / f"{name}.npy", np.full((12, 10), value))
@@ -85,7 +100,11 @@ def test_refusals(tmp_path: Path) -> None:
             other / "a0.png",
             r"holds uint8 of shape \(3, 12, 10\); the samples of this store are uint8 of 12 y x 10 x, so convert",
         ),
-        (grey, other / "deep.png", "holds uint16 from 0 to 544; the samples of this store are uint8"),
+        (
+            grey,
+            other / "deep.png",
+            "holds uint16 from 0 to 544; the samples of this store are uint8",
+        ),
         (grey, other / "text.txt", r"is none of \.png.*\.npy; the samples of this store are"),
         (grey, other / "half.npy", "holds float64 from 0.5 to 0.5"),
         (floats, other / "nan.npy", "NaN or infinite"),
@@ -104,7 +123,9 @@ sides = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 @settings(max_examples=80, deadline=None)
 @given(shape=sides, size=sides, fit=st.sampled_from(["pad", "crop", "squash"]))
-def test_restored_images(tmp_path_factory: pytest.TempPathFactory, shape: Any, size: Any, fit: Any) -> None:
+def test_restored_images(
+    tmp_path_factory: pytest.TempPathFactory, shape: Any, size: Any, fit: Any
+) -> None:
     """Shape and level come back whatever the sizes."""
     ds = random_patterns_dataset({"sample": 2}, {"y": size[0], "x": size[1]})
     ds.attrs["provenance"] = {"ingest": IngestConfig(size=size, fit=fit).to_attrs()}
@@ -122,7 +143,9 @@ def test_restored_images(tmp_path_factory: pytest.TempPathFactory, shape: Any, s
 def test_volumes_come_back_voxel_for_voxel(fit: str, tmp_path: Path) -> None:
     (path,) = written(tmp_path / "set", [(7, 8, 9)], "i2", "RAS")
     size = (12, 9, 8) if fit == "pad" else (6, 10, 5)
-    single = read_single(ingest(path, tmp_path / "a.zarr", config=IngestConfig(size=size, fit=fit)), path)
+    single = read_single(
+        ingest(path, tmp_path / "a.zarr", config=IngestConfig(size=size, fit=fit)), path
+    )
     back = restore(single.values, single.geometry)
     known = np.isfinite(back)
     assert known.sum() == (9 * 8 * 7 if fit == "pad" else 6 * 8 * 5)

@@ -35,7 +35,9 @@ def tree_hash(folder: Path) -> str:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=15, deadline=None)
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, ny: int, nx: int, dtype: str, seed: int) -> None:
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, ny: int, nx: int, dtype: str, seed: int
+) -> None:
     ds = random_patterns_dataset({"y": ny, "x": nx}, dtype=dtype, seed=seed)
     path = vs.create_store(ds, tmp_path_factory.mktemp("s") / "a.zarr")
     back = xr.open_zarr(path).load()
@@ -74,12 +76,16 @@ def test_what_is_not_a_store_is_refused(what: str, tmp_path: Path) -> None:
         vs.open_store(path)
 
 
-def test_refusals_of_variables_leave_the_store_as_it_was(scan_store: Path, scan: xr.Dataset) -> None:
+def test_refusals_of_variables_leave_the_store_as_it_was(
+    scan_store: Path, scan: xr.Dataset
+) -> None:
     before = tree_hash(scan_store)
     with pytest.raises(ExistsError, match="already holds BC"):
         vs.write_results(scan_store, variables=scan[["BC"]])
     with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
-        vs.write_results(scan_store, variables=scan[["BC"]].rename(BC="b").assign_coords(y=scan.y + 0.1))
+        vs.write_results(
+            scan_store, variables=scan[["BC"]].rename(BC="b").assign_coords(y=scan.y + 0.1)
+        )
     with pytest.raises(SchemaError, match=r"'y'.*align the data to the store first"):
         vs.write_results(scan_store, variables=scan[["BC"]].rename(BC="b").isel(y=slice(4)))
     with pytest.raises(UsageError, match=r"'\.\./b' cannot be a variable name"):
@@ -87,7 +93,9 @@ def test_refusals_of_variables_leave_the_store_as_it_was(scan_store: Path, scan:
     assert tree_hash(scan_store) == before
 
 
-def test_one_lock_however_the_path_is_spelt(scan_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_lock_however_the_path_is_spelt(
+    scan_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link = tmp_path / "link"
     link.symlink_to(scan_store)
     monkeypatch.chdir(scan_store)

@@ -1,4 +1,6 @@
-"""An interrupted training goes on bit for bit, from any place; what cannot be gone on from says what to do."""
+"""An interrupted training goes on bit for bit, from any place; what cannot be gone on from says
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,21 @@ from ..data import random_patterns_dataset
 CONFIG = TINY_TRAINING.replace(epochs=3)
 STREAMED = 60 * 9 * 11 / 2**30  # GiB: 60 patterns, so that several buffers are needed
 SELF = {"target": "self", "input_noise": 0.0}
-CRITIC = {"discriminator": "conv", "options": {"channels": 8, "layers": 2}, "kind": "wgan-gp", "start": 0.3}
+CRITIC = {
+    "discriminator": "conv",
+    "options": {"channels": 8, "layers": 2},
+    "kind": "wgan-gp",
+    "start": 0.3,
+}
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-BATCH_NORM = {"latent_dim": 3, "options": {**SMALL_NETWORK, "norm": "batch"}}  # whose running means must agree
-MANY = TINY_TRAINING.replace(epochs=20, patience=20, checkpoint_minutes=1e-6, checkpoint_every=20, model=BATCH_NORM)
+BATCH_NORM = {
+    "latent_dim": 3,
+    "options": {**SMALL_NETWORK, "norm": "batch"},
+}  # whose running means must agree
+MANY = TINY_TRAINING.replace(
+    epochs=20, patience=20, checkpoint_minutes=1e-6, checkpoint_every=20, model=BATCH_NORM
+)
 
 
 @pytest.fixture
@@ -63,22 +75,31 @@ def _interrupted(store: Path, config: TrainConfig = CONFIG, at: int = 20, times:
 def _assert_same_training(store: Path, one: str, other: str) -> None:
     a, b = (open_table(store, run, n.HISTORY).drop_vars("seconds") for run in (one, other))
     assert a.identical(b)
-    first, second = (read_tensors(run_folder(store, run) / n.MODEL / n.MODEL_WEIGHTS)[0] for run in (one, other))
+    first, second = (
+        read_tensors(run_folder(store, run) / n.MODEL / n.MODEL_WEIGHTS)[0] for run in (one, other)
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {  # step at which it is interrupted, of 14 or so in an epoch
+OPTIONS: dict[
+    str, tuple[int, dict[str, Any]]
+] = {  # step at which it is interrupted, of 14 or so in an epoch
     "streamed": (17, {"memory": STREAMED}),
     "sgd": (18, {"optimizer": "sgd", "learning_rate": 1e-4}),
-    "batch-norm": (31, {"model": {"latent_dim": 3, "options": {"norm": "batch", "dropout": 0.2, "width": 8}}}),
+    "batch-norm": (
+        31,
+        {"model": {"latent_dim": 3, "options": {"norm": "batch", "dropout": 0.2, "width": 8}}},
+    ),
     "adversarial": (17, {"objective": {**SELF, "adversarial": CRITIC}}),
     "augmented": (12, {"augment": {"flip_x": True, "rotate": 9.0, "noise": 0.3}}),
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_interrupted_training_goes_on_bit_for_bit(store: Path, name: str, said: list[str]) -> None:
+def test_an_interrupted_training_goes_on_bit_for_bit(
+    store: Path, name: str, said: list[str]
+) -> None:
     at, options = OPTIONS[name]
     config = CONFIG.replace(**options)
     va.train(store, run="whole", config=config)
@@ -111,8 +132,18 @@ def test_what_cannot_be_gone_on_from_is_refused_and_left_alone(store: Path, tmp_
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
     write_tensors(tmp_path / "plain.safetensors", {"a": torch.zeros(1)})
     for resume, changes, error, said in (
-        (None, {"learning_rate": 0.5}, UsageError, r"learning_rate=0\.002, requested: .*learning_rate=0\.5.*--restart"),
-        (None, {"memory": STREAMED}, UsageError, r"settings\.memory.*streamed=False.*requested.*streamed=True"),
+        (
+            None,
+            {"learning_rate": 0.5},
+            UsageError,
+            r"learning_rate=0\.002, requested: .*learning_rate=0\.5.*--restart",
+        ),
+        (
+            None,
+            {"memory": STREAMED},
+            UsageError,
+            r"settings\.memory.*streamed=False.*requested.*streamed=True",
+        ),
         (tmp_path / "nowhere", {}, NoInputError, "nowhere"),
         (tmp_path / "cut.safetensors", {}, DataError, "not a whole safetensors file"),
         (tmp_path / "plain.safetensors", {}, DataError, "not a checkpoint"),
@@ -125,17 +156,23 @@ def test_what_cannot_be_gone_on_from_is_refused_and_left_alone(store: Path, tmp_
     _assert_same_training(store, "other", "cut")
 
 
-def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _interrupted(store)
     before = (_staged(store) / CHECKPOINT).read_bytes()
-    monkeypatch.setattr(checkpoint.Training, "tensors", lambda self: {"weights.a": torch.tensor([torch.nan])})
+    monkeypatch.setattr(
+        checkpoint.Training, "tensors", lambda self: {"weights.a": torch.tensor([torch.nan])}
+    )
     monkeypatch.setattr(checkpoint.Training, "load", lambda *_: "")
     with pytest.raises(TrainingError, match="no checkpoint was written"):
         va.train(store, run="cut", config=CONFIG)
     assert (_staged(store) / CHECKPOINT).read_bytes() == before
 
 
-@pytest.mark.parametrize("broken", ["vaearr.training.loop.latent_health", "vaearr.run.train.publish_run"])
+@pytest.mark.parametrize(
+    "broken", ["vaearr.training.loop.latent_health", "vaearr.run.train.publish_run"]
+)
 def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
     store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -158,7 +195,16 @@ def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
 def _two(store: Path, run: str) -> subprocess.Popen[str]:
     file = store.parent / f"{run}.json"
     file.write_text(MANY.model_dump_json())
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vaearr"]
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "vaearr",
+    ]
     command = [*start, "--", "train", str(store), "--run", run, "--config", str(file)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
@@ -178,9 +224,16 @@ def test_two_processes_are_interrupted_and_go_on(store: Path) -> None:
     assert process.returncode != 0
     assert run_names(store) == ["whole"]
     assert "going on from" in _two(store, "cut").communicate(timeout=300)[1]
-    first, second = (open_table(store, run, n.HISTORY).drop_vars("seconds") for run in ("whole", "cut"))
-    xr.testing.assert_allclose(first, second, rtol=1e-6)  # an epoch's sums are added up in another order
-    a, b = (read_tensors(run_folder(store, run) / n.MODEL / n.MODEL_WEIGHTS)[0] for run in ("whole", "cut"))
+    first, second = (
+        open_table(store, run, n.HISTORY).drop_vars("seconds") for run in ("whole", "cut")
+    )
+    xr.testing.assert_allclose(
+        first, second, rtol=1e-6
+    )  # an epoch's sums are added up in another order
+    a, b = (
+        read_tensors(run_folder(store, run) / n.MODEL / n.MODEL_WEIGHTS)[0]
+        for run in ("whole", "cut")
+    )
     assert all(torch.equal(a[key], b[key]) for key in a)
     begun = run_folder(store, "cut") / n.MODEL / "checkpoint-0020.safetensors"
     with pytest.raises(UsageError, match="stored: processes=2, requested: processes=1"):
@@ -197,6 +250,8 @@ def test_an_error_in_two_processes_is_told_once(trained_store: Path) -> None:
 
 def test_processes_cannot_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("vaearr.training.processes.pick_device", lambda name: torch.device("cuda:0"))
+    monkeypatch.setattr(
+        "vaearr.training.processes.pick_device", lambda name: torch.device("cuda:0")
+    )
     with pytest.raises(UsageError, match="2 processes cannot share cuda:0"), joined("cuda:0"):
         pass

@@ -1,4 +1,6 @@
-"""The loop: terms of the loss, what it may not touch, what it leaves to be looked at, and what it refuses."""
+"""The loop: terms of the loss, what it may not touch, what it leaves to be looked at, and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ CPU = torch.device("cpu")
 AUTOENCODER = {"name": "conv_ae", "latent_dim": 3, "options": SMALL_NETWORK}
 SPATIAL = {"name": "autoencoder-kl", "latent_dim": 2, "options": {"channels": [4, 8], "groups": 2}}
 PLAIN = {"likelihood": "gaussian", "input_noise": 0.0, "target": "self"}
-CRITIC = {"discriminator": "conv", "options": {"channels": 8, "layers": 2}, "start": 0.5, "rise": 0.0}
+CRITIC = {
+    "discriminator": "conv",
+    "options": {"channels": 8, "layers": 2},
+    "start": 0.5,
+    "rise": 0.0,
+}
 RECORDED_LOSSES = [140.560099, 140.377157, 140.313843]
 Parts = tuple[PatternBatches, PatternBatches]
 
@@ -46,7 +53,9 @@ def parts() -> Parts:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    return create_store(random_patterns_dataset({"sample": 40}, {"y": 12, "x": 13}), tmp_path / "images.zarr")
+    return create_store(
+        random_patterns_dataset({"sample": 40}, {"y": 12, "x": 13}), tmp_path / "images.zarr"
+    )
 
 
 def _config(**objective: Any) -> TrainConfig:
@@ -64,13 +73,21 @@ def _objective(**changes: Any) -> TrainConfig:
 
 
 def _model(config: TrainConfig = TINY_TRAINING) -> TrainedModel:
-    about: dict[str, Any] = {"input_shape": (1, 9, 11), "signal_dims": ("dy", "dx"), "input_dtype": "uint8"}
+    about: dict[str, Any] = {
+        "input_shape": (1, 9, 11),
+        "signal_dims": ("dy", "dx"),
+        "input_dtype": "uint8",
+    }
     with seeded(0, CPU):
         return TrainedModel(model=config.model, preprocess=config.preprocess, **about)
 
 
 def fit(
-    train: PatternBatches, validation: PatternBatches | None, config: TrainConfig, folder: Path, **calls: Any
+    train: PatternBatches,
+    validation: PatternBatches | None,
+    config: TrainConfig,
+    folder: Path,
+    **calls: Any,
 ) -> Any:
     state = Training(_model(config), train, validation, config, folder)
     _fit(state, **calls)
@@ -86,7 +103,10 @@ def test_evaluation_changes_nothing(parts: Parts, target: str, tmp_path: Path) -
     config = _objective(target=target).replace(augment={"flip_x": True, "noise": 1.0})
     training = Training(_model(), *parts, config, tmp_path)
     model = training.model
-    before, state = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
+    before, state = (
+        {key: value.clone() for key, value in model.state_dict().items()},
+        torch.get_rng_state(),
+    )
     first, second = (evaluate(training) for _ in range(2))
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
@@ -117,21 +137,35 @@ def test_terms_of_the_loss(parts: Parts) -> None:
 def test_the_best_weights_are_used_and_the_last_ones_kept(parts: Parts, tmp_path: Path) -> None:
     lines = []
     config = TINY_TRAINING.replace(epochs=60, patience=2, learning_rate=0.02)
-    state = fit(*parts, config, tmp_path, on_epochs=[lambda *_: lines.append((tmp_path / "history.csv").read_text())])
+    state = fit(
+        *parts,
+        config,
+        tmp_path,
+        on_epochs=[lambda *_: lines.append((tmp_path / "history.csv").read_text())],
+    )
     assert state.epoch == state.best_epoch + 1 + 2 < 60
     best = state.rows[state.best_epoch]["val_loss"]
     assert best == min(row["val_loss"] for row in state.rows)
     assert evaluate(state)["val_loss"] == pytest.approx(best, rel=1e-4)
     last = read_tensors(tmp_path / "last.safetensors")[0]
     assert any(not torch.equal(value, last[key]) for key, value in state.model.state_dict().items())
-    assert [text.count("\n") for text in lines] == list(range(2, len(lines) + 2)), "history after every epoch"
+    assert [text.count("\n") for text in lines] == list(range(2, len(lines) + 2)), (
+        "history after every epoch"
+    )
     assert lines[0].startswith("epoch,loss,reconstruction_nll")
 
 
-def test_a_full_gpu_and_determinism(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_gpu_and_determinism(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     config = TINY_TRAINING.replace(deterministic=True, epochs=1)
-    fit(*parts, config, tmp_path, on_step=lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    fit(
+        *parts,
+        config,
+        tmp_path,
+        on_step=lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()),
+    )
     assert all(seen)
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -139,7 +173,9 @@ def test_a_full_gpu_and_determinism(parts: Parts, tmp_path: Path, monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
 
     monkeypatch.setattr(Step, "forward", full)
-    with pytest.raises(TrainingError, match=r"batch_size 16 needs more memory .*CUDA out of memory.*halve it"):
+    with pytest.raises(
+        TrainingError, match=r"batch_size 16 needs more memory .*CUDA out of memory.*halve it"
+    ):
         fit(*parts, TINY_TRAINING, tmp_path)
 
 
@@ -147,7 +183,10 @@ def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
     trained_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logs, config = trained_store.with_name("scan.zarr.logs"), TINY_TRAINING.replace(log=["tensorboard"])
+    logs, config = (
+        trained_store.with_name("scan.zarr.logs"),
+        TINY_TRAINING.replace(log=["tensorboard"]),
+    )
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(MissingExtraError):
@@ -156,28 +195,47 @@ def test_tensorboard_gets_every_epoch_where_it_is_asked_for(
     run = va.train(trained_store, run="b", config=config)
     events = reader.EventAccumulator(str(logs / "tensorboard" / "b")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("loss")]
-    assert written == [(i, pytest.approx(float(loss))) for i, loss in enumerate(run.history.loss, 1)]
+    assert written == [
+        (i, pytest.approx(float(loss))) for i, loss in enumerate(run.history.loss, 1)
+    ]
 
 
 def test_discriminators(images: Path) -> None:
-    """One without weight changes nothing; the best epoch is one with the whole one, where patience begins."""
+    """One without weight changes nothing; the best epoch is one with the whole one, where patience
+    begins.
+    """
     va.train(images, run="plain", config=_config())
-    va.train(images, run="judged", config=_config(adversarial={**CRITIC, "weight": 0.0, "start": 0.0}))
+    va.train(
+        images, run="judged", config=_config(adversarial={**CRITIC, "weight": 0.0, "start": 0.0})
+    )
     one, other = _weights(images, "plain"), _weights(images, "judged")
     assert one.keys() == other.keys(), "nothing but the VAE is published"
     assert all(torch.equal(one[key], other[key]) for key in one)
     config = _config(adversarial=CRITIC).replace(learning_rate=1e-9, patience=1, min_delta=1e3)
     run = va.train(images, config=config)
-    assert run.manifest["best_epoch"] == 3, "the first two cannot be, and no other is better by min_delta"
+    assert run.manifest["best_epoch"] == 3, (
+        "the first two cannot be, and no other is better by min_delta"
+    )
     assert run.manifest["epochs_run"] == 4 == 3 + config.patience
     config = _config(adversarial={**CRITIC, "kind": "wgan-gp"})
     with pytest.raises(UsageError, match="wgan-gp runs in one process"):
-        Training(_model(), batches(open_store(images)), None, config, images, team=Processes(rank=0, size=2))
+        Training(
+            _model(),
+            batches(open_store(images)),
+            None,
+            config,
+            images,
+            team=Processes(rank=0, size=2),
+        )
 
 
-def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_are_scaled_up_to_whole_samples(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Validation sees whole samples, in pieces that fit; a discriminator sees windows."""
-    config = _config(likelihood="laplace").replace(model=SPATIAL, learning_rate=1e-9, epochs=1, sheets_every=1)
+    config = _config(likelihood="laplace").replace(
+        model=SPATIAL, learning_rate=1e-9, epochs=1, sheets_every=1
+    )
     whole = va.train(images, run="whole", config=config)
     cropped = config.replace(augment={"crop": (8, 8)})
     cut = va.train(images, run="cut", config=cropped)
@@ -188,9 +246,13 @@ def test_windows_are_scaled_up_to_whole_samples(images: Path, monkeypatch: pytes
     monkeypatch.setattr("vaearr.models.artifacts.VALUES_AT_ONCE", 3 * 12 * 13)
     pieces = va.train(images, run="pieces", config=cropped)
     for run in (cut, pieces):
-        assert float(run.history.val_loss[0]) == pytest.approx(float(whole.history.val_loss[0]), rel=1e-6)
+        assert float(run.history.val_loss[0]) == pytest.approx(
+            float(whole.history.val_loss[0]), rel=1e-6
+        )
     assert pieces.health.attrs["kl_total"] == pytest.approx(cut.health.attrs["kl_total"], rel=1e-5)
-    judged = _config(adversarial={**CRITIC, "start": 0.0}).replace(model=SPATIAL, augment={"crop": (8, 40)})
+    judged = _config(adversarial={**CRITIC, "start": 0.0}).replace(
+        model=SPATIAL, augment={"crop": (8, 40)}
+    )
     assert np.isfinite(va.train(images, config=judged).history.critic).all()
 
 
@@ -198,8 +260,14 @@ def test_what_does_not_fit_is_refused(images: Path) -> None:
     for changes, match in (
         ({"augment": {"crop": (8, 8)}}, "'conv' of stride .*takes whole samples"),
         ({"augment": {"crop": (8, 7)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
-        ({"objective": {"perceptual": {"kind": "encoder"}}}, r"needs a trained run: set objective\.perceptual\.run"),
-        ({"objective": {"perceptual": {"kind": "features", "run": "plain"}}}, "is for kind 'encoder', not for"),
+        (
+            {"objective": {"perceptual": {"kind": "encoder"}}},
+            r"needs a trained run: set objective\.perceptual\.run",
+        ),
+        (
+            {"objective": {"perceptual": {"kind": "features", "run": "plain"}}},
+            "is for kind 'encoder', not for",
+        ),
     ):
         with pytest.raises(UsageError, match=match):
             va.train(images, config=_config().replace(**changes))

@@ -11,7 +11,8 @@ from vaearr.views import colors
 @pytest.mark.parametrize("count", [1, 6, 12, 40])
 def test_no_two_classes_share_a_shade(count: int) -> None:
     classes = [
-        set(colors.shades(colors.palette(count))[i * colors.LEVELS : (i + 1) * colors.LEVELS]) for i in range(count)
+        set(colors.shades(colors.palette(count))[i * colors.LEVELS : (i + 1) * colors.LEVELS])
+        for i in range(count)
     ]
     assert len(set.union(*classes)) == sum(map(len, classes))
 

@@ -1,4 +1,6 @@
-"""Layer-wise comparison of two samples, or of many pairs, in the encoder and decoder of a trained model."""
+"""Layer-wise comparison of two samples, or of many pairs, in the encoder and decoder of a trained
+model.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ class Output(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What one run of a layer put out for two samples, reduced: `sums`, and `squares` where it has positions."""
+    """What one run of a layer put out for two samples, reduced: `sums`, and `squares` where it has
+    positions.
+    """
 
     label: str
     name: str
@@ -90,36 +94,58 @@ def compare_layers(
     *,
     top: int = TOP,
 ) -> xr.Dataset:
-    """How far two samples are apart at each layer of a trained model, in the order in which the layers are run.
+    """How far two samples are apart at each layer of a trained model, in the order in which the
+    layers are run.
 
     A layer is a module without modules inside that changes values.
-    Both go through preprocessing, encoder, posterior mean (no draw) and decoder, one after the other, in float32 and
-    evaluation mode. What the layers put out for a is kept on the host until b is compared with it, in float64; weights,
-    modes and hooks of the model are afterwards as they were. Two equal samples differ by exactly 0 everywhere.
+    Both go through preprocessing, encoder, posterior mean (no draw) and decoder, one after the
+    other, in float32 and evaluation mode. What the layers put out for a is kept on the host until b
+    is compared with it, in float64; weights, modes and hooks of the model are afterwards as they
+    were. Two equal samples differ by exactly 0 everywhere.
 
     Parameters
     ----------
-    a, b : stored patterns `(C, …)`, or `(…)` where there is one channel; DataArrays are read by the names of their dims
-    top : number of layers with the largest `relative_l2` whose difference maps are kept; 0 keeps none
+    a, b : stored patterns `(C, …)`, or `(…)` where there is one channel; DataArrays are read by the
+    names of their dims
+    top : number of layers with the largest `relative_l2` whose difference maps are kept; 0 keeps
+    none
 
     Returns
     -------
     xr.Dataset
-        Over `layer`: l2, rms, relative_l2, cosine, mean_abs, rms_a, rms_b (see `measures`), with coordinates
-        `layer` (the module's name, `name:2` at its second call), `name`, `call`, `kind` (class), `part` (input,
-        encoder, latent, decoder, output), `order`, `shape` and `n_values`. `difference_map_<order>`: RMS over channels
-        of a - b at each position of that layer, on its own grid. `input_a`, `input_b`, `decoded_a`, `decoded_b`: the
-        samples as the network sees and decodes them. attrs: `maps`, the variables of the layers, largest first.
+        Over `layer`: l2, rms, relative_l2, cosine, mean_abs, rms_a, rms_b (see `measures`), with
+        coordinates `layer` (the module's name, `name:2` at its second call), `name`, `call`, `kind`
+        (class), `part` (input, encoder, latent, decoder, output), `order`, `shape` and `n_values`.
+        `difference_map_<order>`: RMS over channels of a - b at each position of that layer, on its
+        own grid. `input_a`, `input_b`, `decoded_a`, `decoded_b`: the samples as the network sees
+        and decodes them. attrs: `maps`, the variables of the layers, largest first.
 
     Raises DataError for samples of another shape or with values that are not finite.
     """
     layers, ends = trace(model, pair_batch(model, a, b))
-    table = _with_maps(_table(layers, [layer.sums for layer in layers]), [one.squares for one in layers], model, top)
+    table = _with_maps(
+        _table(layers, [layer.sums for layer in layers]),
+        [one.squares for one in layers],
+        model,
+        top,
+    )
     signal = tuple(model.signal_dims)
-    for which, name, words in ((INPUT, "input", "as the network sees it"), (OUTPUT, "decoded", "decoded mean")):
+    for which, name, words in (
+        (INPUT, "input", "as the network sees it"),
+        (OUTPUT, "decoded", "decoded mean"),
+    ):
         for side, values in zip("ab", ends[which], strict=True):
-            shown = model.preprocess.enlarged(values).cpu().numpy().reshape(model.input_shape[-len(signal) :])
-            table[f"{name}_{side}"] = (signal, shown, {"long_name": f"{side}: {words}", "units": "1"})
+            shown = (
+                model.preprocess.enlarged(values)
+                .cpu()
+                .numpy()
+                .reshape(model.input_shape[-len(signal) :])
+            )
+            table[f"{name}_{side}"] = (
+                signal,
+                shown,
+                {"long_name": f"{side}: {words}", "units": "1"},
+            )
     return table.assign_attrs(top=top, n=1)
 
 
@@ -131,13 +157,15 @@ def compare_pairs(
     skip_bad: bool = False,
     progress: Progress = True,
 ) -> xr.Dataset:
-    """`compare_layers` for many pairs, one after the other, with mean, spread and a paired test for each layer.
+    """`compare_layers` for many pairs, one after the other, with mean, spread and a paired test for
+    each layer.
 
-    The differences l2, rms and so on are distances: they are never negative, so that a test of them against zero says
-    nothing. What is tested is whether a layer answers more strongly to b than to a: the change rms_b - rms_a of its
-    activation's root mean square over the pairs, by the two-sided paired t-test, corrected by Holm over the layers of
-    encoder and decoder. The pairs are taken as independent; images of one person are not. A change of less than 1e-5 of
-    the size is rounding and counts as 0; where no pair changes, t is 0 and p 1.
+    The differences l2, rms and so on are distances: they are never negative, so that a test of them
+    against zero says nothing. What is tested is whether a layer answers more strongly to b than to
+    a: the change rms_b - rms_a of its activation's root mean square over the pairs, by the
+    two-sided paired t-test, corrected by Holm over the layers of encoder and decoder. The pairs are
+    taken as independent; images of one person are not. A change of less than 1e-5 of the size is
+    rounding and counts as 0; where no pair changes, t is 0 and p 1.
 
     Parameters
     ----------
@@ -148,16 +176,18 @@ def compare_pairs(
     Returns
     -------
     xr.Dataset
-        The measures over `(pair, layer)`; `<measure>_mean`, `<measure>_std` (with n - 1) and `n_<measure>`, the number
-        of pairs where it is finite, over `layer`; `rms_change_mean`, `rms_change_std`, `effect_size`, `t`, and its
-        p-value, plain and adjusted. With one pair spreads and tests are NaN. Coordinates and maps as of
-        `compare_layers`. attrs: `n`, `failed` (pairs left out, with the reason), `warnings`.
+        The measures over `(pair, layer)`; `<measure>_mean`, `<measure>_std` (with n - 1) and
+        `n_<measure>`, the number of pairs where it is finite, over `layer`; `rms_change_mean`,
+        `rms_change_std`, `effect_size`, `t`, and its p-value, plain and adjusted. With one pair
+        spreads and tests are NaN. Coordinates and maps as of `compare_layers`. attrs: `n`, `failed`
+        (pairs left out, with the reason), `warnings`.
 
-    Raises DataError where pairs cannot be read or do not fit (all named, unless `skip_bad` and some are left), and what
-    `compare_layers` raises.
+    Raises DataError where pairs cannot be read or do not fit (all named, unless `skip_bad` and some
+    are left), and what `compare_layers` raises.
     """
     named_pairs = [
-        pair if isinstance(pair, Pair) else Pair(str(i), partial(tuple, pair)) for i, pair in enumerate(pairs)
+        pair if isinstance(pair, Pair) else Pair(str(i), partial(tuple, pair))
+        for i, pair in enumerate(pairs)
     ]
     names: list[str] = []
     failed: list[str] = []
@@ -173,7 +203,9 @@ def compare_pairs(
         if not names:
             first_layers, squares = layers, [layer.squares for layer in layers]
         elif [layer.label for layer in layers] != [layer.label for layer in first_layers]:
-            raise DataError(f"pair {pair.name!r} runs other layers than the first pair; compare it alone.")
+            raise DataError(
+                f"pair {pair.name!r} runs other layers than the first pair; compare it alone."
+            )
         else:
             for i, layer in enumerate(layers):
                 if layer.squares is not None:
@@ -181,9 +213,15 @@ def compare_pairs(
         names.append(pair.name)
         sums_of_pairs.append(torch.stack([layer.sums for layer in layers]))
     if failed and not (skip_bad and names):
-        then = "correct them, or leave them out with skip_bad=True (--skip-bad)" if names else "none is left"
+        then = (
+            "correct them, or leave them out with skip_bad=True (--skip-bad)"
+            if names
+            else "none is left"
+        )
         reasons = _listed(failed, "; ")
-        raise DataError(f"{len(failed)} of {len(named_pairs)} pairs cannot be compared: {reasons}. Of these: {then}.")
+        raise DataError(
+            f"{len(failed)} of {len(named_pairs)} pairs cannot be compared: {reasons}. Of these: {then}."
+        )
     if not names:
         raise DataError("there is no pair to compare; give one or more.")
     table = _table(first_layers, sums_of_pairs, names)
@@ -193,11 +231,15 @@ def compare_pairs(
     mean_squares = [None if total is None else total / len(names) for total in squares]
     table = _with_maps(table, mean_squares, model, top)
     notes = ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
-    return table.assign_attrs(top=top, n=len(names), failed=failed, warnings=notes if len(names) < 2 else [])
+    return table.assign_attrs(
+        top=top, n=len(names), failed=failed, warnings=notes if len(names) < 2 else []
+    )
 
 
 def _listed(items: Sequence[str], between: str = ", ") -> str:
-    return between.join(items[:SHOWN]) + (f"{between}and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
+    return between.join(items[:SHOWN]) + (
+        f"{between}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    )
 
 
 # ---- one pair through the network -----------------------------------------------------------------------------------
@@ -218,9 +260,13 @@ def _plain(model: TrainedModel, sample: Any, which: str) -> np.ndarray:
         sample = sample.transpose(*model.signal_dims)
     values, shape = np.asarray(sample), model.input_shape
     if values.shape != shape and (shape[0] != 1 or values.shape != shape[1:]):
-        raise DataError(f"sample {which} has shape {values.shape}; the model was trained on samples of shape {shape}.")
+        raise DataError(
+            f"sample {which} has shape {values.shape}; the model was trained on samples of shape {shape}."
+        )
     if values.dtype.kind not in "uif":
-        raise DataError(f"sample {which} has dtype {values.dtype}; expected whole or floating numbers.")
+        raise DataError(
+            f"sample {which} has dtype {values.dtype}; expected whole or floating numbers."
+        )
     if not np.isfinite(values).all():
         raise DataError(f"sample {which} holds values that are not finite; choose another one.")
     return values.reshape(shape)
@@ -229,12 +275,13 @@ def _plain(model: TrainedModel, sample: Any, which: str) -> np.ndarray:
 def trace(
     model: TrainedModel, stored: torch.Tensor
 ) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Run two stored samples `(2, C, …)` through the model, one after the other, and reduce each layer.
+    """Run two stored samples `(2, C, …)` through the model, one after the other, and reduce each
+    layer.
 
-    The outputs of the first are kept on the host until those of the second are compared with them. Returns the layers
-    in the order of execution, and the samples as they went in and came out. Each sample is a batch of its own: in one
-    batch the position of a sample may change the last digits of its result. Raises DataError where the two do not run
-    the same layers.
+    The outputs of the first are kept on the host until those of the second are compared with them.
+    Returns the layers in the order of execution, and the samples as they went in and came out. Each
+    sample is a batch of its own: in one batch the position of a sample may change the last digits
+    of its result. Raises DataError where the two do not run the same layers.
     """
     outputs_of_a: deque[Output] = deque()
     layers: list[Layer] = []
@@ -247,7 +294,9 @@ def trace(
     def compare(output: Output) -> None:
         first = outputs_of_a.popleft() if outputs_of_a else None
         if first is None or not _is_same_layer(first, output):
-            raise DataError(f"the samples do not run the same layers: only one of them runs {output.name!r}.")
+            raise DataError(
+                f"the samples do not run the same layers: only one of them runs {output.name!r}."
+            )
         values = first.values.to(output.values.device)
         if output.part in (INPUT, OUTPUT):
             ends[output.part] = values, output.values
@@ -258,7 +307,9 @@ def trace(
         _run(model, stored[:1].clone(), keep)
         _run(model, stored[1:].clone(), compare)
     if outputs_of_a:
-        raise DataError(f"the samples do not run the same layers: only one of them runs {outputs_of_a[0].name!r}.")
+        raise DataError(
+            f"the samples do not run the same layers: only one of them runs {outputs_of_a[0].name!r}."
+        )
     return layers, ends
 
 
@@ -286,7 +337,9 @@ def _is_same_layer(a: Output, b: Output) -> bool:
 
 @torch.inference_mode()
 def _reduced(output_of_b: Output, values_of_a: torch.Tensor, call: int, n_dims: int) -> Layer:
-    a, b = (values[0] if len(values) == 1 else values for values in (values_of_a, output_of_b.values))
+    a, b = (
+        values[0] if len(values) == 1 else values for values in (values_of_a, output_of_b.values)
+    )
     squares = squared_map(a, b) if a.ndim == n_dims and a.numel() else None
     name, kind, part, _ = output_of_b
     label = name if call == 1 else f"{name}:{call}"
@@ -294,7 +347,8 @@ def _reduced(output_of_b: Output, values_of_a: torch.Tensor, call: int, n_dims: 
 
 
 def sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Sums of a^2, b^2, a b, (a - b)^2 and |a - b| over all values: `2 x (…) -> (5,)`, float64 where the device can.
+    """Sums of a^2, b^2, a b, (a - b)^2 and |a - b| over all values: `2 x (…) -> (5,)`, float64
+    where the device can.
 
     They stay on the device, so that nothing waits for it.
     """
@@ -303,12 +357,15 @@ def sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     for x, y in zip(a.reshape(-1).split(PIECE), b.reshape(-1).split(PIECE), strict=True):
         x, y = x.to(wide), y.to(wide)
         off = x - y
-        total += torch.stack([part.sum() for part in (x.square(), y.square(), x * y, off.square(), off.abs())])
+        total += torch.stack(
+            [part.sum() for part in (x.square(), y.square(), x * y, off.square(), off.abs())]
+        )
     return total
 
 
 def squared_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean of (a - b)^2 over channels at each position: `2 x (C, *spatial) -> spatial`, float32 on the host.
+    """Mean of (a - b)^2 over channels at each position: `2 x (C, *spatial) -> spatial`, float32 on
+    the host.
 
     A map of more than 2^20 positions is averaged down to at most that.
     """
@@ -326,9 +383,10 @@ def squared_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def measures(found: np.ndarray, n_values: np.ndarray) -> dict[str, np.ndarray]:
     """The numbers of `MEASURES` from such sums: `(…, 5), (…) -> (…)` each, float64.
 
-    l2 = |a - b|; rms = l2 / sqrt(n); relative_l2 = l2 / |a|; cosine = a.b / (|a| |b|), the cosine of their angle;
-    mean_abs; rms_a and rms_b = |a| / sqrt(n), |b| / sqrt(n). Where a and b are equal, zeros too, relative_l2 is 0 and
-    cosine 1. Where only a is all zeros relative_l2 is NaN, and where one of them is cosine is.
+    l2 = |a - b|; rms = l2 / sqrt(n); relative_l2 = l2 / |a|; cosine = a.b / (|a| |b|), the cosine
+    of their angle; mean_abs; rms_a and rms_b = |a| / sqrt(n), |b| / sqrt(n). Where a and b are
+    equal, zeros too, relative_l2 is 0 and cosine 1. Where only a is all zeros relative_l2 is NaN,
+    and where one of them is cosine is.
     """
     aa, bb, ab, dd, absolute = np.moveaxis(np.asarray(found, np.float64), -1, 0)
     same, (a, b, off) = dd == 0, np.sqrt([aa, bb, dd])
@@ -337,14 +395,25 @@ def measures(found: np.ndarray, n_values: np.ndarray) -> dict[str, np.ndarray]:
         cosine = np.where(same, 1.0, np.clip(ab / (a * b), -1.0, 1.0))
     root = np.sqrt(n_values)
     return dict(
-        zip(MEASURES, (off, off / root, relative, cosine, absolute / n_values, a / root, b / root), strict=True)
+        zip(
+            MEASURES,
+            (off, off / root, relative, cosine, absolute / n_values, a / root, b / root),
+            strict=True,
+        )
     )
 
 
-def _table(layers: Sequence[Layer], found: Sequence[torch.Tensor], pairs: Sequence[str] | None = None) -> xr.Dataset:
-    """The numbers of all layers, of `(layer, 5)` sums or, with names of pairs, of `(pair, layer, 5)`."""
+def _table(
+    layers: Sequence[Layer], found: Sequence[torch.Tensor], pairs: Sequence[str] | None = None
+) -> xr.Dataset:
+    """The numbers of all layers, of `(layer, 5)` sums or, with names of pairs, of `(pair, layer,
+    5)`.
+    """
     n_values = np.array([math.prod(layer.shape) for layer in layers], np.int64)
-    dims, values = (LAYER,) if pairs is None else (PAIR, LAYER), measures(torch.stack([*found]).cpu().numpy(), n_values)
+    dims, values = (
+        (LAYER,) if pairs is None else (PAIR, LAYER),
+        measures(torch.stack([*found]).cpu().numpy(), n_values),
+    )
     coords = {
         LAYER: ([layer.label for layer in layers], "layer, in order of execution"),
         "name": ([layer.name for layer in layers], "name of the module"),
@@ -356,14 +425,24 @@ def _table(layers: Sequence[Layer], found: Sequence[torch.Tensor], pairs: Sequen
         "n_values": (n_values, "values of one sample"),
     }
     table = xr.Dataset(
-        {name: (dims, values[name], {"long_name": words, "units": "1"}) for name, words in MEASURES.items()},
-        coords={name: (LAYER, column, {"long_name": words}) for name, (column, words) in coords.items()},
+        {
+            name: (dims, values[name], {"long_name": words, "units": "1"})
+            for name, words in MEASURES.items()
+        },
+        coords={
+            name: (LAYER, column, {"long_name": words}) for name, (column, words) in coords.items()
+        },
     )
-    return table if pairs is None else table.assign_coords({PAIR: (PAIR, [*pairs], {"long_name": "pair"})})
+    return (
+        table
+        if pairs is None
+        else table.assign_coords({PAIR: (PAIR, [*pairs], {"long_name": "pair"})})
+    )
 
 
 def top_layers(found: xr.Dataset, top: int = TOP) -> np.ndarray:
-    """Positions of the encoder's and decoder's layers with the largest `relative_l2` (mean over pairs), largest first.
+    """Positions of the encoder's and decoder's layers with the largest `relative_l2` (mean over
+    pairs), largest first.
 
     NaN is left out; of equal values the one that is run first comes first.
     """
@@ -372,10 +451,14 @@ def top_layers(found: xr.Dataset, top: int = TOP) -> np.ndarray:
     return candidates[np.argsort(-score[candidates], kind="stable")][:top]
 
 
-def _with_maps(table: xr.Dataset, squares: Sequence[torch.Tensor | None], model: TrainedModel, top: int) -> xr.Dataset:
-    """The table with the roots of the mean squares of its `top` layers with positions, and of input and output.
+def _with_maps(
+    table: xr.Dataset, squares: Sequence[torch.Tensor | None], model: TrainedModel, top: int
+) -> xr.Dataset:
+    """The table with the roots of the mean squares of its `top` layers with positions, and of input
+    and output.
 
-    Each map has dims of its own, `<dim>_<order>`; the attribute `maps` names those of layers, largest difference first.
+    Each map has dims of its own, `<dim>_<order>`; the attribute `maps` names those of layers,
+    largest difference first.
     """
     ranked = [int(i) for i in top_layers(table, table.sizes[LAYER]) if squares[i] is not None][:top]
     ends = np.flatnonzero(table["part"].isin([INPUT, OUTPUT]).values & (top > 0))
@@ -384,8 +467,16 @@ def _with_maps(table: xr.Dataset, squares: Sequence[torch.Tensor | None], model:
     for i in [*ranked, *ends]:
         if (square := squares[i]) is not None:
             about = {LAYER: str(table[LAYER].values[i]), "kind": str(table["kind"].values[i])}
-            attrs = {"long_name": "root mean square difference over channels", "units": "1", **about}
-            found[f"{DIFFERENCE_MAP}_{i}"] = (tuple(f"{dim}_{i}" for dim in spatial), square.sqrt().numpy(), attrs)
+            attrs = {
+                "long_name": "root mean square difference over channels",
+                "units": "1",
+                **about,
+            }
+            found[f"{DIFFERENCE_MAP}_{i}"] = (
+                tuple(f"{dim}_{i}" for dim in spatial),
+                square.sqrt().numpy(),
+                attrs,
+            )
     return found.assign_attrs(maps=[f"{DIFFERENCE_MAP}_{i}" for i in ranked])
 
 
@@ -396,10 +487,16 @@ def _over_pairs(table: xr.Dataset) -> xr.Dataset:
     out = xr.Dataset()
     for name, text in MEASURES.items():
         known = table[name].where(np.isfinite(table[name]))
-        out[f"{name}_mean"] = known.mean(PAIR).assign_attrs(long_name=f"{text}, mean over pairs", units="1")
+        out[f"{name}_mean"] = known.mean(PAIR).assign_attrs(
+            long_name=f"{text}, mean over pairs", units="1"
+        )
         std = known.std(PAIR, ddof=1)
-        out[f"{name}_std"] = std.assign_attrs(long_name=f"{text}, standard deviation over pairs", units="1")
-        out[f"n_{name}"] = known.count(PAIR).assign_attrs(long_name=f"pairs with a finite {text}", units="1")
+        out[f"{name}_std"] = std.assign_attrs(
+            long_name=f"{text}, standard deviation over pairs", units="1"
+        )
+        out[f"n_{name}"] = known.count(PAIR).assign_attrs(
+            long_name=f"pairs with a finite {text}", units="1"
+        )
     return out
 
 
@@ -416,33 +513,42 @@ def _tests(table: xr.Dataset) -> xr.Dataset:
     is_layer = table["part"].isin([ENCODER, DECODER]).values
     adjusted = adjust(np.where(is_layer, p_value, np.nan), "holm")
     columns = zip(TESTS.items(), (mean, std, mean / std, t, p_value, adjusted), strict=True)
-    return xr.Dataset({name: (LAYER, values, {"long_name": words, "units": "1"}) for (name, words), values in columns})
+    return xr.Dataset(
+        {
+            name: (LAYER, values, {"long_name": words, "units": "1"})
+            for (name, words), values in columns
+        }
+    )
 
 
 # ---- where samples come from, and where results go ------------------------------------------------------------------
 
 
 def sample_of(ds: xr.Dataset, given: str | Path | float | Mapping[str, float]) -> np.ndarray:
-    """One sample `(*signal shape)`: of a file as the store's ingest would make it, or a sample of the store.
+    """One sample `(*signal shape)`: of a file as the store's ingest would make it, or a sample of
+    the store.
 
-    given: path of a file; coordinates such as `{"x": 2.0, "y": 0.5}`; or, for a collection, the value of its coordinate
-    `sample`. Raises NoInputError or DataError for a file that is not there or does not fit, UsageError for a point that
-    is not in the store.
+    given: path of a file; coordinates such as `{"x": 2.0, "y": 0.5}`; or, for a collection, the
+    value of its coordinate `sample`. Raises NoInputError or DataError for a file that is not there
+    or does not fit, UsageError for a point that is not in the store.
     """
     if isinstance(given, str | Path):
         return read_single(ds, given).values
     place = find_point(ds, given)
-    return read_block(ds[n.PATTERNS], {dim: slice(i, i + 1) for dim, i in place.items()})[(0,) * len(place)]
+    return read_block(ds[n.PATTERNS], {dim: slice(i, i + 1) for dim, i in place.items()})[
+        (0,) * len(place)
+    ]
 
 
 def pairs_of_folders(
     ds: xr.Dataset, positive: str | Path, negative: str | Path, *, skip_bad: bool = False
 ) -> tuple[list[Pair], list[str]]:
-    """Files of the same name in two folders as pairs `(positive, negative)`, sorted; and the names in one only.
+    """Files of the same name in two folders as pairs `(positive, negative)`, sorted; and the names
+    in one only.
 
-    Images, NIfTI volumes and .npy files, without sub-folders; masks, by the name that the store's ingest knows them by,
-    are left out. Raises NoInputError for a folder that is not there, DataError where no name is in both, and for names
-    in one folder only unless `skip_bad`.
+    Images, NIfTI volumes and .npy files, without sub-folders; masks, by the name that the store's
+    ingest knows them by, are left out. Raises NoInputError for a folder that is not there,
+    DataError where no name is in both, and for names in one folder only unless `skip_bad`.
     """
     masks = IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})).masks
     one, two = (_files(Path(folder), masks) for folder in (positive, negative))
@@ -451,7 +557,9 @@ def pairs_of_folders(
     if not both:
         raise DataError(f"no file of {positive} has its partner in {negative}: {words}")
     if alone and not skip_bad:
-        raise DataError(f"{words} Add their partners, or leave them out with skip_bad=True (--skip-bad).")
+        raise DataError(
+            f"{words} Add their partners, or leave them out with skip_bad=True (--skip-bad)."
+        )
 
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
         return read_single(ds, one[name]).values, read_single(ds, two[name]).values
@@ -461,6 +569,12 @@ def pairs_of_folders(
 
 def _files(folder: Path, masks: str) -> dict[str, Path]:
     if not folder.is_dir():
-        raise NoInputError(f"there is no folder {folder}; give one that holds the files to compare.")
-    found = [p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(SUFFIXES) and p.name[0] != "."]
+        raise NoInputError(
+            f"there is no folder {folder}; give one that holds the files to compare."
+        )
+    found = [
+        p
+        for p in folder.iterdir()
+        if p.is_file() and p.name.lower().endswith(SUFFIXES) and p.name[0] != "."
+    ]
     return {path.name: path for path in found if not (masks and fnmatch(path.stem, masks))}

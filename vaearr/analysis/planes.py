@@ -34,27 +34,30 @@ def embed(
     Parameters
     ----------
     latents
-        Over navigation dims (`z`, `y`, `x` or `sample`) and the dims of a sample's latents. Samples with missing
-        latents are left out; positions that a mask left out of a spatial latent count as its channel's mean.
+        Over navigation dims (`z`, `y`, `x` or `sample`) and the dims of a sample's latents. Samples
+        with missing latents are left out; positions that a mask left out of a spatial latent count
+        as its channel's mean.
     method
-        `pca`: the two principal components, linear with an exact inverse. `tsne`: keeps neighbours together [1]_.
-        `umap`: likewise, faster [2]_; needs umap-learn. Samples of more than 50 values are first reduced to 50
-        principal components for the latter two.
+        `pca`: the two principal components, linear with an exact inverse. `tsne`: keeps neighbours
+        together [1]_.
+        `umap`: likewise, faster [2]_; needs umap-learn. Samples of more than 50 values are first
+        reduced to 50 principal components for the latter two.
     seed
         The same seed gives the same positions.
     max_points
         Samples that are laid out, drawn by the seed where there are more.
     perplexity
-        t-SNE: about how many neighbours count; lowered to a third of the other points where they are few.
+        t-SNE: about how many neighbours count; lowered to a third of the other points where they
+        are few.
     neighbours
         UMAP: neighbours of a point; likewise.
 
     Returns
     -------
     xarray.Dataset
-        `position (point, axis)`, with the navigation coordinates of each point and its `number` in the grid,
-        row-major; of `pca` also `components (axis, latent[, lz, ly, lx])` and `mean (latent[, …])`. The attributes say
-        which settings were used.
+        `position (point, axis)`, with the navigation coordinates of each point and its `number` in
+        the grid, row-major; of `pca` also `components (axis, latent[, lz, ly, lx])` and `mean
+        (latent[, …])`. The attributes say which settings were used.
 
     Raises
     ------
@@ -77,17 +80,30 @@ def embed(
     if method == "umap":
         need("umap", "vaearr[umap]", "the method umap (others: pca, tsne)")
     if not perplexity > 0 or neighbours < 2:
-        raise UsageError(f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more.")
+        raise UsageError(
+            f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more."
+        )
     nav = [dim for dim in latents.dims if dim in (*n.SCAN_DIMS, n.SAMPLE)]
-    samples = latents.reset_coords(drop=True).stack({POINT: nav}, create_index=False).transpose(POINT, ...)
+    samples = (
+        latents.reset_coords(drop=True)
+        .stack({POINT: nav}, create_index=False)
+        .transpose(POINT, ...)
+    )
     samples = samples.fillna(samples.mean(schema.position_dims(samples)))
     rows = samples.values.reshape(len(samples), -1).astype("f8")
     known = np.flatnonzero(np.isfinite(rows).all(1))
     numbers = known[subsample(len(known), max_points, seed)]
     rows = rows[numbers]
     if len(rows) < LEAST_POINTS:
-        raise NoInputError(f"an embedding needs {LEAST_POINTS} samples or more; {len(rows)} are known.")
-    attrs: dict[str, Any] = {"method": method, "seed": seed, "n_points": len(numbers), "n_known": len(known)}
+        raise NoInputError(
+            f"an embedding needs {LEAST_POINTS} samples or more; {len(rows)} are known."
+        )
+    attrs: dict[str, Any] = {
+        "method": method,
+        "seed": seed,
+        "n_points": len(numbers),
+        "n_known": len(known),
+    }
     data: dict[str, Any] = {}
     with reproducible():
         position = rows
@@ -115,21 +131,29 @@ def embed(
     }
     data["position"] = n.named((POINT, AXIS), position.astype("f8"), f"position by {NAMES[method]}")
     places = samples.isel({POINT: numbers}).coords
-    return xr.Dataset(data, {**{name: places[name] for name in nav if name in places}, **coords}, attrs)
+    return xr.Dataset(
+        data, {**{name: places[name] for name in nav if name in places}, **coords}, attrs
+    )
 
 
 def _tsne(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     init = "pca" if values.shape[1] > 1 else "random"
-    found = TSNE(2, perplexity=perplexity, init=init, learning_rate="auto", random_state=seed, n_jobs=1)
+    found = TSNE(
+        2, perplexity=perplexity, init=init, learning_rate="auto", random_state=seed, n_jobs=1
+    )
     return np.asarray(found.fit_transform(values))
 
 
 def _umap(values: np.ndarray, neighbours: int, seed: int) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)  # tells of TensorFlow, which only its other class needs
+        warnings.simplefilter(
+            "ignore", ImportWarning
+        )  # tells of TensorFlow, which only its other class needs
         umap = importlib.import_module("umap")
     init = "spectral" if len(values) > 2 * LEAST_POINTS else "random"
-    found = umap.UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init)
+    found = umap.UMAP(
+        n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init
+    )
     return np.asarray(found.fit_transform(values))

@@ -1,8 +1,10 @@
-"""How much of a target features hold together, by probes that are judged on what they have not learned from.
+"""How much of a target features hold together, by probes that are judged on what they have not
+learned from.
 
-Alain & Bengio, "Understanding intermediate layers using linear classifier probes", arXiv:1610.01644. Neighbouring scan
-points are alike, and so are volumes of one person: folds leave out whole groups (Roberts et al., Ecography 40, 913
-(2017), doi:10.1111/ecog.02881), intervals come from resampled groups, and p-values from targets that are as smooth.
+Alain & Bengio, "Understanding intermediate layers using linear classifier probes",
+arXiv:1610.01644. Neighbouring scan points are alike, and so are volumes of one person: folds leave
+out whole groups (Roberts et al., Ecography 40, 913 (2017), doi:10.1111/ecog.02881), intervals come
+from resampled groups, and p-values from targets that are as smooth.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.p_values import step_of
-from vaearr.analysis.association.surrogates import Neighbourhood, block_side, field_surrogates, neighbourhood
+from vaearr.analysis.association.surrogates import (
+    Neighbourhood,
+    block_side,
+    field_surrogates,
+    neighbourhood,
+)
 from vaearr.analysis.association.targets import TARGET, columns
 from vaearr.analysis.clustering.features import columns_of, navigation_of, variables_of
 from vaearr.config import resolved, settings_as_keywords
@@ -48,7 +55,9 @@ TIE = 1e-12
 
 
 class Target(NamedTuple):
-    """What is probed: a map over the navigation dims, numbers or (with `classes`) codes, NaN where it is not known."""
+    """What is probed: a map over the navigation dims, numbers or (with `classes`) codes, NaN where
+    it is not known.
+    """
 
     label: str
     values: xr.DataArray
@@ -67,38 +76,42 @@ def probe(
 ) -> xr.Dataset:
     """How well a target is told from features, at points whose group no probe has learned from.
 
-    Numbers: ridge regression, its penalty chosen inside the training folds; `score` is 1 - residual / total sum of
-    squares, about the training mean: 0 is no knowledge, below 0 is misled. Classes: logistic regression and the five
-    nearest neighbours; `score` is the balanced accuracy, chance is 1 / classes. Features are centred and divided by the
-    largest standard deviation of their columns in the training folds, so they keep their proportions.
+    Numbers: ridge regression, its penalty chosen inside the training folds; `score` is 1 - residual
+    / total sum of squares, about the training mean: 0 is no knowledge, below 0 is misled. Classes:
+    logistic regression and the five nearest neighbours; `score` is the balanced accuracy, chance is
+    1 / classes. Features are centred and divided by the largest standard deviation of their columns
+    in the training folds, so they keep their proportions.
 
     Parameters
     ----------
     features
-        Over the navigation dims and at most one further dim, such as `ds.latents`; a Dataset compares its variables,
-        each a set of features, at the same points. `patterns` are taken as raw intensities, binned to at most 32 x 32.
+        Over the navigation dims and at most one further dim, such as `ds.latents`; a Dataset
+        compares its variables, each a set of features, at the same points. `patterns` are taken as
+        raw intensities, binned to at most 32 x 32.
     target
-        Maps over the navigation dims, numbers or codes (phase, clusters; below 0: unknown), a stack such as `elements`;
-        several as a Dataset.
+        Maps over the navigation dims, numbers or codes (phase, clusters; below 0: unknown), a stack
+        such as `elements`; several as a Dataset.
     by
-        What a fold leaves out as a whole: a map of groups (grains, subjects), the name of one in `features` or of a
-        coordinate, "blocks" of scan points as wide as twice the target's correlation length, or "random" for single
-        points. Default: blocks for a scan; for a collection its subjects (or another coordinate of groups), without
-        them single samples.
+        What a fold leaves out as a whole: a map of groups (grains, subjects), the name of one in
+        `features` or of a coordinate, "blocks" of scan points as wide as twice the target's
+        correlation length, or "random" for single points. Default: blocks for a scan; for a
+        collection its subjects (or another coordinate of groups), without them single samples.
     config
         Folds, points, permutations, seed: see ProbeConfig.
 
     Returns
     -------
     xr.Dataset
-        `score`, `low` and `high` (95 % of 1000 draws of groups with replacement), `p_value` over (target, features,
-        probe), NaN where a probe is not for the target. p = (1 + random targets told as well) / (1 + permutations); a
-        random target is the map with whole groups exchanged where it is constant in each, else a surrogate map of
-        `significance`, of a collection the values exchanged. `recall` (features, probe, class), where there are
-        classes: share of a class that is predicted correctly. `n`, `n_groups` and `left_out` (target).
+        `score`, `low` and `high` (95 % of 1000 draws of groups with replacement), `p_value` over
+        (target, features, probe), NaN where a probe is not for the target. p = (1 + random targets
+        told as well) / (1 + permutations); a random target is the map with whole groups exchanged
+        where it is constant in each, else a surrogate map of `significance`, of a collection the
+        values exchanged. `recall` (features, probe, class), where there are
+        classes: share of a class that is predicted correctly. `n`, `n_groups` and `left_out`
+        (target).
 
-    Raises SchemaError for what lies on no navigation dims or another grid, RoiError for fewer than 20 points,
-    UsageError for fewer than two groups or classes, or a name that is not there.
+    Raises SchemaError for what lies on no navigation dims or another grid, RoiError for fewer than
+    20 points, UsageError for fewer than two groups or classes, or a name that is not there.
     """
     settled = resolved(ProbeConfig, config, settings)
     return probe_settled(features, target, settled.by if by is None else by, roi, settled)
@@ -113,7 +126,10 @@ def probe_settled(
 ) -> xr.Dataset:
     """Probe each target with settled settings."""
     nav = navigation_of(features)
-    sets = {name: _raw(one) if name == n.PATTERNS else one for name, one in variables_of(features).items()}
+    sets = {
+        name: _raw(one) if name == n.PATTERNS else one
+        for name, one in variables_of(features).items()
+    }
     if not sets:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'pca']].")
     found = [_probed(sets, one, nav, by, features, roi, config) for one in _targets(target, nav)]
@@ -156,8 +172,12 @@ def _probed(
     config: ProbeConfig,
 ) -> xr.Dataset:
     """The scores of one target."""
-    values = laid_over(next(iter(sets.values())), target.values.rename(target.label), nav, boolean=False)
-    tables = {name: columns_of({name: one}, nav) for name, one in sets.items() if PIXEL not in one.dims}
+    values = laid_over(
+        next(iter(sets.values())), target.values.rename(target.label), nav, boolean=False
+    )
+    tables = {
+        name: columns_of({name: one}, nav) for name, one in sets.items() if PIXEL not in one.dims
+    }
     inside = np.isfinite(values.values)
     for table in tables.values():
         inside &= np.isfinite(table.values).all(axis=0)
@@ -176,7 +196,10 @@ def _probed(
     every = np.flatnonzero(inside)
     rng = np.random.default_rng(seed)
     points = np.sort(rng.choice(every, min(len(every), config.max_points), replace=False))
-    own, group = values.values.ravel()[points], np.unique(groups.ravel()[points], return_inverse=True)[1]
+    own, group = (
+        values.values.ravel()[points],
+        np.unique(groups.ravel()[points], return_inverse=True)[1],
+    )
     folds = _folds(own, group, target, left_out, config)
     told = [
         f"all of {target.label} {word!r} is left out at once ({left_out}): it cannot be told."
@@ -185,7 +208,9 @@ def _probed(
     ]
     if near is not None and near.n != inside.sum():
         near = neighbourhood(inside, near.spacing)
-    nulls = _random_targets(values.values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0])
+    nulls = _random_targets(
+        values.values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0]
+    )
     places = np.searchsorted(every, points)
     wanted = np.column_stack([own, *(null[places] for null in nulls)])
     scores, recalls = {}, {}
@@ -195,12 +220,15 @@ def _probed(
             asked = wanted
             if method == LOGISTIC and drawn.shape[1] > MOST_COLUMNS and config.n_permutations:
                 asked = wanted[:, :1]
-                told.append(f"no p-value of {method} regression from {name}: it has more than {MOST_COLUMNS} columns.")
+                told.append(
+                    f"no p-value of {method} regression from {name}: it has more than {MOST_COLUMNS} columns."
+                )
             right = _told(method, drawn, asked, folds)
             scores[name, method] = _scored(right, asked, group, rng, bool(target.classes))
             if target.classes:
                 recalls[name, method] = [
-                    right[own == code, 0].mean() if (own == code).any() else np.nan for code in target.classes
+                    right[own == code, 0].mean() if (own == code).any() else np.nan
+                    for code in target.classes
                 ]
     ds = _as_dataset(scores, recalls, target, sets)
     about = {"n": len(points), "n_groups": int(group.max()) + 1, "left_out": left_out}
@@ -217,14 +245,26 @@ def _groups(
 ) -> tuple[np.ndarray, str]:
     """Number of each point's group over the grid, -1 for none, and what is left out, in words."""
     known = {
-        str(name): one for name, one in [*features.coords.items(), *values.coords.items()] if one.dims == values.dims
+        str(name): one
+        for name, one in [*features.coords.items(), *values.coords.items()]
+        if one.dims == values.dims
     }
     if isinstance(features, xr.Dataset):
-        known |= {str(name): one for name, one in features.data_vars.items() if set(one.dims) == set(values.dims)}
+        known |= {
+            str(name): one
+            for name, one in features.data_vars.items()
+            if set(one.dims) == set(values.dims)
+        }
     if by is None:
-        by = BLOCKS if near is not None else next((name for name in known if name.lower() in n.GROUPS), RANDOM)
+        by = (
+            BLOCKS
+            if near is not None
+            else next((name for name in known if name.lower() in n.GROUPS), RANDOM)
+        )
     if isinstance(by, str) and by == RANDOM:
-        return np.arange(inside.size).reshape(inside.shape), "single points" if near is not None else "single samples"
+        return np.arange(inside.size).reshape(
+            inside.shape
+        ), "single points" if near is not None else "single samples"
     if isinstance(by, str) and by == BLOCKS:
         if near is None:
             raise UsageError(
@@ -235,7 +275,9 @@ def _groups(
         blocks = np.ravel_multi_index(tuple(places), [-(-size // side) for size in inside.shape])
         return np.asarray(blocks), f"blocks of {side} points"
     if isinstance(by, str) and by not in known:
-        raise UsageError(f"there are no groups {by!r} to leave out.{did_you_mean(by, [*known, BLOCKS, RANDOM])}")
+        raise UsageError(
+            f"there are no groups {by!r} to leave out.{did_you_mean(by, [*known, BLOCKS, RANDOM])}"
+        )
     chosen = known[by] if isinstance(by, str) else by
     given = laid_over(values, chosen, values.dims, boolean=False).values
     if given.dtype.kind == "f":
@@ -245,15 +287,21 @@ def _groups(
     return np.where(missing, -1, codes), str(chosen.name or "groups")
 
 
-def _folds(own: np.ndarray, group: np.ndarray, target: Target, left_out: str, config: ProbeConfig) -> np.ndarray:
+def _folds(
+    own: np.ndarray, group: np.ndarray, target: Target, left_out: str, config: ProbeConfig
+) -> np.ndarray:
     """Fold of each point; whole groups share one."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     n_groups = int(group.max()) + 1
     if n_groups < 2:
-        raise UsageError(f"{target.label!r} is known in one group only ({left_out}); leave out something smaller.")
+        raise UsageError(
+            f"{target.label!r} is known in one group only ({left_out}); leave out something smaller."
+        )
     if target.classes and len(np.unique(own)) < 2:
-        raise UsageError(f"{target.label!r} has one class only where the features are known; there is nothing to tell.")
+        raise UsageError(
+            f"{target.label!r} has one class only where the features are known; there is nothing to tell."
+        )
     kind = StratifiedGroupKFold if target.classes else GroupKFold
     folds = kind(min(config.folds, n_groups), shuffle=True, random_state=config.seed)
     found = np.empty(len(own), int)
@@ -265,7 +313,11 @@ def _folds(own: np.ndarray, group: np.ndarray, target: Target, left_out: str, co
 
 
 def _random_targets(
-    values: np.ndarray, groups: np.ndarray, near: Neighbourhood | None, count: int, seed: np.random.SeedSequence
+    values: np.ndarray,
+    groups: np.ndarray,
+    near: Neighbourhood | None,
+    count: int,
+    seed: np.random.SeedSequence,
 ) -> Iterator[np.ndarray]:
     """`count` targets `(n,)` that know nothing of the features: see `probe`."""
     rng = np.random.default_rng(seed)
@@ -277,7 +329,9 @@ def _random_targets(
     return field_surrogates(near, values, count, seed)
 
 
-def _at(one: xr.DataArray, table: xr.DataArray | None, points: np.ndarray, nav: tuple[str, ...]) -> np.ndarray:
+def _at(
+    one: xr.DataArray, table: xr.DataArray | None, points: np.ndarray, nav: tuple[str, ...]
+) -> np.ndarray:
     """Features `(n, f)` at points of the grid, by their flat positions."""
     if table is not None:
         return table.values.reshape(len(table), -1)[:, points].T
@@ -287,8 +341,10 @@ def _at(one: xr.DataArray, table: xr.DataArray | None, points: np.ndarray, nav: 
 
 
 def _told(method: str, drawn: np.ndarray, wanted: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """How each point fares, by probes that have not seen its fold, of every version of the target `(n, k)`: of classes
-    whether it is right, of numbers the squares of what is left and of what there was `(n, k, 2)`."""
+    """How each point fares, by probes that have not seen its fold, of every version of the target
+    `(n, k)`: of classes whether it is right, of numbers the squares of what is left and of what
+    there was `(n, k, 2)`.
+    """
     out = np.empty((*wanted.shape, 2) if method == RIDGE else wanted.shape)
     for fold in np.unique(folds):
         test = folds == fold
@@ -302,7 +358,9 @@ def _told(method: str, drawn: np.ndarray, wanted: np.ndarray, folds: np.ndarray)
 
 
 def scaled_alike(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features centred and divided by one number, the largest deviation of a column; both of the first; as float64."""
+    """Features centred and divided by one number, the largest deviation of a column; both of the
+    first; as float64.
+    """
     train, other = np.asarray(train, float), np.asarray(other, float)
     centre, spread = train.mean(0), float(train.std(0).max()) or 1.0
     return (train - centre) / spread, (other - centre) / spread
@@ -333,7 +391,9 @@ def logistic(train: np.ndarray, codes: np.ndarray) -> Any:
 
     if len(np.unique(codes)) < 2:
         return DummyClassifier().fit(train, codes)
-    with np.errstate(all="ignore"):  # vector units of some processors flag lanes that hold no number
+    with np.errstate(
+        all="ignore"
+    ):  # vector units of some processors flag lanes that hold no number
         return LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit(train, codes)
 
 
@@ -345,7 +405,11 @@ FITS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _scored(
-    told: np.ndarray, wanted: np.ndarray, group: np.ndarray, rng: np.random.Generator, is_class: bool
+    told: np.ndarray,
+    wanted: np.ndarray,
+    group: np.ndarray,
+    rng: np.random.Generator,
+    is_class: bool,
 ) -> tuple[float, float, float, float]:
     """Score, ends of its interval and p-value, of what `_told` gives."""
     if is_class:
@@ -360,11 +424,18 @@ def _scored(
     draws = rng.multinomial(len(of_group), np.full(len(of_group), 1 / len(of_group)), RESAMPLED)
     low, high = np.nanquantile(_ratio(np.tensordot(draws, of_group, 1), is_class), (0.025, 0.975))
     hits = int((score[1:] >= score[0] - TIE).sum())
-    return float(score[0]), float(low), float(high), (1 + hits) / len(score) if len(score) > 1 else np.nan
+    return (
+        float(score[0]),
+        float(low),
+        float(high),
+        (1 + hits) / len(score) if len(score) > 1 else np.nan,
+    )
 
 
 def _ratio(sums: np.ndarray, is_class: bool) -> np.ndarray:
-    """Scores `(k,)` of sums `(k, class, 2)`: the mean recall, or 1 - residual / total sum of squares."""
+    """Scores `(k,)` of sums `(k, class, 2)`: the mean recall, or 1 - residual / total sum of
+    squares.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         share = sums[..., 0] / sums[..., 1]
     return np.nanmean(share, -1) if is_class else 1 - share[:, 0]

@@ -1,4 +1,6 @@
-"""The explorer's page for one visitor: a map and a scatter to choose from, the chosen sample, and views of it."""
+"""The explorer's page for one visitor: a map and a scatter to choose from, the chosen sample, and
+views of it.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ MAX_POINTS = 10_000  # of the scatter
 MAX_MARKS = 5000  # of a selection
 MAX_PICTURES = 12  # samples that are shown one by one
 MAX_DIMS = 5  # of one traversal
-SPREAD, MARGIN = (0.5, 99.5), 0.25  # percentiles between which sliders run, and the margin added on both sides
+SPREAD, MARGIN = (
+    (0.5, 99.5),
+    0.25,
+)  # percentiles between which sliders run, and the margin added on both sides
 STEPS, DPI = 7, 110  # pictures of each dimension of a traversal, and its resolution
 SIDE = 205  # pixels of a picture
 VIEW = (620, 385)  # pixels that a view below the pictures may take, width and height
@@ -106,14 +111,18 @@ class Explorer(param.Parameterized):
         for name in HEADINGS if self.has_network else ["stored"]:
             self.pictures[name] = pn.pane.HTML("", width=SIDE, height=SIDE + 22, margin=(0, 5))
         self._choosers()
-        tabs = pn.Tabs(("Sliders", self._sliders()), ("Samples", pn.bind(self._samples, self.param.selected)))
+        tabs = pn.Tabs(
+            ("Sliders", self._sliders()), ("Samples", pn.bind(self._samples, self.param.selected))
+        )
         if self.has_network:
             tabs.append(("Traversal", self._traversal()))
         scatter = pn.pane.HoloViews(self._scatter(), margin=0)
         self.left = pn.Column(pn.Row(self.layer, self.level), pn.Row(self.across, self.up), scatter)
         if is_map(run):
             self.left.insert(1, pn.pane.HoloViews(self._map(), margin=0))
-        self.right = pn.Column(pn.Row(self.words, self.message), pn.Row(*self.pictures.values()), self.depth, tabs)
+        self.right = pn.Column(
+            pn.Row(self.words, self.message), pn.Row(*self.pictures.values()), self.depth, tabs
+        )
         self.select(np.array([self.typical(np.arange(len(samples.numbers)))]))
 
     # ---- events
@@ -187,11 +196,15 @@ class Explorer(param.Parameterized):
         return as_pictures(da, self.depth.value / max(1, self.depth.end))
 
     def show(self, name: str, da: xr.DataArray) -> None:
-        """Show a picture under its heading. All but the stored one share the reconstruction's scale."""
+        """Show a picture under its heading. All but the stored one share the reconstruction's
+        scale.
+        """
         self.shown[name] = da
         picture = self.as_pictures(da)[0]
         limits = self.limits if name != "stored" and self.limits else robust_limits(picture, GREY)
-        style = f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
+        style = (
+            f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
+        )
         image = f'<img alt="{HEADINGS[name]}" decoding="sync" src="{png(picture, limits, 2 * SIDE)}" style="{style}">'
         self.pictures[name].object = f'<div style="font-weight: 600">{HEADINGS[name]}</div>{image}'
 
@@ -201,11 +214,15 @@ class Explorer(param.Parameterized):
 
     # ---- the map and the scatter
 
-    def _linked(self, figure: Any, points: Callable[[], np.ndarray], size: float, region: Any, *follows: Any) -> Any:
-        """A figure in which a click selects the nearest sample, a box all samples inside; the selection is marked.
+    def _linked(
+        self, figure: Any, points: Callable[[], np.ndarray], size: float, region: Any, *follows: Any
+    ) -> Any:
+        """A figure in which a click selects the nearest sample, a box all samples inside; the
+        selection is marked.
 
-        points: positions of the samples in it, `(samples, 2)`, NaN where not in the figure. size: of the marks, in
-        pixels. region: what a box is in words. follows: widgets that change the positions.
+        points: positions of the samples in it, `(samples, 2)`, NaN where not in the figure. size:
+        of the marks, in pixels. region: what a box is in words. follows: widgets that change the
+        positions.
         """
         hv = holoviews()
 
@@ -236,7 +253,9 @@ class Explorer(param.Parameterized):
         hv.streams.Tap(source=figure).add_subscriber(self.safe(clicked))
         hv.streams.BoundsXY(source=figure).add_subscriber(self.safe(boxed))
         overlay = figure * hv.DynamicMap(pn.bind(marks, self.param.selected, *follows))
-        return overlay.opts(backend_opts={"plot.toolbar.logo": None, "plot.min_border_right": 75}, **BOKEH)
+        return overlay.opts(
+            backend_opts={"plot.toolbar.logo": None, "plot.min_border_right": 75}, **BOKEH
+        )
 
     def _map(self) -> Any:
         """The chosen layer as a map."""
@@ -247,7 +266,10 @@ class Explorer(param.Parameterized):
         positions = np.stack([x[place[x_dim]], y[place[y_dim]]], 1).astype(float)
         width, height = (float(np.ptp(edges(axis))) for axis in (x, y))
         scale = min(MAP[0] / width, MAP[1] / height)  # the same for both, so that lengths are true
-        frame = {"frame_width": max(60, int(width * scale)), "frame_height": max(60, int(height * scale))}
+        frame = {
+            "frame_width": max(60, int(width * scale)),
+            "frame_height": max(60, int(height * scale)),
+        }
 
         def points() -> np.ndarray:
             if len(place) == 2:
@@ -275,7 +297,9 @@ class Explorer(param.Parameterized):
         """The samples over two layers, coloured by the chosen one."""
 
         def points() -> np.ndarray:
-            values = [self.layers[axis.value].load().values.ravel() for axis in (self.across, self.up)]
+            values = [
+                self.layers[axis.value].load().values.ravel() for axis in (self.across, self.up)
+            ]
             return np.stack(values, 1)[self.samples.numbers].astype(float)
 
         def draw(across: str, up: str, layer: str) -> Any:
@@ -284,7 +308,9 @@ class Explorer(param.Parameterized):
             figure = points_plot(points(), [across, up], look, values)
             width, height = SCATTER if is_map(self.run) else SCATTER_ALONE
             title = c.title(f"coloured by {layer}")
-            return figure.opts(title=title, frame_width=width, frame_height=height, framewise=True, **TOOLS)
+            return figure.opts(
+                title=title, frame_width=width, frame_height=height, framewise=True, **TOOLS
+            )
 
         figure = holoviews().DynamicMap(pn.bind(draw, self.across, self.up, self.layer))
         return self._linked(figure, points, 4, lambda low, high: "", self.across, self.up)
@@ -326,7 +352,9 @@ class Explorer(param.Parameterized):
         self.vector = np.array(vector, float)
         for i, slider in self.sliders.items():
             value = float(vector[i])
-            slider.param.update(start=min(slider.start, value), end=max(slider.end, value), value=value)
+            slider.param.update(
+                start=min(slider.start, value), end=max(slider.end, value), value=value
+            )
         self._decode()
 
     def latents(self) -> np.ndarray:
@@ -352,7 +380,9 @@ class Explorer(param.Parameterized):
         return sheet(title, names_of(self.run, numbers), images, robust_limits(images, GREY))
 
     def _traversal(self) -> Any:
-        """Dimensions moved about the sliders: which ones, how far, and the button that draws the sheet."""
+        """Dimensions moved about the sliders: which ones, how far, and the button that draws the
+        sheet.
+        """
         widest = self.samples.widest
         dims = pn.widgets.MultiChoice(
             label=f"Dimensions (at most {MAX_DIMS})",
@@ -361,7 +391,9 @@ class Explorer(param.Parameterized):
             max_items=MAX_DIMS,
             width=180,
         )
-        reach: Any = pn.widgets.FloatInput(label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95)
+        reach: Any = pn.widgets.FloatInput(
+            label="Reach (std)", value=3.0, start=0.1, end=20, step=0.5, width=95
+        )
         button = pn.widgets.Button(label="Draw about the sliders", margin=(15, 10))
 
         def draw(clicks: int) -> Any:
@@ -373,18 +405,26 @@ class Explorer(param.Parameterized):
             found = self.run.traverse(dims.value, base=self.latents()[0], span=span, steps=STEPS)
             figure = on_paper(view(found))
             width, height = figure.get_size_inches()
-            return pn.pane.PNG(paper.png(figure, DPI), width=int(min(VIEW[0], VIEW[1] * width / height)))
+            return pn.pane.PNG(
+                paper.png(figure, DPI), width=int(min(VIEW[0], VIEW[1] * width / height))
+            )
 
-        return pn.Row(pn.panel(pn.bind(self.safe(draw), button.param.clicks)), pn.Column(dims, reach, button))
+        return pn.Row(
+            pn.panel(pn.bind(self.safe(draw), button.param.clicks)), pn.Column(dims, reach, button)
+        )
 
 
 def _index_slider(label: str, size: int) -> Any:
-    """A slider over the indices of a dimension, at its middle; hidden where there is one index only."""
+    """A slider over the indices of a dimension, at its middle; hidden where there is one index
+    only.
+    """
     last = max(1, size - 1)
     return pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=size > 1, width=150)
 
 
-def points_plot(points: np.ndarray, names: list[str], look: dict[str, Any], values: np.ndarray) -> Any:
+def points_plot(
+    points: np.ndarray, names: list[str], look: dict[str, Any], values: np.ndarray
+) -> Any:
     """Points `(samples, 2)`, of many a part, in the colours of a layer."""
     rows = np.flatnonzero(np.isfinite(points).all(1))
     rows = rows[evenly_chosen(len(rows), MAX_POINTS)]
@@ -406,7 +446,9 @@ def points_plot(points: np.ndarray, names: list[str], look: dict[str, Any], valu
 
 
 def _colour_bar_ticks(look: dict[str, Any]) -> Callable[..., None]:
-    """Names of classes or even numbers at a colour bar. The ticker of a visible bar must not be replaced."""
+    """Names of classes or even numbers at a colour bar. The ticker of a visible bar must not be
+    replaced.
+    """
 
     def hook(plot: Any, element: Any) -> None:
         for name, bar in plot.handles.items():
@@ -420,7 +462,9 @@ def _colour_bar_ticks(look: dict[str, Any]) -> Callable[..., None]:
 
 
 def sheet(title: str, names: list[str], images: np.ndarray, limits: tuple[float, float]) -> Any:
-    """Pictures `(samples, k, H, W[, 3])` on one scale, the k of a sample above each other over its name."""
+    """Pictures `(samples, k, H, W[, 3])` on one scale, the k of a sample above each other over its
+    name.
+    """
     rows, height, width = images.shape[1:4]
     side = min(150 / height / rows, 94 / width)  # six in a row
     style = f"width: {width * side:.0f}px; margin: auto; display: block; image-rendering: pixelated"

@@ -1,4 +1,6 @@
-"""What the explorer reads from a run: its encoded samples, layers to choose from, words and pictures."""
+"""What the explorer reads from a run: its encoded samples, layers to choose from, words and
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,17 @@ MAX_WORDS = 60  # characters of a name in the heading
 MAX_CELLS = 1_000_000  # of a map, beyond which cells are means over blocks of scan points
 GREY = (0.5, 99.5)  # percentiles between which grey runs
 PICTURE = "picture"
-NO_MODEL = "the latents of this run were computed elsewhere: it has no network, so nothing can be decoded"
+NO_MODEL = (
+    "the latents of this run were computed elsewhere: it has no network, so nothing can be decoded"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """The encoded samples of a run.
 
-    numbers: `(k,)`, of the samples in the grid, row-major. latents: `(k, *shape)`, as the decoder takes them.
+    numbers: `(k,)`, of the samples in the grid, row-major. latents: `(k, *shape)`, as the decoder
+    takes them.
     vectors: `(k, latent)`, of spatial latents the means over their positions.
     """
 
@@ -77,9 +82,13 @@ def summary(run: Run) -> str:
 
 
 def layers_of(run: Run) -> dict[str, xr.DataArray]:
-    """What a map, an axis and colours can show, over the navigation dims, by title: latents, maps, elements, scores."""
+    """What a map, an axis and colours can show, over the navigation dims, by title: latents, maps,
+    elements, scores.
+    """
     ds, nav = run.ds, schema.navigation_dims(run.ds)
-    stacks = {"latent": schema.vectors(run.latents)} | {name: ds[name] for name in schema.decompositions(ds)}
+    stacks = {"latent": schema.vectors(run.latents)} | {
+        name: ds[name] for name in schema.decompositions(ds)
+    }
     if n.ELEMENTS in ds:
         stacks["element"] = ds[n.ELEMENTS]
     layers = {}
@@ -155,14 +164,23 @@ def coarse(da: xr.DataArray) -> xr.DataArray:
 
 
 def coloured(da: xr.DataArray) -> dict[str, Any]:
-    """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`, `ticks`, `title`."""
+    """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`,
+    `ticks`, `title`.
+    """
     from bokeh.palettes import Viridis256
 
     names, colors, codes = colored_classes(da) if is_categorical(da) else ([], list(Viridis256), da)
     values = np.asarray(codes.values, np.float32).ravel()
     limits = (-0.5, len(names) - 0.5) if names else robust_limits(values)
     ticks = list(range(len(names))) if names else even_ticks(*limits)
-    return {"values": values, "title": label(da), "names": names, "palette": colors, "limits": limits, "ticks": ticks}
+    return {
+        "values": values,
+        "title": label(da),
+        "names": names,
+        "palette": colors,
+        "limits": limits,
+        "ticks": ticks,
+    }
 
 
 def depth_dim(da: xr.DataArray) -> str | None:
@@ -174,7 +192,9 @@ def as_pictures(da: xr.DataArray, depth: float = 0.5) -> np.ndarray:
     """Stacked samples as pictures `(k, H, W[, 3])`; of volumes the slice at a depth in 0 … 1."""
     across = depth_dim(da)
     if across is not None:
-        da = da.isel({across: [round(depth * (da.sizes[across] - 1))]})  # of one slice, the middle one is shown
+        da = da.isel(
+            {across: [round(depth * (da.sizes[across] - 1))]}
+        )  # of one slice, the middle one is shown
     return np.asarray(pictures(da), np.float32)
 
 

@@ -1,6 +1,7 @@
 """The explorer as one HTML file: maps, samples and sliders, with nothing to fetch.
 
-What moves was drawn beforehand: a slider chooses among frames of one dimension, all others stay where they are.
+What moves was drawn beforehand: a slider chooses among frames of one dimension, all others stay
+where they are.
 """
 
 from __future__ import annotations
@@ -68,10 +69,10 @@ function moved(input) {
 def save_page(run: Run, out: str | Path, *, seed: int = 0, overwrite: bool = False) -> Path:
     """Save the views of a run as one HTML file that works without a network or a server.
 
-    Maps of a scan with a chooser; samples over the two widest latents, selected together with their places on the map,
-    with their stored pictures under the pointer; a slider for each of the dimensions (the 64 widest), whose pictures
-    are decoded beforehand from -3 to 3 standard deviations about a typical sample. Written aside and renamed into
-    place.
+    Maps of a scan with a chooser; samples over the two widest latents, selected together with their
+    places on the map, with their stored pictures under the pointer; a slider for each of the
+    dimensions (the 64 widest), whose pictures are decoded beforehand from -3 to 3 standard
+    deviations about a typical sample. Written aside and renamed into place.
 
     Parameters
     ----------
@@ -124,7 +125,11 @@ def _maps(run: Run) -> Section:
     section = Section("maps", "Maps")
     layers = {title: middle_plane(layer) for title, layer in layers_of(run).items()}
     latents = [layer for title, layer in layers.items() if title.startswith("latent ")]
-    section.figure(explorer([layer for title, layer in layers.items() if not title.startswith("latent ")], latents))
+    section.figure(
+        explorer(
+            [layer for title, layer in layers.items() if not title.startswith("latent ")], latents
+        )
+    )
     section.caption(
         "Side map and latent (posterior mean), each chosen above; zoom and cross-hair are linked. Colours run from the "
         "1 % to the 99 % percentile; grey = no value. Of a volume the middle plane; large maps are shown in blocks of "
@@ -145,23 +150,42 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
         thumbnails[place] = png(image, robust_limits(image, GREY), THUMBNAIL)
     layers = layers_of(run)
     colour = next((name for name in COLOURS if name in layers), None)
-    plane = [f"latent {i}" for i in samples.widest[:2]] if samples.vectors.shape[1] > 1 else ["latent 0"] * 2
+    plane = (
+        [f"latent {i}" for i in samples.widest[:2]]
+        if samples.vectors.shape[1] > 1
+        else ["latent 0"] * 2
+    )
     columns: dict[str, Any] = {"words": names_of(run, numbers), "picture": thumbnails}
-    how: dict[str, Any] = {"size": 5, "nonselection_alpha": 0.08, "title": "", "xlabel": plane[0], "ylabel": plane[1]}
+    how: dict[str, Any] = {
+        "size": 5,
+        "nonselection_alpha": 0.08,
+        "title": "",
+        "xlabel": plane[0],
+        "ylabel": plane[1],
+    }
     for axis, title in zip(("across", "up"), plane, strict=True):
         columns[axis] = layers[title].values.ravel()[numbers]
     if colour:
         look = coloured(layers[colour].load())
         columns["value"] = look["values"][numbers]
-        how |= {"color": "value", "cmap": look["palette"], "clim": look["limits"], "title": text(colour)}
+        how |= {
+            "color": "value",
+            "cmap": look["palette"],
+            "clim": look["limits"],
+            "title": text(colour),
+        }
     columns |= {dim: run.ds[dim].values[place] for dim, place in place_of(run, numbers).items()}
     source = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
     if is_map(run) and len(run.grid) == 2:
         background = map_plot(coarse(layers[colour or plane[0]].load()), frame=400)
         shown = linked(background, source, [n.X, n.Y], ["across", "up"], **how)
     else:
-        points = hv.Points(source, ["across", "up"], ["words", "picture", *(["value"] if colour else [])])
-        shown = points.opts(line_color=None, frame_width=420, frame_height=380, **how, backend="bokeh")
+        points = hv.Points(
+            source, ["across", "up"], ["words", "picture", *(["value"] if colour else [])]
+        )
+        shown = points.opts(
+            line_color=None, frame_width=420, frame_height=380, **how, backend="bokeh"
+        )
     tools = hv.opts.Points(tools=["box_select", HoverTool(tooltips=TIPS)], backend="bokeh")
     section.figure(bokeh_model(shown.opts(tools)))
     section.caption(
@@ -185,12 +209,18 @@ def _sliders(run: Run, samples: Encoded) -> Section:
         cell = ""
         for move, image in zip(np.linspace(-REACH, REACH, STEPS), images, strict=True):
             cell += f'<img alt="{move:+.2f} std" src="{png(image, limits, FRAME)}">'
-        slider = f"type='range' min='0' max='{STEPS - 1}' value='{STEPS // 2}' oninput='moved(this)'"
+        slider = (
+            f"type='range' min='0' max='{STEPS - 1}' value='{STEPS // 2}' oninput='moved(this)'"
+        )
         cell += f"<span>latent {dim}: <output></output></span><input {slider} aria-label='latent {dim}'>"
         section.blocks.append(f'<label class="dim">{cell}</label>')
-    section.blocks.append('</div><script>document.querySelectorAll(".dim input").forEach(moved);</script>')
+    section.blocks.append(
+        '</div><script>document.querySelectorAll(".dim input").forEach(moved);</script>'
+    )
     attrs = found["decoded"].attrs
-    units = f"Stored units ({attrs['units']})" if attrs["scale"] == "stored" else "Preprocessed units"
+    units = (
+        f"Stored units ({attrs['units']})" if attrs["scale"] == "stored" else "Preprocessed units"
+    )
     volumes = "Middle slices of volumes. " if depth_dim(found["decoded"]) else ""
     section.caption(
         f"Each dimension (of many the {MOST_DIMS} that vary most) alone, moved by up to {REACH:g} of its standard "

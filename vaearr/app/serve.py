@@ -1,4 +1,6 @@
-"""The page on a local address: served by bokeh's server, from this machine alone unless a host is named."""
+"""The page on a local address: served by bokeh's server, from this machine alone unless a host is
+named.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,20 @@ STYLE = """
 
 
 def explore(
-    store: StoreOrRun, run: str | None = None, *, port: int = 0, host: str = LOOPBACK, show: bool = True
+    store: StoreOrRun,
+    run: str | None = None,
+    *,
+    port: int = 0,
+    host: str = LOOPBACK,
+    show: bool = True,
 ) -> Any:
-    """Serve the page of a store and a run until interrupted; in a notebook as long as its kernel runs.
+    """Serve the page of a store and a run until interrupted; in a notebook as long as its kernel
+    runs.
 
-    port: 0 takes a free one. host: an address of this machine; another than a loopback one lets everybody in the
-    network read the store through the page, and a warning says so. Raises NoInputError for a run or latents that are
-    not there, UsageError for a host or port that cannot be used.
+    port: 0 takes a free one. host: an address of this machine; another than a loopback one lets
+    everybody in the network read the store through the page, and a warning says so. Raises
+    NoInputError for a run or latents that are not there, UsageError for a host or port that cannot
+    be used.
 
     Returns None, in a notebook the server, whose `stop()` ends it.
     """
@@ -45,7 +54,9 @@ def explore(
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))  # before the server, which leaves sockets open that it cannot bind
+            probe.bind(
+                (host, port)
+            )  # before the server, which leaves sockets open that it cannot bind
         if has_network(opened):
             _ = opened.model  # which takes seconds
         server = pn.serve(
@@ -56,7 +67,9 @@ def explore(
         raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another.") from None
     _guard(server, host)
     if host != "localhost" and not getattr(_address(host), "is_loopback", False):
-        log.warning(f"everybody who reaches {host} can read {opened.path} through this page; there is no password")
+        log.warning(
+            f"everybody who reaches {host} can read {opened.path} through this page; there is no password"
+        )
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
     print(f"{summary(opened)}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
     if show:
@@ -124,8 +137,9 @@ def _guard(server: Any, host: str) -> None:
 def refusal(request: Any, host: str) -> str | None:
     """Words for a request that is not answered, None for one that is.
 
-    Answered are those to an address, or to a name of this machine: another site's name may be made to lead here. Only
-    the page itself may talk to the server, and another site can link to it, but not load it into its own pages.
+    Answered are those to an address, or to a name of this machine: another site's name may be made
+    to lead here. Only the page itself may talk to the server, and another site can link to it, but
+    not load it into its own pages.
     """
     name = request.host_name.strip("[]").lower()
     if not _address(name) and name not in ("localhost", host.lower(), socket.gethostname().lower()):
@@ -133,7 +147,10 @@ def refusal(request: Any, host: str) -> str | None:
     if request.path.endswith("/ws"):
         origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
         return None if origin == request.host.lower() else "only the page itself may connect here."
-    site, kind = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Sec-Fetch-Dest")
+    site, kind = (
+        request.headers.get("Sec-Fetch-Site", "none"),
+        request.headers.get("Sec-Fetch-Dest"),
+    )
     if site not in ("none", "same-origin") and kind != "document":
         return "other sites may link to this page, not load it."
     return None

@@ -1,9 +1,10 @@
-"""The Dataset as it was given, in its dask chunks: what is read, shuffled, encoded and written is a block.
+"""The Dataset as it was given, in its dask chunks: what is read, shuffled, encoded and written is a
+block.
 
-A path stands for a store's own patterns. A Dataset may differ from them by any lazy steps: it brings the patterns, its
-grid is the store's or a part of it, and results are NaN, or outside, on the rest. It goes into the store that it was
-opened from (`va.open_store` and `xr.open_zarr` note that in `ds.encoding["source"]`, which most steps keep), or into
-the one that is named.
+A path stands for a store's own patterns. A Dataset may differ from them by any lazy steps: it
+brings the patterns, its grid is the store's or a part of it, and results are NaN, or outside, on
+the rest. It goes into the store that it was opened from (`va.open_store` and `xr.open_zarr` note
+that in `ds.encoding["source"]`, which most steps keep), or into the one that is named.
 """
 
 from __future__ import annotations
@@ -39,34 +40,44 @@ SAME = 1e-3  # relative difference of their means that another machine may make
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 
-def in_chunks(variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None) -> xr.DataArray:
-    """The variable with dask chunks that hold whole samples; one without dask is cut as it is, or would be, stored.
+def in_chunks(
+    variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None
+) -> xr.DataArray:
+    """The variable with dask chunks that hold whole samples; one without dask is cut as it is, or
+    would be, stored.
 
     by: sides of the chunks along the navigation dims `nav`, to be brought to.
     """
     whole = {dim: -1 for dim in variable.dims if dim not in nav}
     if by is None and not variable.chunks:
         signal = tuple(variable.sizes[dim] for dim in whole)
-        rule = pattern_chunks(tuple(variable.sizes[dim] for dim in nav), signal, variable.dtype.itemsize)
+        rule = pattern_chunks(
+            tuple(variable.sizes[dim] for dim in nav), signal, variable.dtype.itemsize
+        )
         stored = variable.encoding.get("shards") or variable.encoding.get("chunks") or rule
         by = dict(zip(nav, stored, strict=False))
     return variable.chunk({**whole, **(by or {})})
 
 
 class Blocks:
-    """The blocks of a variable whose first dims are the navigation dims `nav`; each can be read from any thread.
+    """The blocks of a variable whose first dims are the navigation dims `nav`; each can be read
+    from any thread.
 
-    regions: `{dim: slice}`, row-major. What a lazy step computes once for all, such as a mean over the scan, is
-    computed at the first read and kept; all else is computed for the block that is read, in the thread that reads it,
-    or on the Dask cluster in use.
+    regions: `{dim: slice}`, row-major. What a lazy step computes once for all, such as a mean over
+    the scan, is computed at the first read and kept; all else is computed for the block that is
+    read, in the thread that reads it, or on the Dask cluster in use.
     """
 
-    def __init__(self, variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None
+    ) -> None:
         variable = in_chunks(variable, nav, by)
         self.name, self.dtype = variable.name, variable.dtype.newbyteorder("=")
         (array,) = dask.optimize(variable.data)
         chunks = array.chunks[: len(nav)]
-        self.regions: list[Region] = [dict(zip(nav, each, strict=True)) for each in slices_from_chunks(chunks)]
+        self.regions: list[Region] = [
+            dict(zip(nav, each, strict=True)) for each in slices_from_chunks(chunks)
+        ]
         self.largest = math.prod(map(max, chunks))  # samples of the largest block
         self._keys, self._tasks = list(flatten(array.__dask_keys__())), dict(array.__dask_graph__())
         self._get = dask_get()
@@ -79,10 +90,14 @@ class Blocks:
 
     @cached_property
     def graph(self) -> dict[Any, Any]:
-        """The tasks; what more blocks need than lie side by side is computed, once, its value in the task's place."""
+        """The tasks; what more blocks need than lie side by side is computed, once, its value in
+        the task's place.
+        """
         graph, most = self._tasks, max(min(NEIGHBOURS, len(self._keys) - 1), 1)
         needs, _ = get_deps(graph)
-        serves: dict[Any, set[int]] = {key: set() for key in graph} | {key: {i} for i, key in enumerate(self._keys)}
+        serves: dict[Any, set[int]] = {key: set() for key in graph} | {
+            key: {i} for i, key in enumerate(self._keys)
+        }
         shared = []
         for key in reversed(toposort(graph, dependencies=needs)):
             if len(serves[key]) > most and not isinstance(graph[key], DataNode):
@@ -105,7 +120,9 @@ def sides(regions: Sequence[Region]) -> dict[str, int]:
 
 
 class Block(NamedTuple):
-    """One block of the grid: which of its points are chosen, and their samples `(k, C, …)` as stored."""
+    """One block of the grid: which of its points are chosen, and their samples `(k, C, …)` as
+    stored.
+    """
 
     region: Region
     inside: np.ndarray
@@ -124,10 +141,11 @@ def read_chosen(
     regions: Sequence[Region] | None = None,
     device: torch.device = CPU,
 ) -> Iterator[Block]:
-    """The chosen samples, block by block; the next block is read meanwhile, those without a chosen point are not read.
+    """The chosen samples, block by block; the next block is read meanwhile, those without a chosen
+    point are not read.
 
-    chosen: boolean over the navigation grid. regions: some of the blocks, each once, instead of all. device: where the
-    samples go next, which decides what kind of memory they wait in.
+    chosen: boolean over the navigation grid. regions: some of the blocks, each once, instead of
+    all. device: where the samples go next, which decides what kind of memory they wait in.
     """
     number = {corner(region): i for i, region in enumerate(blocks.regions)}
     like = torch.from_numpy(np.empty(0, blocks.dtype)).dtype
@@ -143,7 +161,9 @@ def read_chosen(
 
 
 def take_rows(block: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
-    """Samples of a block by their row-major number, channels first, into `out` `(k, C, …)`: the one copy there is."""
+    """Samples of a block by their row-major number, channels first, into `out` `(k, C, …)`: the one
+    copy there is.
+    """
     np.take(block.reshape(-1, *out.shape[1:]), rows, axis=0, out=out, mode="clip")
 
 
@@ -152,7 +172,9 @@ def check_grid(ds: xr.Dataset, own: xr.Dataset) -> None:
     schema.validate(ds)
     nav = schema.navigation_dims(own)
     if schema.navigation_dims(ds) != nav:
-        raise SchemaError(f"the Dataset has samples over {schema.navigation_dims(ds)}, the store over {nav}.")
+        raise SchemaError(
+            f"the Dataset has samples over {schema.navigation_dims(ds)}, the store over {nav}."
+        )
     for dim in nav:
         foreign = ds[dim].values[~np.isin(ds[dim].values, own[dim].values)]
         if len(foreign):
@@ -166,14 +188,25 @@ def on_grid(values: Labelled, own: xr.Dataset, fill: Any) -> Labelled:
 
 
 def seen(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
-    """What patterns of a region look like: form, mean and deviation of a few of them, spread over the region."""
+    """What patterns of a region look like: form, mean and deviation of a few of them, spread over
+    the region.
+    """
     points = np.argwhere(roi.values)
     points = points[np.linspace(0, len(points) - 1, min(N_SEEN, len(points))).astype(int)]
     at = {dim: roi[dim].values[points[:, i]] for i, dim in enumerate(roi.dims)}
-    lacking = [f"{dim} = {value}" for dim, values in at.items() for value in values if value not in ds.indexes[dim]]
+    lacking = [
+        f"{dim} = {value}"
+        for dim, values in at.items()
+        for value in values
+        if value not in ds.indexes[dim]
+    ]
     if lacking:
-        raise UsageError(f"the Dataset lacks points of the run's region, such as {lacking[0]}; give the whole region.")
-    some = ds[n.PATTERNS].sel({dim: xr.DataArray(values, dims="seen") for dim, values in at.items()})
+        raise UsageError(
+            f"the Dataset lacks points of the run's region, such as {lacking[0]}; give the whole region."
+        )
+    some = ds[n.PATTERNS].sel(
+        {dim: xr.DataArray(values, dims="seen") for dim, values in at.items()}
+    )
     rows = some.transpose("seen", ...).values.reshape(len(points), -1).astype("f8")
     if not (finite := np.isfinite(rows).all(1)).all():
         where = ", ".join(f"{dim} = {values[~finite][0]}" for dim, values in at.items())
@@ -193,6 +226,11 @@ def seen(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
 
 def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two times the same patterns were seen."""
-    if any(one[key] != other[key] for key in ("sample_shape", "dtype")) or len(one["mean"]) != len(other["mean"]):
+    if any(one[key] != other[key] for key in ("sample_shape", "dtype")) or len(one["mean"]) != len(
+        other["mean"]
+    ):
         return False
-    return all(np.allclose(one[key], other[key], rtol=SAME, atol=SAME, equal_nan=True) for key in ("mean", "std"))
+    return all(
+        np.allclose(one[key], other[key], rtol=SAME, atol=SAME, equal_nan=True)
+        for key in ("mean", "std")
+    )

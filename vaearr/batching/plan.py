@@ -1,9 +1,11 @@
-"""The plan of an epoch, without reading anything: who reads what, in which order, cut where, and who is whose partner.
+"""The plan of an epoch, without reading anything: who reads what, in which order, cut where, and
+who is whose partner.
 
-The samples of an epoch form one stream: buffer after buffer, each in an order of its own. Batches are cut from the
-stream at places that do not depend on the buffers, so their number and sizes are the same wherever the patterns are
-kept, and a batch may begin in one buffer and end in the next. A sample's partner is where a random walk through alike
-neighbours on the grid ends, among the samples that are held together.
+The samples of an epoch form one stream: buffer after buffer, each in an order of its own. Batches
+are cut from the stream at places that do not depend on the buffers, so their number and sizes are
+the same wherever the patterns are kept, and a batch may begin in one buffer and end in the next. A
+sample's partner is where a random walk through alike neighbours on the grid ends, among the samples
+that are held together.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ POOLED_SIDE = 32
 ALIKE = 0.8  # of the best neighbour's correlation
 
 View = Callable[[torch.Tensor], torch.Tensor]
-Paths = tuple[torch.Tensor, torch.Tensor]  # positions of the neighbours that a walk may choose `(n, k)`, and how many
+Paths = tuple[
+    torch.Tensor, torch.Tensor
+]  # positions of the neighbours that a walk may choose `(n, k)`, and how many
 
 
 class Piece(NamedTuple):
-    """Samples that are read together: of the chosen points of a block, in its order, those from `start` to `stop`."""
+    """Samples that are read together: of the chosen points of a block, in its order, those from
+    `start` to `stop`.
+    """
 
     block: int
     start: int
@@ -38,10 +44,11 @@ class Piece(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """How a sample's partner is found: at the end of a random walk through neighbours that are much alike.
+    """How a sample's partner is found: at the end of a random walk through neighbours that are much
+    alike.
 
-    view: stored patterns `(B, C, …)` on the device -> what likeness is judged by, for example the preprocessed
-    patterns; it is averaged down to at most 32 x 32 before. steps: of the walk.
+    view: stored patterns `(B, C, …)` on the device -> what likeness is judged by, for example the
+    preprocessed patterns; it is averaged down to at most 32 x 32 before. steps: of the walk.
     """
 
     view: View
@@ -49,19 +56,23 @@ class Walk(NamedTuple):
 
 
 def piece_samples(capacity: int, block: int) -> int:
-    """Samples of a piece at most: a buffer of `capacity` samples is filled from several places of the grid.
+    """Samples of a piece at most: a buffer of `capacity` samples is filled from several places of
+    the grid.
 
-    Batches from few places teach little: on a simulated scan of 3072 points, buffers of 384 samples from 4, 24 and 64
-    places ended 16, 5 and 3 % of the loss's fall behind training in memory. A block of which pieces are smaller is read
-    more than once, at most `MOST_READS` times where that leaves a buffer `FEWEST_PIECES`; larger buffers, which hold
-    many places anyway, are filled with whole blocks.
+    Batches from few places teach little: on a simulated scan of 3072 points, buffers of 384 samples
+    from 4, 24 and 64 places ended 16, 5 and 3 % of the loss's fall behind training in memory. A
+    block of which pieces are smaller is read more than once, at most `MOST_READS` times where that
+    leaves a buffer `FEWEST_PIECES`; larger buffers, which hold many places anyway, are filled with
+    whole blocks.
     """
     pieces = FEWEST_PIECES if capacity >= 4096 else min(MOST_PIECES, 32768 // capacity)
     return max(1, capacity // pieces, min(block // MOST_READS, capacity // FEWEST_PIECES))
 
 
 def in_tiles(points: np.ndarray, limit: int) -> np.ndarray:
-    """An order of a block's points `(n, n_nav)` in which each run of about `limit` of them lies close together."""
+    """An order of a block's points `(n, n_nav)` in which each run of about `limit` of them lies
+    close together.
+    """
     if len(points) <= limit:
         return np.arange(len(points))
     side = max(1, round(limit ** (1 / points.shape[1])))
@@ -69,9 +80,11 @@ def in_tiles(points: np.ndarray, limit: int) -> np.ndarray:
 
 
 def plan_pieces(counts: Sequence[int], limit: int, low: int, high: int) -> list[Piece]:
-    """The pieces of at most `limit` samples that hold samples `low` to `high`, counted through all blocks.
+    """The pieces of at most `limit` samples that hold samples `low` to `high`, counted through all
+    blocks.
 
-    counts: chosen points of each block. Cuts but those at `low` and `high` are the same whatever these are.
+    counts: chosen points of each block. Cuts but those at `low` and `high` are the same whatever
+    these are.
     """
     pieces, first = [], 0
     for block, count in enumerate(counts):
@@ -84,11 +97,14 @@ def plan_pieces(counts: Sequence[int], limit: int, low: int, high: int) -> list[
     return pieces
 
 
-def plan_buffers(counts: Sequence[int], capacity: int, rng: np.random.Generator | None) -> list[list[int]]:
-    """Which pieces are held together, in which order: every piece once, at most `capacity` samples at a time.
+def plan_buffers(
+    counts: Sequence[int], capacity: int, rng: np.random.Generator | None
+) -> list[list[int]]:
+    """Which pieces are held together, in which order: every piece once, at most `capacity` samples
+    at a time.
 
-    counts: samples per piece; a piece that alone exceeds the capacity gets a buffer of its own. rng: None keeps the
-    order of the pieces.
+    counts: samples per piece; a piece that alone exceeds the capacity gets a buffer of its own.
+    rng: None keeps the order of the pieces.
     """
     order = np.arange(len(counts)) if rng is None else rng.permutation(len(counts))
     groups: list[list[int]] = [[]]
@@ -103,21 +119,27 @@ def plan_buffers(counts: Sequence[int], capacity: int, rng: np.random.Generator 
 
 
 def batch_bounds(n_samples: int, n_batches: int) -> np.ndarray:
-    """Where each batch begins in the stream, and its end: `n_batches + 1` places, sizes equal to within one."""
+    """Where each batch begins in the stream, and its end: `n_batches + 1` places, sizes equal to
+    within one.
+    """
     return np.arange(n_batches + 1) * n_samples // n_batches
 
 
 def deal(points: np.ndarray, n_batches: int, rng: np.random.Generator) -> np.ndarray:
-    """A random order of samples in which grid neighbours rarely fall into one batch: `(n, n_nav) -> (n,)` positions.
+    """A random order of samples in which grid neighbours rarely fall into one batch: `(n, n_nav) ->
+    (n,)` positions.
 
-    A buffer is a part of the scan, so neighbours would meet in a batch far more often than in a shuffle of everything.
-    The grid is coloured like a chequerboard of many colours, `points @ weights % n_colours`, by one of the weights that
-    give points within two steps different colours where it can be; batches are cut from one colour after the other.
+    A buffer is a part of the scan, so neighbours would meet in a batch far more often than in a
+    shuffle of everything. The grid is coloured like a chequerboard of many colours, `points @
+    weights % n_colours`, by one of the weights that give points within two steps different colours
+    where it can be; batches are cut from one colour after the other.
     """
     n_colours = min(n_batches, MAX_COLOURS)
     if n_colours < 2:
         return rng.permutation(len(points))
-    weights = np.array([(1, *rest) for rest in itertools.product(range(n_colours), repeat=points.shape[1] - 1)])
+    weights = np.array(
+        [(1, *rest) for rest in itertools.product(range(n_colours), repeat=points.shape[1] - 1)]
+    )
     steps = grid_steps(points.shape[1], 2)
     meets = steps @ weights.T % n_colours == 0
     nearness = 1 / np.square(steps).sum(1)
@@ -134,7 +156,9 @@ def grid_steps(n_dims: int, reach: int) -> np.ndarray:
 
 
 def positions_around(points: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Positions of the samples that lie these steps away: `(n, n_nav), (k, n_nav) -> (n, k)`, -1 where none is."""
+    """Positions of the samples that lie these steps away: `(n, n_nav), (k, n_nav) -> (n, k)`, -1
+    where none is.
+    """
     reach = int(np.abs(steps).max())
     local = points - points.min(0) + reach  # a border keeps the look-ups inside
     shape = local.max(0) + reach + 1
@@ -147,11 +171,15 @@ def positions_around(points: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch.device) -> Paths:
-    """Where a walk may go among the samples held: stored patterns `(n, C, …)` and their grid points `(n, n_nav)`.
+    """Where a walk may go among the samples held: stored patterns `(n, C, …)` and their grid points
+    `(n, n_nav)`.
 
-    A part of the samples at a time, with the neighbours of that part: samples of one shard lie next to each other.
+    A part of the samples at a time, with the neighbours of that part: samples of one shard lie next
+    to each other.
     """
-    near = torch.from_numpy(positions_around(points, grid_steps(points.shape[1], 1)).astype(np.int64))
+    near = torch.from_numpy(
+        positions_around(points, grid_steps(points.shape[1], 1)).astype(np.int64)
+    )
     neighbours, count = torch.empty_like(near), torch.empty_like(near[:, 0])
     size = max(1, VIEWED // held[:1].numel())
     for rows in torch.arange(len(near)).split(PART):
@@ -175,9 +203,10 @@ def pooled(x: torch.Tensor) -> torch.Tensor:
 def alike_neighbours(features: torch.Tensor, near: torch.Tensor, own: torch.Tensor) -> Paths:
     """The neighbours about as similar to a sample as its best one, the first `count` of each row.
 
-    features: `(m, f)`. near: candidates of n samples as positions in them `(n, k)`, -1 for none. own: positions of the
-    samples themselves. Chosen are the candidates whose correlation is at least 0.8 times the best, which is positive;
-    where none is positive the best one, and the sample itself where there is no candidate.
+    features: `(m, f)`. near: candidates of n samples as positions in them `(n, k)`, -1 for none.
+    own: positions of the samples themselves. Chosen are the candidates whose correlation is at
+    least 0.8 times the best, which is positive; where none is positive the best one, and the sample
+    itself where there is no candidate.
     """
     unit = features - features.mean(1, keepdim=True)
     unit /= unit.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -194,8 +223,8 @@ def alike_neighbours(features: torch.Tensor, near: torch.Tensor, own: torch.Tens
 def random_walk(paths: Paths, steps: int, rng: np.random.Generator) -> torch.Tensor:
     """Where a walk of random steps ends for each sample, `(n,)`.
 
-    Each step goes to one of the alike neighbours, so that a walk hardly leaves a grain: its end shows the same crystal
-    with other noise, and over the epochs the mean of the surroundings.
+    Each step goes to one of the alike neighbours, so that a walk hardly leaves a grain: its end
+    shows the same crystal with other noise, and over the epochs the mean of the surroundings.
     """
     neighbours, count = paths
     position = torch.arange(len(count), device=count.device)

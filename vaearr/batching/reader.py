@@ -31,15 +31,18 @@ ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
 # torch lacks most operations for unsigned types; the bytes are moved as these
 MOVED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
-Columns = dict[str, torch.Tensor]  # `patterns` (n, C, …), `index` (n, n_nav) on the CPU, and where wanted `labels` (n,)
+Columns = dict[
+    str, torch.Tensor
+]  # `patterns` (n, C, …), `index` (n, n_nav) on the CPU, and where wanted `labels` (n,)
 
 
 class Batch(NamedTuple):
     """Patterns `(B, C, …)` in their stored dtype, on the device.
 
-    target: what a pattern is compared with; None unless neighbours are asked for. labels: int64 `(B,)`, -1 where
-    missing; None without labels. index: position of each sample on the navigation grid, int64 `(B, n_nav)` on the CPU,
-    so that what is made of a batch can be put back: `out[tuple(batch.index.T)] = …`.
+    target: what a pattern is compared with; None unless neighbours are asked for. labels: int64
+    `(B,)`, -1 where missing; None without labels. index: position of each sample on the navigation
+    grid, int64 `(B, n_nav)` on the CPU, so that what is made of a batch can be put back:
+    `out[tuple(batch.index.T)] = …`.
     """
 
     patterns: torch.Tensor
@@ -51,20 +54,23 @@ class Batch(NamedTuple):
 class PatternBatches:
     """Shuffled torch batches of a Dataset's patterns, each sample once per epoch.
 
-    Iterating gives patterns `(B, C, …)` in their stored dtype, each time of the next epoch. `epoch` gives any epoch
-    from any batch on, with targets, labels and positions. The same seed and epoch give the same batches.
+    Iterating gives patterns `(B, C, …)` in their stored dtype, each time of the next epoch. `epoch`
+    gives any epoch from any batch on, with targets, labels and positions. The same seed and epoch
+    give the same batches.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Its dask chunks, of any shape and with any lazy steps, are what is read. A Dataset without dask is divided as it
-        would be stored.
+        Its dask chunks, of any shape and with any lazy steps, are what is read. A Dataset without
+        dask is divided as it would be stored.
     variable : str
-        Another variable over the navigation dims to take batches of, such as `latents`; NaN stays NaN.
+        Another variable over the navigation dims to take batches of, such as `latents`; NaN stays
+        NaN.
     batch_size : int
         Samples of a batch.
     roi : xarray.DataArray, optional
-        Boolean map of the samples to use. Default: the measured ones, of a run's variable the run's ROI.
+        Boolean map of the samples to use. Default: the measured ones, of a run's variable the run's
+        ROI.
     split : xarray.DataArray, optional
         A stored split, of which only the samples of `part` are used.
     part : int
@@ -82,7 +88,8 @@ class PatternBatches:
     labels : array of int, optional
         Class of each grid point, -1 where unknown, handed out with the batches.
     balance : array of int, optional
-        Classes by which samples are drawn, with replacement, so that each class is equally frequent.
+        Classes by which samples are drawn, with replacement, so that each class is equally
+        frequent.
 
     Raises
     ------
@@ -116,7 +123,9 @@ class PatternBatches:
         schema.validate(ds)
         _check_numbers(batch_size, seed, memory, device_memory)
         if balance is not None and (not shuffle or world_size > 1):
-            raise UsageError("balance draws samples at random from the whole scan: shuffle=True, in one process.")
+            raise UsageError(
+                "balance draws samples at random from the whole scan: shuffle=True, in one process."
+            )
         values, self.sample_shape = _samples_of(ds, variable)
         if roi is None and variable != n.PATTERNS:
             roi = ds.get(_roi_name(variable))
@@ -131,9 +140,15 @@ class PatternBatches:
         self.blocks = Blocks(values, schema.navigation_dims(ds))
         self.dtype = self.blocks.dtype
         sample_bytes = math.prod(self.sample_shape) * self.dtype.itemsize
-        self.capacity = max(1, int(memory * GIB / sample_bytes / 2))  # samples of a buffer, of which there are two
-        self.readers = max(1, min(READERS, self.capacity // self.blocks.largest))  # each holds a block
-        self.limit = self.capacity  # in order, nothing is gained by reading less than a block at a time
+        self.capacity = max(
+            1, int(memory * GIB / sample_bytes / 2)
+        )  # samples of a buffer, of which there are two
+        self.readers = max(
+            1, min(READERS, self.capacity // self.blocks.largest)
+        )  # each holds a block
+        self.limit = (
+            self.capacity
+        )  # in order, nothing is gained by reading less than a block at a time
         if shuffle:
             self.limit = plan.piece_samples(self.capacity, self.blocks.largest)
         self.n_samples_total = int(self.inside.sum())
@@ -146,10 +161,14 @@ class PatternBatches:
         self._next = 0
 
     def _take_share(self, batch_size: int, world_size: int) -> int:
-        """Plan the pieces and batches of this rank; shares are equal to within one. Returns the largest share."""
+        """Plan the pieces and batches of this rank; shares are equal to within one. Returns the
+        largest share.
+        """
         total = self.n_samples_total
         if total < world_size:
-            raise UsageError(f"{total} samples cannot be shared by {world_size} processes; use fewer.")
+            raise UsageError(
+                f"{total} samples cannot be shared by {world_size} processes; use fewer."
+            )
         first, stop = total * self.rank // world_size, total * (self.rank + 1) // world_size
         counts = [int(self.inside[tuple(region.values())].sum()) for region in self.blocks.regions]
         self.pieces = plan.plan_pieces(counts, self.limit, first, stop)
@@ -158,7 +177,9 @@ class PatternBatches:
         largest_share = math.ceil(total / world_size)
         n_batches = math.ceil(largest_share / batch_size)
         if n_batches > self.n_samples:
-            raise UsageError("the ranks' shares differ by one sample, so batch_size must be at least 2.")
+            raise UsageError(
+                "the ranks' shares differ by one sample, so batch_size must be at least 2."
+            )
         self.bounds = plan.batch_bounds(self.n_samples, n_batches)
         return largest_share
 
@@ -183,10 +204,12 @@ class PatternBatches:
         return (batch.patterns for batch in self.epoch(number))
 
     def epoch(self, number: int, *, start: int = 0, walk: Walk | None = None) -> Iterator[Batch]:
-        """An epoch from batch `start` on; a pure function of the seed, the number, the rank and the settings.
+        """An epoch from batch `start` on; a pure function of the seed, the number, the rank and the
+        settings.
 
-        Buffers that lie wholly before `start` are not read. walk: how to find each sample's partner, among the chosen
-        samples that are in memory at the same time; `target` is then the partner's pattern. Another one every epoch.
+        Buffers that lie wholly before `start` are not read. walk: how to find each sample's
+        partner, among the chosen samples that are in memory at the same time; `target` is then the
+        partner's pattern. Another one every epoch.
         """
         if start >= len(self):
             return
@@ -196,25 +219,34 @@ class PatternBatches:
         for i, (held, order) in enumerate(self._buffers(groups, ends, number, first), first):
             partners = self._partners(held, walk, number, i) if walk else None
             while batch < len(self) and self.bounds[batch] < ends[i + 1]:
-                begin, end = max(self.bounds[batch], ends[i]), min(self.bounds[batch + 1], ends[i + 1])
+                begin, end = (
+                    max(self.bounds[batch], ends[i]),
+                    min(self.bounds[batch + 1], ends[i + 1]),
+                )
                 rows = torch.from_numpy(order[begin - ends[i] : end - ends[i]])
                 parts.append({key: self._picked(values, rows) for key, values in held.items()})
                 if partners is not None:
-                    parts[-1]["target"] = self._picked(held["patterns"], partners[rows.to(partners.device)])
+                    parts[-1]["target"] = self._picked(
+                        held["patterns"], partners[rows.to(partners.device)]
+                    )
                 if end < self.bounds[batch + 1]:
                     break
                 yield self._batch(parts)
                 batch, parts = batch + 1, []
 
     def _plan(self, number: int) -> tuple[list[list[int]], np.ndarray]:
-        """Pieces of each buffer of an epoch; buffer g holds the stream of samples from `ends[g]` to `ends[g + 1]`."""
+        """Pieces of each buffer of an epoch; buffer g holds the stream of samples from `ends[g]` to
+        `ends[g + 1]`.
+        """
         groups = [list(range(len(self.pieces)))]
         if self.tier == "streamed":
             rng = self._generator(number, ORDER) if self.shuffle else None
             groups = plan.plan_buffers(self.counts, self.capacity, rng)
         sizes: Sequence[float] = self.counts
         if self.weights is not None:
-            sizes = [float(self.weights[tuple(self._points(i).T)].sum()) for i in range(len(self.pieces))]
+            sizes = [
+                float(self.weights[tuple(self._points(i).T)].sum()) for i in range(len(self.pieces))
+            ]
         ends = np.cumsum([0.0, *(sum(sizes[i] for i in group) for group in groups)])
         return groups, np.round(ends / ends[-1] * self.n_samples).astype(int)
 
@@ -235,7 +267,9 @@ class PatternBatches:
         return plan.deal(points, n_batches, rng)
 
     def _partners(self, held: Columns, walk: Walk, number: int, i: int) -> torch.Tensor:
-        """Each sample's partner in this epoch; where all samples stay, the paths between them stay too."""
+        """Each sample's partner in this epoch; where all samples stay, the paths between them stay
+        too.
+        """
         if self.tier == "streamed" or self._paths is None or self._paths[0] is not walk.view:
             found = plan.find_paths(held["patterns"], held["index"].numpy(), walk.view, self.device)
             self._paths = walk.view, found
@@ -244,7 +278,9 @@ class PatternBatches:
     def _buffers(
         self, groups: list[list[int]], ends: np.ndarray, number: int, first: int
     ) -> Iterator[tuple[Columns, np.ndarray]]:
-        """The buffers of an epoch from `first` on and their orders, each read while the one before is handed out."""
+        """The buffers of an epoch from `first` on and their orders, each read while the one before
+        is handed out.
+        """
         if self.tier != "streamed":
             if self._resident is None:
                 memory = self._memory(self.n_samples, self.device if self.tier == "device" else CPU)
@@ -265,7 +301,9 @@ class PatternBatches:
         return torch.empty((count, *self.sample_shape), dtype=dtype, device=device)
 
     def _picked(self, held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """`held[rows]`, for every dtype, where it is held; on the CPU by one thread, as the others decode."""
+        """`held[rows]`, for every dtype, where it is held; on the CPU by one thread, as the others
+        decode.
+        """
         shape, moved = (len(rows), *held.shape[1:]), MOVED_AS.get(held.dtype, held.dtype)
         if held.device.type == "cpu":
             out = host_tensor(shape, held.dtype, self.device)
@@ -275,12 +313,20 @@ class PatternBatches:
 
     def _batch(self, parts: Sequence[Columns]) -> Batch:
         """The parts of a batch, one after the other, on the device; the copy does not wait."""
-        whole = {key: torch.cat([p[key] for p in parts]) if parts[1:] else parts[0][key] for key in parts[0]}
-        moved = {key: v if key == "index" else v.to(self.device, non_blocking=True) for key, v in whole.items()}
+        whole = {
+            key: torch.cat([p[key] for p in parts]) if parts[1:] else parts[0][key]
+            for key in parts[0]
+        }
+        moved = {
+            key: v if key == "index" else v.to(self.device, non_blocking=True)
+            for key, v in whole.items()
+        }
         return Batch(moved["patterns"], moved.get("target"), moved.get("labels"), moved["index"])
 
     def _read(self, pieces: Sequence[int], memory: torch.Tensor) -> Columns:
-        """The samples of some pieces, side by side in `memory`; threads read, since decoding frees Python's lock."""
+        """The samples of some pieces, side by side in `memory`; threads read, since decoding frees
+        Python's lock.
+        """
         points = [self._points(piece) for piece in pieces]
         _ = self.blocks.graph  # what blocks share is computed before the threads begin
         places = memory.split([*map(len, points), len(memory) - sum(map(len, points))])
@@ -297,7 +343,11 @@ class PatternBatches:
         region = self.blocks.regions[block]
         sizes = tuple(part.stop - part.start for part in region.values())
         rows = np.ravel_multi_index(tuple((points - corner(region)).T), sizes)
-        here = place if place.device.type == "cpu" else host_tensor(tuple(place.shape), place.dtype, place.device)
+        here = (
+            place
+            if place.device.type == "cpu"
+            else host_tensor(tuple(place.shape), place.dtype, place.device)
+        )
         take_rows(self.blocks.read(block), rows, here.numpy())
         if here is not place:
             place.copy_(here)
@@ -315,9 +365,13 @@ batches = PatternBatches
 
 def _check_numbers(batch_size: int, seed: int, memory: float, device_memory: float) -> None:
     are_whole = isinstance(batch_size, int) and isinstance(seed, int)
-    if not (are_whole and batch_size >= 1 and seed >= 0 and 0 < memory < math.inf and device_memory >= 0):
+    if not (
+        are_whole and batch_size >= 1 and seed >= 0 and 0 < memory < math.inf and device_memory >= 0
+    ):
         given = f"batch_size is {batch_size}, seed {seed}, memory {memory}, device_memory {device_memory}"
-        raise UsageError(f"{given}; expected whole numbers of at least 1 and 0, and GiB, which must be positive.")
+        raise UsageError(
+            f"{given}; expected whole numbers of at least 1 and 0, and GiB, which must be positive."
+        )
 
 
 def _samples_of(ds: xr.Dataset, variable: str) -> tuple[xr.DataArray, tuple[int, ...]]:
@@ -327,7 +381,9 @@ def _samples_of(ds: xr.Dataset, variable: str) -> tuple[xr.DataArray, tuple[int,
     nav = schema.navigation_dims(ds)
     names = [str(name) for name, values in ds.data_vars.items() if set(nav) <= set(values.dims)]
     if variable not in names:
-        raise UsageError(f"there is no variable {variable!r} over {', '.join(nav)}.{did_you_mean(variable, names)}")
+        raise UsageError(
+            f"there is no variable {variable!r} over {', '.join(nav)}.{did_you_mean(variable, names)}"
+        )
     values = ds[variable].transpose(*nav, ...)
     return values, values.shape[len(nav) :] or (1,)
 
@@ -340,7 +396,9 @@ def _roi_name(variable: str) -> str:
     return n.ROI
 
 
-def _chosen(ds: xr.Dataset, roi: xr.DataArray | None, split: xr.DataArray | None, part: int) -> np.ndarray:
+def _chosen(
+    ds: xr.Dataset, roi: xr.DataArray | None, split: xr.DataArray | None, part: int
+) -> np.ndarray:
     """Which points of the navigation grid batches are made of."""
     inside = np.ones(schema.navigation_shape(ds), bool)
     if n.PRESENT in ds:
@@ -354,18 +412,26 @@ def _chosen(ds: xr.Dataset, roi: xr.DataArray | None, split: xr.DataArray | None
     return inside
 
 
-def _class_map(what: str, values: np.ndarray | xr.DataArray | None, ds: xr.Dataset) -> np.ndarray | None:
+def _class_map(
+    what: str, values: np.ndarray | xr.DataArray | None, ds: xr.Dataset
+) -> np.ndarray | None:
     if values is None:
         return None
     shape = schema.navigation_shape(ds)
-    plain = check_map(ds, values, boolean=False).values if isinstance(values, xr.DataArray) else values
+    plain = (
+        check_map(ds, values, boolean=False).values if isinstance(values, xr.DataArray) else values
+    )
     if plain.shape != shape or plain.dtype.kind not in "iu":
-        raise UsageError(f"{what} is {plain.dtype} of shape {plain.shape}; expected integers of shape {shape}.")
+        raise UsageError(
+            f"{what} is {plain.dtype} of shape {plain.shape}; expected integers of shape {shape}."
+        )
     return plain.astype(np.int64)
 
 
 def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Weight of each grid point in a draw: 1 / size of its class, 1 on average; points below 0 have the average."""
+    """Weight of each grid point in a draw: 1 / size of its class, 1 on average; points below 0 have
+    the average.
+    """
     ids, member = np.unique(classes, return_inverse=True)
     sizes = np.bincount(member.ravel(), weights=inside.ravel(), minlength=len(ids))
     known = (ids >= 0) & (sizes > 0)
@@ -375,7 +441,9 @@ def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def pick_tier(nbytes: int, allowed: Mapping[str, float], device: torch.device) -> str:
-    """The fastest place that holds so many bytes of patterns: "device", "memory", or neither, "streamed"."""
+    """The fastest place that holds so many bytes of patterns: "device", "memory", or neither,
+    "streamed".
+    """
     free = math.inf
     if device.type == "cuda":
         free = float(torch.cuda.mem_get_info(device)[0])

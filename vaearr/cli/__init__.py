@@ -1,4 +1,6 @@
-"""Command line: thin commands over the functions; one-line errors, progress bars, exit codes of `vaearr.errors`."""
+"""Command line: thin commands over the functions; one-line errors, progress bars, exit codes of
+`vaearr.errors`.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
 __all__ = ["app", "commands", "look", "main"]
 
-# How often a waiting OpenMP thread looks before it sleeps. The default of 300 000 can take 15 ms, in which it keeps
-# a core from other processes. libgomp reads this when torch or scikit-learn is loaded; results do not depend on it.
+# How often a waiting OpenMP thread looks before it sleeps. The default of 300 000 can take 15 ms,
+# in which it keeps a core from other processes. libgomp reads this when torch or scikit-learn is
+# loaded; results do not depend on it.
 GOMP_SPINS = "10000"
 
-# Messages name a setting in both spellings, as in "overwrite=True (--overwrite)". The command line shows its own.
+# Messages name a setting in both spellings, as in "overwrite=True (--overwrite)". The command line
+# shows its own.
 BOTH_SPELLINGS = re.compile(r"(?:\w+=(?:\([^)]*\)|\[[^\]]*\]|\S+?),? )+\((--[^)]+)\)")
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -42,9 +46,14 @@ def _explain(error: Any) -> tuple[str, int]:
         return f"{error.format_message().rstrip('.')}{help_hint}.", error.exit_code
     if isinstance(error, OSError):
         file = "" if error.filename is None else f" {error.filename}"
-        code = NoInputError.exit_code if isinstance(error, FileNotFoundError) else WriteError.exit_code
+        code = (
+            NoInputError.exit_code if isinstance(error, FileNotFoundError) else WriteError.exit_code
+        )
         return f"cannot read/write{file}: {error.strerror or error}", code
-    return f"internal error: {type(error).__name__}: {error}; run again with --debug and report it", INTERNAL_ERROR
+    return (
+        f"internal error: {type(error).__name__}: {error}; run again with --debug and report it",
+        INTERNAL_ERROR,
+    )
 
 
 class _Lines(logging.Handler):
@@ -84,7 +93,10 @@ def main() -> None:
     log.propagate = False  # Prefect prints what reaches the root
     handlers: dict[int, Any] = {}
     for number in STOPS:
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):  # ignored ones stay so, as under nohup
+        if signal.getsignal(number) not in (
+            signal.SIG_IGN,
+            None,
+        ):  # ignored ones stay so, as under nohup
             handlers[number] = signal.signal(number, stop)
     try:
         code = _command()(arguments, standalone_mode=False)  # errors of typer are explained here
@@ -93,7 +105,10 @@ def main() -> None:
     except (Exception, SystemExit) as error:
         if received:  # whatever a library made of the SystemExit on its way here
             word = STOPS[received[0]]
-            typer.echo(f"vaearr: {word}; nothing unfinished was published, run the same command again", err=True)
+            typer.echo(
+                f"vaearr: {word}; nothing unfinished was published, run the same command again",
+                err=True,
+            )
             raise SystemExit(128 + received[0]) from None
         if isinstance(error, SystemExit):
             raise

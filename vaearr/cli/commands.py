@@ -1,4 +1,5 @@
-"""The commands in the order of the work: the demo, the steps from a file to its report, pages, flows.
+"""The commands in the order of the work: the demo, the steps from a file to its report, pages,
+flows.
 
 Steps have an option for every setting, made from their config.
 """
@@ -46,7 +47,9 @@ from vaearr.names import BC, DEFAULT_RUN
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="folder for files, store and report")] = Path("stores/demo"),
+    folder: Annotated[Path, typer.Argument(help="folder for files, store and report")] = Path(
+        "stores/demo"
+    ),
 ) -> None:
     """Simulate a small EBSD scan and take it all the way to a report."""
     from vaearr.cli.demo import run_demo
@@ -57,7 +60,9 @@ def demo(
 @app.command()
 @with_settings(config.IngestConfig, flags={"phase_names": "--phase", "classes": "--class"})
 def ingest(
-    source: Annotated[Path, typer.Argument(help="file, image folder or zarr store to read, such as scan.h5")],
+    source: Annotated[
+        Path, typer.Argument(help="file, image folder or zarr store to read, such as scan.h5")
+    ],
     store: Annotated[str, typer.Argument(help="store to create, such as stores/scan.zarr")],
     *,
     settings: Given,
@@ -65,9 +70,14 @@ def ingest(
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a store."""
+    """Turn a scan file (HDF5, vendor formats), an image folder, digits or NIfTI volumes into a
+    store.
+    """
     if bc:
-        refuse(BC in settings.get("maps", {}), f"--bc and --map {BC} are the same map; give one of them.")
+        refuse(
+            BC in settings.get("maps", {}),
+            f"--bc and --map {BC} are the same map; give one of them.",
+        )
         settings = over(settings, {"maps": {BC: bc}})
     with computing_on(scheduler):
         va.ingest(source, store, overwrite=overwrite, **settings)
@@ -79,12 +89,20 @@ def attach(
     store: Store,
     file: Annotated[Path, typer.Argument(help=".npy, CSV or .tsv maps of elements")],
     run: Annotated[str | None, typer.Option(help="latents: name of the run they become")] = None,
-    kind: Annotated[str, typer.Option(help="latents, map, classes, elements or scores")] = "latents",
-    name: Annotated[str | None, typer.Option(help="all but latents: name of the variable they become")] = None,
+    kind: Annotated[
+        str, typer.Option(help="latents, map, classes, elements or scores")
+    ] = "latents",
+    name: Annotated[
+        str | None, typer.Option(help="all but latents: name of the variable they become")
+    ] = None,
     coords: Annotated[Path | None, typer.Option(help="CSV or .npy with x, y of each row")] = None,
-    roi: Annotated[str | None, typer.Option(help="run whose points the rows are, in row-major order")] = None,
+    roi: Annotated[
+        str | None, typer.Option(help="run whose points the rows are, in row-major order")
+    ] = None,
     prefix: Annotated[str | None, typer.Option(help="CSV: columns that begin with this")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="CSV: column to take; repeatable")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="CSV: column to take; repeatable")
+    ] = None,
     units: Annotated[str | None, typer.Option(help="unit of the values")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -107,10 +125,13 @@ def attach(
 @app.command()
 def info(
     store: Store,
-    model: Annotated[bool, typer.Option("--model", help="the layers of a run's network instead")] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="the layers of a run's network instead")
+    ] = False,
     run: RunName = DEFAULT_RUN,
     out: Annotated[
-        Path | None, typer.Option(help="PNG or PDF: samples of each class, or with --model the network")
+        Path | None,
+        typer.Option(help="PNG or PDF: samples of each class, or with --model the network"),
     ] = None,
     seed: Seed = 0,
     trust: Trust = None,
@@ -143,10 +164,14 @@ def verify(
     store: Store,
     as_json: AsJson = False,
     remove: Annotated[
-        str | None, typer.Option(help="remove a variable that can be computed again, a table or runs/NAME")
+        str | None,
+        typer.Option(help="remove a variable that can be computed again, a table or runs/NAME"),
     ] = None,
     seal: Annotated[
-        bool, typer.Option("--seal", help="accept what the store holds: new checksums and a new list of variables")
+        bool,
+        typer.Option(
+            "--seal", help="accept what the store holds: new checksums and a new list of variables"
+        ),
     ] = False,
 ) -> None:
     """Check every file of a store; exit code 65 if it is damaged.
@@ -163,7 +188,11 @@ def verify(
         say(f"checksums added to {len(verifying.seal_store(store))} variables of {store}")
     else:
         result = verifying.verify_store(store)
-        print_lines([json.dumps(asdict(result), indent=2, default=str)] if as_json else verifying.in_words(result))
+        print_lines(
+            [json.dumps(asdict(result), indent=2, default=str)]
+            if as_json
+            else verifying.in_words(result)
+        )
         if not result.is_healthy:
             raise typer.Exit(DataError.exit_code)
 
@@ -183,18 +212,22 @@ def train(
         str | None, typer.Option(help="settings that others replace: sd, maisi, beta-vae or digits")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="checkpoint file to resume from")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="discard an interrupted training of this run")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="discard an interrupted training of this run")
+    ] = False,
     trust: Trust = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a VAE on a store's patterns; after an interruption the same command resumes.
 
-    The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there is one, else every
-    measured point.
+    The ROI, where none of --x, --y, --z, --where, --points is given: that of the run 'vae' if there
+    is one, else every measured point.
     """
     from vaearr.analysis.side_maps import read_kept_coordinates
 
-    refuse(points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where.")
+    refuse(
+        points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where."
+    )
     if preset:
         settings = over(preset_settings(preset), settings)
     if points:
@@ -230,7 +263,9 @@ def tell_run(store: str, run: Any) -> None:
 @with_settings(config.ImportConfig)
 def import_model(
     store: Store,
-    checkpoint: Annotated[Path, typer.Argument(help="model folder of a run, or .safetensors, .pt, .pth or .ckpt file")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="model folder of a run, or .safetensors, .pt, .pth or .ckpt file")
+    ],
     *,
     settings: Given,
     run: Annotated[str, typer.Option(help="name of the run that the model becomes")],
@@ -239,10 +274,13 @@ def import_model(
 ) -> None:
     """Make a model trained elsewhere, by vaearr or as Stable Diffusion's VAE, a run of a store.
 
-    A model folder of vaearr's brings its settings and background. Of other checkpoints, of which nothing is unpickled,
-    the options come from the shapes of the weights; --set options.groups=16 and the like replace single ones.
+    A model folder of vaearr's brings its settings and background. Of other checkpoints, of which
+    nothing is unpickled, the options come from the shapes of the weights; --set options.groups=16
+    and the like replace single ones.
     """
-    imported = va.import_model(store, checkpoint, run=run, trust=trust or (), overwrite=overwrite, **settings)
+    imported = va.import_model(
+        store, checkpoint, run=run, trust=trust or (), overwrite=overwrite, **settings
+    )
     tell_run(store, imported)
 
 
@@ -253,15 +291,19 @@ def encode(
     *,
     settings: Given,
     roi: Any,
-    source: Annotated[str | None, typer.Option("--from", help="another store, whose run encodes these data")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="another store, whose run encodes these data")
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(help="--from: name of the run in this store; default: its name there")
+        str | None,
+        typer.Option(help="--from: name of the run in this store; default: its name there"),
     ] = None,
     scheduler: Scheduler = None,
     trust: Trust = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a run's latents into the store; with --from, those of a model that was trained in another store.
+    """Write a run's latents into the store; with --from, those of a model that was trained in
+    another store.
 
     The ROI is chosen with --from only; else it is that of the run.
     """
@@ -273,7 +315,9 @@ def encode(
     with computing_on(scheduler):
         opened = trusted_run(source or store, chosen.run, trust, device=chosen.device)
         if source is not None:
-            opened = opened.apply(store, name=name, roi=roi, overwrite=overwrite, device=chosen.device)
+            opened = opened.apply(
+                store, name=name, roi=roi, overwrite=overwrite, device=chosen.device
+            )
         opened.encode(overwrite=overwrite, config=chosen)
     say(f"latents of run {opened.name!r} are in {store}; open it with xarray.open_zarr({store!r})")
 
@@ -286,20 +330,28 @@ def reconstruct(
     settings: Given,
     roi: Any,
     file: Annotated[
-        list[Path] | None, typer.Option(help="single file instead of the store's samples; repeatable")
+        list[Path] | None,
+        typer.Option(help="single file instead of the store's samples; repeatable"),
     ] = None,
-    variable: Annotated[bool, typer.Option("--variable", help="also write the reconstructions into the store")] = False,
+    variable: Annotated[
+        bool, typer.Option("--variable", help="also write the reconstructions into the store")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="folder for pictures and tables")] = None,
-    files: Annotated[bool, typer.Option("--files", help="--out: also write each reconstruction as a file")] = False,
-    binarise: Annotated[float | None, typer.Option(help="value from which on binary.png in --out is white")] = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="--out: also write each reconstruction as a file")
+    ] = False,
+    binarise: Annotated[
+        float | None, typer.Option(help="value from which on binary.png in --out is white")
+    ] = None,
     trust: Trust = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Reconstruct a store's samples, or single files, and evaluate them: PSNR, SSIM, MSE, MAE, compression.
+    """Reconstruct a store's samples, or single files, and evaluate them: PSNR, SSIM, MSE, MAE,
+    compression.
 
-    Without --x, --y, --z, --where: the ROI of the run. --out writes reconstruction.png, metrics.csv, with --binarise
-    binary.png, of volumes slices.png and slices.html; --files or --file also the folder files: PNG, NIfTI with its
-    affine, or .npy.
+    Without --x, --y, --z, --where: the ROI of the run. --out writes reconstruction.png,
+    metrics.csv, with --binarise binary.png, of volumes slices.png and slices.html; --files or
+    --file also the folder files: PNG, NIfTI with its affine, or .npy.
     """
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
     settings |= given(roi=roi, out="variable" if variable else None)
@@ -336,11 +388,15 @@ def associate(
     store: Store,
     *,
     settings: Given,
-    significance: Annotated[bool, typer.Option("--significance", help="p-values from surrogate maps")] = False,
+    significance: Annotated[
+        bool, typer.Option("--significance", help="p-values from surrogate maps")
+    ] = False,
     reference: Annotated[
         str | None, typer.Option(help="also: clusters of each dimension against those of this map")
     ] = None,
-    k_max: Annotated[int, typer.Option(min=2, help="--reference: largest number of clusters of a dimension")] = 12,
+    k_max: Annotated[
+        int, typer.Option(min=2, help="--reference: largest number of clusters of a dimension")
+    ] = 12,
     top: Annotated[int, typer.Option(min=1, help="dimensions to list per target")] = 3,
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
@@ -353,7 +409,9 @@ def associate(
     groups = None
     with computing_on(scheduler):
         if reference:  # an unknown one is refused before work
-            groups = opened.partitions(reference, k_max=k_max, name=chosen.name, overwrite=overwrite)
+            groups = opened.partitions(
+                reference, k_max=k_max, name=chosen.name, overwrite=overwrite
+            )
         print_lines(va.describe(opened.associate(config=chosen, overwrite=overwrite), top))
     if groups is not None:
         print_lines(va.describe(groups, top))
@@ -364,10 +422,20 @@ def associate(
 def probe(store: Store, *, settings: Given, overwrite: Overwrite = False) -> None:
     """Predict maps from latents, evaluated on points, grains or subjects that were left out."""
     chosen = resolved(ProbeConfig, None, settings)
-    print_lines(va.describe(va.load_run(store, chosen.run).probe(config=chosen, overwrite=overwrite)))
+    print_lines(
+        va.describe(va.load_run(store, chosen.run).probe(config=chosen, overwrite=overwrite))
+    )
 
 
-SCORES = ("ari", "nmi", "homogeneity", "completeness", "v_measure", "majority_accuracy", "hungarian_accuracy")
+SCORES = (
+    "ari",
+    "nmi",
+    "homogeneity",
+    "completeness",
+    "v_measure",
+    "majority_accuracy",
+    "hungarian_accuracy",
+)
 
 
 @app.command()
@@ -390,9 +458,14 @@ def judge(
     count: Annotated[int, typer.Option("--n", min=1, help="number of generated samples")] = 1000,
     source: Annotated[str, typer.Option(help=SOURCE)] = "prior",
     weights: Annotated[
-        Path | None, typer.Option(help="weights of an image network whose features are compared; default: latents")
+        Path | None,
+        typer.Option(
+            help="weights of an image network whose features are compared; default: latents"
+        ),
     ] = None,
-    part: Annotated[str, typer.Option(help="data to compare with: validation, train or all")] = "validation",
+    part: Annotated[
+        str, typer.Option(help="data to compare with: validation, train or all")
+    ] = "validation",
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="folder for fidelity.csv")] = None,
     device: Device = "auto",
@@ -404,7 +477,11 @@ def judge(
     with folder_of(out) as folder:
         if folder:
             table = fidelity[["frechet", "n", "n_reference"]].to_dataframe()
-            table.to_csv(folder / "fidelity.csv", columns=["frechet", "n", "n_reference"], index_label="compared")
+            table.to_csv(
+                folder / "fidelity.csv",
+                columns=["frechet", "n", "n_reference"],
+                index_label="compared",
+            )
     print_lines(va.describe(fidelity))
 
 
@@ -416,13 +493,21 @@ def explore(
     host: Annotated[
         str, typer.Option(help="address; any other than 127.0.0.1 opens the store to the network")
     ] = "127.0.0.1",
-    show: Annotated[bool, typer.Option("--show/--no-show", help="open the page in the browser")] = True,
-    save: Annotated[Path | None, typer.Option(help="serve nothing; write one .html file that works offline")] = None,
+    show: Annotated[
+        bool, typer.Option("--show/--no-show", help="open the page in the browser")
+    ] = True,
+    save: Annotated[
+        Path | None, typer.Option(help="serve nothing; write one .html file that works offline")
+    ] = None,
     seed: Seed = 0,
     trust: Trust = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="--save: replace the file")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="--save: replace the file")
+    ] = False,
 ) -> None:
-    """Explore a run in the browser: click a map, move the latents, see what is decoded. Nothing is written."""
+    """Explore a run in the browser: click a map, move the latents, see what is decoded. Nothing is
+    written.
+    """
     opened = trusted_run(store, run, trust)
     if save is not None:
         from vaearr.app.saved import save_page
@@ -437,7 +522,9 @@ def explore(
 def report(
     store: Store,
     run: RunName = DEFAULT_RUN,
-    out: Annotated[Path | None, typer.Option(help="folder of the report; default: <store>.reports/<run>")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the report; default: <store>.reports/<run>")
+    ] = None,
     trust: Trust = None,
 ) -> None:
     """Write one self-contained HTML page about a run, and PNGs of its main views."""
@@ -449,27 +536,46 @@ def export(
     store: Store,
     out: Annotated[Path, typer.Argument(help="folder to write into")],
     format_: Annotated[
-        str, typer.Option("--format", help="csv, parquet, npy, png, pdf, or seed0: the files of the earlier programs")
+        str,
+        typer.Option(
+            "--format",
+            help="csv, parquet, npy, png, pdf, or seed0: the files of the earlier programs",
+        ),
     ] = "csv",
     run: RunName = DEFAULT_RUN,
     variable: Annotated[
-        list[str] | None, typer.Option(help="tables: further column; pictures: map to draw; repeatable")
+        list[str] | None,
+        typer.Option(help="tables: further column; pictures: map to draw; repeatable"),
     ] = None,
-    latent: Annotated[list[int] | None, typer.Option(help="latent dimension; default: all; repeatable")] = None,
+    latent: Annotated[
+        list[int] | None, typer.Option(help="latent dimension; default: all; repeatable")
+    ] = None,
 ) -> None:
     """Write latents, tables, pictures or the files of the earlier programs into a folder."""
     chosen: Any = format_
-    say(f"files are in {va.export(store, out, chosen, run=run, variables=variable or (), latents=latent or ())}")
+    say(
+        f"files are in {va.export(store, out, chosen, run=run, variables=variable or (), latents=latent or ())}"
+    )
 
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="flow, such as train-vae; an unknown name lists them all")],
+    name: Annotated[
+        str, typer.Argument(help="flow, such as train-vae; an unknown name lists them all")
+    ],
     parameters: Annotated[
         list[str] | None,
-        typer.Option("-p", "--param", help="NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one"),
+        typer.Option(
+            "-p",
+            "--param",
+            help="NAME=VALUE, a value in JSON or plain; NAME.SETTING=VALUE for a single one",
+        ),
     ] = None,
 ) -> None:
-    """Run a flow in this process, recorded by the Prefect server where one is configured (PREFECT_API_URL)."""
-    flows = import_module("vaearr.flows.by_name")  # by name: nothing else in vaearr imports the flows
+    """Run a flow in this process, recorded by the Prefect server where one is configured
+    (PREFECT_API_URL).
+    """
+    flows = import_module(
+        "vaearr.flows.by_name"
+    )  # by name: nothing else in vaearr imports the flows
     flows.run(name, nested_values(parameters or (), "-p"))

@@ -1,4 +1,6 @@
-"""What the commands share: the app, common options, options made from settings, how values are spelt, messages."""
+"""What the commands share: the app, common options, options made from settings, how values are
+spelt, messages.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ PLAIN: Any = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 Given = dict[str, Any]
-look = typer.Typer(help="Look around in a latent space, and at the data it is learned from.", **PLAIN)
+look = typer.Typer(
+    help="Look around in a latent space, and at the data it is learned from.", **PLAIN
+)
 
 
 app = typer.Typer(
@@ -46,7 +50,8 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def _options(
     is_asked: Annotated[
-        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="print the version", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     pass
@@ -54,20 +59,29 @@ def _options(
 
 # ---- arguments and options that many commands have
 
-Store = Annotated[str, typer.Argument(metavar="STORE", help="zarr store, as created by 'vaearr ingest'")]
-RunName = Annotated[str, typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`")]
+Store = Annotated[
+    str, typer.Argument(metavar="STORE", help="zarr store, as created by 'vaearr ingest'")
+]
+RunName = Annotated[
+    str,
+    typer.Option("--run", help="name of the run; 'vae' writes `latents`, 'b' writes `latents_b`"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of random numbers")]
 Scheduler = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Dask cluster that computes: address of its scheduler, or its scheduler file"),
+    typer.Option(
+        metavar="ADDRESS",
+        help="Dask cluster that computes: address of its scheduler, or its scheduler file",
+    ),
 ]
 SOURCE = "prior, or fitted: the Gaussian of the latents of the run"
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing result")]
 Trust = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="PACKAGE.MODULE:NAME", help="network that the run may name; it is imported and run; repeatable"
+        metavar="PACKAGE.MODULE:NAME",
+        help="network that the run may name; it is imported and run; repeatable",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print machine-readable JSON")]
@@ -169,10 +183,10 @@ def with_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each setting of a config, --config and --set.
 
-    The command gets what they say as its keyword `settings`, nested like the config. Type, default and help text of an
-    option are those of the field. without: settings that the command has parameters of its own for. flags: options of
-    another name than their setting's. has_roi: also --x, --y, --z and --where, of which the command gets its keyword
-    `roi`, None without any.
+    The command gets what they say as its keyword `settings`, nested like the config. Type, default
+    and help text of an option are those of the field. without: settings that the command has
+    parameters of its own for. flags: options of another name than their setting's. has_roi: also
+    --x, --y, --z and --where, of which the command gets its keyword `roi`, None without any.
     """
     known = {}
     names_of_flags = {}
@@ -189,7 +203,9 @@ def with_settings(
         metavar="FILE",
         help="JSON, YAML or TOML file with settings; options and --set replace single ones",
     )
-    options["sets"] = optional(list[str], "--set", metavar="NAME=VALUE", help=_help_of_set(kind, without))
+    options["sets"] = optional(
+        list[str], "--set", metavar="NAME=VALUE", help=_help_of_set(kind, without)
+    )
 
     def wrap(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -210,7 +226,9 @@ def with_settings(
         parameters = [p for p in signature.parameters.values() if p.name not in ("settings", "roi")]
         for name, annotation in options.items():
             parameters.append(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+                )
             )
         call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer
         return call
@@ -260,13 +278,17 @@ def key_values(texts: Sequence[str], flag: str) -> dict[str, str]:
         if not (name and equals and value):
             raise UsageError(f"{flag} {name!r} is not NAME=VALUE.")
         if name in values:
-            raise UsageError(f"{flag} {name} is given twice, as {values[name]!r} and {value!r}; give it once.")
+            raise UsageError(
+                f"{flag} {name} is given twice, as {values[name]!r} and {value!r}; give it once."
+            )
         values[name] = value
     return values
 
 
 def nested_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
-    """`NAME=VALUE` and `NAME.INNER=VALUE` as nested values; single ones replace those of a whole object."""
+    """`NAME=VALUE` and `NAME.INNER=VALUE` as nested values; single ones replace those of a whole
+    object.
+    """
     values = key_values(texts, flag)
     nested: dict[str, Any] = {}
     for key in sorted(values, key=lambda key: key.count(".")):
@@ -275,7 +297,9 @@ def nested_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
         for part in path:
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise UsageError(f"{flag} {key}: {part!r} is set to {inner!r} already; nothing can be set inside it.")
+                raise UsageError(
+                    f"{flag} {key}: {part!r} is set to {inner!r} already; nothing can be set inside it."
+                )
         inner[last] = plain(values[key])
     return nested
 
@@ -297,7 +321,10 @@ def settings_file(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {file}.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or f"it is not {form.upper()}: {' '.join(str(error).split())}"
+        reason = (
+            getattr(error, "strerror", None)
+            or f"it is not {form.upper()}: {' '.join(str(error).split())}"
+        )
         raise UsageError(f"{file} cannot be read as a settings file: {reason}.") from None
     if not isinstance(values, dict):
         raise UsageError(

@@ -16,11 +16,14 @@ STEP = 0.25  # um between scan points
 log = logging.getLogger("vaearr")
 
 
-def run_demo(folder: str | Path, *, config: TrainConfig | None = None, nx: int = 48, ny: int = 36) -> list[str]:
-    """Simulate a scan, write it as HDF5 and CSV files, and take it through every step; returns the closing lines.
+def run_demo(
+    folder: str | Path, *, config: TrainConfig | None = None, nx: int = 48, ny: int = 36
+) -> list[str]:
+    """Simulate a scan, write it as HDF5 and CSV files, and take it through every step; returns the
+    closing lines.
 
-    The files of an earlier demo in the folder are replaced. A folder that holds anything else is refused with
-    ExistsError.
+    The files of an earlier demo in the folder are replaced. A folder that holds anything else is
+    refused with ExistsError.
     """
     from vaearr.testing import synthetic_scan, write_scan_files
 

@@ -1,6 +1,8 @@
-"""`vaearr look …`: what a latent space decodes to, how the latents are distributed, and comparisons of layers.
+"""`vaearr look …`: what a latent space decodes to, how the latents are distributed, and comparisons
+of layers.
 
-Most commands are the method of a run of the same name (`COMMANDS`); their options are those of `OPTIONS`.
+Most commands are the method of a run of the same name (`COMMANDS`); their options are those of
+`OPTIONS`.
 """
 
 from __future__ import annotations
@@ -60,17 +62,27 @@ OPTIONS: dict[str, Any] = {
     "classes": optional(list[str], "--class", help="only this class of --by; repeatable"),
     "dims": optional(list[int], "--dim", min=0, help="latent dimension; repeatable"),
     "max_points": optional(int, min=1, help="use at most so many samples"),
-    "method": optional(str, help="scatter: tsne (default), pca or umap; interpolate: lerp (default) or slerp"),
+    "method": optional(
+        str, help="scatter: tsne (default), pca or umap; interpolate: lerp (default) or slerp"
+    ),
     "n_samples": optional(int, "--n", min=1, help="number of samples; default: 16"),
     "neighbours": optional(int, min=2, help="UMAP: neighbours of a point; default: 15"),
     "perplexity": optional(float, help="t-SNE: about how many neighbours count; default: 30"),
-    "points": optional(list[str], "--point", metavar="X:Y", help="in the plane, such as --point=-1:2; repeatable"),
+    "points": optional(
+        list[str], "--point", metavar="X:Y", help="in the plane, such as --point=-1:2; repeatable"
+    ),
     "seed": optional(int, min=0, help="seed of random numbers; default: 0"),
     "source": optional(str, help="prior (default), or fitted: the Gaussian of the run's latents"),
     "space": optional(str, help="plane of two latents (default), pca, tsne or umap"),
-    "span": optional(str, metavar="LOW:HIGH", help="to either side of the base, such as --span=-3:3"),
-    "steps": optional(int, min=0, help="pictures of each dimension, side or line; default: 9, of a manifold 15"),
-    "unit": optional(str, help="unit of --span: std of the aggregate posterior (default), or absolute"),
+    "span": optional(
+        str, metavar="LOW:HIGH", help="to either side of the base, such as --span=-3:3"
+    ),
+    "steps": optional(
+        int, min=0, help="pictures of each dimension, side or line; default: 9, of a manifold 15"
+    ),
+    "unit": optional(
+        str, help="unit of --span: std of the aggregate posterior (default), or absolute"
+    ),
     "store": Store,
     "run": RunName,
     "trust": Trust,
@@ -109,10 +121,26 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "method seed max_points perplexity neighbours by",
         PICTURES,
     ),
-    "pairs": ("Show each two of some latents: density and correlation.", "dims by max_points seed", PICTURES),
-    "histograms": ("Show histograms of latents, one for each class.", "by classes dims bins", PICTURES),
-    "activations": ("Show the latents of samples sorted by class.", "by classes dims max_points seed", PICTURES),
-    "describe": ("Print count, mean, spread, quartiles and range of latents.", "", (".csv", ".npz")),
+    "pairs": (
+        "Show each two of some latents: density and correlation.",
+        "dims by max_points seed",
+        PICTURES,
+    ),
+    "histograms": (
+        "Show histograms of latents, one for each class.",
+        "by classes dims bins",
+        PICTURES,
+    ),
+    "activations": (
+        "Show the latents of samples sorted by class.",
+        "by classes dims max_points seed",
+        PICTURES,
+    ),
+    "describe": (
+        "Print count, mean, spread, quartiles and range of latents.",
+        "",
+        (".csv", ".npz"),
+    ),
     "statistics": (
         "Show KL, active units, the aggregate posterior and the prior.",
         "",
@@ -146,12 +174,24 @@ READ: dict[str, Callable[[Any], Any]] = {
 
 
 def add_command(name: str, words: str, options: list[str], endings: tuple[str, ...]) -> None:
-    """Register a method of a run as a command of `look`, which prints the result and writes it to --out."""
+    """Register a method of a run as a command of `look`, which prints the result and writes it to
+    --out.
+    """
 
-    def call(store: str, run: str, trust: list[str] | None, out: Path | None, overwrite: bool, **options: Any) -> None:
+    def call(
+        store: str,
+        run: str,
+        trust: list[str] | None,
+        out: Path | None,
+        overwrite: bool,
+        **options: Any,
+    ) -> None:
         if out is not None:
             check_out(out, endings, overwrite)
-        settings = {key: READ.get(key, lambda value: value)(value) for key, value in given(**options).items()}
+        settings = {
+            key: READ.get(key, lambda value: value)(value)
+            for key, value in given(**options).items()
+        }
         found = getattr(trusted_run(store, run, trust), name)(**settings)
         if out is not None:
             write(found, out, name, overwrite)
@@ -160,7 +200,12 @@ def add_command(name: str, words: str, options: list[str], endings: tuple[str, .
     help_of_out = "file to write: " + "; ".join(filter(None, map(ENDINGS.get, endings)))
     annotations = {**OPTIONS, "out": optional(Path, help=help_of_out)}
     parameters = [
-        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(key), annotation=annotations[key])
+        inspect.Parameter(
+            key,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=DEFAULTS.get(key),
+            annotation=annotations[key],
+        )
         for key in [*options, "store", "run", "trust", "out", "overwrite"]
     ]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
@@ -181,7 +226,9 @@ def check_out(out: Path, endings: tuple[str, ...], overwrite: bool) -> None:
     if not out.parent.is_dir():
         raise NoInputError(f"there is no folder {out.parent}; create it first.")
     if out.suffix and out.exists() and not overwrite:
-        raise ExistsError(f"{out} already exists; choose another name, or replace it with --overwrite.")
+        raise ExistsError(
+            f"{out} already exists; choose another name, or replace it with --overwrite."
+        )
 
 
 def write(found: Any, out: Path, name: str, overwrite: bool) -> None:
@@ -192,7 +239,10 @@ def write(found: Any, out: Path, name: str, overwrite: bool) -> None:
 
     ending = out.suffix.lower()
     if ending == ".gif":
-        refuse(found.sizes["step"] < 2, "an animation needs two points or more; give another --point or ending.")
+        refuse(
+            found.sizes["step"] < 2,
+            "an animation needs two points or more; give another --point or ending.",
+        )
         save_animation(frames(found), out, overwrite=overwrite)
     elif ending == ".npz":
         write_new(out, arrays(found), overwrite)
@@ -242,13 +292,25 @@ def write_folder(found: Any, out: Path, name: str) -> None:
 def contrast(
     store: Store,
     variable: Annotated[str, typer.Option("--map", help="map to look at")] = BC,
-    out: Annotated[Path | None, typer.Option(help="PNG or PDF with map, histogram and profiles")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="PNG or PDF with map, histogram and profiles")
+    ] = None,
     width: Annotated[float, typer.Option(help="width of a bin of the histogram")] = 10.0,
-    row: Annotated[list[float] | None, typer.Option(help="profile along the row at this y; repeatable")] = None,
-    column: Annotated[list[float] | None, typer.Option(help="profile along the column at this x; repeatable")] = None,
-    top: Annotated[float | None, typer.Option(help="percent of the points with the largest values")] = None,
-    where: Annotated[str | None, typer.Option(help='points by a condition, such as "BC >= 45"')] = None,
-    keep: Annotated[Path | None, typer.Option(help="CSV to write the points of --top or --where to")] = None,
+    row: Annotated[
+        list[float] | None, typer.Option(help="profile along the row at this y; repeatable")
+    ] = None,
+    column: Annotated[
+        list[float] | None, typer.Option(help="profile along the column at this x; repeatable")
+    ] = None,
+    top: Annotated[
+        float | None, typer.Option(help="percent of the points with the largest values")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help='points by a condition, such as "BC >= 45"')
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="CSV to write the points of --top or --where to")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Show histogram, profiles and selected points of band contrast or any other map."""
@@ -256,7 +318,8 @@ def contrast(
     from vaearr.schema import maps
 
     refuse(
-        keep and (top is None) == (where is None), "--keep writes the points of --top or of --where; give one of them."
+        keep and (top is None) == (where is None),
+        "--keep writes the points of --top or of --where; give one of them.",
     )
     if out is not None:
         check_out(out, (".png", ".pdf"), overwrite)
@@ -270,7 +333,9 @@ def contrast(
     if top is not None:
         selected = top_percent(da, top)
         attrs = selected.attrs
-        typer.echo(f"the strongest {top:g} %: {attrs['n_kept']} points from {attrs['threshold']:g} on")
+        typer.echo(
+            f"the strongest {top:g} %: {attrs['n_kept']} points from {attrs['threshold']:g} on"
+        )
     elif where is not None:
         selected = va.roi(ds, where=where)
         typer.echo(f"{where}: {selected.attrs['n']} points")
@@ -279,8 +344,18 @@ def contrast(
     if out:
         from vaearr.views import save
 
-        profiles = [profile(da, "y", y) for y in row or ()] + [profile(da, "x", x) for x in column or ()]
-        save(da, out, kind="contrast", histogram=counts, profiles=profiles, roi=selected, overwrite=overwrite)
+        profiles = [profile(da, "y", y) for y in row or ()] + [
+            profile(da, "x", x) for x in column or ()
+        ]
+        save(
+            da,
+            out,
+            kind="contrast",
+            histogram=counts,
+            profiles=profiles,
+            roi=selected,
+            overwrite=overwrite,
+        )
         say(f"written: {out}")
 
 
@@ -291,18 +366,24 @@ def layers(
     a: Annotated[str | None, typer.Option(help=f"first sample: {SAMPLE}")] = None,
     b: Annotated[str | None, typer.Option(help="second sample, given like --a")] = None,
     positive: Annotated[Path | None, typer.Option(help="folder of files, each a of a pair")] = None,
-    negative: Annotated[Path | None, typer.Option(help="folder of files of the same names, each b of a pair")] = None,
-    top: Annotated[int, typer.Option(min=0, help="layers that are listed and whose maps are kept")] = 10,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out pairs that cannot be compared")] = False,
+    negative: Annotated[
+        Path | None, typer.Option(help="folder of files of the same names, each b of a pair")
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=0, help="layers that are listed and whose maps are kept")
+    ] = 10,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="leave out pairs that cannot be compared")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="folder for tables and pictures")] = None,
     device: Device = "auto",
     trust: Trust = None,
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
-    --a with --b, or --positive with --negative, name what is compared. --out writes layers.csv, top_layers.png,
-    layer_curves.png, difference_maps.png, of many pairs pairs.csv, and the earlier programs' layer_differences.json or
-    aggregated_results.json.
+    --a with --b, or --positive with --negative, name what is compared. --out writes layers.csv,
+    top_layers.png, layer_curves.png, difference_maps.png, of many pairs pairs.csv, and the earlier
+    programs' layer_differences.json or aggregated_results.json.
     """
     named = set(given(a=a, b=b, positive=positive, negative=negative))
     refuse(
@@ -332,4 +413,6 @@ def layers(
     print_lines(va.describe(found))
 
 
-app.add_typer(look, name="look", short_help="Pictures and numbers of a latent space: vaearr look --help")
+app.add_typer(
+    look, name="look", short_help="Pictures and numbers of a latent space: vaearr look --help"
+)

@@ -15,7 +15,9 @@ from vaearr.errors import UsageError, need
 
 
 def dask_get() -> Callable[..., Any]:
-    """Return how dask computes here: on the cluster of `with distributed.Client(...):`, else in the calling thread."""
+    """Return how dask computes here: on the cluster of `with distributed.Client(...):`, else in the
+    calling thread.
+    """
     if "distributed" not in sys.modules:
         return dask.get
     from distributed import get_client, get_worker
@@ -45,6 +47,8 @@ def computing_on(scheduler: str | None) -> Iterator[None]:
             address = json.loads(Path(scheduler).read_text())["address"]
         client = Client(address, timeout=10)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error}).") from None
+        raise UsageError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there ({error})."
+        ) from None
     with client:
         yield

@@ -1,4 +1,6 @@
-"""How far a step is: a bar in a terminal or notebook, lines in the log elsewhere, or what the caller makes of it."""
+"""How far a step is: a bar in a terminal or notebook, lines in the log elsewhere, or what the
+caller makes of it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ Item = TypeVar("Item")
 
 @contextmanager
 def showing(progress: Progress, what: str) -> Iterator[Show]:
-    """`show(done, total, text)` moves a bar; where there is no terminal or notebook, ten lines go to the log.
+    """`show(done, total, text)` moves a bar; where there is no terminal or notebook, ten lines go
+    to the log.
 
-    progress: False for neither; a function is told instead. Of several processes the first one shows.
+    progress: False for neither; a function is told instead. Of several processes the first one
+    shows.
     """
     if not progress or os.environ.get("RANK", "0") != "0":
         yield lambda done, total, text=what: None
@@ -54,7 +58,9 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
     from rich.progress import Progress as Bars
     from rich.progress import TimeElapsedColumn
 
-    with Bars(*Bars.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+    with Bars(
+        *Bars.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bars:
         task = bars.add_task(what, total=None)
 
         def show(done: int, total: int, text: str = what) -> None:
@@ -65,12 +71,16 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
 
 @contextmanager
 def showing_tasks(progress: Progress, what: str) -> Iterator[None]:
-    """A bar of the tasks that dask does in threads inside the block; of a cluster's its own pages tell."""
+    """A bar of the tasks that dask does in threads inside the block; of a cluster's its own pages
+    tell.
+    """
     from dask.callbacks import Callback
 
     with showing(progress, what) as show:
 
-        def after(key: object, result: object, graph: object, state: dict[str, Sized], worker: object) -> None:
+        def after(
+            key: object, result: object, graph: object, state: dict[str, Sized], worker: object
+        ) -> None:
             done = len(state["finished"])
             show(done, done + sum(len(state[of]) for of in ("ready", "waiting", "running")))
 

@@ -1,7 +1,9 @@
-"""Frozen, typed settings: the same object drives the Python call, the command line and the Prefect form.
+"""Frozen, typed settings: the same object drives the Python call, the command line and the Prefect
+form.
 
-Settings travel with what they produced: `to_attrs` gives plain JSON for the attributes of a store, `from_attrs` reads
-it back, and an unknown key is an error that lists the valid ones. Every setting of a step is a keyword of its function
+Settings travel with what they produced: `to_attrs` gives plain JSON for the attributes of a store,
+`from_attrs` reads it back, and an unknown key is an error that lists the valid ones. Every setting
+of a step is a keyword of its function
 too: its name, type and default are those of the config's field.
 """
 
@@ -67,17 +69,29 @@ def field(default: Any, text: str, **limits: Any) -> Any:
 
 
 class Config(BaseModel):
-    """Base of all settings: frozen, no unknown keys, finite numbers only, JSON both ways (which knows no NaN)."""
+    """Base of all settings: frozen, no unknown keys, finite numbers only, JSON both ways (which
+    knows no NaN).
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-    passing: ClassVar[tuple[str, ...]] = ()  # settings that say where and how fast, and decide no value
-    without_effect: ClassVar[Mapping[str, Any]] = {}  # settings of earlier versions -> what each was without effect
-    shortcuts: ClassVar[Mapping[str, str]] = {}  # short name -> setting of a group, such as beta -> objective.beta
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+    passing: ClassVar[
+        tuple[str, ...]
+    ] = ()  # settings that say where and how fast, and decide no value
+    without_effect: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # settings of earlier versions -> what each was without effect
+    shortcuts: ClassVar[
+        Mapping[str, str]
+    ] = {}  # short name -> setting of a group, such as beta -> objective.beta
 
     @field_validator("*", mode="before")
     @classmethod
     def _is_no_number_of_its_own(cls, value: Any, info: ValidationInfo) -> Any:
-        """No whole number that the machine has no form for, and no truth value in the place of a number."""
+        """No whole number that the machine has no form for, and no truth value in the place of a
+        number.
+        """
         expected = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and bool not in (expected, *get_args(expected)):
             raise ValueError("true and false are no values of this setting")
@@ -102,8 +116,14 @@ class Config(BaseModel):
         return self.model_dump(mode="json")
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide values, JSON-ready; of a file its name, since where it lay says nothing."""
-        named = {key: _named(getattr(self, key)) for key in type(self).model_fields if key not in self.passing}
+        """The settings that decide values, JSON-ready; of a file its name, since where it lay says
+        nothing.
+        """
+        named = {
+            key: _named(getattr(self, key))
+            for key in type(self).model_fields
+            if key not in self.passing
+        }
         plain: dict[str, Any] = to_jsonable_python(named)
         return plain
 
@@ -124,7 +144,9 @@ class Config(BaseModel):
 def group_of(field: FieldInfo | None) -> type[Config] | None:
     """The config that a field holds, if it holds one."""
     parts = () if field is None else (field.annotation, *get_args(field.annotation))
-    return next((part for part in parts if isinstance(part, type) and issubclass(part, Config)), None)
+    return next(
+        (part for part in parts if isinstance(part, type) and issubclass(part, Config)), None
+    )
 
 
 def _named(value: Any) -> Any:
@@ -172,37 +194,57 @@ class IngestConfig(Config):
     images: str = field("images", "dataset in the HDF5 file that holds the patterns")
     coords: str = field("coords", "dataset in the HDF5 file that holds [x, y] of each pattern")
     step: float | None = field(None, "distance of neighbouring scan points in `units`", gt=0)
-    units: str = field("um", "unit of the step; coordinates are step numbers where no step is known")
+    units: str = field(
+        "um", "unit of the step; coordinates are step numbers where no step is known"
+    )
     maps: dict[Name, Path] = field({}, "name -> CSV with x, y and one value column")
     elements: Path | None = field(None, "CSV with x, y and one column per element, or .tsv maps")
     element_units: str = field("wt%", "unit of the element columns")
     phases: Path | None = field(None, "CSV with x, y and a phase number, -1 = not indexed")
     phase_names: dict[int, str] = field({}, "phase number -> name")
-    orientations: Path | None = field(None, ".ang or .ctf map of the scan: orientations, phases, quality")
+    orientations: Path | None = field(
+        None, ".ang or .ctf map of the scan: orientations, phases, quality"
+    )
     scan: str | None = field(None, "scan in a vendor file that holds several; default: the first")
-    nav_shape: tuple[PositiveInt, PositiveInt] | None = field(None, "(rows, columns) of a vendor file without them")
+    nav_shape: tuple[PositiveInt, PositiveInt] | None = field(
+        None, "(rows, columns) of a vendor file without them"
+    )
     filenames: str | None = field(
-        None, "how file names tell the scan point: '{y}_{x}', or a regular expression with groups x and y"
+        None,
+        "how file names tell the scan point: '{y}_{x}', or a regular expression with groups x and y",
     )
     nonfinite: Literal["error", "mask"] = field(
-        "error", "patterns that float32 cannot hold, NaN or infinite: refuse the file, or leave them out"
+        "error",
+        "patterns that float32 cannot hold, NaN or infinite: refuse the file, or leave them out",
     )
-    format: str | None = field(None, "source format, such as images, where the path would be taken for another")
+    format: str | None = field(
+        None, "source format, such as images, where the path would be taken for another"
+    )
     size: tuple[PositiveInt, ...] | None = field(
-        None, "collections: (rows, columns) of images, (z, y, x) of volumes, in pixels", min_length=2, max_length=3
+        None,
+        "collections: (rows, columns) of images, (z, y, x) of volumes, in pixels",
+        min_length=2,
+        max_length=3,
     )
     fit: Literal["pad", "crop", "squash"] = field(
-        "pad", "to `size`. Images: fitted inside and padded with 0, cut, stretched. Volumes: padded, cut, resampled"
+        "pad",
+        "to `size`. Images: fitted inside and padded with 0, cut, stretched. Volumes: padded, cut, resampled",
     )
     channels: Literal["auto", "grey", "colour"] = field(
         "auto", "images: as they are (all alike), all to grey, or all to RGB"
     )
     masks: str = field("*_mask*", "images: names of mask files, which are left out; '' = none")
-    manifest: Path | None = field(None, "CSV with path, label and further columns for a folder's files")
+    manifest: Path | None = field(
+        None, "CSV with path, label and further columns for a folder's files"
+    )
     label_column: str = field("label", "column of the manifest that holds the label")
-    label_map: dict[str, str] = field({}, "collections: label in the source -> label in the store, before `classes`")
+    label_map: dict[str, str] = field(
+        {}, "collections: label in the source -> label in the store, before `classes`"
+    )
     classes: tuple[str, ...] = field((), "labels of the samples to take; empty = all")
-    n_samples: PositiveInt | None = field(None, "collections: take a random subset of so many samples; default: all")
+    n_samples: PositiveInt | None = field(
+        None, "collections: take a random subset of so many samples; default: all"
+    )
     subset_seed: int = field(0, "collections: random seed of that subset", ge=0)
     exclude: tuple[str, ...] = field((), "patterns of paths to leave out, such as '*/old/*'")
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = field(
@@ -211,17 +253,23 @@ class IngestConfig(Config):
 
 
 class RoiConfig(Config):
-    """Region of interest: half-open boxes in coordinate units and a condition on maps, all of which must hold."""
+    """Region of interest: half-open boxes in coordinate units and a condition on maps, all of which
+    must hold.
+    """
 
     x: Interval | None = field(None, "x0 <= x < x1, coordinate units")
     y: Interval | None = field(None, "y0 <= y < y1, coordinate units")
     z: Interval | None = field(None, "z0 <= z < z1, coordinate units")
-    where: str | None = field(None, "condition on maps, such as 'BC > 45 and elements[\"Fe\"] > 20'")
+    where: str | None = field(
+        None, "condition on maps, such as 'BC > 45 and elements[\"Fe\"] > 20'"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.where is not None and not self.where.strip():
-            raise ValueError("the condition `where` is blank: write one like 'BC > 45', or leave it out")
+            raise ValueError(
+                "the condition `where` is blank: write one like 'BC > 45', or leave it out"
+            )
         return self
 
 
@@ -229,7 +277,8 @@ class SplitConfig(Config):
     """Which scan points validate: whole spatial blocks by default, so that neighbours do not leak."""
 
     method: Literal["blocks", "random", "groups", "stratified"] = field(
-        "blocks", "blocks of scan points, single ones, whole groups of one value of `by`, or a share of each class"
+        "blocks",
+        "blocks of scan points, single ones, whole groups of one value of `by`, or a share of each class",
     )
     fraction: float = field(0.05, "share of the scan points kept for validation", ge=0, lt=1)
     block: int = field(4, "side of a block in scan points; below the size of a grain", ge=1)
@@ -240,7 +289,9 @@ class SplitConfig(Config):
 
 
 class PreprocessConfig(Config):
-    """What the network sees of a pattern; applied on the device, from the stored dtype, and recorded with the model."""
+    """What the network sees of a pattern; applied on the device, from the stored dtype, and
+    recorded with the model.
+    """
 
     bin: PositiveInt | Literal["auto"] = field(
         "auto",
@@ -251,9 +302,13 @@ class PreprocessConfig(Config):
         "auto", "mean training pattern; auto: divide for a scan, none for a collection"
     )
     dynamic_background: float = field(
-        0.0, "width of the Gaussian low-pass removed from each, as a share of the smaller side; 0 = off", ge=0
+        0.0,
+        "width of the Gaussian low-pass removed from each, as a share of the smaller side; 0 = off",
+        ge=0,
     )
-    normalise: Literal["auto", "none", "zscore", "robust", "minmax", "quantile", "unit", "symmetric"] = field(
+    normalise: Literal[
+        "auto", "none", "zscore", "robust", "minmax", "quantile", "unit", "symmetric"
+    ] = field(
         "auto",
         "of each: zscore, robust, minmax, quantile (0 to the 99.5 % quantile); of all: unit (0 to 1), symmetric (-1 to "
         "1); auto: zscore for a scan, symmetric for a collection of 8-bit samples, else quantile",
@@ -264,15 +319,23 @@ class PreprocessConfig(Config):
 
     def deciding(self) -> dict[str, Any]:
         """Without a `bin` that joins nothing, which earlier versions did not have."""
-        return {key: v for key, v in super().deciding().items() if key != "bin" or v not in (1, "auto")}
+        return {
+            key: v for key, v in super().deciding().items() if key != "bin" or v not in (1, "auto")
+        }
 
     @model_validator(mode="after")
     def _fixed_range(self) -> Self:
         fixed = self.normalise in ("unit", "symmetric")
         if self.range is not None and not fixed and self.normalise != "auto":
-            raise ValueError(f"a range goes with normalise unit or symmetric, not with {self.normalise}")
-        if fixed and (self.static_background not in ("auto", "none") or self.dynamic_background > 0):
-            raise ValueError(f"normalise {self.normalise} is for stored values: set both backgrounds to none")
+            raise ValueError(
+                f"a range goes with normalise unit or symmetric, not with {self.normalise}"
+            )
+        if fixed and (
+            self.static_background not in ("auto", "none") or self.dynamic_background > 0
+        ):
+            raise ValueError(
+                f"normalise {self.normalise} is for stored values: set both backgrounds to none"
+            )
         return self
 
 
@@ -287,7 +350,9 @@ class ModelConfig(Config):
 
 
 class PerceptualConfig(Config):
-    """A distance in the features of a frozen network, beside the reconstruction; see `vaearr.models.perceptual`."""
+    """A distance in the features of a frozen network, beside the reconstruction; see
+    `vaearr.models.perceptual`.
+    """
 
     kind: Literal["lpips", "features", "encoder"] = field(
         "encoder", "lpips: network and linear weights; features: network; encoder: of a trained run"
@@ -296,12 +361,16 @@ class PerceptualConfig(Config):
     weights: Path | None = field(None, "file of the feature network: alexnet or vgg16")
     linear: Path | None = field(None, "file of the LPIPS weights for that network")
     run: str | None = field(None, "encoder: run of the same store, or a model folder")
-    slices: float = field(0.25, "volumes in a 2-D network: share of slices along each axis", gt=0, le=1)
+    slices: float = field(
+        0.25, "volumes in a 2-D network: share of slices along each axis", gt=0, le=1
+    )
     chunk: int = field(0, "images at a time, which saves memory and costs time; 0 = all", ge=0)
 
 
 class AdversarialConfig(Config):
-    """A discriminator that learns beside the VAE to tell decoded samples from data; see `vaearr.models.losses`."""
+    """A discriminator that learns beside the VAE to tell decoded samples from data; see
+    `vaearr.models.losses`.
+    """
 
     discriminator: str = field("patch", "registered discriminator: patch, multiscale, conv")
     options: dict[str, Any] = field({}, "keyword arguments of the discriminator")
@@ -313,7 +382,9 @@ class AdversarialConfig(Config):
 
 
 class ObjectiveConfig(Config):
-    """The loss, in nats per sample: loss = reconstruction_nll + beta * kl, with further terms where they are set."""
+    """The loss, in nats per sample: loss = reconstruction_nll + beta * kl, with further terms where
+    they are set.
+    """
 
     without_effect: ClassVar = {"capacity": None}
 
@@ -323,9 +394,13 @@ class ObjectiveConfig(Config):
     )
     beta: float = field(1.0, "weight of the KL divergence", ge=0)
     warmup: float = field(0.2, "share of all steps over which beta rises from 0", ge=0, le=1)
-    free_bits: float = field(0.0, "nats per latent dimension that the KL term does not punish", ge=0)
+    free_bits: float = field(
+        0.0, "nats per latent dimension that the KL term does not punish", ge=0
+    )
     input_noise: float | None = field(
-        None, "deviation of noise on the input, preprocessed units; default: 1 for a scan, 0 for a collection", ge=0
+        None,
+        "deviation of noise on the input, preprocessed units; default: 1 for a scan, 0 for a collection",
+        ge=0,
     )
     target: Literal["auto", "self", "unmoved", "neighbour"] = field(
         "auto",
@@ -333,10 +408,18 @@ class ObjectiveConfig(Config):
         "neighbour for a scan",
     )
     walk: int = field(2, "steps of that walk; more even out changes inside a grain", ge=1)
-    label: str | None = field(None, "map of classes, such as phase, that a linear head learns from the latents")
-    label_weight: float = field(1.0, "weight of that head's cross entropy, in nats per sample", ge=0)
-    perceptual: PerceptualConfig | None = field(None, "distance in the features of a frozen network")
-    adversarial: AdversarialConfig | None = field(None, "a discriminator that learns beside the VAE")
+    label: str | None = field(
+        None, "map of classes, such as phase, that a linear head learns from the latents"
+    )
+    label_weight: float = field(
+        1.0, "weight of that head's cross entropy, in nats per sample", ge=0
+    )
+    perceptual: PerceptualConfig | None = field(
+        None, "distance in the features of a frozen network"
+    )
+    adversarial: AdversarialConfig | None = field(
+        None, "a discriminator that learns beside the VAE"
+    )
 
 
 class AugmentConfig(Config):
@@ -345,12 +428,21 @@ class AugmentConfig(Config):
     flip_x: bool = field(False, "mirror left and right, every second pattern")
     flip_y: bool = field(False, "mirror top and bottom, every second pattern")
     rotate: float = field(0.0, "largest rotation to either side, degrees", ge=0, le=180)
-    shift: float = field(0.0, "largest shift along each axis, as a share of the pattern's side", ge=0, lt=1)
-    scale: float = field(0.0, "largest change of size: factor 1 / (1 + scale) to 1 + scale", ge=0, le=1)
-    fill: Literal["mean", "edge"] = field("mean", "what comes in from outside: the mean, or the nearest pixel")
-    noise: float = field(0.0, "standard deviation of noise on the input, on top of input_noise", ge=0)
+    shift: float = field(
+        0.0, "largest shift along each axis, as a share of the pattern's side", ge=0, lt=1
+    )
+    scale: float = field(
+        0.0, "largest change of size: factor 1 / (1 + scale) to 1 + scale", ge=0, le=1
+    )
+    fill: Literal["mean", "edge"] = field(
+        "mean", "what comes in from outside: the mean, or the nearest pixel"
+    )
+    noise: float = field(
+        0.0, "standard deviation of noise on the input, on top of input_noise", ge=0
+    )
     crop: tuple[int, ...] | None = field(
-        None, "pixels per spatial dim: with spatial latents, learn from windows, one place per batch"
+        None,
+        "pixels per spatial dim: with spatial latents, learn from windows, one place per batch",
     )
     circle: bool = field(False, "noise inside the detector circle only (the largest that fits)")
 
@@ -358,20 +450,40 @@ class AugmentConfig(Config):
 class TrainConfig(Config):
     """Everything that decides a training."""
 
-    passing: ClassVar = ("device", "device_memory", "checkpoint_minutes", "checkpoint_every", "sheets_every", "log")
+    passing: ClassVar = (
+        "device",
+        "device_memory",
+        "checkpoint_minutes",
+        "checkpoint_every",
+        "sheets_every",
+        "log",
+    )
 
-    without_effect: ClassVar = {"lanes": 1, "accumulate": 1, "schedule": "cosine", "ema": 0.0, "compile": "off"}
+    without_effect: ClassVar = {
+        "lanes": 1,
+        "accumulate": 1,
+        "schedule": "cosine",
+        "ema": 0.0,
+        "compile": "off",
+    }
 
-    shortcuts: ClassVar = {"model": "model.name", "latent_dim": "model.latent_dim", "beta": "objective.beta"}
+    shortcuts: ClassVar = {
+        "model": "model.name",
+        "latent_dim": "model.latent_dim",
+        "beta": "objective.beta",
+    }
 
     model: ModelConfig = field(ModelConfig(), "which network")
     preprocess: PreprocessConfig = field(PreprocessConfig(), "what the network sees of a pattern")
     objective: ObjectiveConfig = field(ObjectiveConfig(), "the loss")
     split: SplitConfig = field(SplitConfig(), "which scan points validate")
     augment: AugmentConfig = field(AugmentConfig(), "random changes of the training patterns")
-    balance: str | None = field(None, "map of classes that batches are balanced by; rare ones come more than once")
+    balance: str | None = field(
+        None, "map of classes that batches are balanced by; rare ones come more than once"
+    )
     init: str | None = field(
-        None, "start (fine-tuning): a run of the same store, or path of a model folder or checkpoint file"
+        None,
+        "start (fine-tuning): a run of the same store, or path of a model folder or checkpoint file",
     )
     epochs: int = field(40, "most epochs", ge=1)
     epoch_samples: int | None = field(
@@ -384,8 +496,12 @@ class TrainConfig(Config):
     learning_rate: float = field(2e-3, "the highest; the schedule starts and ends lower", gt=0)
     schedule_per: Literal["step", "epoch"] = field("step", "when the learning rate changes")
     restarts: int = field(0, "how often the cosine starts again at the highest rate", ge=0)
-    rise: float = field(0.15, "share of the training over which the learning rate rises", ge=0, le=1)
-    rate_end: float = field(1e-3, "lowest learning rate, as a share of the highest; 1 = constant", ge=0, le=1)
+    rise: float = field(
+        0.15, "share of the training over which the learning rate rises", ge=0, le=1
+    )
+    rate_end: float = field(
+        1e-3, "lowest learning rate, as a share of the highest; 1 = constant", ge=0, le=1
+    )
     weight_decay: float = field(1e-2, "of the weights, in each update", ge=0)
     clip: float = field(1.0, "largest norm of the gradient", gt=0)
     patience: int = field(15, "epochs without a better validation loss before training stops", ge=1)
@@ -400,7 +516,9 @@ class TrainConfig(Config):
     checkpoint_minutes: float = field(1.0, "most work that a kill can cost", gt=0)
     checkpoint_every: int = field(0, "keep one of every N-th epoch; 0 = the last only", ge=0)
     sheets_every: int = field(0, "keep decoded samples of every N-th epoch; 0 = none", ge=0)
-    log: tuple[Literal["tensorboard"], ...] = field((), "loggers beside the stored history: tensorboard")
+    log: tuple[Literal["tensorboard"], ...] = field(
+        (), "loggers beside the stored history: tensorboard"
+    )
     seed: int = field(0, "of split, weights and order", ge=0)
 
 
@@ -414,10 +532,15 @@ class EncodeConfig(Config):
     device: str = field("auto", DEVICE)
     precision: Literal["auto", "float32", "bfloat16"] = field("float32", "of the network's numbers")
     window: tuple[int, ...] | None = field(
-        None, "pixels per spatial dim: spatial latents of samples that memory does not hold, piece by piece"
+        None,
+        "pixels per spatial dim: spatial latents of samples that memory does not hold, piece by piece",
     )
-    overlap: float = field(0.25, "share of a window that neighbouring windows have in common", ge=0, lt=1)
-    max_points: int | None = field(None, "most points that are encoded, evenly spread over the region", ge=1)
+    overlap: float = field(
+        0.25, "share of a window that neighbouring windows have in common", ge=0, lt=1
+    )
+    max_points: int | None = field(
+        None, "most points that are encoded, evenly spread over the region", ge=1
+    )
     draws: int = field(0, "samples of z from each point's posterior, also written as z_draws", ge=0)
     seed: int = field(0, "of the draws", ge=0)
 
@@ -439,7 +562,9 @@ class ImportConfig(Config):
     without_effect: ClassVar = {"model": "autoencoder-kl", "layout": "auto"}
     passing: ClassVar[tuple[str, ...]] = ("device",)
 
-    prefix: str | None = field(None, "what stands before the names; default: found, where only one fits")
+    prefix: str | None = field(
+        None, "what stands before the names; default: found, where only one fits"
+    )
     latent_dim: int | None = field(None, "latent dimensions; default: from the checkpoint")
     options: dict[str, Any] | None = field(None, "keyword arguments of the model, such as `groups`")
     preprocess: PreprocessConfig = field(
@@ -456,16 +581,23 @@ class ReconstructConfig(Config):
 
     run: str = field(DEFAULT_RUN, RUN)
     name: str = field(RECONSTRUCTION, "table of the run and, with out, variable of the store")
-    out: Literal["variable"] | None = field(None, "variable: the reconstructions are written into the store too")
+    out: Literal["variable"] | None = field(
+        None, "variable: the reconstructions are written into the store too"
+    )
     roi: RoiConfig | None = field(None, "conditions on scan points; default: the run's region")
-    part: Literal["all", "train", "validation"] = field("all", "points of the region, by the run's split")
+    part: Literal["all", "train", "validation"] = field(
+        "all", "points of the region, by the run's split"
+    )
     units: Literal["stored", "preprocessed"] = field(
         "stored", "of what is given and judged; stored: each pattern gets back its own scale"
     )
     data_range: float | Literal["dtype", "sample"] | None = field(
-        None, "of PSNR and SSIM: number, of the stored type, of each input; default: dtype for 8 bits"
+        None,
+        "of PSNR and SSIM: number, of the stored type, of each input; default: dtype for 8 bits",
     )
-    examples: int = field(8, "samples kept as pictures, of the validation part where there is one", ge=0)
+    examples: int = field(
+        8, "samples kept as pictures, of the validation part where there is one", ge=0
+    )
     seed: int = field(0, "of the choice of examples")
     batch_size: int = field(256, "samples at once, fewer where they are large", ge=1)
     device: str = field("auto", DEVICE)
@@ -478,7 +610,11 @@ class ReconstructConfig(Config):
 
     def deciding(self) -> dict[str, Any]:
         """Without windows their overlap decides nothing."""
-        return {key: v for key, v in super().deciding().items() if key != "overlap" or self.window is not None}
+        return {
+            key: v
+            for key, v in super().deciding().items()
+            if key != "overlap" or self.window is not None
+        }
 
 
 # ---- how latents are looked at ----
@@ -489,14 +625,17 @@ class SignificanceConfig(Config):
 
     without_effect: ClassVar = {"method": "spectrum", "block": None}
 
-    n_surrogates: int = field(199, "surrogate maps per target; the least p-value is 1 / (n + 1)", ge=19)
+    n_surrogates: int = field(
+        199, "surrogate maps per target; the least p-value is 1 / (n + 1)", ge=19
+    )
     max_points: int = field(
         2500,
         "points, spread over the region, that all metrics but correlations and their partial forms are tested on",
         ge=100,
     )
     correction: Literal["max", "fdr", "holm", "none"] = field(
-        "max", "per target: Westfall-Young, Benjamini-Yekutieli or Holm (these two need many surrogates), or none"
+        "max",
+        "per target: Westfall-Young, Benjamini-Yekutieli or Holm (these two need many surrogates), or none",
     )
     seed: int = field(0, "of the surrogate maps", ge=0)
 
@@ -507,10 +646,13 @@ class AssociateConfig(Config):
     passing: ClassVar[tuple[str, ...]] = ("name",)
 
     run: str = field(DEFAULT_RUN, RUN)
-    targets: tuple[str, ...] = field((), "variables; empty = BC, every element, phase, as far as present")
+    targets: tuple[str, ...] = field(
+        (), "variables; empty = BC, every element, phase, as far as present"
+    )
     metrics: tuple[str, ...] = field(("pearson", "spearman"), "registered metrics, or 'all'")
     quantiles: Quantiles = field(
-        (0.0, 1.0), "elements in sums and rgb(...): these quantiles of their values in the region become 0 and 1"
+        (0.0, 1.0),
+        "elements in sums and rgb(...): these quantiles of their values in the region become 0 and 1",
     )
     significance: SignificanceConfig | None = field(None, "p-values from surrogate maps, if given")
     name: Name | None = field(None, "table association_<name> of the run; default: association")
@@ -523,7 +665,9 @@ class ClusterConfig(Config):
 
     run: str = field(DEFAULT_RUN, "run whose latents and region of interest are used")
     name: Name = field("clusters", "variable that the labels are written to")
-    features: tuple[str, ...] = field(("latents",), "variables to cluster by: latents, BC, elements, any map")
+    features: tuple[str, ...] = field(
+        ("latents",), "variables to cluster by: latents, BC, elements, any map"
+    )
     latents: tuple[int, ...] = field((), "latent dimensions; empty = all")
     method: str = field("gmm", "registered method: gmm, kmeans, dbscan, hdbscan")
     scale: Literal["standard", "robust", "none"] = field(
@@ -535,15 +679,21 @@ class ClusterConfig(Config):
     criterion: Literal["bic", "aic", "silhouette", "hybrid"] = field(
         "bic", "how the mixture's k is chosen; hybrid: by the mean of its ranks in the other three"
     )
-    covariance: Literal["full", "tied", "diag", "spherical"] = field("full", "of the mixture's components")
-    eps: float | None = field(None, "DBSCAN's radius, in scaled units; default: k-distance curve", gt=0)
+    covariance: Literal["full", "tied", "diag", "spherical"] = field(
+        "full", "of the mixture's components"
+    )
+    eps: float | None = field(
+        None, "DBSCAN's radius, in scaled units; default: k-distance curve", gt=0
+    )
     eps_rule: Literal["quantile", "elbow"] = field(
         "quantile", "DBSCAN's radius: 0.98 quantile or elbow of the k-distance curve"
     )
     min_samples: int | None = field(None, "DBSCAN, HDBSCAN: neighbours of a core point", ge=1)
     min_cluster_size: int = field(20, "HDBSCAN: smallest cluster", ge=2)
     max_points: int = field(
-        20_000, "points that slow methods are fitted on; the others get the label of what was found", ge=100
+        20_000,
+        "points that slow methods are fitted on; the others get the label of what was found",
+        ge=100,
     )
     seed: int = field(0, "of starts and sub-samples", ge=0)
 
@@ -562,7 +712,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its place in the config, such as ("objective", "beta"), and the field that says all about it."""
+    """One setting: its place in the config, such as ("objective", "beta"), and the field that says
+    all about it.
+    """
 
     path: tuple[str, ...]
     field: FieldInfo
@@ -582,7 +734,9 @@ class Setting:
 
 
 def settings_of(config: type[Config]) -> dict[str, Setting]:
-    """Every field of a config by its name, then its shortcuts: settings of its groups that have a name of their own."""
+    """Every field of a config by its name, then its shortcuts: settings of its groups that have a
+    name of their own.
+    """
     found = {name: Setting((name,), field) for name, field in config.model_fields.items()}
     for name, place in config.shortcuts.items():
         group, _, inner = place.partition(".")
@@ -600,18 +754,26 @@ def over(base: Any, changes: Any) -> Any:
 
 
 def placed(kind: type[Config], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their names as the nested ones that a config is made from; a group also as a mapping or config.
+    """Settings by their names as the nested ones that a config is made from; a group also as a
+    mapping or config.
 
-    None leaves a setting as it is where it cannot be None itself. Raises UsageError for an unknown name.
+    None leaves a setting as it is where it cannot be None itself. Raises UsageError for an unknown
+    name.
     """
     known, values = settings_of(kind), dict[str, Any]()
     for name, value in given.items():
         if name not in known:
-            raise UsageError(f"{kind.__name__} has no setting {name!r}.{did_you_mean(name, list(known))}")
-        whole = name in kind.model_fields and isinstance(value, Config | Mapping)  # `model`: a name, or the group
+            raise UsageError(
+                f"{kind.__name__} has no setting {name!r}.{did_you_mean(name, list(known))}"
+            )
+        whole = name in kind.model_fields and isinstance(
+            value, Config | Mapping
+        )  # `model`: a name, or the group
         path = (name,) if whole else known[name].path
         if value is not None or known[name].takes_none:
-            values = over(values, functools.reduce(lambda inner, key: {key: inner}, reversed(path), value))
+            values = over(
+                values, functools.reduce(lambda inner, key: {key: inner}, reversed(path), value)
+            )
     return values
 
 
@@ -622,7 +784,9 @@ def resolved(kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
 
 
 def refuse_settings_of_stores(settings: Config, names: Sequence[str], function: str) -> None:
-    """Raise UsageError for settings that a function of arrays has no use for, and that the method of Run has."""
+    """Raise UsageError for settings that a function of arrays has no use for, and that the method
+    of Run has.
+    """
     usual = type(settings)()
     for name in names:
         if getattr(settings, name) != getattr(usual, name):
@@ -633,7 +797,8 @@ def refuse_settings_of_stores(settings: Config, names: Sequence[str], function: 
 
 
 def settings_as_keywords(kind: type[Config], without: Sequence[str] = ()) -> Callable[[F], F]:
-    """Of a function with `config` and `**settings`: its signature names all of them, and no other name is taken.
+    """Of a function with `config` and `**settings`: its signature names all of them, and no other
+    name is taken.
 
     without: settings that the function has no use for.
     """
@@ -645,7 +810,9 @@ def settings_as_keywords(kind: type[Config], without: Sequence[str] = ()) -> Cal
             if name in without:
                 continue
             default, annotation = setting.default, setting.field.annotation
-            new = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            new = inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
             parameters.setdefault(name, new)
 
         @functools.wraps(function)

@@ -15,12 +15,15 @@ KINDS = ("source", "model", "discriminator", "objective", "metric", "clustering"
 
 
 def of_packages(kind: str) -> dict[str, str]:
-    """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name -> `module:Name`.
+    """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name ->
+    `module:Name`.
 
     What lies in the current folder is not installed: it may have come along with a store.
     """
     here = Path.cwd()
-    return _of_packages(kind, tuple(folder for folder in sys.path if Path(folder).resolve() != here))
+    return _of_packages(
+        kind, tuple(folder for folder in sys.path if Path(folder).resolve() != here)
+    )
 
 
 @cache
@@ -48,7 +51,8 @@ def part(
     kind
         One of `KINDS`.
     name
-        Name of a part of vaearr, of an entry point of an installed package, or `package.module:Name`.
+        Name of a part of vaearr, of an entry point of an installed package, or
+        `package.module:Name`.
     known
         The parts of vaearr themselves, or where they are, as `module:Name`.
     called

@@ -1,7 +1,8 @@
 """Published recipes by name, with their numbers in our conventions.
 
-Our loss is in nats per sample, so a recipe whose reconstruction error is a mean over values has its other weights times
-the number of values here, see `PerceptualConfig` and `AdversarialConfig`; its KL weight w becomes beta = w x values.
+Our loss is in nats per sample, so a recipe whose reconstruction error is a mean over values has its
+other weights times the number of values here, see `PerceptualConfig` and `AdversarialConfig`; its
+KL weight w becomes beta = w x values.
 """
 
 from __future__ import annotations
@@ -12,19 +13,34 @@ from typing import Any
 from vaearr.config import TrainConfig
 from vaearr.errors import UsageError, did_you_mean
 
-_PLAIN = {"input_noise": 0.0, "target": "self"}  # the reconstruction is held against the sample itself, without noise
+_PLAIN = {
+    "input_noise": 0.0,
+    "target": "self",
+}  # the reconstruction is held against the sample itself, without noise
 _SHARP = {"likelihood": "laplace", "warmup": 0.0, **_PLAIN}
 _JUDGE = {"discriminator": "patch", "weight": 0.005, "start": 0.5, "rise": 0.2}
-_LATENT_DIFFUSION = {"epochs": 100, "weight_decay": 0.0, "rise": 0.05, "patience": 100, "sheets_every": 10}
+_LATENT_DIFFUSION = {
+    "epochs": 100,
+    "weight_decay": 0.0,
+    "rise": 0.05,
+    "patience": 100,
+    "sheets_every": 10,
+}
 
-# Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022: absolute error, KL weight
-# 1e-6 beside a sum over values, hinge discriminator that begins when the reconstructions stand. Values from -1 to 1.
-# Their LPIPS term needs files: --set objective.perceptual.kind=lpips, .weights and .linear.
+# Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022:
+# absolute error, KL weight 1e-6 beside a sum over values, hinge discriminator that begins when the
+# reconstructions stand. Values from -1 to 1. Their LPIPS term needs files: --set
+# objective.perceptual.kind=lpips, .weights and .linear.
 _SD = {
     "model": {
         "name": "autoencoder-kl",
         "latent_dim": 4,
-        "options": {"channels": [128, 256, 512, 512], "res_blocks": 2, "decoder_res_blocks": 3, "groups": 32}
+        "options": {
+            "channels": [128, 256, 512, 512],
+            "res_blocks": 2,
+            "decoder_res_blocks": 3,
+            "groups": 32,
+        }
         | {"mid_attention": True, "final_activation": True},
     },
     "preprocess": {"static_background": "none", "normalise": "symmetric"},
@@ -33,10 +49,10 @@ _SD = {
     **{"batch_size": 4, "learning_rate": 2e-4, **_LATENT_DIFFUSION},
 }
 
-# Guo et al., "MAISI: Medical AI for Synthetic Imaging", WACV 2025: absolute error, KL weight 1e-7 beside a mean over
-# values (of 64^3 voxels: beta 0.026), least-squares discriminator of weight 0.1. Theirs learns from windows of large
-# volumes: --set augment.crop=[64,64,64]. Perceptual term: as for `sd`, or by a trained run's encoder, --set
-# objective.perceptual.run=NAME.
+# Guo et al., "MAISI: Medical AI for Synthetic Imaging", WACV 2025: absolute error, KL weight 1e-7
+# beside a mean over values (of 64^3 voxels: beta 0.026), least-squares discriminator of weight 0.1.
+# Theirs learns from windows of large volumes: --set augment.crop=[64,64,64]. Perceptual term: as
+# for `sd`, or by a trained run's encoder, --set objective.perceptual.run=NAME.
 _MAISI = {
     "model": {
         "name": "autoencoder-kl",
@@ -46,15 +62,20 @@ _MAISI = {
     },
     "preprocess": {"static_background": "none", "normalise": "quantile"},
     "augment": {"flip_x": True},
-    "objective": {**_SHARP, "beta": 0.02, "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_JUDGE}},
+    "objective": {
+        **_SHARP,
+        "beta": 0.02,
+        "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_JUDGE},
+    },
     "split": {"method": "random", "fraction": 0.2},
     **{"batch_size": 1, "learning_rate": 3e-4, **_LATENT_DIFFUSION},
 }
 
-# 28 x 28 digits and pictures of that kind. The network predicts the digit as it was before it was turned, scaled and
-# shifted, so latents need not tell how: 5 nearest neighbours in 10 dimensions, 8 folds of 8000 digits, name 96.6 to
-# 96.8 % of them (two seeds; in 32 principal components 95.5 %), 95.6 % where a digit that is moved less is predicted as
-# it was moved (which is 18 nats nearer to the data).
+# 28 x 28 digits and pictures of that kind. The network predicts the digit as it was before it was
+# turned, scaled and shifted, so latents need not tell how: 5 nearest neighbours in 10 dimensions, 8
+# folds of 8000 digits, name 96.6 to 96.8 % of them (two seeds; in 32 principal components 95.5 %),
+# 95.6 % where a digit that is moved less is predicted as it was moved (which is 18 nats nearer to
+# the data).
 _DIGITS = {
     "model": {"latent_dim": 20},
     "preprocess": {"static_background": "none", "normalise": "unit"},
@@ -64,12 +85,21 @@ _DIGITS = {
     "epochs": 80,
 }
 
-# Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework", ICLR 2017, with
-# four or five halvings; beta 2 is their 4 beside a squared error without the factor 1/2.
+# Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
+# Framework", ICLR 2017, with four or five halvings; beta 2 is their 4 beside a squared error
+# without the factor 1/2.
 _BETA_VAE = {
     "model": {
         "latent_dim": 128,
-        "options": {"patch": 2, "coarsest": 4, "width": 32, "max_width": 512, "depth": 0, "hidden": 512, "squeeze": 128}
+        "options": {
+            "patch": 2,
+            "coarsest": 4,
+            "width": 32,
+            "max_width": 512,
+            "depth": 0,
+            "hidden": 512,
+            "squeeze": 128,
+        }
         | {"norm": "batch", "activation": "relu", "upsampling": "transpose", "head": "sigmoid"},
     },
     "preprocess": {"static_background": "none", "normalise": "unit"},
@@ -78,8 +108,9 @@ _BETA_VAE = {
     **{"batch_size": 16, "learning_rate": 1e-3},
 }
 
-# Few volumes on one grid: 24 template brains tell their five known factors by ridge regression, each left out in turn,
-# from 5 numbers better than from 5 principal components. Whatever is held out for validation is missing here.
+# Few volumes on one grid: 24 template brains tell their five known factors by ridge regression,
+# each left out in turn, from 5 numbers better than from 5 principal components. Whatever is held
+# out for validation is missing here.
 _FACTORS = {
     "model": {"name": "ppca", "latent_dim": 5},
     "preprocess": {"static_background": "none", "normalise": "quantile"},
@@ -90,14 +121,22 @@ _FACTORS = {
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "sd": ("images, latents on a grid 8 times coarser: the first stage of Stable Diffusion", _SD),
     "maisi": ("volumes, latents on a grid 4 times coarser: the VAE of MAISI", _MAISI),
-    "factors": ("volumes on one grid, a vector of 5 latents: linear factors of standardised voxels", _FACTORS),
-    "beta-vae": ("images of 64 pixels and more, a vector of 128 latents: the classic beta-VAE", _BETA_VAE),
+    "factors": (
+        "volumes on one grid, a vector of 5 latents: linear factors of standardised voxels",
+        _FACTORS,
+    ),
+    "beta-vae": (
+        "images of 64 pixels and more, a vector of 128 latents: the classic beta-VAE",
+        _BETA_VAE,
+    ),
     "digits": ("small images such as digits, a vector of 20 latents", _DIGITS),
 }
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """Settings of a preset, to change and give to `TrainConfig.from_attrs`. Raises UsageError for an unknown name."""
+    """Settings of a preset, to change and give to `TrainConfig.from_attrs`. Raises UsageError for
+    an unknown name.
+    """
     if name not in PRESETS:
         raise UsageError(f"there is no preset {name!r}.{did_you_mean(name, sorted(PRESETS))}")
     return copy.deepcopy(PRESETS[name][1])

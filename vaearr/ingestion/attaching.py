@@ -1,7 +1,8 @@
 """Values computed elsewhere, put into a store by their coordinates, to be analysed like its own.
 
-Whatever comes, a file or an array, becomes `Rows`; `Placement` says which scan point each row belongs to; a function
-for each kind makes the variable of it. `vaearr.ingestion.ingest` places its side maps by the same functions.
+Whatever comes, a file or an array, becomes `Rows`; `Placement` says which scan point each row
+belongs to; a function for each kind makes the variable of it. `vaearr.ingestion.ingest` places its
+side maps by the same functions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, NoInputError, UsageError, did_you_mean, listed
-from vaearr.ingestion.placing import Placement, are_whole, place_in_order, place_points, point_dims, row_words
+from vaearr.ingestion.placing import (
+    Placement,
+    are_whole,
+    place_in_order,
+    place_points,
+    point_dims,
+    row_words,
+)
 from vaearr.ingestion.values import (
     Rows,
     Values,
@@ -80,30 +88,35 @@ def attach(
     units: str | None = None,
     overwrite: bool = False,
 ) -> xr.Dataset:
-    """Add latents or maps that were computed elsewhere to a store, where they can be analysed like its own.
+    """Add latents or maps that were computed elsewhere to a store, where they can be analysed like
+    its own.
 
-    Latents become a run without a model: `latents_<run>`, `roi_<run>` (the points with a value) and `/runs/<run>`, so
-    that association, clustering and the report take them by `run`. All or nothing is written.
+    Latents become a run without a model: `latents_<run>`, `roi_<run>` (the points with a value) and
+    `/runs/<run>`, so that association, clustering and the report take them by `run`. All or nothing
+    is written.
 
     Parameters
     ----------
     store : path, Dataset opened from a store, or Run
         Store to add to.
     values : path, array or DataArray
-        `.npy` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`; CSV with value columns; or an array. A DataArray
-        over the navigation dims and at most one more is placed by its coordinates.
+        `.npy` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`; CSV with value columns; or an
+        array. A DataArray over the navigation dims and at most one more is placed by its
+        coordinates.
     kind : {"latents", "map", "classes", "elements", "scores"}
-        Latents need `run`, all others `name`. A map has one number for each point, classes have class numbers, scores
-        are those of a decomposition. Elements come from a CSV with a column for each, or from a .tsv map that is named
-        by its element, or a folder of such; the map is resampled to the grid of the scan.
+        Latents need `run`, all others `name`. A map has one number for each point, classes have
+        class numbers, scores are those of a decomposition. Elements come from a CSV with a column
+        for each, or from a .tsv map that is named by its element, or a folder of such; the map is
+        resampled to the grid of the scan.
     run, name : str
         Name of the run, or of the variable.
     coords : path or array, optional
-        Points of the rows: `.npy` `(N, 2)` x, y or `(N, 3)` x, y, z, CSV or array. Not needed where the CSV of the
-        values has x and y, or where rows come in row-major order (x fastest), one for every scan point or, with `roi`,
-        one for every point of that region.
+        Points of the rows: `.npy` `(N, 2)` x, y or `(N, 3)` x, y, z, CSV or array. Not needed where
+        the CSV of the values has x and y, or where rows come in row-major order (x fastest), one
+        for every scan point or, with `roi`, one for every point of that region.
     roi : str or DataArray, optional
-        Name of a run whose region of interest is meant, or a boolean map. Rows outside it are left out.
+        Name of a run whose region of interest is meant, or a boolean map. Rows outside it are left
+        out.
     read_as : {"auto", "steps", "coordinates"}
         What points are; "auto" decides by the rule of `vaearr.ingestion.placing`.
     prefix, columns
@@ -113,12 +126,14 @@ def attach(
     units : str, optional
         Unit of the values.
     overwrite : bool
-        Replace what was attached under this name with different settings; an equal result is returned as it is.
+        Replace what was attached under this name with different settings; an equal result is
+        returned as it is.
 
     Returns
     -------
     xr.Dataset
-        What was written. Its attributes count rows placed, outside and left out, and points missing.
+        What was written. Its attributes count rows placed, outside and left out, and points
+        missing.
 
     Raises
     ------
@@ -134,7 +149,9 @@ def attach(
         if name is None and values.name is not None:
             name = str(values.name)
         if kind in ("map", "classes"):
-            attrs = {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs} | attrs
+            attrs = {
+                key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs
+            } | attrs
     path = store_of(store if isinstance(store, str | Path | xr.Dataset) else store.path)
     target = _target(kind, run, name)
     ds = open_store(path, chunks=None)
@@ -179,7 +196,9 @@ def attach(
     return result.assign_attrs(counts)
 
 
-def _publish_latents(path: Path, run: str, latents: xr.DataArray, replaced: list[str]) -> xr.Dataset:
+def _publish_latents(
+    path: Path, run: str, latents: xr.DataArray, replaced: list[str]
+) -> xr.Dataset:
     """Write latents as a run without a model, whose region is the points with a value."""
     dim, stamp = n.run_name(n.LATENT, run), latents.attrs[n.PROVENANCE]
     file = stamp["values"]["file"]
@@ -205,7 +224,13 @@ def _publish_latents(path: Path, run: str, latents: xr.DataArray, replaced: list
     return maps
 
 
-def _read(ds: xr.Dataset, values: Values | xr.DataArray, kind: str, prefix: str | None, columns: Sequence[str]) -> Rows:
+def _read(
+    ds: xr.Dataset,
+    values: Values | xr.DataArray,
+    kind: str,
+    prefix: str | None,
+    columns: Sequence[str],
+) -> Rows:
     """The values to attach, from a file or memory."""
     dims = point_dims(ds) if schema.is_scan(ds) else ()
     if isinstance(values, xr.DataArray):
@@ -217,14 +242,18 @@ def _read(ds: xr.Dataset, values: Values | xr.DataArray, kind: str, prefix: str 
         if is_table(values):
             return read_columns(values, dims, prefix, columns)
     if prefix or columns:
-        raise UsageError("prefix and columns choose columns of a CSV, but the values are an array; leave them out.")
+        raise UsageError(
+            "prefix and columns choose columns of a CSV, but the values are an array; leave them out."
+        )
     return read_array(values)
 
 
 def _target(kind: str, run: str | None, name: str | None) -> str:
     """The run's name for latents, the variable's for the rest."""
     if kind not in KINDS:
-        raise UsageError(f"nothing of kind {kind!r} can be attached.{did_you_mean(kind, list(KINDS))}")
+        raise UsageError(
+            f"nothing of kind {kind!r} can be attached.{did_you_mean(kind, list(KINDS))}"
+        )
     if kind == n.LATENTS:
         if run is None or name is not None:
             raise UsageError("latents are attached as a run: give run='…' (and no name).")
@@ -234,7 +263,11 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
     if not chosen or run is not None:
         raise UsageError(f"{kind} are attached as a variable: give name='…' (and no run).")
     free = {n.PHASE, n.RECONSTRUCTION, kind}
-    if not n.is_valid_name(chosen) or chosen in n.RESERVED - free or chosen.startswith(n.OF_LATER_RUNS):
+    if (
+        not n.is_valid_name(chosen)
+        or chosen in n.RESERVED - free
+        or chosen.startswith(n.OF_LATER_RUNS)
+    ):
         raise UsageError(
             f"{chosen!r} cannot name {kind}: it is no name of letters, digits and _, a letter first, or has a meaning "
             "of its own; choose another one."
@@ -250,26 +283,43 @@ def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | No
     variable = n.run_name(n.ROI, roi)
     if variable not in ds:
         known = [str(name) for name in ds if str(name).startswith(n.ROI)]
-        raise NoInputError(f"there is no region of interest of a run {roi!r} ({variable}). Known: {listed(known)}.")
+        raise NoInputError(
+            f"there is no region of interest of a run {roi!r} ({variable}). Known: {listed(known)}."
+        )
     return ds[variable].load()
 
 
-def _placed(ds: xr.Dataset, rows: Rows, region: xr.DataArray | None, read_as: ReadAs) -> tuple[Rows, Placement]:
+def _placed(
+    ds: xr.Dataset, rows: Rows, region: xr.DataArray | None, read_as: ReadAs
+) -> tuple[Rows, Placement]:
     """Values as rows, finite or NaN, and where each belongs."""
-    shape, file, values, points = schema.navigation_shape(ds), rows.origin["file"], rows.values, rows.points
+    shape, file, values, points = (
+        schema.navigation_shape(ds),
+        rows.origin["file"],
+        rows.values,
+        rows.points,
+    )
     if points is None and values.shape[: len(shape)] == shape:
         values = values.reshape(-1, *values.shape[len(shape) :])
     if values.ndim > 2:
-        raise DataError(f"{file} has shape {rows.values.shape}; expected (N,), (N, L) or the grid's {shape} in front.")
+        raise DataError(
+            f"{file} has shape {rows.values.shape}; expected (N,), (N, L) or the grid's {shape} in front."
+        )
     if values.dtype.kind == "f" and np.isinf(values).any():
         row = int(np.argwhere(np.isinf(values))[0][0])
-        raise DataError(f"{file}: row {row} holds an infinite value; write NaN where there is none.")
+        raise DataError(
+            f"{file}: row {row} holds an infinite value; write NaN where there is none."
+        )
     if points is None:
-        placement = place_in_order(ds, len(values), region, what=f"{file} of shape {rows.values.shape}")
+        placement = place_in_order(
+            ds, len(values), region, what=f"{file} of shape {rows.values.shape}"
+        )
     else:
         of_file = points.origin["file"]
         if points.values.ndim and len(points.values) != len(values):
-            raise DataError(f"{file} has {len(values)} rows, {of_file} has {len(points.values)} points.")
+            raise DataError(
+                f"{file} has {len(values)} rows, {of_file} has {len(points.values)} points."
+            )
         way = points.read_as if read_as == "auto" else read_as
         what = f"the points of {of_file}"
         placement = place_points(ds, points.values, read_as=way, what=what, lines=points.lines)
@@ -287,7 +337,12 @@ def _counts(name: str, placement: Placement) -> dict[str, Any]:
 
 
 def _variable(
-    ds: xr.Dataset, rows: Rows, placement: Placement, kind: str, target: str, words: Mapping[int, str]
+    ds: xr.Dataset,
+    rows: Rows,
+    placement: Placement,
+    kind: str,
+    target: str,
+    words: Mapping[int, str],
 ) -> xr.DataArray:
     """The variable that values of a kind become; words: names of class or phase numbers."""
     coords = {dim: ds[dim].variable for dim in schema.navigation_dims(ds)}
@@ -297,7 +352,9 @@ def _variable(
         n_columns = values.shape[1] if values.ndim > 1 else 1
         if n_columns != 1:
             choice = f" ({listed(rows.columns)}); choose one with columns=" if rows.columns else ""
-            raise DataError(f"{rows.origin['file']} has {n_columns} values for each point, expected one{choice}.")
+            raise DataError(
+                f"{rows.origin['file']} has {n_columns} values for each point, expected one{choice}."
+            )
         attrs = {"long_name": rows.columns[0] if rows.columns else target}
         if kind == "map":
             on_grid = placement.on_grid(_as_floats(values.reshape(-1)), np.nan)
@@ -315,13 +372,19 @@ def _variable(
     labels: Sequence[Any] = rows.numbers or range(values.shape[1])
     attrs = {"long_name": f"{target} score (attached)", "units": "1"}
     if kind == n.LATENTS:
-        name, dim, dim_attrs = n.run_name(n.LATENTS, target), n.run_name(n.LATENT, target), n.ATTRS[n.LATENT]
+        name, dim, dim_attrs = (
+            n.run_name(n.LATENTS, target),
+            n.run_name(n.LATENT, target),
+            n.ATTRS[n.LATENT],
+        )
         attrs["long_name"] = "latent (attached)"
     elif kind == n.ELEMENTS:
         dim, dim_attrs = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}", {}
         labels, attrs = _elements_of(rows), n.ATTRS[n.ELEMENTS]
     coords[dim] = xr.Variable(dim, list(labels), dim_attrs)
-    variable = xr.DataArray(placement.on_grid(values, np.nan), coords, tuple(coords), name, dict(attrs))
+    variable = xr.DataArray(
+        placement.on_grid(values, np.nan), coords, tuple(coords), name, dict(attrs)
+    )
     return variable.transpose(dim, ...) if kind == n.ELEMENTS else variable
 
 
@@ -347,7 +410,9 @@ def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
     """Class numbers in the smallest type: -1 for no class (noise, not indexed), -2 for no value."""
     if numbers.dtype.kind == "f":
         numbers = np.where(np.isnan(numbers), n.NOT_CLUSTERED, numbers)
-    wrong = (numbers != np.rint(numbers)) | (numbers < n.NOT_CLUSTERED) | (numbers > np.iinfo("i4").max)
+    wrong = (
+        (numbers != np.rint(numbers)) | (numbers < n.NOT_CLUSTERED) | (numbers > np.iinfo("i4").max)
+    )
     if wrong.any():
         row, lines = int(wrong.argmax()), rows.points.lines if rows.points else None
         raise DataError(
@@ -358,12 +423,19 @@ def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
 
 
 def side_map(
-    ds: xr.Dataset, path: str | Path, name: str, *, words: Mapping[int, str] | None = None, units: str = "1"
+    ds: xr.Dataset,
+    path: str | Path,
+    name: str,
+    *,
+    words: Mapping[int, str] | None = None,
+    units: str = "1",
 ) -> xr.DataArray:
-    """A map from a CSV: `phase` (numbers, named by `words`), `elements` (all columns, in `units`), or any in float32.
+    """A map from a CSV: `phase` (numbers, named by `words`), `elements` (all columns, in `units`),
+    or any in float32.
 
-    Coordinates that are whole numbers are step numbers, others are in the scan's units. The attributes say where it
-    comes from and count scan points without a line (`n_missing`), lines outside the scan and columns without a name.
+    Coordinates that are whole numbers are step numbers, others are in the scan's units. The
+    attributes say where it comes from and count scan points without a line (`n_missing`), lines
+    outside the scan and columns without a name.
     """
     kind = name if name in (n.PHASE, n.ELEMENTS) else "map"
     element_files = map_files(path) if kind == n.ELEMENTS else []
@@ -374,7 +446,9 @@ def side_map(
         table = read_table(path, point_dims(ds))
         if not table.coordinates or not table.values:
             needed = f"{', '.join(point_dims(ds))} and at least one column of values"
-            raise DataError(f"{table.file} has no column for {needed}; it has {listed(table.frame.columns)}.")
+            raise DataError(
+                f"{table.file} has no column for {needed}; it has {listed(table.frame.columns)}."
+            )
         rows = rows_of(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
         way = "steps" if are_whole(table.numbers(table.coordinates)) else "coordinates"
     rows, placement = _placed(ds, rows, None, way)

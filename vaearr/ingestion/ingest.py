@@ -1,4 +1,5 @@
-"""From source files to a store: join the side maps, check every value on its way, record where it came from.
+"""From source files to a store: join the side maps, check every value on its way, record where it
+came from.
 
 Everything cheap is checked before anything is written; what fails later leaves no store behind.
 """
@@ -37,7 +38,15 @@ from vaearr.store import (
 log = logging.getLogger("vaearr")
 
 OF_SCANS = ("maps", "elements", "phases", "orientations", "step")
-OF_ANY_SOURCE = {"maps", "elements", "phases", "orientations", "element_units", "phase_names", "nonfinite"}
+OF_ANY_SOURCE = {
+    "maps",
+    "elements",
+    "phases",
+    "orientations",
+    "element_units",
+    "phase_names",
+    "nonfinite",
+}
 Given = Detected | xr.Dataset | xr.DataArray
 LEVELS = 16  # float32 numbers, as which networks see patterns, that must lie between the extremes of one of integers
 
@@ -54,14 +63,14 @@ def ingest(
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store.
 
-    A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf), then from the source
-    itself.
+    A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf),
+    then from the source itself.
 
     Parameters
     ----------
     source : path, Dataset or DataArray
-        File, folder, zarr store, or a Dataset or DataArray, which is read block by block. Its dims are identified by
-        their names, or by the attributes `navigation_dims` and `signal_dims`.
+        File, folder, zarr store, or a Dataset or DataArray, which is read block by block. Its dims
+        are identified by their names, or by the attributes `navigation_dims` and `signal_dims`.
     store : str or Path
         Store to create. A store of the same file with the same settings is returned as it is.
     config : IngestConfig, optional
@@ -86,17 +95,25 @@ def ingest(
         If the store does not fit on the disk. No store is left behind then.
     """
     config = resolved(IngestConfig, config, given)
-    given_source: Given = source if isinstance(source, xr.Dataset | xr.DataArray) else detect(source, config)
+    given_source: Given = (
+        source if isinstance(source, xr.Dataset | xr.DataArray) else detect(source, config)
+    )
     old = _taken(store)
     if old is None or not _is_ingested(old, given_source, config, overwrite=overwrite):
         _ingest(given_source, old or store, config, progress, overwrite=old is not None)
     return open_store(store)
 
 
-def _ingest(source: Given, store: str | Path, config: IngestConfig, progress: Progress, *, overwrite: bool) -> None:
+def _ingest(
+    source: Given, store: str | Path, config: IngestConfig, progress: Progress, *, overwrite: bool
+) -> None:
     """Write a source as a new store."""
     origin = _origin(source, config)
-    opening: Any = source.open(config) if isinstance(source, Detected) else nullcontext(schema.as_dataset(source))
+    opening: Any = (
+        source.open(config)
+        if isinstance(source, Detected)
+        else nullcontext(schema.as_dataset(source))
+    )
     with opening as lazy:
         _refuse_settings(config, lazy, is_file=isinstance(source, Detected))
         ds = preflight(lazy, config)
@@ -115,20 +132,28 @@ def _ingest(source: Given, store: str | Path, config: IngestConfig, progress: Pr
                 "versions": versions("h5py", "pandas", *packages),
                 "created": now(),
             }
-            present = xr.DataArray(checks.present, dims=schema.navigation_dims(ds), attrs=n.ATTRS[n.PRESENT])
+            present = xr.DataArray(
+                checks.present, dims=schema.navigation_dims(ds), attrs=n.ATTRS[n.PRESENT]
+            )
             patterns = ds[n.PATTERNS].assign_attrs(checks.attrs())
-            return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs({n.PROVENANCE: provenance})
+            return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs(
+                {n.PROVENANCE: provenance}
+            )
 
         if isinstance(source, Detected) and (source.path / n.RUNS / "zarr.json").exists():
             check_patterns(source.path)  # a store of ours, none of whose patterns may be lost
         with showing(progress, "reading") as show:
-            create_store(ds, store, transform=checks, finalise=finalise, progress=show, overwrite=overwrite)
+            create_store(
+                ds, store, transform=checks, finalise=finalise, progress=show, overwrite=overwrite
+            )
     for line in checks.findings():
         log.info(line)
 
 
 def _taken(store: str | Path) -> Path | None:
-    """The store that is there already; None where the place is free. Raises ExistsError for anything else there."""
+    """The store that is there already; None where the place is free. Raises ExistsError for
+    anything else there.
+    """
     try:
         refuse_taken(store)
         return None
@@ -140,7 +165,9 @@ def _taken(store: str | Path) -> Path | None:
 
 
 def _is_ingested(old: Path, source: Given, config: IngestConfig, *, overwrite: bool) -> bool:
-    """Whether a store was made of the same file (name, bytes, time of change) with the same settings."""
+    """Whether a store was made of the same file (name, bytes, time of change) with the same
+    settings.
+    """
     origin = _origin(source, config)
     if not isinstance(source, Detected):
         origin["file"] = "a Dataset, whose values are not compared"
@@ -149,11 +176,15 @@ def _is_ingested(old: Path, source: Given, config: IngestConfig, *, overwrite: b
         stored = dict(made.get("source", {}))
         made = {"source": {key: stored.get(key) for key in origin}, "config": made.get("ingest")}
     recipe = Recipe(config, {"source": origin})
-    return is_made(f"{old} already exists", made, recipe, instead="give another path", overwrite=overwrite)
+    return is_made(
+        f"{old} already exists", made, recipe, instead="give another path", overwrite=overwrite
+    )
 
 
 def _origin(source: Given, config: IngestConfig) -> dict[str, Any]:
-    """Name, format, bytes and time of the last change (UTC) of a source; of several files, of all together."""
+    """Name, format, bytes and time of the last change (UTC) of a source; of several files, of all
+    together.
+    """
     if not isinstance(source, Detected):
         return {"file": "a Dataset", "format": "xarray"}
     origin: dict[str, Any] = {"file": source.path.name, "format": source.format}
@@ -166,13 +197,19 @@ def _origin(source: Given, config: IngestConfig) -> dict[str, Any]:
 
 
 def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
-    """`ds` with its side maps joined and everything checked that does not need the patterns' values."""
+    """`ds` with its side maps joined and everything checked that does not need the patterns'
+    values.
+    """
     for name in config.maps:
         if name in n.RESERVED or name in ds.coords or name.startswith(n.OF_LATER_RUNS):
-            raise UsageError(f"{name!r} cannot name a map, the name has a meaning of its own; choose another one.")
+            raise UsageError(
+                f"{name!r} cannot name a map, the name has a meaning of its own; choose another one."
+            )
     if n.PRESENT in ds and not ds[n.PRESENT].all():
         n_absent = int((~ds[n.PRESENT]).sum())
-        log.info(f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them.")
+        log.info(
+            f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them."
+        )
     for line in ds.attrs.get("notes", ()):
         log.info(line)
     tables = dict(config.maps)
@@ -218,8 +255,9 @@ def _refuse_settings(config: IngestConfig, ds: xr.Dataset, *, is_file: bool) -> 
 
 
 class Checks:
-    """What the blocks of patterns say on their way into a store, in row-major order: their extremes, which are constant
-    or not finite."""
+    """What the blocks of patterns say on their way into a store, in row-major order: their
+    extremes, which are constant or not finite.
+    """
 
     def __init__(self, ds: xr.Dataset, nonfinite: str) -> None:
         self.ds, self.nonfinite, self.present = ds, nonfinite, measured(ds)
@@ -227,10 +265,11 @@ class Checks:
         self.n_constant = self.n_masked = self.n_varying = 0
 
     def __call__(self, block: np.ndarray, region: Region) -> np.ndarray:
-        """The block as it is to be written, NaN (of integers 0) where no pattern was measured or it is masked.
+        """The block as it is to be written, NaN (of integers 0) where no pattern was measured or it
+        is masked.
 
-        Raises DataError that names the point of the first pattern that is not finite, or that float32 cannot hold,
-        unless `nonfinite` is `mask`.
+        Raises DataError that names the point of the first pattern that is not finite, or that
+        float32 cannot hold, unless `nonfinite` is `mask`.
         """
         present = self.present[tuple(region.values())]  # a view
         pixels = np.ascontiguousarray(block).reshape(*present.shape, -1)
@@ -250,12 +289,18 @@ class Checks:
         if present.all():
             return block
         empty = np.array(np.nan if block.dtype.kind == "f" else 0, block.dtype)
-        return np.where(present.reshape(present.shape + (1,) * (block.ndim - present.ndim)), block, empty)
+        return np.where(
+            present.reshape(present.shape + (1,) * (block.ndim - present.ndim)), block, empty
+        )
 
-    def _first_of(self, masked: np.ndarray, low: np.ndarray, high: np.ndarray, region: Region) -> str:
+    def _first_of(
+        self, masked: np.ndarray, low: np.ndarray, high: np.ndarray, region: Region
+    ) -> str:
         first = tuple(np.argwhere(masked)[0])
         starts = zip(region.items(), first, strict=True)
-        place = ", ".join(f"{dim} = {self.ds[dim].values[part.start + int(i)]}" for (dim, part), i in starts)
+        place = ", ".join(
+            f"{dim} = {self.ds[dim].values[part.start + int(i)]}" for (dim, part), i in starts
+        )
         return (
             f"the pattern at {place} has values from {low[first]} to {high[first]}: NaN, infinite, or such as float32 "
             f"cannot hold or tell apart ({int(masked.sum())} such patterns in this block); correct or scale them or "
@@ -263,7 +308,9 @@ class Checks:
         )
 
     def attrs(self) -> dict[str, Any]:
-        """Attributes of the patterns. Raises DataError where no pattern holds anything to learn from."""
+        """Attributes of the patterns. Raises DataError where no pattern holds anything to learn
+        from.
+        """
         if not self.n_varying:
             raise DataError(
                 f"no pattern holds anything to learn from: {self.n_constant} are constant (every pixel has the same "
@@ -288,4 +335,6 @@ def _fits(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     if low.dtype.kind == "f":
         return np.asarray(largest <= np.finfo("f4").max)  # false for NaN
     step = np.spacing(largest.astype("f4"))
-    return np.asarray((step <= 1) | (low == high) | (high.astype("f8") - low.astype("f8") >= LEVELS * step))
+    return np.asarray(
+        (step <= 1) | (low == high) | (high.astype("f8") - low.astype("f8") >= LEVELS * step)
+    )

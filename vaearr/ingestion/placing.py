@@ -1,9 +1,11 @@
-"""Rows of a table -> scan points, without a loop over points: by step numbers, by coordinates, or by their order.
+"""Rows of a table -> scan points, without a loop over points: by step numbers, by coordinates, or
+by their order.
 
-How coordinates are read (`read_as="auto"`): as step numbers (`x_index`, `y_index` of the store; without them, positions
-0, 1, … along each axis) if all are whole numbers, and as coordinates in the store's units, to a quarter of a step. The
-reading that puts every point on the scan is taken. If both do and differ, or neither does and both put some there,
-nothing is guessed: the caller has to say which is meant.
+How coordinates are read (`read_as="auto"`): as step numbers (`x_index`, `y_index` of the store;
+without them, positions 0, 1, … along each axis) if all are whole numbers, and as coordinates in the
+store's units, to a quarter of a step. The reading that puts every point on the scan is taken. If
+both do and differ, or neither does and both put some there, nothing is guessed: the caller has to
+say which is meant.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ TOLERANCE = 0.25  # of a step
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """For each row the scan point it belongs to, as row-major position on the navigation grid; -1 where there is none.
+    """For each row the scan point it belongs to, as row-major position on the navigation grid; -1
+    where there is none.
 
     -2: on a scan point that was not measured or lies outside the region asked for.
     """
@@ -66,20 +69,29 @@ class Placement:
 
 
 def point_dims(ds: xr.Dataset) -> tuple[str, ...]:
-    """Navigation dims of a scan in the order in which a point names them: `("x", "y")` or `("x", "y", "z")`."""
+    """Navigation dims of a scan in the order in which a point names them: `("x", "y")` or `("x",
+    "y", "z")`.
+    """
     if not schema.is_scan(ds):
-        raise UsageError("the samples are a collection without coordinates; give one row per sample, in their order.")
+        raise UsageError(
+            "the samples are a collection without coordinates; give one row per sample, in their order."
+        )
     return tuple(dim for dim in reversed(n.SCAN_DIMS) if dim in schema.navigation_dims(ds))
 
 
 def step_numbers_of(ds: xr.Dataset, dim: str) -> np.ndarray:
-    """Step numbers along a navigation dim: its `<dim>_index` coordinate, without one the positions 0, 1, …"""
+    """Step numbers along a navigation dim: its `<dim>_index` coordinate, without one the positions
+    0, 1, …
+    """
     name = f"{dim}_index"
     return np.asarray(ds[name].values if name in ds.coords else np.arange(ds.sizes[dim]))
 
 
-def place_in_order(ds: xr.Dataset, n_rows: int, roi: xr.DataArray | None = None, *, what: str = "values") -> Placement:
-    """Rows in row-major order (x fastest): one per scan point of the whole grid, or one per point of the ROI.
+def place_in_order(
+    ds: xr.Dataset, n_rows: int, roi: xr.DataArray | None = None, *, what: str = "values"
+) -> Placement:
+    """Rows in row-major order (x fastest): one per scan point of the whole grid, or one per point
+    of the ROI.
 
     Raises DataError with the numbers found and expected where neither fits.
     """
@@ -105,10 +117,11 @@ def place_points(
     what: str = "points",
     lines: np.ndarray | None = None,
 ) -> Placement:
-    """Scan points of `(N, 2)` x, y or `(N, 3)` x, y, z; how they are read, see the module. lines: of the file, by row.
+    """Scan points of `(N, 2)` x, y or `(N, 3)` x, y, z; how they are read, see the module. lines:
+    of the file, by row.
 
-    Raises DataError for points that are not finite, that repeat a scan point, or of which none lies on the scan;
-    UsageError where the two readings contradict each other.
+    Raises DataError for points that are not finite, that repeat a scan point, or of which none lies
+    on the scan; UsageError where the two readings contradict each other.
     """
     if read_as not in get_args(ReadAs):
         raise UsageError(f"read_as is {read_as!r}; expected one of {', '.join(get_args(ReadAs))}.")
@@ -121,7 +134,9 @@ def place_points(
     points = points.astype("f8")
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if bad.size:
-        raise DataError(f"{what}: row {bad[0]} is {points[bad[0]].tolist()} ({bad.size} such rows); expected numbers.")
+        raise DataError(
+            f"{what}: row {bad[0]} is {points[bad[0]].tolist()} ({bad.size} such rows); expected numbers."
+        )
     ways: Sequence[str] = [read_as]
     if read_as == "auto":
         ways = ["steps", "coordinates"] if are_whole(points) else ["coordinates"]
@@ -139,8 +154,12 @@ def place_points(
             )
     if not n_placed[way]:
         scan = _extent(dims, [ds[dim].values for dim in dims])
-        raise DataError(f"{what}: none lies on the scan: they cover {_extent(dims, points.T)}, the scan {scan}.")
-    refuse_repeats(readings[way], what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points)
+        raise DataError(
+            f"{what}: none lies on the scan: they cover {_extent(dims, points.T)}, the scan {scan}."
+        )
+    refuse_repeats(
+        readings[way], what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points
+    )
     return Placement(readings[way], np.ones(schema.navigation_shape(ds), bool), way)
 
 
@@ -155,22 +174,32 @@ def are_whole(points: np.ndarray) -> bool:
 
 
 def _cells(ds: xr.Dataset, dims: Sequence[str], points: np.ndarray, read_as: str) -> np.ndarray:
-    """Row-major position of the scan point nearest to each point, -1 where it is further away than the tolerance."""
+    """Row-major position of the scan point nearest to each point, -1 where it is further away than
+    the tolerance.
+    """
     positions = {}
     for dim, values in zip(dims, points.T, strict=True):
         axis = pd.Index(step_numbers_of(ds, dim) if read_as == "steps" else ds[dim].values)
-        if axis.dtype.kind not in "iuf" or not (axis.is_monotonic_increasing or axis.is_monotonic_decreasing):
-            raise SchemaError(f"coordinate {dim!r} holds no numbers in order; points cannot be placed by it.")
+        if axis.dtype.kind not in "iuf" or not (
+            axis.is_monotonic_increasing or axis.is_monotonic_decreasing
+        ):
+            raise SchemaError(
+                f"coordinate {dim!r} holds no numbers in order; points cannot be placed by it."
+            )
         tolerance = WHOLE
         if read_as == "coordinates" and axis.size > 1:
             tolerance = TOLERANCE * float(np.abs(np.diff(axis)).min())
         elif read_as == "coordinates":
             tolerance = WHOLE * max(abs(float(axis[0])), 1.0)
-        positions[dim] = axis.astype("f8").get_indexer(values, method="nearest", tolerance=tolerance)
+        positions[dim] = axis.astype("f8").get_indexer(
+            values, method="nearest", tolerance=tolerance
+        )
     on_grid = np.all([position >= 0 for position in positions.values()], axis=0)
     index = tuple(np.where(on_grid, positions[dim], 0) for dim in schema.navigation_dims(ds))
     return np.where(on_grid, np.ravel_multi_index(index, schema.navigation_shape(ds)), OUTSIDE)
 
 
 def _extent(dims: Sequence[str], axes: Iterable[np.ndarray]) -> str:
-    return ", ".join(f"{dim} {np.min(axis):g} to {np.max(axis):g}" for dim, axis in zip(dims, axes, strict=True))
+    return ", ".join(
+        f"{dim} {np.min(axis):g} to {np.max(axis):g}" for dim, axis in zip(dims, axes, strict=True)
+    )

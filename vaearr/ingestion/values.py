@@ -1,4 +1,6 @@
-"""Values for scan points or samples, read from files and arrays, with the points that they belong to."""
+"""Values for scan points or samples, read from files and arrays, with the points that they belong
+to.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Values `(N, K)`, or an array over the whole grid, with where they come from and the points that come with them.
+    """Values `(N, K)`, or an array over the whole grid, with where they come from and the points
+    that come with them.
 
     columns: names of the K columns. numbers: numbers in these names (`latent_7` is 7).
     """
@@ -54,7 +57,9 @@ class Rows:
     points: Points | None = None
 
 
-def read_columns(path: str | Path, dims: Sequence[str], prefix: str | None, columns: Sequence[str]) -> Rows:
+def read_columns(
+    path: str | Path, dims: Sequence[str], prefix: str | None, columns: Sequence[str]
+) -> Rows:
     """Columns of a CSV with their points.
 
     Parameters
@@ -64,8 +69,9 @@ def read_columns(path: str | Path, dims: Sequence[str], prefix: str | None, colu
     dims : sequence of str
         Dims of a point, `("x", "y")`, whose columns are coordinates.
     prefix, columns
-        Take columns that begin with `prefix`, or those named. Without both: columns of the first known prefix that
-        occurs (`latent_`, `PCA_`, `cNMF_`), else all. Numbered columns of a prefix are sorted by their numbers.
+        Take columns that begin with `prefix`, or those named. Without both: columns of the first
+        known prefix that occurs (`latent_`, `PCA_`, `cNMF_`), else all. Numbered columns of a
+        prefix are sorted by their numbers.
 
     Returns
     -------
@@ -81,15 +87,25 @@ def read_columns(path: str | Path, dims: Sequence[str], prefix: str | None, colu
         raise UsageError("columns and prefix both choose columns; give one of them.")
     for name in columns:
         if name not in table.values:
-            raise NoInputError(f"{table.file} has no value column {name!r}.{did_you_mean(name, table.values)}")
+            raise NoInputError(
+                f"{table.file} has no value column {name!r}.{did_you_mean(name, table.values)}"
+            )
     if columns:
         return rows_of(table, columns)
     if prefix is None:
-        known = [start for start in KNOWN_PREFIXES if any(name.startswith(start) for name in table.values)]
+        known = [
+            start
+            for start in KNOWN_PREFIXES
+            if any(name.startswith(start) for name in table.values)
+        ]
         prefix = known[0] if known else ""
-    number_of = {name: name.removeprefix(prefix) for name in table.values if name.startswith(prefix)}
+    number_of = {
+        name: name.removeprefix(prefix) for name in table.values if name.startswith(prefix)
+    }
     if not number_of:
-        raise DataError(f"{table.file} has no value column {prefix}…; it has {listed(table.frame.columns)}.")
+        raise DataError(
+            f"{table.file} has no value column {prefix}…; it has {listed(table.frame.columns)}."
+        )
     if not prefix or not all(map(str.isdecimal, number_of.values())):
         return rows_of(table, list(number_of))
     ordered = sorted(number_of, key=lambda name: int(number_of[name]))
@@ -111,13 +127,19 @@ def _points_of(table: Table) -> Points:
 
 
 def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
-    """Element maps of .tsv files on the grid of a scan; those with other numbers of rows and columns are resampled."""
+    """Element maps of .tsv files on the grid of a scan; those with other numbers of rows and
+    columns are resampled.
+    """
     shape = schema.navigation_shape(ds)
     if not schema.is_scan(ds) or len(shape) != 2:
-        raise DataError(f"{files[0]} is a map with rows and columns, the store's samples lie over {shape} instead.")
+        raise DataError(
+            f"{files[0]} is a map with rows and columns, the store's samples lie over {shape} instead."
+        )
     elements = [element_of(file) for file in files]
     if len(set(elements)) < len(elements):
-        raise DataError(f"{files[0].parent} holds several maps of an element: {listed(elements)}; keep one of each.")
+        raise DataError(
+            f"{files[0].parent} holds several maps of an element: {listed(elements)}; keep one of each."
+        )
     maps = []
     shapes = []
     checksum = hashlib.sha256()
@@ -126,10 +148,16 @@ def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
         shapes.append(list(values.shape))
         checksum.update(file.read_bytes())
         if values.shape != shape:
-            log.info(f"{file.name}: {values.shape} values (rows, columns) are resampled to {shape} scan points.")
+            log.info(
+                f"{file.name}: {values.shape} values (rows, columns) are resampled to {shape} scan points."
+            )
             values = resample(values, (shape[0], shape[1]))
         maps.append(values)
-    origin = {"file": ", ".join(file.name for file in files), "sha256": checksum.hexdigest(), "shapes": shapes}
+    origin = {
+        "file": ", ".join(file.name for file in files),
+        "sha256": checksum.hexdigest(),
+        "shapes": shapes,
+    }
     return Rows(np.stack(maps, axis=-1), origin, tuple(elements))
 
 
@@ -137,7 +165,9 @@ def read_array(source: Values) -> Rows:
     """Numbers in memory or of a `.npy`."""
     values, origin = _array(source)
     if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
-        raise DataError(f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point.")
+        raise DataError(
+            f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point."
+        )
     return Rows(values, origin)
 
 
@@ -148,12 +178,16 @@ def read_points(source: Values, dims: Sequence[str]) -> Points:
         return Points(values, "auto", origin)
     table = read_table(source, dims)
     if not table.coordinates:
-        raise DataError(f"{source} has no columns {' and '.join(dims)}; it has {listed(table.values)}.")
+        raise DataError(
+            f"{source} has no columns {' and '.join(dims)}; it has {listed(table.values)}."
+        )
     return _points_of(table)
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether a file is a CSV. Raises NoInputError, DataError or UsageError for what is no file of values."""
+    """Whether a file is a CSV. Raises NoInputError, DataError or UsageError for what is no file of
+    values.
+    """
     suffix = check_file(path).suffix.lower()
     if suffix not in (".npy", ".csv", TSV):
         raise UsageError(f"{path} is {suffix or 'without a suffix'}; expected .npy, .csv or {TSV}.")
@@ -172,14 +206,20 @@ def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
     """What the values are and where they come from, for the recipe."""
     origin: dict[str, Any] = {"shape": list(values.shape), "dtype": str(values.dtype)}
     if file is None:
-        return {"file": "an array in memory", "sha256": hashlib.sha256(values.tobytes()).hexdigest(), **origin}
+        return {
+            "file": "an array in memory",
+            "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+            **origin,
+        }
     return {"file": file.name, "sha256": sha256_of(file), **origin}
 
 
 def rows_of_array(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows:
-    """Values of a DataArray over a store's navigation dims and at most one more, with the points that it lies on.
+    """Values of a DataArray over a store's navigation dims and at most one more, with the points
+    that it lies on.
 
-    dims: the point dims, none for a collection. Without coordinates it covers the whole grid. Raises SchemaError.
+    dims: the point dims, none for a collection. Without coordinates it covers the whole grid.
+    Raises SchemaError.
     """
     navigation = schema.navigation_dims(ds)
     others = [dim for dim in values.dims if dim not in navigation]

@@ -1,17 +1,18 @@
 """Networks behind one small interface, one registry.
 
-A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim` and its own options, with
-`encode(x) -> (mean, logvar)`, each `(B, *latent_shape)`; `decode(z) -> (B, *input_shape)`, without an encode before;
-and `forward(x, logits=False) -> (reconstruction, mean, logvar)`, where `logits` leaves out the head of the decoder.
-Its `latent_shape` is `(latent_dim,)` for a vector, also where it has none, and `(latent_dim, [lz,] ly, lx)` for spatial
-latents. Spatial ones have `stride`, input pixels per latent position, and `padding`, pixels that were added before and
-after the sample, a pair per spatial dim: latent position i begins at pixel `i * stride - padding[dim][0]`; and
-`resized(sides)`, the network for samples of other sides. Its
-`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. A model that has
-`fit(samples)` is fitted by it instead of being trained, see `vaearr.models.linear`.
+A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim` and its own
+options, with `encode(x) -> (mean, logvar)`, each `(B, *latent_shape)`; `decode(z) -> (B,
+*input_shape)`, without an encode before; and `forward(x, logits=False) -> (reconstruction, mean,
+logvar)`, where `logits` leaves out the head of the decoder. Its `latent_shape` is `(latent_dim,)`
+for a vector, also where it has none, and `(latent_dim, [lz,] ly, lx)` for spatial latents. Spatial
+ones have `stride`, input pixels per latent position, and `padding`, pixels that were added before
+and after the sample, a pair per spatial dim: latent position i begins at pixel `i * stride -
+padding[dim][0]`; and `resized(sides)`, the network for samples of other sides. Its
+`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. A
+model that has `fit(samples)` is fitted by it instead of being trained, see `vaearr.models.linear`.
 
-Adding a model is one file and one line in `MODELS`; from a package of your own it is an entry point of the group
-`vaearr.models` (of `vaearr.discriminators` for a discriminator):
+Adding a model is one file and one line in `MODELS`; from a package of your own it is an entry point
+of the group `vaearr.models` (of `vaearr.discriminators` for a discriminator):
 
     [project.entry-points."vaearr.models"]
     mine = "my_package.networks:MyVAE"
@@ -37,16 +38,28 @@ REGISTERED: dict[str, dict[str, str]] = {
         "nmf": "vaearr.models.nmf:NMF",
         "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
     },
-    "discriminator": {name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")},
+    "discriminator": {
+        name: f"vaearr.models.losses:{name}" for name in ("patch", "multiscale", "conv")
+    },
 }
 MODELS = REGISTERED["model"]
 OF_NEIGHBOURS = {"hidden": 512, "squeeze": 64}
-OPTIONAL = {"is_deterministic": False, "contrast": False, "stride": ()}  # what a network need not have
-NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")  # arguments that are not the user's to give
+OPTIONAL = {
+    "is_deterministic": False,
+    "contrast": False,
+    "stride": (),
+}  # what a network need not have
+NO_OPTIONS = (
+    "input_shape",
+    "latent_dim",
+    "is_deterministic",
+)  # arguments that are not the user's to give
 
 
 def _maker(kind: str, name: str, trust: Collection[str]) -> tuple[Callable[..., Any], list[str]]:
-    """What makes the registered network of a kind, and its arguments. Raises UsageError for an unknown name."""
+    """What makes the registered network of a kind, and its arguments. Raises UsageError for an
+    unknown name.
+    """
     make: Callable[..., Any] = part(kind, name, REGISTERED[kind], trust=trust)
     return make, list(inspect.signature(make).parameters)
 
@@ -60,28 +73,38 @@ def build(
     trust: Collection[str] = (),
     **more: Any,
 ) -> Any:
-    """A fresh network of a kind, model or discriminator, for samples of `input_shape` (channels first).
+    """A fresh network of a kind, model or discriminator, for samples of `input_shape` (channels
+    first).
 
-    Its weights follow torch's random state. trust: names `package.module:Name` that the user gave in this call, see
-    `vaearr.config.parts.part`. Raises UsageError for an unknown name or option and for samples that it cannot be made
-    for, UntrustedError for a name that is not trusted, MissingExtraError where it needs a package that is not there.
+    Its weights follow torch's random state. trust: names `package.module:Name` that the user gave
+    in this call, see `vaearr.config.parts.part`. Raises UsageError for an unknown name or option
+    and for samples that it cannot be made for, UntrustedError for a name that is not trusted,
+    MissingExtraError where it needs a package that is not there.
     """
     make, arguments = _maker(kind, name, trust)
     place = "input_shape" if "input_shape" in arguments else arguments[0]
     known = [argument for argument in arguments if argument not in (*NO_OPTIONS, place)]
     for option in options:
         if option not in known:
-            raise UsageError(f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, known)}")
+            raise UsageError(
+                f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, known)}"
+            )
     try:
         return make(**{place: tuple(input_shape)}, **more, **options)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         shape = tuple(input_shape)
-        raise UsageError(f"{kind} {name!r} cannot be built for samples of shape {shape}: {error}") from error
+        raise UsageError(
+            f"{kind} {name!r} cannot be built for samples of shape {shape}: {error}"
+        ) from error
 
 
-def build_model(config: ModelConfig, input_shape: tuple[int, ...], trust: Collection[str] = ()) -> Any:
+def build_model(
+    config: ModelConfig, input_shape: tuple[int, ...], trust: Collection[str] = ()
+) -> Any:
     """The network of a model's settings, for samples of `input_shape`; see `build`."""
-    network = build("model", config.name, input_shape, config.options, trust=trust, latent_dim=config.latent_dim)
+    network = build(
+        "model", config.name, input_shape, config.options, trust=trust, latent_dim=config.latent_dim
+    )
     for name, value in {"latent_shape": (config.latent_dim,), **OPTIONAL}.items():
         if not hasattr(network, name):
             setattr(network, name, value)
@@ -93,23 +116,33 @@ def is_fitted(name: str, trust: Collection[str] = ()) -> bool:
     return hasattr(_maker("model", name, trust)[0], "fit")
 
 
-def for_training(config: ModelConfig, *, likelihood: str, normalise: str, target: str = "self") -> ModelConfig:
-    """The model that a user asks for as likelihood and preprocessing need it, with the options that follow from them.
+def for_training(
+    config: ModelConfig, *, likelihood: str, normalise: str, target: str = "self"
+) -> ModelConfig:
+    """The model that a user asks for as likelihood and preprocessing need it, with the options that
+    follow from them.
 
-    bernoulli: a sigmoid on the decoder, so that `decode` gives probabilities wherever the model is loaded. contrast,
-    for a network that knows it: on where patterns have standard deviation 1, unless the user says otherwise. hidden and
-    squeeze: larger where a scan's neighbours are predicted, or small rotations inside grains are lost. Raises
-    UsageError for a model with another head.
+    bernoulli: a sigmoid on the decoder, so that `decode` gives probabilities wherever the model is
+    loaded. contrast, for a network that knows it: on where patterns have standard deviation 1,
+    unless the user says otherwise. hidden and
+    squeeze: larger where a scan's neighbours are predicted, or small rotations inside grains are
+    lost. Raises UsageError for a model with another head.
     """
     if config.latent_dim == "auto":
-        raise UsageError(f"the model {config.name!r} needs a number of latent dimensions; 'auto' is for pca.")
+        raise UsageError(
+            f"the model {config.name!r} needs a number of latent dimensions; 'auto' is for pca."
+        )
     options = dict(config.options)
     if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
-        raise UsageError(f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}.")
+        raise UsageError(
+            f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}."
+        )
     known = _maker("model", config.name, trust=[config.name])[1]
     if target == "neighbour":
         options = {name: value for name, value in OF_NEIGHBOURS.items() if name in known} | options
     if "contrast" in known:
-        is_scaled = normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
+        is_scaled = (
+            normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
+        )
         options.setdefault("contrast", is_scaled and config.latent_dim != 1)
     return config.replace(options=options)

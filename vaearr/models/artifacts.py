@@ -1,7 +1,9 @@
-"""A trained model as a self-describing folder: config.json, weights.safetensors, history.csv. Nothing is unpickled.
+"""A trained model as a self-describing folder: config.json, weights.safetensors, history.csv.
+Nothing is unpickled.
 
-And named tensors in files: the one way in which weights, checkpoints and sheets are written and read. Ours are
-safetensors with a record in the header, or beside them in config.json; torch's format is read without unpickling.
+And named tensors in files: the one way in which weights, checkpoints and sheets are written and
+read. Ours are safetensors with a record in the header, or beside them in config.json; torch's
+format is read without unpickling.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ from vaearr.store.listing import SEAL, read_seal
 
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
-VALUES_AT_ONCE = 2**20  # pixels of samples that a network with feature maps of their size takes at once
+VALUES_AT_ONCE = (
+    2**20
+)  # pixels of samples that a network with feature maps of their size takes at once
 SEEN = "seen"  # of the patterns that a run was trained on, where they are not the store's own
 KEPT_ATTRS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units")  # of patterns, by their reconstruction
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
@@ -74,9 +78,10 @@ class ModelRecord(Config):
 class TrainedModel(nn.Module):
     """Preprocessing and network together: from patterns as they were stored to latents, and back.
 
-    `encode_batch` and `decode_batch` work on torch batches `(B, C, …)`; `encode` and `decode` on arrays. `label` and
-    `classes`: the map that a linear head on the posterior mean learned to tell, and its class numbers. record: the
-    fields of `ModelRecord`. trust: see `vaearr.models.build`.
+    `encode_batch` and `decode_batch` work on torch batches `(B, C, …)`; `encode` and `decode` on
+    arrays. `label` and
+    `classes`: the map that a linear head on the posterior mean learned to tell, and its class
+    numbers. record: the fields of `ModelRecord`. trust: see `vaearr.models.build`.
     """
 
     def __init__(self, *, trust: Collection[str] = (), **record: Any) -> None:
@@ -87,11 +92,15 @@ class TrainedModel(nn.Module):
         self.label, self.classes = about.label, about.classes
         self.preprocess = Preprocess(about.preprocess, self.input_shape)
         self.network = build_model(about.model, self.seen_shape, trust)
-        self.classifier = nn.Linear(self.latent_shape[0], len(self.classes)) if self.classes else None
+        self.classifier = (
+            nn.Linear(self.latent_shape[0], len(self.classes)) if self.classes else None
+        )
 
     @property
     def seen_shape(self) -> tuple[int, ...]:
-        """`(C, …)` of a sample as the network sees it: `input_shape`, or fewer pixels where the steps bin them."""
+        """`(C, …)` of a sample as the network sees it: `input_shape`, or fewer pixels where the
+        steps bin them.
+        """
         return tuple(self.preprocess.background.shape)
 
     @property
@@ -100,7 +109,9 @@ class TrainedModel(nn.Module):
         return tuple(self.network.latent_shape)
 
     def fitting(self, batch_size: int) -> int:
-        """The batch size, made smaller for a spatial latent, whose feature maps are as large as its samples."""
+        """The batch size, made smaller for a spatial latent, whose feature maps are as large as its
+        samples.
+        """
         if len(self.latent_shape) == 1:
             return batch_size
         return max(1, min(batch_size, VALUES_AT_ONCE // math.prod(self.seen_shape)))
@@ -111,45 +122,57 @@ class TrainedModel(nn.Module):
         return next(self.network.parameters()).device
 
     def encode(self, patterns: Array, *, batch_size: int = 1024) -> Array:
-        """Posterior mean of patterns as they were stored, `(…, [C,] H, W) -> (…, *latent_shape)`; deterministic.
+        """Posterior mean of patterns as they were stored, `(…, [C,] H, W) -> (…, *latent_shape)`;
+        deterministic.
 
-        A DataArray is read by the names of its dims and keeps its navigation coordinates; of dask chunks it is lazy.
-        Patterns with NaN or infinite values give NaN. Raises DataError when the patterns have other dims or another
-        shape than the model knows.
+        A DataArray is read by the names of its dims and keeps its navigation coordinates; of dask
+        chunks it is lazy. Patterns with NaN or infinite values give NaN. Raises DataError when the
+        patterns have other dims or another shape than the model knows.
         """
 
         def step(stored: torch.Tensor) -> torch.Tensor:
             return self.encode_batch(stored)[0]
 
         sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
-        latents = self._applied(step, self._labelled_patterns(patterns), self.signal_dims, sizes, batch_size)
+        latents = self._applied(
+            step, self._labelled_patterns(patterns), self.signal_dims, sizes, batch_size
+        )
         latents = latents.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
         return _as_given(patterns, latents.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS]))
 
     def reconstruct(self, patterns: Array, *, batch_size: int = 1024) -> Array:
-        """Patterns as they were stored, encoded (posterior mean) and decoded, in stored units and of the same shape.
+        """Patterns as they were stored, encoded (posterior mean) and decoded, in stored units and
+        of the same shape.
 
-        What the preprocessing took from a pattern, such as its mean and scale, is given back to it. Otherwise as
-        `encode`.
+        What the preprocessing took from a pattern, such as its mean and scale, is given back to it.
+        Otherwise as `encode`.
         """
 
         def step(stored: torch.Tensor) -> torch.Tensor:
-            raw, decoded = stored.to(self.device).float(), self.decode_batch(self.encode_batch(stored)[0])
+            raw, decoded = (
+                stored.to(self.device).float(),
+                self.decode_batch(self.encode_batch(stored)[0]),
+            )
             return undo(decoded, raw, self.preprocess.background, self.preprocess_config)
 
         labelled = self._labelled_patterns(patterns)
         rebuilt = self._applied(step, labelled, self.signal_dims, self._signal_sizes(), batch_size)
         rebuilt = rebuilt.transpose(*labelled.dims)
-        rebuilt = rebuilt.assign_coords({dim: labelled[dim] for dim in self.signal_dims if dim in labelled.coords})
+        rebuilt = rebuilt.assign_coords(
+            {dim: labelled[dim] for dim in self.signal_dims if dim in labelled.coords}
+        )
         attrs = {key: labelled.attrs[key] for key in KEPT_ATTRS if key in labelled.attrs}
-        rebuilt = rebuilt.rename(n.RECONSTRUCTION).assign_attrs(attrs | {"long_name": "decoded posterior mean"})
+        rebuilt = rebuilt.rename(n.RECONSTRUCTION).assign_attrs(
+            attrs | {"long_name": "decoded posterior mean"}
+        )
         return _as_given(patterns, rebuilt)
 
     def decode(self, latents: Array, *, batch_size: int = 1024) -> Array:
-        """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in preprocessed units.
+        """Patterns that the decoder expects for latents `(…, *latent_shape)`: `(…, [C,] H, W)`, in
+        preprocessed units.
 
-        A DataArray is read by the names of its latent dims; of dask chunks it is lazy. NaN latents give NaN patterns.
-        Raises DataError when the latents are not of the model's shape.
+        A DataArray is read by the names of its latent dims; of dask chunks it is lazy. NaN latents
+        give NaN patterns. Raises DataError when the latents are not of the model's shape.
         """
 
         def step(z: torch.Tensor) -> torch.Tensor:
@@ -159,34 +182,54 @@ class TrainedModel(nn.Module):
         labelled: Any = latents
         if not isinstance(latents, xr.DataArray):
             self._check_latents(np.shape(latents)[-n_dims:])
-            labelled = xr.DataArray(latents, dims=[*_axes(np.ndim(latents) - n_dims), *n.latent_dims(n_dims)])
+            labelled = xr.DataArray(
+                latents, dims=[*_axes(np.ndim(latents) - n_dims), *n.latent_dims(n_dims)]
+            )
         found = [str(dim) for dim in labelled.dims if str(dim).startswith(n.LATENT)]
         if len(found) != 1:
-            raise DataError(f"the array has dims {labelled.dims}; expected exactly one latent dim, such as 'latent'.")
+            raise DataError(
+                f"the array has dims {labelled.dims}; expected exactly one latent dim, such as 'latent'."
+            )
         core = (found[0], *schema.position_dims(labelled))
         self._check_latents(tuple(labelled.sizes[dim] for dim in core))
-        decoded = self._applied(step, labelled.astype(np.float32), core, self._signal_sizes(), batch_size)
-        attrs = {"long_name": "decoded pattern", "units": "1", n.SIGNAL_DIMS: list(self.signal_dims)}
+        decoded = self._applied(
+            step, labelled.astype(np.float32), core, self._signal_sizes(), batch_size
+        )
+        attrs = {
+            "long_name": "decoded pattern",
+            "units": "1",
+            n.SIGNAL_DIMS: list(self.signal_dims),
+        }
         return _as_given(latents, decoded.rename("decoded").assign_attrs(attrs))
 
     def _signal_sizes(self) -> dict[str, int]:
         return dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
 
     def _labelled_patterns(self, patterns: Any) -> xr.DataArray:
-        """Patterns with the names of their signal dims. Raises DataError for those that the model does not know."""
+        """Patterns with the names of their signal dims. Raises DataError for those that the model
+        does not know.
+        """
         sizes = self._signal_sizes()
         labelled = patterns
         if not isinstance(patterns, xr.DataArray):
-            if patterns.shape[-len(self.input_shape) :] == self.input_shape:  # with a channel dim in any case
-                patterns = patterns.reshape(*patterns.shape[: -len(self.input_shape)], *sizes.values())
+            if (
+                patterns.shape[-len(self.input_shape) :] == self.input_shape
+            ):  # with a channel dim in any case
+                patterns = patterns.reshape(
+                    *patterns.shape[: -len(self.input_shape)], *sizes.values()
+                )
             labelled = xr.DataArray(patterns, dims=[*_axes(patterns.ndim - len(sizes)), *sizes])
         if any(labelled.sizes.get(dim) != size for dim, size in sizes.items()):
-            raise DataError(f"patterns have {dict(labelled.sizes)}; the model was trained on samples of {sizes}.")
+            raise DataError(
+                f"patterns have {dict(labelled.sizes)}; the model was trained on samples of {sizes}."
+            )
         return labelled
 
     def _check_latents(self, shape: tuple[int, ...]) -> None:
         if shape != self.latent_shape:
-            raise DataError(f"latents have shape {shape} in their last dims; the model's have {self.latent_shape}.")
+            raise DataError(
+                f"latents have shape {shape} in their last dims; the model's have {self.latent_shape}."
+            )
 
     def _applied(
         self,
@@ -196,7 +239,8 @@ class TrainedModel(nn.Module):
         sizes: Mapping[str, int],
         batch_size: int,
     ) -> xr.DataArray:
-        """What a step makes of batches of samples over the dims `core`, over dims of these sizes; lazy on dask chunks.
+        """What a step makes of batches of samples over the dims `core`, over dims of these sizes;
+        lazy on dask chunks.
 
         Samples with values that are not finite give NaN.
         """
@@ -225,11 +269,15 @@ class TrainedModel(nn.Module):
             dask_gufunc_kwargs={"output_sizes": dict(sizes), "allow_rechunk": True},
             keep_attrs=False,
         )
-        return found.reset_coords([name for name in found.coords if name not in found.dims], drop=True)
+        return found.reset_coords(
+            [name for name in found.coords if name not in found.dims], drop=True
+        )
 
     @torch.inference_mode()
     def encode_batch(self, patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior mean and log-variance `(B, *latent_shape)` of stored patterns `(B, C, …)`; nothing is learned."""
+        """Posterior mean and log-variance `(B, *latent_shape)` of stored patterns `(B, C, …)`;
+        nothing is learned.
+        """
         self.eval()
         mean, logvar = self.network.encode(self.preprocess(patterns.to(self.device)))
         return mean.float(), logvar.float()
@@ -253,12 +301,16 @@ def _as_given(given: Any, result: xr.DataArray) -> Any:
 
 
 def pooled(latents: torch.Tensor) -> torch.Tensor:
-    """Mean over the positions of spatial latents, `(B, L, …) -> (B, L)`; vector latents as they are."""
+    """Mean over the positions of spatial latents, `(B, L, …) -> (B, L)`; vector latents as they
+    are.
+    """
     return latents.flatten(2).mean(2) if latents.ndim > 2 else latents
 
 
 def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write weights, then config.json that describes and seals them; returns what config.json holds."""
+    """Write weights, then config.json that describes and seals them; returns what config.json
+    holds.
+    """
     sha256 = write_tensors(folder / WEIGHTS, model.state_dict())
     record = model.record.to_attrs() | {"signal_dims": list(model.signal_dims)}
     described = {"format": FORMAT, **record, "weights_sha256": sha256, **about}
@@ -267,27 +319,38 @@ def save_model(model: TrainedModel, folder: Path, about: Mapping[str, Any]) -> d
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What config.json in an artefact folder says, held against the folder's checksums; raises as `load_folder`."""
+    """What config.json in an artefact folder says, held against the folder's checksums; raises as
+    `load_folder`.
+    """
     try:
         text = (folder / CONFIG).read_bytes()
         sealed = (read_seal(folder) or {}).get(CONFIG)
         about = json.loads(text)
         if sealed not in (None, hashlib.sha256(text).hexdigest()):
-            raise ValueError(f"it is not as it was published, its checksum is not the one in {SEAL}")
+            raise ValueError(
+                f"it is not as it was published, its checksum is not the one in {SEAL}"
+            )
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise ValueError(f"it describes no model of vaearr's format {FORMAT}")
     except FileNotFoundError:
-        raise NoInputError(f"{folder} holds no {CONFIG}, so no trained model; give a run's model folder.") from None
+        raise NoInputError(
+            f"{folder} holds no {CONFIG}, so no trained model; give a run's model folder."
+        ) from None
     except ValueError as error:
-        raise DataError(f"{folder / CONFIG} cannot be used ({error}); restore it from a copy or train again.") from None
+        raise DataError(
+            f"{folder / CONFIG} cannot be used ({error}); restore it from a copy or train again."
+        ) from None
     return about
 
 
-def load_folder(folder: Path, *, device: str | torch.device = "cpu", trust: str | Collection[str] = ()) -> TrainedModel:
-    """The model in an artefact folder, ready to encode. Raises NoInputError or DataError for one that is not whole.
+def load_folder(
+    folder: Path, *, device: str | torch.device = "cpu", trust: str | Collection[str] = ()
+) -> TrainedModel:
+    """The model in an artefact folder, ready to encode. Raises NoInputError or DataError for one
+    that is not whole.
 
-    Checksum, names, shapes and finiteness of the weights are checked before they are taken. Raises UntrustedError for a
-    model of a package that the user does not trust, see `load_model`.
+    Checksum, names, shapes and finiteness of the weights are checked before they are taken. Raises
+    UntrustedError for a model of a package that the user does not trust, see `load_model`.
     """
     about, path = read_about(folder), folder / WEIGHTS
     record = {name: about[name] for name in ModelRecord.model_fields if name in about}
@@ -301,7 +364,9 @@ def load_folder(folder: Path, *, device: str | torch.device = "cpu", trust: str 
         raise UntrustedError(f"{folder} is not loaded: {error}") from None
     except (UsageError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(f"{folder / CONFIG} describes no model ({reason}); restore it or train again.") from None
+        raise DataError(
+            f"{folder / CONFIG} describes no model ({reason}); restore it or train again."
+        ) from None
     return model.to(device).eval()
 
 
@@ -342,44 +407,68 @@ def load_model(
 
 
 def check_network(manifest: Mapping[str, Any], run: str, use: str) -> None:
-    """Raise NoInputError for a run whose latents were attached; use: what a network is wanted for, in a verb."""
+    """Raise NoInputError for a run whose latents were attached; use: what a network is wanted for,
+    in a verb.
+    """
     if manifest.get("kind") == n.ATTACHED:
-        raise NoInputError(f"the latents of run {run!r} were attached: it has no network to {use} with.")
+        raise NoInputError(
+            f"the latents of run {run!r} were attached: it has no network to {use} with."
+        )
 
 
-def check_fits(ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_given: bool = False) -> None:
-    """Raise UsageError, naming both sides, unless the model was trained on samples such as these: those of a store, or
-    those that the caller has compared (`is_given`)."""
+def check_fits(
+    ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_given: bool = False
+) -> None:
+    """Raise UsageError, naming both sides, unless the model was trained on samples such as these:
+    those of a store, or those that the caller has compared (`is_given`).
+    """
     trained = f"run {manifest.get('run')!r} was trained on"
     if SEEN in manifest.get("data", {}) and not is_given:
         ways_out = "give that Dataset, as in va.encode(ds, run=…), or make a store of it: va.ingest(ds, 'NEW.zarr')"
         raise UsageError(f"{trained} a Dataset whose patterns are not the store's own; {ways_out}.")
     if model.input_shape != (shape := schema.input_shape(ds)):
-        raise UsageError(f"{trained} samples of shape {model.input_shape}, the store has {shape}; train a run on it.")
+        raise UsageError(
+            f"{trained} samples of shape {model.input_shape}, the store has {shape}; train a run on it."
+        )
 
 
 # ---- named tensors in files ------------------------------------------------------------------------------------------
 
 
 def write_tensors(path: Path, tensors: Tensors, header: Mapping[str, Any] | None = None) -> str:
-    """Write tensors as safetensors, with JSON in the header, aside and then renamed in; returns the sha256."""
+    """Write tensors as safetensors, with JSON in the header, aside and then renamed in; returns the
+    sha256.
+    """
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     text = json.dumps(header) if header else ""
-    data = save(plain, metadata={HEADER: text, CHECKSUM: _checksum(plain, text)} if header else None)
+    data = save(
+        plain, metadata={HEADER: text, CHECKSUM: _checksum(plain, text)} if header else None
+    )
     replace_file(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
-def read_tensors(path: Path, *, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of such a file, held against the checksum in the header or in a record beside it.
+def read_tensors(
+    path: Path, *, sha256: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of such a file, held against the checksum in the header or in a record
+    beside it.
 
-    sha256: of the whole file. Raises NoInputError or DataError for one that is missing or not whole.
+    sha256: of the whole file. Raises NoInputError or DataError for one that is missing or not
+    whole.
     """
     with _opened(path) as (file, header), path.open("rb") as data:
         tensors, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        is_whole = CHECKSUM not in about or about[CHECKSUM] == _checksum(tensors, about.get(HEADER, ""))
-        if not is_whole or sha256 not in (None, sha256 and hashlib.file_digest(data, "sha256").hexdigest()):
-            raise DataError(f"{path} is damaged: its checksum is not the recorded one; restore it, or use another one.")
+        is_whole = CHECKSUM not in about or about[CHECKSUM] == _checksum(
+            tensors, about.get(HEADER, "")
+        )
+        if not is_whole or sha256 not in (
+            None,
+            sha256 and hashlib.file_digest(data, "sha256").hexdigest(),
+        ):
+            raise DataError(
+                f"{path} is damaged: its checksum is not the recorded one; restore it, or use another one."
+            )
     return tensors, header
 
 
@@ -393,25 +482,36 @@ def check_finite(tensors: Tensors, path: Path) -> None:
     """Raise DataError unless all values are finite."""
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise DataError(f"{path} holds values that are not finite in {key!r}; use another copy, or train again.")
+            raise DataError(
+                f"{path} holds values that are not finite in {key!r}; use another copy, or train again."
+            )
 
 
 def check_fit(wanted: Tensors, found: Tensors, what: str) -> None:
-    """Raise DataError, with names and counts, unless names and shapes are those of a network. what: is found, in words
-    that a sentence begins with."""
-    pairs = {key: (tuple(found[key].shape), tuple(wanted[key].shape)) for key in wanted if key in found}
+    """Raise DataError, with names and counts, unless names and shapes are those of a network. what:
+    is found, in words that a sentence begins with.
+    """
+    pairs = {
+        key: (tuple(found[key].shape), tuple(wanted[key].shape)) for key in wanted if key in found
+    }
     wrong = {
         "missing in the file": [key for key in wanted if key not in found],
         "unexpected in it": sorted(found.keys() - wanted.keys()),
-        "of another shape": [f"{key} {has}, the network's {own}" for key, (has, own) in pairs.items() if has != own],
+        "of another shape": [
+            f"{key} {has}, the network's {own}" for key, (has, own) in pairs.items() if has != own
+        ],
     }
     if parts := [f"{len(names)} {words}: {some(names)}" for words, names in wrong.items() if names]:
-        raise DataError(f"{what}: {'; '.join(parts)}. Nothing was loaded; give the file that belongs to the settings.")
+        raise DataError(
+            f"{what}: {'; '.join(parts)}. Nothing was loaded; give the file that belongs to the settings."
+        )
 
 
 def some(names: Sequence[str]) -> str:
     """The first names and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )
 
 
 def _checksum(tensors: Tensors, header: str) -> str:
@@ -432,20 +532,27 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             yield file, header if isinstance(header, dict) else {}
     except FileNotFoundError:
-        raise NoInputError(f"{path} is missing; restore it from a copy, or give the path of one.") from None
+        raise NoInputError(
+            f"{path} is missing; restore it from a copy, or give the path of one."
+        ) from None
     except (SafetensorError, OSError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not a whole safetensors file ({error}); use another one.") from None
+        raise DataError(
+            f"{path} is not a whole safetensors file ({error}); use another one."
+        ) from None
 
 
 def named_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint by name, those in nested dicts joined with a dot; mapped from disk where that can be.
+    """All tensors of a checkpoint by name, those in nested dicts joined with a dot; mapped from
+    disk where that can be.
 
-    A file ending in .safetensors, or in torch's format, of which nothing but tensors and plain values is unpickled.
-    Raises NoInputError for a path without a file, DataError for a file that is damaged, holds other objects than
-    tensors and plain values, or no tensor at all.
+    A file ending in .safetensors, or in torch's format, of which nothing but tensors and plain
+    values is unpickled. Raises NoInputError for a path without a file, DataError for a file that is
+    damaged, holds other objects than tensors and plain values, or no tensor at all.
     """
     if not path.is_file():
-        raise NoInputError(f"the checkpoint {path} is not there; give a .safetensors, .pt, .pth or .ckpt file.")
+        raise NoInputError(
+            f"the checkpoint {path} is not there; give a .safetensors, .pt, .pth or .ckpt file."
+        )
     is_plain = path.suffix.lower() == ".safetensors"
     tensors = read_tensors(path)[0] if is_plain else dict(_flat(_torch_content(path)))
     if not tensors:
@@ -464,8 +571,13 @@ class _Empty:
 def _torch_content(path: Path) -> Any:
     is_zip = zipfile.is_zipfile(path)  # else the format of old versions, which cannot be mapped
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Empty, name) for name in BESIDE]):
-            warnings.simplefilter("ignore")  # about archives of compiled modules, which are then refused
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(_Empty, name) for name in BESIDE]),
+        ):
+            warnings.simplefilter(
+                "ignore"
+            )  # about archives of compiled modules, which are then refused
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # the reader has errors of its own for each kind of damage
         text = " ".join(str(error).split())
@@ -474,7 +586,9 @@ def _torch_content(path: Path) -> Any:
         elif "TorchScript" in text:
             what = "is a compiled (TorchScript) module, not a dict of tensors"
         else:
-            what = "is not a whole file of tensors (damaged, or pickled objects, which are not opened)"
+            what = (
+                "is not a whole file of tensors (damaged, or pickled objects, which are not opened)"
+            )
         raise DataError(f"{path} {what}; {SAVE_PLAIN}.") from None
 
 

@@ -1,7 +1,8 @@
-"""What a network is made of: its blocks in the order in which they are run, their sizes, and counts of parameters.
+"""What a network is made of: its blocks in the order in which they are run, their sizes, and counts
+of parameters.
 
-Found by running a copy of the network that holds shapes and no values, so that a network for large volumes takes
-neither memory nor time, and the network itself is not touched.
+Found by running a copy of the network that holds shapes and no values, so that a network for large
+volumes takes neither memory nor time, and the network itself is not touched.
 """
 
 from __future__ import annotations
@@ -30,52 +31,78 @@ COLUMNS = {
 
 
 def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
-    """The blocks of a network, by introspection of one pass of a single sample through encoder and decoder.
+    """The blocks of a network, by introspection of one pass of a single sample through encoder and
+    decoder.
 
-    The pass is made by a copy without values; weights, modes, hooks, devices and random numbers stay as they are.
+    The pass is made by a copy without values; weights, modes, hooks, devices and random numbers
+    stay as they are.
 
     Parameters
     ----------
-    model : a trained model, or a network with `input_shape`, `latent_shape`, `encode` and `decode` (`vaearr.models`)
+    model : a trained model, or a network with `input_shape`, `latent_shape`, `encode` and `decode`
+    (`vaearr.models`)
 
     Returns
     -------
     xr.Dataset
-        Over `layer`, in order of execution, with the input, the latent and the output among them: `n_parameters` (that
-        no block before has). A block is an outermost residual, attention or other block, or a layer that lies in none.
-        Coordinates: `layer` (the module's name, `name:2` at its second call), `part` (input, encoder, latent, decoder,
-        output), `kind` (class), `shape` (of the output of one sample, channels first).
-        attrs: `n_parameters`, `n_parameters_encoder`, `n_parameters_decoder`, `n_parameters_heads` (of neither, such as
-        a classification head), `n_layers`, `weights_MB` (parameters and buffers, 1 MB = 10^6 bytes), `input_shape`,
-        `latent_shape`, `stride` (input pixels per latent position; none for a vector latent), `compression` (values of
-        the input per value of the latent), `network` (class).
+        Over `layer`, in order of execution, with the input, the latent and the output among them:
+        `n_parameters` (that no block before has). A block is an outermost residual, attention or
+        other block, or a layer that lies in none.
+        Coordinates: `layer` (the module's name, `name:2` at its second call), `part` (input,
+        encoder, latent, decoder, output), `kind` (class), `shape` (of the output of one sample,
+        channels first).
+        attrs: `n_parameters`, `n_parameters_encoder`, `n_parameters_decoder`, `n_parameters_heads`
+        (of neither, such as a classification head), `n_layers`, `weights_MB` (parameters and
+        buffers, 1 MB = 10^6 bytes), `input_shape`, `latent_shape`, `stride` (input pixels per
+        latent position; none for a vector latent), `compression` (values of the input per value of
+        the latent), `network` (class).
 
     Raises UsageError for a module that is no such network, or that cannot be run on shapes alone.
     """
     network: Any = model.network if isinstance(model, TrainedModel) else model
-    lacking = [name for name in ("input_shape", "latent_shape", "encode", "decode") if not hasattr(network, name)]
+    lacking = [
+        name
+        for name in ("input_shape", "latent_shape", "encode", "decode")
+        if not hasattr(network, name)
+    ]
     if lacking:
-        raise UsageError(f"{type(network).__name__} has no {', '.join(lacking)}; a card is made of a vaearr network.")
+        raise UsageError(
+            f"{type(network).__name__} has no {', '.join(lacking)}; a card is made of a vaearr network."
+        )
     shapes_only: Any = copy.deepcopy(network).to("meta").eval()
     head = model.classifier if isinstance(model, TrainedModel) else None
     rows: list[tuple[str, str, str, str]] = []
     counts: list[int] = []
-    used: dict[str, dict[int, int]] = {ENCODER: {}, DECODER: {}}  # part -> parameter -> number of values
+    used: dict[str, dict[int, int]] = {
+        ENCODER: {},
+        DECODER: {},
+    }  # part -> parameter -> number of values
     part = ENCODER
 
     def add(name: str, where: str, kind: str, output: torch.Tensor, count: int = 0) -> None:
         calls = sum(row[0].split(":")[0] == name for row in rows)
         shape = output.shape[1:] if output.shape[:1] == (1,) else output.shape
-        rows.append((f"{name}:{calls + 1}" if calls else name, where, kind, BY.join(map(str, shape))))
+        rows.append(
+            (f"{name}:{calls + 1}" if calls else name, where, kind, BY.join(map(str, shape)))
+        )
         counts.append(count)
 
     def on_block(name: str, module: nn.Module, output: torch.Tensor) -> None:
         sizes = {id(p): p.numel() for p in module.parameters()}
         counted = used[ENCODER].keys() | used[DECODER].keys()
-        add(name, part, type(module).__name__, output, sum(n for key, n in sizes.items() if key not in counted))
+        add(
+            name,
+            part,
+            type(module).__name__,
+            output,
+            sum(n for key, n in sizes.items() if key not in counted),
+        )
         used[part] |= sizes
 
-    x, z = (torch.zeros(1, *shape, device="meta") for shape in (network.input_shape, network.latent_shape))
+    x, z = (
+        torch.zeros(1, *shape, device="meta")
+        for shape in (network.input_shape, network.latent_shape)
+    )
     try:
         with torch.inference_mode(), watching(shapes_only, BLOCK, on_block):
             add(INPUT, INPUT, INPUT, x)
@@ -85,7 +112,9 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
             add(OUTPUT, OUTPUT, OUTPUT, shapes_only.decode(z))
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
-        raise UsageError(f"{type(network).__name__} cannot be run on shapes alone ({reason}).") from error
+        raise UsageError(
+            f"{type(network).__name__} cannot be run on shapes alone ({reason})."
+        ) from error
     held = nn.ModuleList([network, head] if head else [network])
     total = sum(p.numel() for p in held.parameters())
     attrs = {
@@ -125,7 +154,9 @@ def ratio_words(ratio: float) -> str:
 
 
 def as_record(card: xr.Dataset) -> dict[str, Any]:
-    """A model card as plain JSON: the numbers of the whole, and `layers`. Raises SchemaError for another Dataset."""
+    """A model card as plain JSON: the numbers of the whole, and `layers`. Raises SchemaError for
+    another Dataset.
+    """
     check_card(card)
     layers = card.to_dataframe().reset_index().to_dict("records")
     for layer in layers:

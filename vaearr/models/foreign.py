@@ -1,9 +1,10 @@
-"""Weights from elsewhere into our networks: nothing unpickled, every name accounted for, nothing left to chance.
+"""Weights from elsewhere into our networks: nothing unpickled, every name accounted for, nothing
+left to chance.
 
-KL autoencoders in three dialects. ldm: CompVis latent-diffusion and Stable Diffusion (its decoder counts levels from
-the finest, and so runs backwards); diffusers: the same network under other names, with linear attention; monai: MONAI's
-AutoencoderKL, its MAISI variant and the older GenerativeModels, which have separate convolutions for mean and
-log-variance.
+KL autoencoders in three dialects. ldm: CompVis latent-diffusion and Stable Diffusion (its decoder
+counts levels from the finest, and so runs backwards); diffusers: the same network under other
+names, with linear attention; monai: MONAI's AutoencoderKL, its MAISI variant and the older
+GenerativeModels, which have separate convolutions for mean and log-variance.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ from vaearr.models.networks import AutoencoderKL
 LDM, DIFFUSERS, MONAI = "ldm", "diffusers", "monai"
 MODEL = "autoencoder-kl"
 GROUPS = 32  # of the group norms in every published checkpoint; the weights do not say
-OF_TRAINING = ("loss.", "discriminator.", "perceptual.", "model_ema.")  # beside an autoencoder under the same prefix
+OF_TRAINING = (
+    "loss.",
+    "discriminator.",
+    "perceptual.",
+    "model_ema.",
+)  # beside an autoencoder under the same prefix
 Tensors = dict[str, torch.Tensor]
 
 # a name that only this dialect has
@@ -36,8 +42,8 @@ ANCHORS = {
     DIFFUSERS: "encoder.down_blocks.0.resnets.0.norm1.weight",
     MONAI: "quant_conv_mu.conv.weight",
 }
-# dialect -> pattern -> replacement, one after the other: into Stable Diffusion's names, or into MONAI's (and ours)
-# without what differs between its versions: encoder.blocks.3.conv1.weight
+# dialect -> pattern -> replacement, one after the other: into Stable Diffusion's names, or into
+# MONAI's (and ours) without what differs between its versions: encoder.blocks.3.conv1.weight
 RULES: dict[str, dict[str, str]] = {
     LDM: {},
     DIFFUSERS: {
@@ -84,11 +90,13 @@ def in_words(report: Mapping[str, Any]) -> str:
 
 
 def read_foreign(path: str | Path, *, prefix: str | None = None) -> Foreign:
-    """The autoencoder in a checkpoint: `.safetensors`, or torch's format, where nothing but tensors is unpickled.
+    """The autoencoder in a checkpoint: `.safetensors`, or torch's format, where nothing but tensors
+    is unpickled.
 
     Its layout is identified by the names. prefix: what stands before all its names, such as
-    `first_stage_model.`; found by itself where only one fits. Raises NoInputError for a missing file, DataError for one
-    that is damaged, holds more than tensors, or no autoencoder in these layouts, or several.
+    `first_stage_model.`; found by itself where only one fits. Raises NoInputError for a missing
+    file, DataError for one that is damaged, holds more than tensors, or no autoencoder in these
+    layouts, or several.
     """
     file = Path(path).expanduser()
     tensors = named_tensors(file)
@@ -107,7 +115,9 @@ def read_foreign(path: str | Path, *, prefix: str | None = None) -> Foreign:
         )
     if len(places) > 1:
         several = ", ".join(f"{start!r} ({kind})" for kind, start in places)
-        raise DataError(f"{file} holds {len(places)} autoencoders, under {several}; choose one with --prefix.")
+        raise DataError(
+            f"{file} holds {len(places)} autoencoders, under {several}; choose one with --prefix."
+        )
     kind, start = places[0]
     kept = {}
     for name, value in tensors.items():
@@ -118,13 +128,16 @@ def read_foreign(path: str | Path, *, prefix: str | None = None) -> Foreign:
 
 
 def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, Any]:
-    """Set all weights of a network from a checkpoint made elsewhere, or none; returns what became of them.
+    """Set all weights of a network from a checkpoint made elsewhere, or none; returns what became
+    of them.
 
-    That is `layout` and `prefix` of its names; `n_weights_read`, all of the network; `n_ignored`, tensors that are of
-    other networks; `added`, layers that the file's network does not have, set so that they change nothing.
+    That is `layout` and `prefix` of its names; `n_weights_read`, all of the network; `n_ignored`,
+    tensors that are of other networks; `added`, layers that the file's network does not have, set
+    so that they change nothing.
 
-    Raises UsageError for another network than `AutoencoderKL`, DataError, with the names and counts, unless all names
-    and shapes fit and all values are finite; for the rest see `read_foreign`.
+    Raises UsageError for another network than `AutoencoderKL`, DataError, with the names and
+    counts, unless all names and shapes fit and all values are finite; for the rest see
+    `read_foreign`.
     """
     if not isinstance(network, AutoencoderKL):
         raise UsageError(
@@ -138,15 +151,21 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, 
     names = {name: _name_in(places, name) for name in own}
     added = _complete(tensors, given.layout, network)
     wanted = {other: own[name] for name, other in names.items()}
-    for name in tensors.keys() & wanted.keys():  # a 1 x 1 convolution is the matrix that it is, where ours is one
+    for name in (
+        tensors.keys() & wanted.keys()
+    ):  # a 1 x 1 convolution is the matrix that it is, where ours is one
         is_matrix = wanted[name].ndim == 2 and set(tensors[name].shape[2:]) == {1}
         tensors[name] = tensors[name].flatten(1) if is_matrix else tensors[name]
     check_fit(
-        wanted, tensors, f"{given.path} (layout {given.layout}, prefix {given.prefix!r}) does not fit the network"
+        wanted,
+        tensors,
+        f"{given.path} (layout {given.layout}, prefix {given.prefix!r}) does not fit the network",
     )
     for name, value in tensors.items():
         if wanted[name].is_floating_point() and not value.is_floating_point():
-            raise DataError(f"{given.path}: {name} is {value.dtype}, not a floating-point type (quantised?).")
+            raise DataError(
+                f"{given.path}: {name} is {value.dtype}, not a floating-point type (quantised?)."
+            )
         tensors[name] = value.to(wanted[name].dtype)
     check_finite(tensors, given.path)
     network.load_state_dict({name: tensors[other] for name, other in names.items()}, strict=True)
@@ -164,7 +183,9 @@ def _renamed(name: str, rules: Mapping[str, str]) -> str:
 
 
 def _plain(layout: str, tensors: Tensors) -> Tensors:
-    """Tensors in plain names: Stable Diffusion's for diffusers too, MONAI's without what differs between versions."""
+    """Tensors in plain names: Stable Diffusion's for diffusers too, MONAI's without what differs
+    between versions.
+    """
     found: Tensors = {}
     for name, value in tensors.items():
         name = _renamed(name, RULES[layout])
@@ -174,13 +195,20 @@ def _plain(layout: str, tensors: Tensors) -> Tensors:
         else:
             found[name] = value
     if layout == DIFFUSERS:  # which counts the decoder's levels from the coarsest
-        last = max((int(place[0]) for name in found if (place := LEVEL_OF_DECODER.search(name))), default=0)
-        found = {LEVEL_OF_DECODER.sub(lambda place: str(last - int(place[0])), name): v for name, v in found.items()}
+        last = max(
+            (int(place[0]) for name in found if (place := LEVEL_OF_DECODER.search(name))), default=0
+        )
+        found = {
+            LEVEL_OF_DECODER.sub(lambda place: str(last - int(place[0])), name): v
+            for name, v in found.items()
+        }
     return found
 
 
 def _places_in_ldm(network: AutoencoderKL) -> dict[str, str]:
-    """Our name of each block with weights -> Stable Diffusion's, told in the order in which they run."""
+    """Our name of each block with weights -> Stable Diffusion's, told in the order in which they
+    run.
+    """
     found: dict[str, str] = {}
     levels = range(len(network.channels))
     middle = ["mid.block_1", "mid.attn_1", "mid.block_2"] * network.mid_attention
@@ -196,27 +224,43 @@ def _places_in_ldm(network: AutoencoderKL) -> dict[str, str]:
             rows += [f"{change}.{level}.{change}sample.conv"]
         rows.pop()  # nothing changes after the last level
         order = [*rows, *middle] if half == "encoder" else [*middle, *rows]
-        order = ["conv_in", *order, "norm_out", *["activation"] * network.final_activation, "conv_out"]
+        order = [
+            "conv_in",
+            *order,
+            "norm_out",
+            *["activation"] * network.final_activation,
+            "conv_out",
+        ]
         found |= {f"{half}.blocks.{index}": f"{half}.{name}" for index, name in enumerate(order)}
     return found
 
 
 def _name_in(places: Mapping[str, str], ours: str) -> str:
-    """A name of ours as MONAI has it, plain, or where `places` names the blocks as Stable Diffusion has it."""
+    """A name of ours as MONAI has it, plain, or where `places` names the blocks as Stable Diffusion
+    has it.
+    """
     name = _renamed(ours, RULES[MONAI])
     block = ".".join(name.split(".")[:3])
-    return _renamed(places[block] + name.removeprefix(block), ATTENTION_IN_LDM) if block in places else name
+    return (
+        _renamed(places[block] + name.removeprefix(block), ATTENTION_IN_LDM)
+        if block in places
+        else name
+    )
 
 
 def _complete(tensors: Tensors, layout: str, network: AutoencoderKL) -> list[str]:
-    """Put what the file does not have, because its network is without it, beside its tensors: a convolution or
-    projection that changes nothing; returns the names of these."""
+    """Put what the file does not have, because its network is without it, beside its tensors: a
+    convolution or projection that changes nothing; returns the names of these.
+    """
     size, queries = network.latent_dim, [name for name in tensors if name.endswith(".to_q.weight")]
-    lacking = {name.replace("to_q.weight", "out_proj"): torch.eye(len(tensors[name])) for name in queries}
+    lacking = {
+        name.replace("to_q.weight", "out_proj"): torch.eye(len(tensors[name])) for name in queries
+    }
     if layout in (LDM, DIFFUSERS):
         ones = [1] * len(network.stride)
         lacking = {
-            conv: torch.eye(n).view(n, n, *ones) for conv, n in (("quant_conv", 2 * size), ("post_quant_conv", size))
+            conv: torch.eye(n).view(n, n, *ones)
+            for conv, n in (("quant_conv", 2 * size), ("post_quant_conv", size))
         }
     lacking = {name: eye for name, eye in lacking.items() if f"{name}.weight" not in tensors}
     for name, eye in lacking.items():
@@ -227,36 +271,54 @@ def _complete(tensors: Tensors, layout: str, network: AutoencoderKL) -> list[str
 
 
 def _join_posterior(tensors: Tensors, last: str, size: int) -> None:
-    """MONAI's convolutions of the same features to mean and to log-variance, as one of twice the channels.
+    """MONAI's convolutions of the same features to mean and to log-variance, as one of twice the
+    channels.
 
-    Its `quant_conv_log_sigma` gives log sigma^2, in spite of its name. Our encoder's second half of channels is zero.
+    Its `quant_conv_log_sigma` gives log sigma^2, in spite of its name. Our encoder's second half of
+    channels is zero.
     """
     two = [f"quant_conv_{part}" for part in ("mu", "log_sigma")]
-    if any(len(tensors.get(f"{name}.{what}", ())) != size for name in (last, *two) for what in ("weight", "bias")):
+    if any(
+        len(tensors.get(f"{name}.{what}", ())) != size
+        for name in (last, *two)
+        for what in ("weight", "bias")
+    ):
         return  # and the lists of missing and unexpected names say so
     for what in ("weight", "bias"):
-        out, both = tensors[f"{last}.{what}"], torch.cat([tensors.pop(f"{name}.{what}") for name in two])
+        out, both = (
+            tensors[f"{last}.{what}"],
+            torch.cat([tensors.pop(f"{name}.{what}") for name in two]),
+        )
         tensors[f"{last}.{what}"] = torch.cat([out, torch.zeros_like(out)])
-        tensors[f"quant_conv.{what}"] = torch.cat([both, torch.zeros_like(both)], 1) if what == "weight" else both
+        tensors[f"quant_conv.{what}"] = (
+            torch.cat([both, torch.zeros_like(both)], 1) if what == "weight" else both
+        )
 
 
 # ---- what the names and shapes tell ----------------------------------------------------------------------------------
 
 
 def infer_options(given: Foreign) -> tuple[ModelConfig, tuple[int, int]]:
-    """The `autoencoder-kl` that a checkpoint was made with, from the names and shapes of its weights, and the channels
-    and spatial dims of its samples. Raises DataError where they describe none."""
+    """The `autoencoder-kl` that a checkpoint was made with, from the names and shapes of its
+    weights, and the channels and spatial dims of its samples. Raises DataError where they describe
+    none.
+    """
     tensors = given.tensors
     is_leveled = given.layout in (LDM, DIFFUSERS)
     try:
         options = (_options_by_level if is_leveled else _options_by_order)(tensors)
         first = tensors["encoder.conv_in.weight" if is_leveled else "encoder.blocks.0.weight"]
-        latent_dim = tensors["decoder.conv_in.weight" if is_leveled else "decoder.blocks.0.weight"].shape[1]
+        latent_dim = tensors[
+            "decoder.conv_in.weight" if is_leveled else "decoder.blocks.0.weight"
+        ].shape[1]
     except (KeyError, ValueError, IndexError) as error:
         what = f"{given.path} is not a whole autoencoder in the layout {given.layout}"
         raise DataError(f"{what}: {error} does not fit; give another file.") from None
     options["groups"] = math.gcd(GROUPS, *options["channels"])
-    return ModelConfig(name=MODEL, latent_dim=latent_dim, options=options), (int(first.shape[1]), first.ndim - 2)
+    return ModelConfig(name=MODEL, latent_dim=latent_dim, options=options), (
+        int(first.shape[1]),
+        first.ndim - 2,
+    )
 
 
 def _options_by_level(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -265,10 +327,14 @@ def _options_by_level(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     counts = Counter(found[1] for name in tensors if (found := block.fullmatch(name)))
     levels = range(sum(name.startswith("encoder.") for name in counts))
     return {
-        "channels": [len(tensors[f"encoder.down.{level}.block.0.conv1.weight"]) for level in levels],
+        "channels": [
+            len(tensors[f"encoder.down.{level}.block.0.conv1.weight"]) for level in levels
+        ],
         "res_blocks": [counts[f"encoder.down.{level}"] for level in levels],
         "decoder_res_blocks": [counts[f"decoder.up.{level}"] for level in levels],
-        "attention_levels": [any(name.startswith(f"encoder.down.{i}.attn.") for name in tensors) for i in levels],
+        "attention_levels": [
+            any(name.startswith(f"encoder.down.{i}.attn.") for name in tensors) for i in levels
+        ],
         "mid_attention": any(name.startswith("encoder.mid.") for name in tensors),
         "final_activation": True,
     }
@@ -283,8 +349,12 @@ def _options_by_order(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Of MONAI's names, which number the blocks in the order in which they run."""
     halves = []
     for half in ("encoder", "decoder"):
-        last = max(int(name.split(".")[2]) for name in tensors if name.startswith(f"{half}.blocks."))
-        halves.append("".join(_kind(tensors, f"{half}.blocks.{index}") for index in range(last + 1)))
+        last = max(
+            int(name.split(".")[2]) for name in tensors if name.startswith(f"{half}.blocks.")
+        )
+        halves.append(
+            "".join(_kind(tensors, f"{half}.blocks.{index}") for index in range(last + 1))
+        )
     encoder, decoder = ENCODER_ORDER.fullmatch(halves[0]), DECODER_ORDER.fullmatch(halves[1])
     if not encoder or not decoder or (encoder[2] is None) != (decoder[1] is None):
         raise ValueError(f"the order of blocks {' and '.join(halves)}")
@@ -301,8 +371,16 @@ def _options_by_order(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _kind(tensors: Mapping[str, torch.Tensor], block: str) -> str:
-    """r for a residual block, a for attention, c for a convolution, n for a norm, s for one without weights."""
+    """r for a residual block, a for attention, c for a convolution, n for a norm, s for one without
+    weights.
+    """
     weight = tensors.get(f"{block}.weight")
     if weight is not None:
         return "c" if weight.ndim > 1 else "n"
-    return "r" if f"{block}.conv1.weight" in tensors else "a" if f"{block}.norm.weight" in tensors else "s"
+    return (
+        "r"
+        if f"{block}.conv1.weight" in tensors
+        else "a"
+        if f"{block}.norm.weight" in tensors
+        else "s"
+    )

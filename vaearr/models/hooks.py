@@ -18,7 +18,15 @@ LEAF = "leaf"
 LEVELS = (LEAF, BLOCK)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # what gives on, while evaluating, the very values that it is given, if in another order
-PASSES_ON = (nn.Identity, _DropoutNd, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+PASSES_ON = (
+    nn.Identity,
+    _DropoutNd,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ChannelShuffle,
+)
 REARRANGES = "einops."  # layers of this package do the same
 WHOLE = (nn.MultiheadAttention,)  # runs its parts without calling them
 PARAMETRIZATIONS = "parametrizations"  # torch's own child of a layer whose weights are computed, as in spectral norm
@@ -31,17 +39,22 @@ def _children(module: nn.Module) -> list[nn.Module]:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module has no modules inside, is not a container, and changes the values that it is given."""
-    if isinstance(module, (*CONTAINERS, *PASSES_ON)) or type(module).__module__.startswith(REARRANGES):
+    """Whether a module has no modules inside, is not a container, and changes the values that it is
+    given.
+    """
+    if isinstance(module, (*CONTAINERS, *PASSES_ON)) or type(module).__module__.startswith(
+        REARRANGES
+    ):
         return False
     return isinstance(module, WHOLE) or not _children(module)
 
 
 def is_block(module: nn.Module) -> bool:
-    """Whether a module is a block, such as a residual or attention block: made of others, but not a row of blocks.
+    """Whether a module is a block, such as a residual or attention block: made of others, but not a
+    row of blocks.
 
-    A plain container is none, and neither is a module with a container of two or more modules that are made of others:
-    that is a stage, such as a whole encoder.
+    A plain container is none, and neither is a module with a container of two or more modules that
+    are made of others: that is a stage, such as a whole encoder.
     """
 
     def is_composite(part: nn.Module) -> bool:
@@ -54,12 +67,13 @@ def is_block(module: nn.Module) -> bool:
 
 @contextmanager
 def watching(network: nn.Module, level: str, on_output: OnOutput) -> Iterator[None]:
-    """Call `on_output(name, module, output)` for each layer as it is run, with the output's own memory.
+    """Call `on_output(name, module, output)` for each layer as it is run, with the output's own
+    memory.
 
-    level: "leaf", every module without modules inside that changes values (`is_leaf`); "block", every outermost block
-    (`is_block`) and the leaves that lie in none. A layer that is run twice is met twice. Of several outputs the first
-    is taken, and what is no tensor is left out. The hooks are removed afterwards, whatever happened. Raises UsageError
-    for another level.
+    level: "leaf", every module without modules inside that changes values (`is_leaf`); "block",
+    every outermost block (`is_block`) and the leaves that lie in none. A layer that is run twice is
+    met twice. Of several outputs the first is taken, and what is no tensor is left out. The hooks
+    are removed afterwards, whatever happened. Raises UsageError for another level.
     """
     if level not in LEVELS:
         raise UsageError(f"there is no level {level!r}.{did_you_mean(level, list(LEVELS))}")

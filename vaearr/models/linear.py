@@ -1,7 +1,8 @@
-"""Linear models, fitted in closed form instead of being trained: principal components (`pca`), `ppca`, and `nmf`.
+"""Linear models, fitted in closed form instead of being trained: principal components (`pca`),
+`ppca`, and `nmf`.
 
-Each has `fit(samples)`, which sets its parameters and returns what the fit found: variables over `latent` for the table
-of the run's health, and facts as attributes.
+Each has `fit(samples)`, which sets its parameters and returns what the fit found: variables over
+`latent` for the table of the run's health, and facts as attributes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ KNEE_LIMIT = 64  # components among which the knee is looked for
 class Samples:
     """Samples that a model is fitted to, read block by block as often as they are needed.
 
-    ds: their patterns and maps. inside: which ones, over the navigation dims, of those of a `region`.
+    ds: their patterns and maps. inside: which ones, over the navigation dims, of those of a
+    `region`.
     """
 
     ds: xr.Dataset
@@ -56,9 +58,13 @@ class Samples:
         """Grid points `(b, navigation)` and their patterns as stored, `(b, C, …)`."""
         shape = tuple(self.preprocess.background.shape)
         nav = schema.navigation_dims(self.ds)
-        blocks = Blocks(seen_patterns(in_chunks(self.ds[n.PATTERNS], nav), self.preprocess.config), nav)
+        blocks = Blocks(
+            seen_patterns(in_chunks(self.ds[n.PATTERNS], nav), self.preprocess.config), nav
+        )
         size = max(1, min(BATCH_SAMPLES, BATCH_VALUES // math.prod(shape)))
-        for block in read_chosen(blocks, self.inside, shape, device=self.preprocess.background.device):
+        for block in read_chosen(
+            blocks, self.inside, shape, device=self.preprocess.background.device
+        ):
             for start in range(0, len(block.points), size):
                 batch = slice(start, start + size)
                 yield block.points[batch], block.stored[batch]
@@ -70,11 +76,15 @@ class Samples:
             yield points, self.preprocess(stored.to(device)).flatten(1)
 
     def matrix(self) -> np.ndarray:
-        """The rows of all samples, or of a random choice of as many as memory holds, `(k, values)` float32."""
+        """The rows of all samples, or of a random choice of as many as memory holds, `(k, values)`
+        float32.
+        """
         numbers = np.flatnonzero(self.inside)
         count = min(len(numbers), MOST_SAMPLES, MOST_VALUES // self.n_values)
         if count < 2:
-            raise UsageError(f"{len(numbers)} training samples are too few to fit a model to; widen the region.")
+            raise UsageError(
+                f"{len(numbers)} training samples are too few to fit a model to; widen the region."
+            )
         chosen = np.zeros(self.inside.size, bool)
         chosen[np.random.default_rng(self.seed).choice(numbers, count, replace=False)] = True
         matrix = np.empty((count, self.n_values), np.float32)
@@ -83,7 +93,9 @@ class Samples:
             matrix[start : start + len(rows)] = rows.cpu().numpy()
             start += len(rows)
         if not np.isfinite(matrix).all():
-            raise DataError("patterns of the region hold NaN or infinite values; leave these points out of the region.")
+            raise DataError(
+                "patterns of the region hold NaN or infinite values; leave these points out of the region."
+            )
         return matrix
 
 
@@ -93,7 +105,8 @@ class PCA(Variational):
     Parameters
     ----------
     input_shape: shape of a sample, channels first.
-    latent_dim: number of components; "auto" for those before the knee of the explained variance (`broken_stick`).
+    latent_dim: number of components; "auto" for those before the knee of the explained variance
+    (`broken_stick`).
     """
 
     is_deterministic = True
@@ -128,20 +141,27 @@ class PCA(Variational):
 
 
 class PPCA(Variational):
-    """Factors of a small collection: x = mean + scale * (weight z) + noise, with z of the prior N(0, 1).
+    """Factors of a small collection: x = mean + scale * (weight z) + noise, with z of the prior
+    N(0, 1).
 
-    Probabilistic principal components of standardised values (Tipping & Bishop, J. R. Stat. Soc. B 61, 611 (1999)), by
-    their closed form. `scale` is the deviation of each value plus the root mean square of all, so that what changes
-    little counts too and what never changes does not count much. For samples of any shape `(B, C, …)`, latents
-    `(B, latent_dim)`.
+    Probabilistic principal components of standardised values (Tipping & Bishop, J. R. Stat. Soc. B
+    61, 611 (1999)), by their closed form. `scale` is the deviation of each value plus the root mean
+    square of all, so that what changes little counts too and what never changes does not count
+    much. For samples of any shape `(B, C, …)`, latents `(B, latent_dim)`.
     """
 
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int = 5) -> None:
         super().__init__()
         size = math.prod(input_shape)
         require(size > int(latent_dim) > 0, f"{latent_dim} latents of samples of {size} values.")
-        self.input_shape, self.latent_dim, self.latent_shape = tuple(input_shape), latent_dim, (latent_dim,)
-        self.seen = nn.BatchNorm1d(size, affine=False)  # mean and variance, under the names of stored weights
+        self.input_shape, self.latent_dim, self.latent_shape = (
+            tuple(input_shape),
+            latent_dim,
+            (latent_dim,),
+        )
+        self.seen = nn.BatchNorm1d(
+            size, affine=False
+        )  # mean and variance, under the names of stored weights
         self.weight = nn.Parameter(torch.zeros(size, latent_dim), requires_grad=False)
         self.noise = nn.Parameter(torch.zeros(()), requires_grad=False)
 
@@ -165,26 +185,35 @@ class PPCA(Variational):
         return (deviation + deviation.square().mean().sqrt()).clamp_min(1e-12)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log-variance of the posterior, `(B, *input_shape) -> 2 x (B, latent_dim)`, float32."""
+        """Mean and log-variance of the posterior, `(B, *input_shape) -> 2 x (B, latent_dim)`,
+        float32.
+        """
         with torch.autocast(x.device.type, enabled=False):
             noise, weight = self.noise.exp(), self.weight
-            inverse = torch.linalg.inv(weight.T @ weight + noise * torch.eye(self.latent_dim, device=x.device))
+            inverse = torch.linalg.inv(
+                weight.T @ weight + noise * torch.eye(self.latent_dim, device=x.device)
+            )
             centred = x.float().flatten(1) - self.seen.get_buffer("running_mean")
             mean = (centred / self._scale()) @ weight @ inverse
             return mean, (noise * inverse.diagonal()).log().expand_as(mean)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Samples expected for latents, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave out."""
+        """Samples expected for latents, `(B, latent_dim) -> (B, *input_shape)`; there is no head to
+        leave out.
+        """
         with torch.autocast(z.device.type, enabled=False):
-            decoded: torch.Tensor = z.float() @ self.weight.T * self._scale() + self.seen.get_buffer("running_mean")
+            decoded: torch.Tensor = (
+                z.float() @ self.weight.T * self._scale() + self.seen.get_buffer("running_mean")
+            )
             return decoded.unflatten(1, self.input_shape)
 
 
 def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
-    """scikit-learn's principal components of rows; "auto": those before the knee of the explained variance.
+    """scikit-learn's principal components of rows; "auto": those before the knee of the explained
+    variance.
 
-    Above EXACT_VALUES values per row by its randomised method. Raises UsageError for more components than there can be,
-    DataError for rows that are all alike.
+    Above EXACT_VALUES values per row by its randomised method. Raises UsageError for more
+    components than there can be, DataError for rows that are all alike.
     """
     from sklearn.decomposition import PCA as Components
 
@@ -196,7 +225,9 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
             f"most {most} components."
         )
     if np.ptp(rows, axis=0).max() == 0:
-        raise DataError("all patterns of the region are alike, there is no variance to explain; choose another region.")
+        raise DataError(
+            "all patterns of the region are alike, there is no variance to explain; choose another region."
+        )
     solver = "covariance_eigh" if rows.shape[1] <= EXACT_VALUES else "randomized"
     found = Components(wanted, svd_solver=solver, random_state=seed).fit(rows)
     if count == AUTO:
@@ -208,10 +239,11 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
 
 
 def broken_stick(ratio: np.ndarray, n_pieces: int) -> int:
-    """How many components explain more than the pieces of a stick that is broken at random; at least 1.
+    """How many components explain more than the pieces of a stick that is broken at random; at
+    least 1.
 
-    The i-th largest of N random pieces has the expected length sum over k = i..N of 1 / (k N). ratio: shares of the
-    total variance, decreasing. Jackson, Ecology 74 (1993) 2204.
+    The i-th largest of N random pieces has the expected length sum over k = i..N of 1 / (k N).
+    ratio: shares of the total variance, decreasing. Jackson, Ecology 74 (1993) 2204.
     """
     lengths = np.cumsum((1 / np.arange(1, n_pieces + 1))[::-1])[::-1] / n_pieces
     below = np.flatnonzero(ratio <= lengths[: len(ratio)])
@@ -229,9 +261,21 @@ def explained(found: Any) -> xr.Dataset:
         )
     return xr.Dataset(
         {
-            "explained_variance": (n.LATENT, found.explained_variance_, {"long_name": "explained variance"}),
-            "explained_variance_ratio": (n.LATENT, ratio, {"long_name": "explained share", **share}),
-            "explained_variance_cumulative": (n.LATENT, np.cumsum(ratio), {"long_name": "up to here", **share}),
+            "explained_variance": (
+                n.LATENT,
+                found.explained_variance_,
+                {"long_name": "explained variance"},
+            ),
+            "explained_variance_ratio": (
+                n.LATENT,
+                ratio,
+                {"long_name": "explained share", **share},
+            ),
+            "explained_variance_cumulative": (
+                n.LATENT,
+                np.cumsum(ratio),
+                {"long_name": "up to here", **share},
+            ),
         },
         attrs={"warnings": warnings},
     )

@@ -1,13 +1,15 @@
-"""Loss terms as pure tensor functions, in nats per sample, and the discriminators of adversarial training.
+"""Loss terms as pure tensor functions, in nats per sample, and the discriminators of adversarial
+training.
 
-loss = reconstruction_nll + beta * kl, down is better: `nll` is summed over the pixels of a pattern and `kl` over the
-latent dimensions; both are averaged over samples. None of them reads a value back from the device, but for
-`check_targets`. Perceptual distances are in `vaearr.models.perceptual`.
+loss = reconstruction_nll + beta * kl, down is better: `nll` is summed over the pixels of a pattern
+and `kl` over the latent dimensions; both are averaged over samples. None of them reads a value back
+from the device, but for `check_targets`. Perceptual distances are in `vaearr.models.perceptual`.
 
-A discriminator gives a list of logit maps, `(B, C, …) -> list`, one per scale, float32; each scores patches, or the
-whole sample; larger means more like the data. A loss is the mean over positions and samples of each map, then the mean
-over maps. Discriminators here do not normalise over the batch, so that real and decoded samples may be judged together
-or apart with equal results. Adding one is a function and a line in `vaearr.models.DISCRIMINATORS`.
+A discriminator gives a list of logit maps, `(B, C, …) -> list`, one per scale, float32; each scores
+patches, or the whole sample; larger means more like the data. A loss is the mean over positions and
+samples of each map, then the mean over maps. Discriminators here do not normalise over the batch,
+so that real and decoded samples may be judged together or apart with equal results. Adding one is a
+function and a line in `vaearr.models.DISCRIMINATORS`.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ Nll = Callable[[Tensor, Tensor], Tensor]
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension, in nats: `(B, L, …)` in and out, never negative.
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension, in nats: `(B, L, …)` in and
+    out, never negative.
 
     Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, appendix B.
     """
@@ -44,18 +47,22 @@ def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
 
 
 def posterior_kl(network: nn.Module, mean: Tensor, logvar: Tensor) -> Tensor:
-    """`kl_divergence` of what a network encodes, in nats, `(B, L, …)`; 0 by definition for a deterministic one.
+    """`kl_divergence` of what a network encodes, in nats, `(B, L, …)`; 0 by definition for a
+    deterministic one.
 
-    A deterministic network is one whose `is_deterministic` is true; it has no posterior (its logvar is -inf).
+    A deterministic network is one whose `is_deterministic` is true; it has no posterior (its logvar
+    is -inf).
     """
     return torch.zeros_like(mean) if network.is_deterministic else kl_divergence(mean, logvar)
 
 
 def kl_penalty(kl: Tensor, free_bits: float = 0.0) -> Tensor:
-    """The KL term in the loss: batch mean of each dimension, at least `free_bits`, summed: `(B, L, …) -> ()`.
+    """The KL term in the loss: batch mean of each dimension, at least `free_bits`, summed: `(B, L,
+    …) -> ()`.
 
-    Each position of a spatial latent counts as a dimension of its own. With `free_bits = 0` this is the plain KL.
-    Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", 2016, appendix C.8.
+    Each position of a spatial latent counts as a dimension of its own. With `free_bits = 0` this is
+    the plain KL. Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow",
+    2016, appendix C.8.
     """
     per_dimension = kl.mean(0)
     return (per_dimension.clamp_min(free_bits) if free_bits > 0 else per_dimension).sum()
@@ -67,12 +74,14 @@ def gaussian_nll(target: Tensor, recon: Tensor) -> Tensor:
 
 
 def optimal_sigma_nll(target: Tensor, recon: Tensor, *, min_variance: float = 1e-6) -> Tensor:
-    """Gaussian negative log-likelihood with the one variance that is best for this batch: `(B, C, …) -> (B,)`.
+    """Gaussian negative log-likelihood with the one variance that is best for this batch: `(B, C,
+    …) -> (B,)`.
 
-    sigma^2 is the mean squared error over the batch, so the batch mean is D/2 (log(2 pi sigma^2) + 1) for D pixels, and
-    its gradient weighs squared errors by 1 / (2 sigma^2) without a weight to tune. sigma^2 is kept above
-    `min_variance` (patterns without noise, such as constant ones, would send it to 0). Rybkin, Daniilidis & Levine,
-    "Simple and Effective VAE Training with Calibrated Decoders", ICML 2021, eq. 7.
+    sigma^2 is the mean squared error over the batch, so the batch mean is D/2 (log(2 pi sigma^2) +
+    1) for D pixels, and its gradient weighs squared errors by 1 / (2 sigma^2) without a weight to
+    tune. sigma^2 is kept above `min_variance` (patterns without noise, such as constant ones, would
+    send it to 0). Rybkin, Daniilidis & Levine, "Simple and Effective VAE Training with Calibrated
+    Decoders", ICML 2021, eq. 7.
     """
     error = (target - recon).square().flatten(1)
     variance = error.mean().clamp_min(min_variance)
@@ -80,17 +89,20 @@ def optimal_sigma_nll(target: Tensor, recon: Tensor, *, min_variance: float = 1e
 
 
 def laplace_nll(target: Tensor, recon: Tensor) -> Tensor:
-    """-log Laplace(target; recon, scale 1) = |target - recon| + log 2, summed over the pixels: `(B, C, …) -> (B,)`."""
+    """-log Laplace(target; recon, scale 1) = |target - recon| + log 2, summed over the pixels: `(B,
+    C, …) -> (B,)`.
+    """
     return ((target - recon).abs() + LOG_2).flatten(1).sum(1)
 
 
 def bernoulli_nll(target: Tensor, logits: Tensor) -> Tensor:
     """-log Bernoulli(target; sigmoid(logits)) summed over the pixels: `(B, C, …) -> (B,)`.
 
-    Targets lie in [0, 1]; between 0 and 1 it is the binary cross entropy, which is lowest at sigmoid(logits) = target
-    but not a normalised density (Loaiza-Ganem & Cunningham, "The continuous Bernoulli", NeurIPS 2019). A sample with
-    a value outside gives NaN and no number that looks like a loss; `check_targets` says so in words. Logits, because
-    probabilities next to 0 and 1 have no gradient left in reduced precision.
+    Targets lie in [0, 1]; between 0 and 1 it is the binary cross entropy, which is lowest at
+    sigmoid(logits) = target but not a normalised density (Loaiza-Ganem & Cunningham, "The
+    continuous Bernoulli", NeurIPS 2019). A sample with a value outside gives NaN and no number that
+    looks like a loss; `check_targets` says so in words. Logits, because probabilities next to 0 and
+    1 have no gradient left in reduced precision.
     """
     nll = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).sum(1)
     return torch.where(_is_probability(target), nll, torch.nan)
@@ -114,8 +126,9 @@ LIKELIHOODS: dict[str, Nll] = {
 def shape_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
     """`nll` of a partner's pattern at the amplitude that fits it best: `2 x (B, C, …) -> (B,)`.
 
-    recon = size * shape with a shape of root mean square 1; what is judged is the shape, scaled to its projection on
-    the target (at least 0.1). Partners share the crystal, not the contrast: the size is left to `amplitude_nll`.
+    recon = size * shape with a shape of root mean square 1; what is judged is the shape, scaled to
+    its projection on the target (at least 0.1). Partners share the crystal, not the contrast: the
+    size is left to `amplitude_nll`.
     """
     shape = recon / _size(recon)
     fitted = _mean(target * shape).clamp_min(MIN_AMPLITUDE).detach()
@@ -123,7 +136,9 @@ def shape_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
 
 
 def amplitude_nll(own: Tensor, recon: Tensor, nll: Nll) -> Tensor:
-    """`nll` of the own pattern, with a gradient to the size of the reconstruction alone: `2 x (B, C, …) -> (B,)`."""
+    """`nll` of the own pattern, with a gradient to the size of the reconstruction alone: `2 x (B,
+    C, …) -> (B,)`.
+    """
     size = _size(recon)
     return nll(own, size * (recon / size).detach())
 
@@ -139,25 +154,34 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def takes_logits(likelihood: str) -> bool:
-    """Whether the likelihood wants the decoder's output before its sigmoid: `network(x, logits=True)`."""
+    """Whether the likelihood wants the decoder's output before its sigmoid: `network(x,
+    logits=True)`.
+    """
     return likelihood == "bernoulli"
 
 
 def check_targets(target: Tensor, likelihood: str) -> None:
-    """Raise TrainingError for preprocessed patterns `(B, C, …)` that the likelihood cannot score. Waits for the device:
-    for the first batch only."""
+    """Raise TrainingError for preprocessed patterns `(B, C, …)` that the likelihood cannot score.
+    Waits for the device: for the first batch only.
+    """
     if takes_logits(likelihood) and not bool(_is_probability(target).all()):
         found = f"patterns range from {float(target.min()):g} to {float(target.max()):g} after preprocessing"
-        raise TrainingError(f"{found}; the bernoulli likelihood needs 0 to 1: set preprocess.normalise='minmax'.")
+        raise TrainingError(
+            f"{found}; the bernoulli likelihood needs 0 to 1: set preprocess.normalise='minmax'."
+        )
 
 
 def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of the labels in nats per sample: logits `(B, K)`, labels `(B,)` int64, -1 for none `-> ()`.
+    """Cross entropy of the labels in nats per sample: logits `(B, K)`, labels `(B,)` int64, -1 for
+    none `-> ()`.
 
-    The mean over all samples of the batch, to which those without a label add 0: it is their share of the sum over
-    the data set, whatever the batch, so batches and processes average exactly. 0 with gradient 0 where all lack one.
+    The mean over all samples of the batch, to which those without a label add 0: it is their share
+    of the sum over the data set, whatever the batch, so batches and processes average exactly. 0
+    with gradient 0 where all lack one.
     """
-    return F.cross_entropy(logits.float(), labels, ignore_index=MISSING, reduction="sum") / len(labels)
+    return F.cross_entropy(logits.float(), labels, ignore_index=MISSING, reduction="sum") / len(
+        labels
+    )
 
 
 # ---- adversarial -----------------------------------------------------------------------------------------------------
@@ -165,7 +189,10 @@ def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
 # kind -> loss of the discriminator of one map (real, fake), loss of the generator of one map (fake)
 KINDS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "hinge": (lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), lambda f: -f.mean()),
-    "bce": (lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), lambda f: F.softplus(-f).mean()),
+    "bce": (
+        lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(),
+        lambda f: F.softplus(-f).mean(),
+    ),
     "lsgan": (
         lambda r, f: 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean(),
         lambda f: 0.5 * (f - 1).square().mean(),
@@ -177,32 +204,36 @@ KINDS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Te
 def generator_loss(logits_fake: Maps, kind: str = "hinge") -> Tensor:
     """What the decoder minimises, of the maps of its samples: `-> ()`.
 
-    With D the logits of decoded samples: hinge and wgan-gp -mean D; bce mean log(1 + exp(-D)), the form that does not
-    saturate (Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, section 3); lsgan mean (D - 1)^2 / 2 (Mao
-    et al., "Least Squares Generative Adversarial Networks", ICCV 2017, eq. 9).
+    With D the logits of decoded samples: hinge and wgan-gp -mean D; bce mean log(1 + exp(-D)), the
+    form that does not saturate (Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014,
+    section 3); lsgan mean (D - 1)^2 / 2 (Mao et al., "Least Squares Generative Adversarial
+    Networks", ICCV 2017, eq. 9).
     """
     return torch.stack([KINDS[kind][1](fake.float()) for fake in logits_fake]).mean()
 
 
 def discriminator_loss(logits_real: Maps, logits_fake: Maps, kind: str = "hinge") -> Tensor:
-    """What the discriminator minimises, of its maps of data (r) and of decoded samples (f): `-> ()`.
+    """What the discriminator minimises, of its maps of data (r) and of decoded samples (f): `->
+    ()`.
 
-    hinge: mean max(0, 1 - r) + mean max(0, 1 + f) (Lim & Ye, "Geometric GAN", arXiv:1705.02894). bce: mean log(1 +
-    exp(-r)) + mean log(1 + exp(f)) (Goodfellow et al. 2014, eq. 1). lsgan: mean (r - 1)^2 / 2 + mean f^2 / 2 (Mao et
-    al. 2017, eq. 9). wgan-gp: mean f - mean r, to which the caller adds `PENALTY_WEIGHT` x `gradient_penalty`. Decoded
-    samples must be detached, or the decoder would learn from this too.
+    hinge: mean max(0, 1 - r) + mean max(0, 1 + f) (Lim & Ye, "Geometric GAN", arXiv:1705.02894).
+    bce: mean log(1 + exp(-r)) + mean log(1 + exp(f)) (Goodfellow et al. 2014, eq. 1). lsgan: mean
+    (r - 1)^2 / 2 + mean f^2 / 2 (Mao et al. 2017, eq. 9). wgan-gp: mean f - mean r, to which the
+    caller adds `PENALTY_WEIGHT` x `gradient_penalty`. Decoded samples must be detached, or the
+    decoder would learn from this too.
     """
     pairs = zip(logits_real, logits_fake, strict=True)
     return torch.stack([KINDS[kind][0](real.float(), fake.float()) for real, fake in pairs]).mean()
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake: Tensor) -> Tensor:
-    """How far the discriminator is from slope 1 between data and decoded samples: `2 x (B, C, …) -> ()`.
+    """How far the discriminator is from slope 1 between data and decoded samples: `2 x (B, C, …) ->
+    ()`.
 
-    mean (|grad D(x)| - 1)^2 at x = u real + (1 - u) fake with one u ~ U(0, 1) per sample, drawn by torch's own
-    generator; D is the mean over positions and maps, |.| the Euclidean norm over a sample's values. Gulrajani et al.,
-    "Improved Training of Wasserstein GANs", NeurIPS 2017, eq. 3. In float32 also inside autocast; differentiable in
-    the discriminator's weights alone.
+    mean (|grad D(x)| - 1)^2 at x = u real + (1 - u) fake with one u ~ U(0, 1) per sample, drawn by
+    torch's own generator; D is the mean over positions and maps, |.| the Euclidean norm over a
+    sample's values. Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, eq. 3.
+    In float32 also inside autocast; differentiable in the discriminator's weights alone.
     """
     with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
         real, fake = real.detach().float(), fake.detach().float()
@@ -218,12 +249,16 @@ def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake
 class Discriminator(nn.Module):
     """Scores samples `(B, C, …)` in 2-D and 3-D: one map of logits per stack of layers.
 
-    least: smallest side of a sample. score: one logit for the whole sample, made of the mean over the last grid. Raises
-    UsageError for samples that are too small.
+    least: smallest side of a sample. score: one logit for the whole sample, made of the mean over
+    the last grid. Raises UsageError for samples that are too small.
     """
 
     def __init__(
-        self, input_shape: tuple[int, ...], stacks: Iterable[nn.Module], least: int, score: nn.Module | None = None
+        self,
+        input_shape: tuple[int, ...],
+        stacks: Iterable[nn.Module],
+        least: int,
+        score: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.stacks, self.score = nn.ModuleList(stacks), score
@@ -236,7 +271,9 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Logit maps."""
         maps = [stack(x) for stack in self.stacks]
-        return [(self.score(each.flatten(2).mean(2)) if self.score else each).float() for each in maps]
+        return [
+            (self.score(each.flatten(2).mean(2)) if self.score else each).float() for each in maps
+        ]
 
 
 def _convolution(input_shape: tuple[int, ...]) -> Callable[..., nn.Conv2d | nn.Conv3d]:
@@ -246,21 +283,28 @@ def _convolution(input_shape: tuple[int, ...]) -> Callable[..., nn.Conv2d | nn.C
 def _stack(input_shape: tuple[int, ...], widths: Sequence[int], *, is_patch: bool) -> nn.Sequential:
     """Convolutions that halve the grid, a group norm on each but the first, leaky ReLUs.
 
-    is_patch: the last one has stride 1, and none before a norm has a bias, which the norm takes off.
+    is_patch: the last one has stride 1, and none before a norm has a bias, which the norm takes
+    off.
     """
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise((input_shape[0], *widths))):
         stride = 1 if is_patch and i == len(widths) - 1 else 2
         has_bias = not is_patch or i == 0
-        layers.append(_convolution(input_shape)(before, after, 4, stride=stride, padding=1, bias=has_bias))
+        layers.append(
+            _convolution(input_shape)(before, after, 4, stride=stride, padding=1, bias=has_bias)
+        )
         if i:
             layers.append(nn.GroupNorm(math.gcd(MAX_GROUPS, after), after))
         layers.append(nn.LeakyReLU(SLOPE))
     return nn.Sequential(*layers)
 
 
-def _patch_stack(input_shape: tuple[int, ...], channels: int, layers: int, side: int) -> nn.Sequential:
-    """A PatchGAN: `layers` convolutions after the first, one of this side to the logits, weights as in the paper."""
+def _patch_stack(
+    input_shape: tuple[int, ...], channels: int, layers: int, side: int
+) -> nn.Sequential:
+    """A PatchGAN: `layers` convolutions after the first, one of this side to the logits, weights as
+    in the paper.
+    """
     stack = _stack(input_shape, [channels * 2**i for i in range(layers + 1)], is_patch=True)
     stack.append(_convolution(input_shape)(channels * 2**layers, 1, side, padding=(side - 1) // 2))
     for layer in stack:
@@ -272,33 +316,42 @@ def _patch_stack(input_shape: tuple[int, ...], channels: int, layers: int, side:
 
 
 def patch(input_shape: tuple[int, ...], *, channels: int = 64, layers: int = 3) -> Discriminator:
-    """PatchGAN: one map whose positions each score a patch (70 pixels wide with 3 layers), in 2-D and 3-D.
+    """PatchGAN: one map whose positions each score a patch (70 pixels wide with 3 layers), in 2-D
+    and 3-D.
 
-    channels: of the first convolution, doubled by each layer. layers: convolutions between the first and the last.
-    Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017, section
-    3.2.2.
+    channels: of the first convolution, doubled by each layer. layers: convolutions between the
+    first and the last. Isola, Zhu, Zhou & Efros, "Image-to-Image Translation with Conditional
+    Adversarial Networks", CVPR 2017, section 3.2.2.
     """
     # layers strided convolutions, then two that take one pixel off each side
-    return Discriminator(input_shape, [_patch_stack(input_shape, channels, layers, 4)], 3 * 2**layers)
+    return Discriminator(
+        input_shape, [_patch_stack(input_shape, channels, layers, 4)], 3 * 2**layers
+    )
 
 
-def multiscale(input_shape: tuple[int, ...], *, scales: int = 3, channels: int = 32, layers: int = 1) -> Discriminator:
-    """PatchGANs side by side on the same samples, the i-th with i x `layers` layers: one map each, coarser and coarser.
+def multiscale(
+    input_shape: tuple[int, ...], *, scales: int = 3, channels: int = 32, layers: int = 1
+) -> Discriminator:
+    """PatchGANs side by side on the same samples, the i-th with i x `layers` layers: one map each,
+    coarser and coarser.
 
-    Their patches grow by their depth and not, as in the paper, by making the samples smaller. Channels double with
-    every layer, so that each one more takes four times as many parameters. Wang et al., "High-Resolution Image
-    Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, section 3.2. For the options see `patch`.
+    Their patches grow by their depth and not, as in the paper, by making the samples smaller.
+    Channels double with every layer, so that each one more takes four times as many parameters.
+    Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
+    CVPR 2018, section 3.2. For the options see `patch`.
     """
     stacks = [_patch_stack(input_shape, channels, layers * (i + 1), 1) for i in range(scales)]
-    # the deepest has so many strided convolutions, then one that takes a pixel off; its last is pointwise
+    # the deepest has so many strided convolutions, then one that takes a pixel off; its last is
+    # pointwise
     return Discriminator(input_shape, stacks, 2 ** (layers * scales + 1))
 
 
 def conv(input_shape: tuple[int, ...], *, channels: int = 32, layers: int = 4) -> Discriminator:
-    """Small convolutional discriminator, one logit for the whole sample whatever its size, in 2-D and 3-D.
+    """Small convolutional discriminator, one logit for the whole sample whatever its size, in 2-D
+    and 3-D.
 
-    Strided convolutions, the mean over the last grid, one linear layer. channels: of the first convolution; they double
-    with each layer. layers: convolutions that halve the grid.
+    Strided convolutions, the mean over the last grid, one linear layer. channels: of the first
+    convolution; they double with each layer. layers: convolutions that halve the grid.
     """
     widths = [channels * 2**i for i in range(layers)]
     stack = _stack(input_shape, widths, is_patch=False)

@@ -1,4 +1,6 @@
-"""Non-negative amounts of fixed endmembers: means at coordinates, of classes, or of windows that differ most."""
+"""Non-negative amounts of fixed endmembers: means at coordinates, of classes, or of windows that
+differ most.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ REACH = 1  # of a window to each side of its centre: 3 x 3 scan points
 QUIET = 0.5  # share of the windows that vary least inside, from which endmembers are chosen
 
 Members = tuple[np.ndarray, list[dict[str, Any]]]
-# which scan points each endmember is the mean of, `(k, *grid)` boolean, and where it comes from, as JSON
+# which scan points each endmember is the mean of, `(k, *grid)` boolean, and where it comes from, as
+# JSON
 
 
 class NMF(Variational):
@@ -32,7 +35,8 @@ class NMF(Variational):
     Parameters
     ----------
     input_shape: shape of a sample, channels first.
-    latent_dim: number of endmembers that are looked for where none are named: windows of 3 x 3 scan points.
+    latent_dim: number of endmembers that are looked for where none are named: windows of 3 x 3 scan
+    points.
     endmembers: (x, y) of reference windows of 3 x 3 points, in coordinate units.
     classes: map of clusters or phases whose class means are the endmembers.
     elements: names of elements whose maps are explained too, when the store is encoded.
@@ -52,7 +56,10 @@ class NMF(Variational):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        require(not (endmembers and classes), "endmembers and classes both name the endmembers: set one of them.")
+        require(
+            not (endmembers and classes),
+            "endmembers and classes both name the endmembers: set one of them.",
+        )
         require(weight > 0, f"weight is {weight}; it must be above 0.")
         self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
         self.endmembers, self.classes = endmembers, classes
@@ -69,7 +76,9 @@ class NMF(Variational):
         self.latent_shape = (len(components),)
 
     def fit(self, samples: Samples) -> xr.Dataset:
-        """Find the endmembers. Raises DataError for negative values and endmembers that depend on each other."""
+        """Find the endmembers. Raises DataError for negative values and endmembers that depend on
+        each other.
+        """
         samples = samples.at(samples.region)
         rows = samples.matrix()
         variance = rows.var(0, dtype=np.float64)
@@ -80,7 +89,10 @@ class NMF(Variational):
         if self.elements:
             content = self.content(samples.ds)
             contents, element_variance = _contents(content, samples.inside, chosen)
-            shares = [1 / float(variance.sum()), self.weight / (element_variance * len(self.elements))]
+            shares = [
+                1 / float(variance.sum()),
+                self.weight / (element_variance * len(self.elements)),
+            ]
             self.shares.copy_(torch.tensor(shares))
         self.set(components, contents)
         _check_independent(components @ components.T)
@@ -93,18 +105,28 @@ class NMF(Variational):
         return xr.Dataset(attrs={"endmembers": described, "mse": mse, "r2": r2})
 
     def content(self, ds: xr.Dataset) -> np.ndarray:
-        """Content of the elements at each scan point, `(*grid, elements)`. Raises UsageError for a missing element."""
+        """Content of the elements at each scan point, `(*grid, elements)`. Raises UsageError for a
+        missing element.
+        """
         if n.ELEMENTS not in ds or not {*self.elements} <= {*ds[n.ELEMENTS][n.ELEMENT].values}:
-            raise UsageError(f"the store lacks maps of some of the elements {', '.join(self.elements)}.")
+            raise UsageError(
+                f"the store lacks maps of some of the elements {', '.join(self.elements)}."
+            )
         maps = ds[n.ELEMENTS].sel({n.ELEMENT: list(self.elements)})
         return np.asarray(maps.transpose(*schema.navigation_dims(ds), n.ELEMENT).values, np.float64)
 
-    def encode(self, x: torch.Tensor, content: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(
+        self, x: torch.Tensor, content: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Amounts `(B, *input_shape) -> (B, latent_dim)`, and a log-variance of -inf.
 
-        content: of the elements, `(B, elements)`; amounts are NaN where it is. Without it the patterns alone count.
+        content: of the elements, `(B, elements)`; amounts are NaN where it is. Without it the
+        patterns alone count.
         """
-        ends, contents = self.components.cpu().double().numpy(), self.contents.cpu().double().numpy()
+        ends, contents = (
+            self.components.cpu().double().numpy(),
+            self.contents.cpu().double().numpy(),
+        )
         share, element_share = self.shares.tolist()
         gram = ends @ ends.T * share
         products = x.flatten(1).cpu().double().numpy() @ ends.T * share
@@ -115,7 +137,9 @@ class NMF(Variational):
         return amounts, torch.full_like(amounts, -torch.inf)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Samples of amounts, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave out."""
+        """Samples of amounts, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave
+        out.
+        """
         return (z @ self.components).unflatten(1, self.input_shape)
 
     def _members(self, samples: Samples, rows: np.ndarray) -> Members:
@@ -125,20 +149,25 @@ class NMF(Variational):
         if self.classes:
             return _of_classes(ds, inside, self.classes)
         if self.latent_dim == AUTO:
-            raise UsageError("set latent_dim to a number of endmembers, or name them (options endmembers, classes).")
+            raise UsageError(
+                "set latent_dim to a number of endmembers, or name them (options endmembers, classes)."
+            )
         dims = schema.navigation_dims(ds)
         if dims[-2:] != (n.Y, n.X):
             raise UsageError(
                 f"reference windows need a scan over y and x; this one lies over {dims}. Use the option classes."
             )
-        return _reference_windows(ds, _even_scores(samples, rows, int(self.latent_dim) - 1), int(self.latent_dim))
+        return _reference_windows(
+            ds, _even_scores(samples, rows, int(self.latent_dim) - 1), int(self.latent_dim)
+        )
 
 
 def nnls(gram: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Non-negative least squares of many right-hand sides: `a >= 0` that minimises |b - A a|, for each row.
+    """Non-negative least squares of many right-hand sides: `a >= 0` that minimises |b - A a|, for
+    each row.
 
-    gram: A'A `(k, k)`; products: rows b'A `(n, k)`, NaN in, NaN out. Returns float64 `(n, k)`, by scipy's active set
-    method (Lawson & Hanson 1974) on the Cholesky factor of the Gram matrix.
+    gram: A'A `(k, k)`; products: rows b'A `(n, k)`, NaN in, NaN out. Returns float64 `(n, k)`, by
+    scipy's active set method (Lawson & Hanson 1974) on the Cholesky factor of the Gram matrix.
     """
     from scipy.linalg import solve_triangular
     from scipy.optimize import nnls as active_set
@@ -178,8 +207,12 @@ def _check_amounts(values: np.ndarray, what: str) -> None:
         )
 
 
-def _contents(content: np.ndarray, inside: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, float]:
-    """Content of each endmember `(k, elements)`, and the mean variance of the element maps in the region."""
+def _contents(
+    content: np.ndarray, inside: np.ndarray, chosen: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Content of each endmember `(k, elements)`, and the mean variance of the element maps in the
+    region.
+    """
     known = inside & np.isfinite(content).all(-1)
     used = chosen & known
     if not used.reshape(len(used), -1).any(1).all() or np.ptp(content[known], axis=0).max() == 0:
@@ -193,7 +226,9 @@ def _contents(content: np.ndarray, inside: np.ndarray, chosen: np.ndarray) -> tu
 
 
 def _group_means(samples: Samples, chosen: np.ndarray) -> np.ndarray:
-    """Mean of what is seen at the points of each of k groups, which may overlap: `(k, *grid) -> (k, values)`."""
+    """Mean of what is seen at the points of each of k groups, which may overlap: `(k, *grid) -> (k,
+    values)`.
+    """
     total = np.zeros((len(chosen), samples.n_values))
     for points, rows in samples.at(np.any(chosen, axis=0)).rows():
         weights = chosen[(slice(None), *points.T)].astype(float)
@@ -215,10 +250,13 @@ def _even_scores(samples: Samples, rows: np.ndarray, count: int) -> np.ndarray:
     return scores
 
 
-def _at_coordinates(ds: xr.Dataset, inside: np.ndarray, places: Sequence[Sequence[float]]) -> Members:
+def _at_coordinates(
+    ds: xr.Dataset, inside: np.ndarray, places: Sequence[Sequence[float]]
+) -> Members:
     """3 x 3 windows around (x, y) in coordinate units, cut at the border of the region.
 
-    Raises UsageError for a place that is farther than half a step from every scan point, or outside the region.
+    Raises UsageError for a place that is farther than half a step from every scan point, or outside
+    the region.
     """
     dims = schema.navigation_dims(ds)
     if dims != (n.Y, n.X):
@@ -230,7 +268,9 @@ def _at_coordinates(ds: xr.Dataset, inside: np.ndarray, places: Sequence[Sequenc
         place = grid.find_point(ds, {n.X: x, n.Y: y})
         iy, ix = place[n.Y], place[n.X]
         if not inside[iy, ix]:
-            raise UsageError(f"endmember (x, y) = ({x:g}, {y:g}) lies outside the region of interest; choose another.")
+            raise UsageError(
+                f"endmember (x, y) = ({x:g}, {y:g}) lies outside the region of interest; choose another."
+            )
         window = _window(inside.shape, (iy, ix)) & inside
         chosen.append(window)
         described.append({"x": float(ds[n.X][ix]), "y": float(ds[n.Y][iy]), "n": int(window.sum())})
@@ -241,34 +281,47 @@ def _window(shape: tuple[int, ...], centre: tuple[int, ...]) -> np.ndarray:
     """The points of a grid at most REACH rows and columns from a centre."""
     window = np.zeros(shape, bool)
     row, column = centre[-2:]
-    within = np.s_[max(0, row - REACH) : row + REACH + 1, max(0, column - REACH) : column + REACH + 1]
+    within = np.s_[
+        max(0, row - REACH) : row + REACH + 1, max(0, column - REACH) : column + REACH + 1
+    ]
     window[centre[:-2]][within] = True
     return window
 
 
 def _of_classes(ds: xr.Dataset, inside: np.ndarray, name: str) -> Members:
-    """The points of each class of a map inside the region. Raises UsageError where fewer than two classes occur."""
+    """The points of each class of a map inside the region. Raises UsageError where fewer than two
+    classes occur.
+    """
     positions, classes = grid.class_map(ds, name)
     words = meanings(ds[name])
     chosen, described = [], []
     for i, code in enumerate(classes):
         if (members := inside & (positions == i)).any():
             chosen.append(members)
-            about = {"map": name, "class": code, "name": words.get(code, str(code)), "n": int(members.sum())}
+            about = {
+                "map": name,
+                "class": code,
+                "name": words.get(code, str(code)),
+                "n": int(members.sum()),
+            }
             described.append(about)
     if len(chosen) < 2:
-        raise UsageError(f"{name!r} has {len(chosen)} class(es) in the region of interest; at least two are needed.")
+        raise UsageError(
+            f"{name!r} has {len(chosen)} class(es) in the region of interest; at least two are needed."
+        )
     return np.stack(chosen), described
 
 
 def _reference_windows(ds: xr.Dataset, scores: np.ndarray, k: int) -> Members:
-    """k windows of 3 x 3 scan points that are as different as can be and even inside; no two overlap.
+    """k windows of 3 x 3 scan points that are as different as can be and even inside; no two
+    overlap.
 
-    scores: k - 1 principal scores of patterns of equal brightness, `(*grid, m)`, NaN outside the region. Of the windows
-    that lie wholly in the region, the half whose points differ least from their mean remains; among these, successive
-    projection takes the window farthest from the span of those chosen before. Araujo et al., Chemom. Intell. Lab. Syst.
-    57 (2001) 65; Gillis & Vavasis, IEEE TPAMI 36 (2014) 698. Deterministic. Raises UsageError where the region holds
-    too few windows or too few different ones.
+    scores: k - 1 principal scores of patterns of equal brightness, `(*grid, m)`, NaN outside the
+    region. Of the windows that lie wholly in the region, the half whose points differ least from
+    their mean remains; among these, successive projection takes the window farthest from the span
+    of those chosen before. Araujo et al., Chemom. Intell. Lab. Syst. 57 (2001) 65; Gillis &
+    Vavasis, IEEE TPAMI 36 (2014) 698. Deterministic. Raises UsageError where the region holds too
+    few windows or too few different ones.
     """
     dims = schema.navigation_dims(ds)
     around = [(0, 0)] * (scores.ndim - 3) + [(REACH, REACH)] * 2 + [(0, 0)]
@@ -282,16 +335,24 @@ def _reference_windows(ds: xr.Dataset, scores: np.ndarray, k: int) -> Members:
             f"the region holds {int(whole.sum())} windows of 3 x 3 scan points, {k} are to be chosen; ask for fewer "
             "(latent_dim), widen the region, or name the endmembers."
         )
-    centres = _successive_projection(means, whole & (spread <= np.quantile(spread[whole], QUIET)), k)
+    centres = _successive_projection(
+        means, whole & (spread <= np.quantile(spread[whole], QUIET)), k
+    )
     chosen = np.stack([_window(spread.shape, centre) for centre in centres])
-    described = [{dim: float(ds[dim][i]) for dim, i in zip(dims, centre, strict=True)} for centre in centres]
-    return chosen, [about | {"n": int(members.sum())} for about, members in zip(described, chosen, strict=True)]
+    described = [
+        {dim: float(ds[dim][i]) for dim, i in zip(dims, centre, strict=True)} for centre in centres
+    ]
+    return chosen, [
+        about | {"n": int(members.sum())} for about, members in zip(described, chosen, strict=True)
+    ]
 
 
 def _successive_projection(means: np.ndarray, allowed: np.ndarray, k: int) -> list[tuple[int, ...]]:
-    """Centres of k windows, each the farthest from the span of those before; windows that overlap one are left out.
+    """Centres of k windows, each the farthest from the span of those before; windows that overlap
+    one are left out.
 
-    means: `(*grid, m)`, to which a constant is added so that the span of points holds their mixtures.
+    means: `(*grid, m)`, to which a constant is added so that the span of points holds their
+    mixtures.
     """
     centres = np.argwhere(allowed)
     values = means[tuple(centres.T)]

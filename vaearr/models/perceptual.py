@@ -1,13 +1,15 @@
-"""Perceptual distances: how far apart two samples are to a network that has learned to see, not pixel by pixel.
+"""Perceptual distances: how far apart two samples are to a network that has learned to see, not
+pixel by pixel.
 
-`PerceptualLoss` is of one of three kinds. lpips: a feature network and linear weights from the user's files, the
-distance of Zhang, Isola, Efros, Shechtman & Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-Metric", CVPR 2018, eq. 1. features: the same without linear weights. encoder: the stages of a trained encoder of ours,
-in 2-D and 3-D, which needs no file. Volumes pass 2-D networks slice by slice along their three axes (2.5-D).
+`PerceptualLoss` is of one of three kinds. lpips: a feature network and linear weights from the
+user's files, the distance of Zhang, Isola, Efros, Shechtman & Wang, "The Unreasonable Effectiveness
+of Deep Features as a Perceptual Metric", CVPR 2018, eq. 1. features: the same without linear
+weights. encoder: the stages of a trained encoder of ours, in 2-D and 3-D, which needs no file.
+Volumes pass 2-D networks slice by slice along their three axes (2.5-D).
 
-Feature networks: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997
-(alexnet); Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015 (vgg16,
-configuration D).
+Feature networks: Krizhevsky, "One weird trick for parallelizing convolutional neural networks",
+arXiv:1404.5997 (alexnet); Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale
+Image Recognition", ICLR 2015 (vgg16, configuration D).
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ LINEAR = "lin{}.model.1.weight"
 COPIES = re.compile(r"(lins|net|scaling_layer)\.")  # what else a whole LPIPS checkpoint holds
 FEATURES = re.compile(r"(?:features|(?:net\.)?slice\d+)\.(.+)")
 ELSEWHERE = re.compile(r"(classifier|lin\d+|lins|scaling_layer)\.")
-WANTED = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ("network",)}  # kind -> arguments
+WANTED = {
+    "lpips": ("weights", "linear"),
+    "features": ("weights",),
+    "encoder": ("network",),
+}  # kind -> arguments
 POOL = ()
 Conv = tuple[Any, ...]
 
@@ -43,8 +49,9 @@ Conv = tuple[Any, ...]
 class Backbone(NamedTuple):
     """How a network is built, as torchvision numbers and names its layers.
 
-    layers: a convolution (channels, side, stride, padding) and its ReLU, or a maximum `POOL`. taps: layers after which
-    features are taken, where LPIPS takes them (Zhang et al. 2018, appendix). channels: there. pool: side of a maximum.
+    layers: a convolution (channels, side, stride, padding) and its ReLU, or a maximum `POOL`. taps:
+    layers after which features are taken, where LPIPS takes them (Zhang et al. 2018, appendix).
+    channels: there. pool: side of a maximum.
     least: smallest side of an image that reaches the last tap.
     """
 
@@ -65,7 +72,15 @@ def _vgg(*stages: tuple[int, int]) -> tuple[Conv, ...]:
 
 BACKBONES: dict[str, Backbone] = {
     "alexnet": Backbone(
-        ((64, 11, 4, 2), POOL, (192, 5, 1, 2), POOL, (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)),
+        (
+            (64, 11, 4, 2),
+            POOL,
+            (192, 5, 1, 2),
+            POOL,
+            (384, 3, 1, 1),
+            (256, 3, 1, 1),
+            (256, 3, 1, 1),
+        ),
         taps=(1, 4, 7, 9, 11),
         channels=(64, 192, 384, 256, 256),
         pool=3,
@@ -95,8 +110,9 @@ def layers_without_weights(name: str) -> nn.Sequential:
 
 
 class ImageFeatures(nn.Module):
-    """Features of an image network at the layers of `BACKBONES`: images `(B, 1 or 3, H, W)` in [-1, 1] -> list of
-    `(B, c, h, w)`. Grey images are repeated to three channels."""
+    """Features of an image network at the layers of `BACKBONES`: images `(B, 1 or 3, H, W)` in [-1,
+    1] -> list of `(B, c, h, w)`. Grey images are repeated to three channels.
+    """
 
     n_dims = 2
     n_channels: tuple[int, ...] = (1, 3)
@@ -123,11 +139,12 @@ class ImageFeatures(nn.Module):
 
 
 class EncoderFeatures(nn.Module):
-    """What a trained encoder of ours holds on each of its grids: `(B, C, …)` as it was trained on -> list of maps.
+    """What a trained encoder of ours holds on each of its grids: `(B, C, …)` as it was trained on
+    -> list of maps.
 
-    The last activation before each halving of the grid, and the last before the posterior. Any size: samples are
-    padded with their edge values to a multiple of the stride. The weights are a copy; training the network further does
-    not change them.
+    The last activation before each halving of the grid, and the last before the posterior. Any
+    size: samples are padded with their edge values to a multiple of the stride. The weights are a
+    copy; training the network further does not change them.
     """
 
     least = 1
@@ -136,15 +153,25 @@ class EncoderFeatures(nn.Module):
         super().__init__()
         encoder, shape = getattr(network, "encoder", None), getattr(network, "input_shape", None)
         blocks = getattr(encoder, "blocks", encoder)
-        if shape is None or not isinstance(blocks, nn.Sequential | nn.ModuleList) or len(blocks) < 2:
-            raise UsageError(f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models.")
+        if (
+            shape is None
+            or not isinstance(blocks, nn.Sequential | nn.ModuleList)
+            or len(blocks) < 2
+        ):
+            raise UsageError(
+                f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models."
+            )
         self.n_dims, self.n_channels = len(shape) - 1, (shape[0],)
-        self.stride = tuple(getattr(network, "stride", None) or (getattr(network, "patch", 1),) * self.n_dims)
+        self.stride = tuple(
+            getattr(network, "stride", None) or (getattr(network, "patch", 1),) * self.n_dims
+        )
         self.blocks = nn.ModuleList(copy.deepcopy(list(blocks)[:-1]))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """One map per grid."""
-        x = with_edges(x, [(0, -size % step) for size, step in zip(x.shape[2:], self.stride, strict=True)])
+        x = with_edges(
+            x, [(0, -size % step) for size, step in zip(x.shape[2:], self.stride, strict=True)]
+        )
         found: list[torch.Tensor] = []
         for block in self.blocks:
             x = block(x)
@@ -155,30 +182,46 @@ class EncoderFeatures(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Distance of two batches, `forward(target, recon)`: `2 x (B, C, …) -> (B,)`, in the features of a frozen network.
+    """Distance of two batches, `forward(target, recon)`: `2 x (B, C, …) -> (B,)`, in the features
+    of a frozen network.
 
-    At each layer the features of a position are scaled to length 1, subtracted and squared; channels are summed with
-    the linear weights of LPIPS, or with weight 1; positions are averaged, layers summed: Zhang et al. 2018, eq. 1. The
-    network computes in the precision around it, the distance in float32. Equal samples have distance 0 exactly.
+    At each layer the features of a position are scaled to length 1, subtracted and squared;
+    channels are summed with the linear weights of LPIPS, or with weight 1; positions are averaged,
+    layers summed: Zhang et al. 2018, eq. 1. The network computes in the precision around it, the
+    distance in float32. Equal samples have distance 0 exactly.
 
-    config: what it is. `weights` is a safetensors or pth file with torchvision's state dict of alexnet or
-    vgg16; which, its shapes tell; `linear` the LPIPS weights for that network, `lin0.model.1.weight` and so on.
-    A whole LPIPS checkpoint may be given as both. Nothing is unpickled. value_range: of the samples, mapped to [-1, 1]
-    for image networks without cutting. network: of a trained run, such as `load_model(store).network`, for the kind
-    encoder; it must have seen samples preprocessed as these are. Raises UsageError for what does not fit together,
+    config: what it is. `weights` is a safetensors or pth file with torchvision's state dict of
+    alexnet or vgg16; which, its shapes tell; `linear` the LPIPS weights for that network,
+    `lin0.model.1.weight` and so on. A whole LPIPS checkpoint may be given as both. Nothing is
+    unpickled. value_range: of the samples, mapped to [-1, 1] for image networks without cutting.
+    network: of a trained run, such as `load_model(store).network`, for the kind encoder; it must
+    have seen samples preprocessed as these are. Raises UsageError for what does not fit together,
     NoInputError or DataError for files that are missing or other than described.
     """
 
     def __init__(
-        self, config: PerceptualConfig, value_range: tuple[float, float], network: nn.Module | None = None
+        self,
+        config: PerceptualConfig,
+        value_range: tuple[float, float],
+        network: nn.Module | None = None,
     ) -> None:
         super().__init__()
         kind, self.slices, self.chunk = config.kind, config.slices, config.chunk
-        for what, value in {"weights": config.weights, "linear": config.linear, "network": network}.items():
+        for what, value in {
+            "weights": config.weights,
+            "linear": config.linear,
+            "network": network,
+        }.items():
             if (value is not None) != (what in WANTED[kind]):
                 lack = "needs" if value is None else "has no use for"
-                raise UsageError(f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(WANTED[kind])}.")
-        features = EncoderFeatures(network) if network is not None else read_features(Path(str(config.weights)))
+                raise UsageError(
+                    f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(WANTED[kind])}."
+                )
+        features = (
+            EncoderFeatures(network)
+            if network is not None
+            else read_features(Path(str(config.weights)))
+        )
         self.features: ImageFeatures | EncoderFeatures = features
         self.is_image, (self.low, self.high) = network is None, value_range
         lines = [] if config.linear is None else read_linear(config.linear, str(features.name))
@@ -187,7 +230,9 @@ class PerceptualLoss(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> PerceptualLoss:
-        """As torch's, but the network stays as in evaluation: training mode decides on the choice of slices alone."""
+        """As torch's, but the network stays as in evaluation: training mode decides on the choice
+        of slices alone.
+        """
         super().train(mode)
         self.features.eval()
         return self
@@ -195,9 +240,10 @@ class PerceptualLoss(nn.Module):
     def forward(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
         """`2 x (B, C, …) -> (B,)`, down is better; gradients flow into `recon` alone.
 
-        Where volumes are looked at slice by slice and not all slices are taken, they lie evenly spaced along each axis;
-        in training mode they start at a random place, so that each slice has the same chance (one draw per axis of
-        torch's CPU generator). Raises UsageError for samples of another kind than the network takes.
+        Where volumes are looked at slice by slice and not all slices are taken, they lie evenly
+        spaced along each axis; in training mode they start at a random place, so that each slice
+        has the same chance (one draw per axis of torch's CPU generator). Raises UsageError for
+        samples of another kind than the network takes.
         """
         self._check(target)
         pair = [target.detach().float(), recon.float()]
@@ -218,13 +264,17 @@ class PerceptualLoss(nn.Module):
         return [min(int((i + phase) * size / count), size - 1) for i in range(count)]
 
     def _in_chunks(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-        """Distances of images (or of whole volumes), `chunk` at a time; what a chunk holds is computed again for the
-        gradient instead of being kept."""
+        """Distances of images (or of whole volumes), `chunk` at a time; what a chunk holds is
+        computed again for the gradient instead of being kept.
+        """
         if self.chunk == 0 or len(target) <= self.chunk:
             return self._distance(target, recon)
         parts = zip(target.split(self.chunk), recon.split(self.chunk), strict=True)
         return torch.cat(
-            [checkpoint(self._distance, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+            [
+                checkpoint(self._distance, *part, use_reentrant=False, preserve_rng_state=False)
+                for part in parts
+            ]
         )
 
     def _distance(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
@@ -243,14 +293,17 @@ class PerceptualLoss(nn.Module):
         can_see = seen.n_dims < len(shape) < 5 and shape[0] in seen.n_channels
         if not can_see or min(shape[1:]) < seen.least:
             taken = f"{seen.n_channels} channels, {seen.n_dims} to 3 spatial dims, sides of {seen.least} or more"
-            raise UsageError(f"samples have shape {shape}; this network takes {taken}; the encoder of a run takes any.")
+            raise UsageError(
+                f"samples have shape {shape}; this network takes {taken}; the encoder of a run takes any."
+            )
 
 
 def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> np.ndarray:
-    """LPIPS of each sample, `2 x (B, C, …) -> (B,)`, 0 for equal ones, down is better; a metric, without gradient.
+    """LPIPS of each sample, `2 x (B, C, …) -> (B,)`, 0 for equal ones, down is better; a metric,
+    without gradient.
 
-    network: of the kind lpips, made with the range of these values; it is left in evaluation mode. In
-    float32; of volumes, evenly spaced slices.
+    network: of the kind lpips, made with the range of these values; it is left in evaluation mode.
+    In float32; of volumes, evenly spaced slices.
     """
     device = next(network.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
@@ -259,10 +312,14 @@ def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) ->
 
 
 def read_features(path: Path) -> ImageFeatures:
-    """The feature network whose weights a file holds, told by names and shapes. Raises NoInputError or DataError."""
+    """The feature network whose weights a file holds, told by names and shapes. Raises NoInputError
+    or DataError.
+    """
     own, state = FEATURES.fullmatch, named_tensors(path)
     found = {
-        match[1] if (match := own(key)) else key: value for key, value in state.items() if not ELSEWHERE.match(key)
+        match[1] if (match := own(key)) else key: value
+        for key, value in state.items()
+        if not ELSEWHERE.match(key)
     }
     layouts = {name: layers_without_weights(name).state_dict() for name in BACKBONES}
     nearest = max(layouts, key=lambda name: len(layouts[name].keys() & found.keys()))
@@ -272,14 +329,20 @@ def read_features(path: Path) -> ImageFeatures:
 
 
 def read_linear(path: Path, name: str) -> list[torch.Tensor]:
-    """The linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError or DataError."""
+    """The linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError or
+    DataError.
+    """
     state = {key: value for key, value in named_tensors(path).items() if not COPIES.match(key)}
     channels = BACKBONES[name].channels
-    layout = {LINEAR.format(i): torch.empty(1, c, 1, 1, device="meta") for i, c in enumerate(channels)}
+    layout = {
+        LINEAR.format(i): torch.empty(1, c, 1, 1, device="meta") for i, c in enumerate(channels)
+    }
     check_fit(layout, state, f"{path} does not hold the linear weights of LPIPS for {name}")
     lines = [line.flatten() for line in _plain({key: state[key] for key in layout}, path).values()]
     if any(bool((line < 0).any()) for line in lines):
-        raise DataError(f"{path} holds negative linear weights; LPIPS has none, and a distance would fall below 0.")
+        raise DataError(
+            f"{path} holds negative linear weights; LPIPS has none, and a distance would fall below 0."
+        )
     return lines
 
 

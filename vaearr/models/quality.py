@@ -1,6 +1,8 @@
-"""Is the latent space alive, and are reconstructions good? Numbers per dimension and per sample, and words for them.
+"""Is the latent space alive, and are reconstructions good? Numbers per dimension and per sample,
+and words for them.
 
-Image metrics take batches `(B, C, …)` of input and reconstruction of one size, in one unit, and give float64 `(B,)`.
+Image metrics take batches `(B, C, …)` of input and reconstruction of one size, in one unit, and
+give float64 `(B,)`.
 """
 
 from __future__ import annotations
@@ -23,24 +25,30 @@ if TYPE_CHECKING:
 
     from vaearr.models.artifacts import TrainedModel
 
-ACTIVE_VARIANCE = 0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
+ACTIVE_VARIANCE = (
+    0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
+)
 FEW = 0.5
 MIN_SAMPLES = 64  # fewer tell nothing about variances
 
-# Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
-# Transactions on Image Processing 13 (2004), section III.B and C: Gaussian window 11 wide, constants K1 and K2
+# Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural
+# similarity", IEEE Transactions on Image Processing 13 (2004), section III.B and C: Gaussian window
+# 11 wide, constants K1 and K2
 SSIM_SIDE, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
 
 
 def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Dataset:
-    """Per latent dimension: `kl` (nats, mean over samples), `mean_variance` (variance of the posterior mean over the
-    data), `std` (root mean square of the posterior standard deviation), `is_active` (mean_variance > 0.01).
+    """Per latent dimension: `kl` (nats, mean over samples), `mean_variance` (variance of the
+    posterior mean over the data), `std` (root mean square of the posterior standard deviation),
+    `is_active` (mean_variance > 0.01).
 
-    Of a spatial latent, a dimension is a channel: its KL is summed over the positions, its variances are means over
-    them. The KL of a deterministic network is 0 by definition and no sign of collapse.
+    Of a spatial latent, a dimension is a channel: its KL is summed over the positions, its
+    variances are means over them. The KL of a deterministic network is 0 by definition and no sign
+    of collapse.
 
-    Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual / total sum of squares of
-    the preprocessed patterns, posterior mean decoded), `n_samples`, `warnings` (a list of sentences).
+    Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual / total
+    sum of squares of the preprocessed patterns, posterior mean decoded), `n_samples`, `warnings` (a
+    list of sentences).
     """
     from vaearr.models.losses import posterior_kl
 
@@ -48,7 +56,11 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
     total = np.zeros((4, *model.latent_shape))
     sums = np.zeros(4)  # samples, values, their sum, sum of squares
     residual = 0.0
-    for stored in (part.to(model.device) for batch in batches for part in batch.split(model.fitting(len(batch)))):
+    for stored in (
+        part.to(model.device)
+        for batch in batches
+        for part in batch.split(model.fitting(len(batch)))
+    ):
         mean, logvar = model.encode_batch(stored)
         x = model.preprocess(stored)
         sums += len(mean), x.numel(), float(x.sum()), float(x.square().sum())
@@ -60,13 +72,23 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
     kl, spread = each_kl.sum(1), np.maximum(second - first**2, 0).mean(1)
     active = spread > ACTIVE_VARIANCE
     explained = 1 - residual / max(squares - sum_of_values**2 / n_values, 1e-30)
-    warnings = health_warnings(int(active.sum()), latent, explained, is_deterministic=is_deterministic)
+    warnings = health_warnings(
+        int(active.sum()), latent, explained, is_deterministic=is_deterministic
+    )
     std, about = np.sqrt(each_variance.mean(1)), f"active unit (variance > {ACTIVE_VARIANCE})"
     return xr.Dataset(
         {
             "kl": (n.LATENT, kl, {"long_name": "KL divergence", "units": "nats"}),
-            "mean_variance": (n.LATENT, spread, {"long_name": "variance of the posterior mean", "units": "1"}),
-            "std": (n.LATENT, std, {"long_name": "posterior standard deviation (rms)", "units": "1"}),
+            "mean_variance": (
+                n.LATENT,
+                spread,
+                {"long_name": "variance of the posterior mean", "units": "1"},
+            ),
+            "std": (
+                n.LATENT,
+                std,
+                {"long_name": "posterior standard deviation (rms)", "units": "1"},
+            ),
             "is_active": (n.LATENT, active, {"long_name": about}),
         },
         coords={n.LATENT: np.arange(latent)},
@@ -80,7 +102,9 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
     )
 
 
-def health_warnings(n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False) -> list[str]:
+def health_warnings(
+    n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False
+) -> list[str]:
     """What a user should know about the latent space, in plain words; empty when all is well."""
     only, is_few = f"Only {n_active} of {latent_dim} latent dimensions", n_active < FEW * latent_dim
     is_collapsed = not n_active and not is_deterministic
@@ -98,14 +122,19 @@ def health_warnings(n_active: int, latent_dim: int, explained: float, *, is_dete
     return [f"{words}." for words, is_so in known.items() if is_so]
 
 
-def image_metrics(target: torch.Tensor, recon: torch.Tensor, data_range: float | np.ndarray) -> dict[str, np.ndarray]:
-    """`mse`, `mae`, `psnr` and, where samples are large enough, `ssim` of each sample, `2 x (B, C, …) -> (B,)` each.
+def image_metrics(
+    target: torch.Tensor, recon: torch.Tensor, data_range: float | np.ndarray
+) -> dict[str, np.ndarray]:
+    """`mse`, `mae`, `psnr` and, where samples are large enough, `ssim` of each sample, `2 x (B, C,
+    …) -> (B,)` each.
 
-    mse and mae are means over a sample, in (squared) units of the input. psnr is 10 log10(data_range^2 / MSE) in dB,
-    infinite for equal samples. ssim is the mean structural similarity over an image or volume and its channels, at most
-    1: population variances under a Gaussian window (11 wide, standard deviation 1.5) in each spatial dimension; windows
-    that would reach over the border are left out. Wang et al. 2004, eq. 13. data_range: largest possible value -
-    smallest, a number or one per sample `(B,)`; what needs it is NaN where a sample's is 0.
+    mse and mae are means over a sample, in (squared) units of the input. psnr is 10
+    log10(data_range^2 / MSE) in dB, infinite for equal samples. ssim is the mean structural
+    similarity over an image or volume and its channels, at most
+    1: population variances under a Gaussian window (11 wide, standard deviation 1.5) in each
+    spatial dimension; windows that would reach over the border are left out. Wang et al. 2004, eq.
+    13. data_range: largest possible value - smallest, a number or one per sample `(B,)`; what needs
+    it is NaN where a sample's is 0.
     """
     first, second = (x.double().cpu().numpy() for x in (target, recon))
     over_samples = tuple(range(1, first.ndim))
@@ -116,7 +145,9 @@ def image_metrics(target: torch.Tensor, recon: torch.Tensor, data_range: float |
         psnr = 10 * np.log10(span**2 / mse)
     metrics = {"mse": mse, "mae": np.abs(difference).mean(over_samples), "psnr": psnr}
     if can_ssim(first.shape[1:]):
-        metrics["ssim"] = _ssim(first, second, np.expand_dims(np.broadcast_to(span, mse.shape), over_samples))
+        metrics["ssim"] = _ssim(
+            first, second, np.expand_dims(np.broadcast_to(span, mse.shape), over_samples)
+        )
     return metrics
 
 
@@ -137,12 +168,17 @@ def _ssim(a: np.ndarray, b: np.ndarray, span: np.ndarray) -> np.ndarray:
     mean_a, mean_b = windowed(a), windowed(b)
     variances = windowed(a * a) - mean_a**2 + windowed(b * b) - mean_b**2
     covariance = windowed(a * b) - mean_a * mean_b
-    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2) / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))
+    similarity = (
+        (2 * mean_a * mean_b + c1)
+        * (2 * covariance + c2)
+        / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))
+    )
     return similarity.mean(tuple(range(1, a.ndim)))
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """MONAI's Fréchet distance of two sets of features, `(n, d), (m, d)`; NaN where one has fewer than two samples.
+    """MONAI's Fréchet distance of two sets of features, `(n, d), (m, d)`; NaN where one has fewer
+    than two samples.
 
     Raises DataError where MONAI cannot compute it.
     """
@@ -151,7 +187,9 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     if min(len(first), len(second)) < 2:
         return math.nan
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SciPy's, about singular matrices and an argument that MONAI passes
+        warnings.simplefilter(
+            "ignore"
+        )  # SciPy's, about singular matrices and an argument that MONAI passes
         try:
             return float(FIDMetric()(first, second))
         except (ValueError, RuntimeError) as error:
@@ -162,8 +200,16 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def compression_ratio(
-    shape: Sequence[int], dtype: DTypeLike, latent_shape: Sequence[int], latent_dtype: DTypeLike = np.float32
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    latent_shape: Sequence[int],
+    latent_dtype: DTypeLike = np.float32,
 ) -> float:
-    """Bytes of a sample as it is stored over bytes of its latents: 3600 for 60 x 60 uint8 over 128 for 32 float32."""
-    stored, latent = (math.prod(s) * np.dtype(t).itemsize for s, t in ((shape, dtype), (latent_shape, latent_dtype)))
+    """Bytes of a sample as it is stored over bytes of its latents: 3600 for 60 x 60 uint8 over 128
+    for 32 float32.
+    """
+    stored, latent = (
+        math.prod(s) * np.dtype(t).itemsize
+        for s, t in ((shape, dtype), (latent_shape, latent_dtype))
+    )
     return stored / latent

@@ -1,7 +1,9 @@
-"""Large samples window by window, by `monai.inferers.sliding_window_inference`, for networks with spatial latents.
+"""Large samples window by window, by `monai.inferers.sliding_window_inference`, for networks with
+spatial latents.
 
-Windows lie on the grid of latent positions, so that a position means the same in each of them. A window sees nothing
-beyond its border, and its group norms and attention see the window alone: `window_agreement` measures the difference.
+Windows lie on the grid of latent positions, so that a position means the same in each of them. A
+window sees nothing beyond its border, and its group norms and attention see the window alone:
+`window_agreement` measures the difference.
 """
 
 from __future__ import annotations
@@ -15,8 +17,12 @@ import torch
 from vaearr.errors import UsageError, need
 from vaearr.models.networks import with_edges
 
-AGREEMENT = 0.99  # correlation with the latents of the undivided sample, below which users are warned
-REFERENCE_VALUES = 2**20  # pixels of a sample that is encoded undivided for comparison: some GB of feature maps
+AGREEMENT = (
+    0.99  # correlation with the latents of the undivided sample, below which users are warned
+)
+REFERENCE_VALUES = (
+    2**20
+)  # pixels of a sample that is encoded undivided for comparison: some GB of feature maps
 
 
 @torch.inference_mode()
@@ -52,20 +58,28 @@ def encode_windows(
     positions = _positions(network, window, overlap)
     sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
     tile = network.resized(sides)
-    mean, logvar = _blended(tile.encode, with_edges(samples, network.padding), sides, network.stride, overlap)
+    mean, logvar = _blended(
+        tile.encode, with_edges(samples, network.padding), sides, network.stride, overlap
+    )
     return mean, logvar
 
 
 @torch.inference_mode()
-def decode_windows(network: Any, z: torch.Tensor, window: Sequence[int], overlap: float = 0.25) -> torch.Tensor:
+def decode_windows(
+    network: Any, z: torch.Tensor, window: Sequence[int], overlap: float = 0.25
+) -> torch.Tensor:
     """Samples `(B, *input_shape)` expected for latents `(B, *latent_shape)`, blended from windows.
 
     `window` is in pixels of the sample; otherwise as `encode_windows`.
     """
     positions = _positions(network, window, overlap)
-    tile = network.resized([count * step for count, step in zip(positions, network.stride, strict=True)])
+    tile = network.resized(
+        [count * step for count, step in zip(positions, network.stride, strict=True)]
+    )
     decoded = _blended(tile.decode, z, positions, [1] * len(positions), overlap)
-    for dim, (size, (before, _)) in enumerate(zip(network.input_shape[1:], network.padding, strict=True), start=2):
+    for dim, (size, (before, _)) in enumerate(
+        zip(network.input_shape[1:], network.padding, strict=True), start=2
+    ):
         decoded = decoded.narrow(dim, before, size)
     return decoded.contiguous()
 
@@ -74,15 +88,23 @@ def _positions(network: Any, window: Sequence[int], overlap: float) -> list[int]
     """Latent positions of a window per spatial dim."""
     need("monai", "vaearr[monai]", "encoding by windows")
     if len(network.latent_shape) == 1:
-        raise UsageError("windows need a network with spatial latents, such as 'autoencoder-kl'; leave window out.")
+        raise UsageError(
+            "windows need a network with spatial latents, such as 'autoencoder-kl'; leave window out."
+        )
     stride = tuple(network.stride)
-    is_multiple = [side >= step and side % step == 0 for side, step in zip(window, stride, strict=False)]
+    is_multiple = [
+        side >= step and side % step == 0 for side, step in zip(window, stride, strict=False)
+    ]
     if len(window) != len(stride) or not all(is_multiple):
-        raise UsageError(f"window is {tuple(window)}; give {len(stride)} multiples of {stride}, the network's stride.")
+        raise UsageError(
+            f"window is {tuple(window)}; give {len(stride)} multiples of {stride}, the network's stride."
+        )
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap is {overlap}; it is a share of a window, from 0 to below 1.")
     counts = network.latent_shape[1:]
-    return [min(side // step, count) for side, step, count in zip(window, stride, counts, strict=True)]
+    return [
+        min(side // step, count) for side, step, count in zip(window, stride, counts, strict=True)
+    ]
 
 
 def _blended(
@@ -100,7 +122,12 @@ def _blended(
         interval = max(step, math.floor(side * (1 - overlap) / step + 1e-9) * step)
         shares.append(1 - (interval + 0.5) / side)  # MONAI rounds the interval down
     return sliding_window_inference(
-        values, tuple(sides), 1, predict, overlap=[max(0.0, share) for share in shares], mode="gaussian"
+        values,
+        tuple(sides),
+        1,
+        predict,
+        overlap=[max(0.0, share) for share in shares],
+        mode="gaussian",
     )
 
 
@@ -144,7 +171,9 @@ def window_agreement(
 
 
 def _reference_sides(shape: Sequence[int], window_sides: Sequence[int]) -> tuple[int, ...]:
-    """Sides of the region that is encoded undivided: all of it, or two windows along the longest dim."""
+    """Sides of the region that is encoded undivided: all of it, or two windows along the longest
+    dim.
+    """
     if math.prod(shape) <= REFERENCE_VALUES:
         return tuple(shape)
     n_windows = [size / side for size, side in zip(shape, window_sides, strict=True)]

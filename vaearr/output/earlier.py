@@ -1,6 +1,8 @@
-"""The files of the earlier programs, with their names, columns and keys, so that their scripts read them.
+"""The files of the earlier programs, with their names, columns and keys, so that their scripts read
+them.
 
-Numbers that are not finite become null, also where the earlier programs wrote 0 for a constant latent or target.
+Numbers that are not finite become null, also where the earlier programs wrote 0 for a constant
+latent or target.
 """
 
 from __future__ import annotations
@@ -52,39 +54,50 @@ HISTORY_COLUMNS = {
 def write_earlier_files(run: Run, latents: xr.DataArray, folder: Path) -> None:
     """Write the files that the store has the data for.
 
-    `bandcontrast_latent_scores.csv`, `report_bandcontrast_multi_metric.json`; `element_latent_scores.csv`,
-    `report_elements_multi_metric__sum-auto.json`; for each cluster map of the run `cluster_assignments__<tag>.csv`,
-    `cluster_report__<tag>.json`, `cluster_latent_bc__<tag>.png`; `training_history.csv` and `.json`.
+    `bandcontrast_latent_scores.csv`, `report_bandcontrast_multi_metric.json`;
+    `element_latent_scores.csv`, `report_elements_multi_metric__sum-auto.json`; for each cluster map
+    of the run `cluster_assignments__<tag>.csv`, `cluster_report__<tag>.json`,
+    `cluster_latent_bc__<tag>.png`; `training_history.csv` and `.json`.
     """
     ds = run.ds
     if n.BC in ds:
-        report = {"target": "BandContrast"} | write_scores(ds, latents, ds[n.BC], folder, "bandcontrast")
+        report = {"target": "BandContrast"} | write_scores(
+            ds, latents, ds[n.BC], folder, "bandcontrast"
+        )
         write_json(folder / "report_bandcontrast_multi_metric.json", report)
         write_clusters(run, latents, report["rankings"]["pearson"][0]["dim"], folder)
     if n.ELEMENTS in ds:
         elements = [str(element) for element in ds[n.ELEMENT].values]
-        target = targets_of(ds, [" + ".join(f"1*{element!r}" for element in elements)]).isel(target=0, drop=True)
+        target = targets_of(ds, [" + ".join(f"1*{element!r}" for element in elements)]).isel(
+            target=0, drop=True
+        )
         report = {"synth_mode": "sum", "synth_tag": "sum-auto", "elements": elements}
-        report |= {"rgb_elements": None, "weights": None} | write_scores(ds, latents, target, folder, "element")
+        report |= {"rgb_elements": None, "weights": None} | write_scores(
+            ds, latents, target, folder, "element"
+        )
         write_json(folder / "report_elements_multi_metric__sum-auto.json", report)
     if has_table(run.path, run.name, n.HISTORY):
         history = run.history.drop_dims(n.LATENT, errors="ignore").to_dataframe().reset_index()
         table = history.rename(columns=HISTORY_COLUMNS)[[*HISTORY_COLUMNS.values()]]
         write_table(table, folder / "training_history.csv")
         write_json(
-            folder / "training_history.json", {str(key): values for key, values in table.to_dict("list").items()}
+            folder / "training_history.json",
+            {str(key): values for key, values in table.to_dict("list").items()},
         )
 
 
 def write_scores(
     ds: xr.Dataset, latents: xr.DataArray, target: xr.DataArray, folder: Path, name: str
 ) -> dict[str, Any]:
-    """Write the scores of all latents as CSV, the largest |pearson| first; return what a report says of them."""
+    """Write the scores of all latents as CSV, the largest |pearson| first; return what a report
+    says of them.
+    """
     found = associate(latents, target, list(METRICS))
     table: Any = found.reset_coords(drop=True).T.to_pandas()
     table = table.rename(columns=METRICS).rename_axis("dim").reset_index()
     write_table(
-        table.sort_values("pearson", key=abs, ascending=False, kind="stable"), folder / f"{name}_latent_scores.csv"
+        table.sort_values("pearson", key=abs, ascending=False, kind="stable"),
+        folder / f"{name}_latent_scores.csv",
     )
     rankings = {}
     for metric, short in METRICS.items():
@@ -96,7 +109,9 @@ def write_scores(
 
 
 def write_clusters(run: Run, latents: xr.DataArray, dim: int, folder: Path) -> None:
-    """Assignments, report and figure of every cluster map of the run; equal tags also get the variable's name."""
+    """Assignments, report and figure of every cluster map of the run; equal tags also get the
+    variable's name.
+    """
     from vaearr.views import save
     from vaearr.views.common import colored_classes
 
@@ -114,8 +129,13 @@ def write_clusters(run: Run, latents: xr.DataArray, dim: int, folder: Path) -> N
         tag = f"{tag}_{name}" if tag in written else tag
         written.add(tag)
         columns = {"latent": latent, "bandcontrast": ds[n.BC], "cluster": labels}
-        table = sample_table(ds, columns)[encoded(latents) & (labels != n.NOT_CLUSTERED).values.ravel()]
-        files = {"figure": f"cluster_latent_bc__{tag}.png", "assignments_csv": f"cluster_assignments__{tag}.csv"}
+        table = sample_table(ds, columns)[
+            encoded(latents) & (labels != n.NOT_CLUSTERED).values.ravel()
+        ]
+        files = {
+            "figure": f"cluster_latent_bc__{tag}.png",
+            "assignments_csv": f"cluster_assignments__{tag}.csv",
+        }
         write_table(table, folder / files["assignments_csv"])
         save(labels, folder / files["figure"], kind="clusters", latent=latent, target=ds[n.BC])
         report = {

@@ -1,4 +1,6 @@
-"""A run's latents and the store's maps as plain files: tables, arrays, pictures, and the files of earlier programs."""
+"""A run's latents and the store's maps as plain files: tables, arrays, pictures, and the files of
+earlier programs.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ def export(
 ) -> Path:
     """Write a run of a store as plain files into a folder.
 
-    The latents and maps that are written are held in memory. Nothing is overwritten: a file with the same content
-    stays, one with other content is an error before anything is changed.
+    The latents and maps that are written are held in memory. Nothing is overwritten: a file with
+    the same content stays, one with other content is an error before anything is changed.
 
     Parameters
     ----------
@@ -45,9 +47,11 @@ def export(
     out
         Folder for the files.
     format
-        `csv`, `parquet`: a row for each encoded sample, with step numbers x, y[, z], latents and variables. `npy`: the
-        latents of every scan point (NaN outside the ROI) and of the ROI, with the step numbers of the rows. `png`,
-        `pdf`: the sheet of latent maps, or a picture for each variable. `seed0`: the files of the earlier programs.
+        `csv`, `parquet`: a row for each encoded sample, with step numbers x, y[, z], latents and
+        variables. `npy`: the latents of every scan point (NaN outside the ROI) and of the ROI, with
+        the step numbers of the rows. `png`,
+        `pdf`: the sheet of latent maps, or a picture for each variable. `seed0`: the files of the
+        earlier programs.
     run
         Name of the run; default: that of a Run, else `vae`.
     variables
@@ -74,10 +78,14 @@ def export(
     if format not in FORMATS:
         raise UsageError(f"no format is named {format!r}.{did_you_mean(format, list(FORMATS))}")
     if variables and format in ("npy", "seed0"):
-        raise UsageError(f"variables mean nothing for the format {format}; leave them out, or choose csv or png.")
+        raise UsageError(
+            f"variables mean nothing for the format {format}; leave them out, or choose csv or png."
+        )
     has_latents = any(name.startswith(n.LATENTS) for name in variables)
     if latents and variables and format in ("png", "pdf") and not has_latents:
-        raise UsageError("latents are chosen (--latent), and the pictures are of other maps; leave out one of them.")
+        raise UsageError(
+            "latents are chosen (--latent), and the pictures are of other maps; leave out one of them."
+        )
     if format == "parquet":
         need("pyarrow", "vaearr[parquet]", "the format parquet")
     folder = Path(out).expanduser().absolute()
@@ -92,16 +100,22 @@ def export(
 
 
 def chosen_latents(run: Run, labels: Sequence[int]) -> xr.DataArray:
-    """Some latents of a run, `(navigation…, latent)`, in memory; of spatial ones the means over their positions."""
+    """Some latents of a run, `(navigation…, latent)`, in memory; of spatial ones the means over
+    their positions.
+    """
     latents = schema.vectors(run.latents)
     dim = str(latents.dims[-1])
     known = latents[dim].values.tolist()
     for label in labels:
         if label not in known:
-            raise NoInputError(f"run {run.name!r} has no latent {label}; it has {known[0]} to {known[-1]}.")
+            raise NoInputError(
+                f"run {run.name!r} has no latent {label}; it has {known[0]} to {known[-1]}."
+            )
     latents = latents.sel({dim: list(labels) or known}).load()
     if not encoded(latents).any():
-        raise NoInputError(f"run {run.name!r} has no sample with latents, so there is nothing to export.")
+        raise NoInputError(
+            f"run {run.name!r} has no sample with latents, so there is nothing to export."
+        )
     return latents
 
 
@@ -115,7 +129,11 @@ def chosen_maps(run: Run, latents: xr.DataArray, names: Sequence[str]) -> dict[s
     nav = schema.navigation_dims(run.ds)
     maps: dict[str, xr.DataArray] = {}
     for name in names:
-        known = [str(k) for k, v in run.ds.variables.items() if set(nav) <= set(v.dims) and k != n.PATTERNS]
+        known = [
+            str(k)
+            for k, v in run.ds.variables.items()
+            if set(nav) <= set(v.dims) and k != n.PATTERNS
+        ]
         if name not in known:
             raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, known)}")
         variable = latents if name == latents.name else run.ds[name].transpose(*nav, ...).load()
@@ -125,23 +143,33 @@ def chosen_maps(run: Run, latents: xr.DataArray, names: Sequence[str]) -> dict[s
         dim = variable.dims[-1]
         for i, entry in enumerate(map(str, variable[dim].values)):
             title = entry if dim == n.ELEMENT else f"{name}_{entry}"
-            maps[title] = variable.isel({dim: i}, drop=True).rename(title).assign_attrs(long_name=title)
+            maps[title] = (
+                variable.isel({dim: i}, drop=True).rename(title).assign_attrs(long_name=title)
+            )
     return maps
 
 
 def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFrame:
-    """A row for each sample, x fastest: step numbers x, y[, z] (of a collection sample numbers), then the columns."""
+    """A row for each sample, x fastest: step numbers x, y[, z] (of a collection sample numbers),
+    then the columns.
+    """
     import pandas as pd
 
     dims = schema.navigation_dims(ds)
-    steps = [np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim) for dim in dims]
+    steps = [
+        np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim) for dim in dims
+    ]
     grids = np.meshgrid(*steps, indexing="ij")
     table = {dim: grid.ravel() for dim, grid in zip(reversed(dims), reversed(grids), strict=True)}
     return pd.DataFrame(table | {name: column.values.ravel() for name, column in columns.items()})
 
 
-def write_sample_table(ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path) -> None:
-    """`latents.csv` (of a run b `latents_b.csv`): x, y[, z], latent_<number> …, then the variables; NaN is empty."""
+def write_sample_table(
+    ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path
+) -> None:
+    """`latents.csv` (of a run b `latents_b.csv`): x, y[, z], latent_<number> …, then the variables;
+    NaN is empty.
+    """
     dim = latents.dims[-1]
     columns = {f"{n.LATENT}_{label}": latents.sel({dim: label}) for label in latents[dim].values}
     table = sample_table(run.ds, columns | chosen_maps(run, latents, variables))[encoded(latents)]
@@ -152,7 +180,9 @@ def write_sample_table(ending: str, run: Run, latents: xr.DataArray, variables: 
 
 
 def write_arrays(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path) -> None:
-    """`latents_full.npy`, `latents_roi.npy`, and the step numbers of their rows, `coords.csv`, `coords_roi.csv`."""
+    """`latents_full.npy`, `latents_roi.npy`, and the step numbers of their rows, `coords.csv`,
+    `coords_roi.csv`.
+    """
     is_encoded = encoded(latents)
     rows = latents.values.reshape(is_encoded.size, -1).astype(np.float32)
     steps = sample_table(run.ds, {})
@@ -162,7 +192,9 @@ def write_arrays(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path
     write_table(steps[is_encoded], folder / "coords_roi.csv")
 
 
-def write_pictures(ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path) -> None:
+def write_pictures(
+    ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path
+) -> None:
     """The sheet of latent maps, or one file for each map of the variables."""
     from vaearr.views import save
 
@@ -170,7 +202,11 @@ def write_pictures(ending: str, run: Run, latents: xr.DataArray, variables: Sequ
     if not variables:
         save(latents, folder / f"{latents.name}.{ending}", kind="stack")
     for name, shown in chosen_maps(run, latents, variables).items():
-        save(shown.astype("i1") if shown.dtype == bool else shown, folder / f"{file_name(name)}.{ending}", kind="map")
+        save(
+            shown.astype("i1") if shown.dtype == bool else shown,
+            folder / f"{file_name(name)}.{ending}",
+            kind="map",
+        )
 
 
 def write_earlier(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path) -> None:

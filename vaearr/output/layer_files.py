@@ -27,16 +27,19 @@ KEYS = {
 def write_layer_files(compared: xr.Dataset, folder: Path) -> None:
     """Write a comparison into a folder.
 
-    `layers.csv`: a row for each layer in order of execution. `top_layers.png`, `layer_curves.png`, and
-    `difference_maps.png` where any layer has positions. Of one comparison `layer_differences.json`, of many pairs
-    `aggregated_results.json`, `pairs/<pair>/layer_differences.json` and `pairs.csv`.
+    `layers.csv`: a row for each layer in order of execution. `top_layers.png`, `layer_curves.png`,
+    and `difference_maps.png` where any layer has positions. Of one comparison
+    `layer_differences.json`, of many pairs `aggregated_results.json`,
+    `pairs/<pair>/layer_differences.json` and `pairs.csv`.
     """
     from vaearr.views import save
 
     layer_table(compared).to_csv(folder / "layers.csv", lineterminator="\n")
     write_earlier_files(compared, folder)
     if PAIR in compared.dims:
-        pairs = compared[list(MEASURES)].reset_coords(drop=True).to_dataframe(dim_order=[PAIR, LAYER])
+        pairs = (
+            compared[list(MEASURES)].reset_coords(drop=True).to_dataframe(dim_order=[PAIR, LAYER])
+        )
         pairs.to_csv(folder / "pairs.csv", lineterminator="\n")
     if len(top_layers(compared)):
         save(compared, folder / "top_layers.png", kind="top_layers")
@@ -46,22 +49,30 @@ def write_layer_files(compared: xr.Dataset, folder: Path) -> None:
 
 
 def layer_table(compared: xr.Dataset) -> pd.DataFrame:
-    """One row for each layer in order of execution: its coordinates and all numbers over `layer` alone."""
+    """One row for each layer in order of execution: its coordinates and all numbers over `layer`
+    alone.
+    """
     return compared.drop_dims(set(compared.dims) - {LAYER}).to_dataframe()
 
 
 def write_earlier_files(compared: xr.Dataset, folder: Path) -> None:
     """Write the files of the earlier program.
 
-    `layer_differences.json`: for each layer in order of execution the keys of KEYS, shape, type, part, order.
-    `aggregated_results.json`: number of pairs, failed pairs, and for each layer mean_, std_ and n_ of each key.
+    `layer_differences.json`: for each layer in order of execution the keys of KEYS, shape, type,
+    part, order.
+    `aggregated_results.json`: number of pairs, failed pairs, and for each layer mean_, std_ and n_
+    of each key.
     """
     if PAIR not in compared.dims:
         write_json(folder / "layer_differences.json", _by_layer(compared, KEYS))
         return
     keys: dict[str, str] = {}
     for ours, theirs in KEYS.items():
-        keys |= {f"{ours}_mean": f"mean_{theirs}", f"{ours}_std": f"std_{theirs}", f"n_{ours}": f"n_{theirs}"}
+        keys |= {
+            f"{ours}_mean": f"mean_{theirs}",
+            f"{ours}_std": f"std_{theirs}",
+            f"n_{ours}": f"n_{theirs}",
+        }
     report = {"n_pairs": compared.sizes[PAIR], "failed_pairs": compared.attrs["failed"]}
     write_json(folder / "aggregated_results.json", report | {"layers": _by_layer(compared, keys)})
     for i, name in enumerate(compared[PAIR].values):

@@ -36,8 +36,15 @@ RECORD, PAGE = "report.json", "index.html"
 PNG_DPI = 300
 COMPUTED_METRICS = ("pearson", "spearman")  # of an association that is computed for the report
 TOP = 3  # latents in a ranking
-MOST_MAPS, PACKED_MAPS = 64, 10_000_000  # latent maps in the page, and their scan points, which keep it at about 10 MB
-MOST_PAIRS, PAIR_PIXELS, PAIR_POINTS = 6, 240_000, 10_000  # maps beside a scatter: larger scans show fewer
+MOST_MAPS, PACKED_MAPS = (
+    64,
+    10_000_000,
+)  # latent maps in the page, and their scan points, which keep it at about 10 MB
+MOST_PAIRS, PAIR_PIXELS, PAIR_POINTS = (
+    6,
+    240_000,
+    10_000,
+)  # maps beside a scatter: larger scans show fewer
 MOST_METRICS, MOST_CLUSTERINGS, CLUSTER_POINTS = 2, 3, 8_000
 SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy")
 
@@ -45,7 +52,8 @@ SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy
 def report(store: StoreOrRun, run: str | None = None, *, out: str | Path | None = None) -> Path:
     """Write the report of a run: `index.html`, which works offline, `png/` and `report.json`.
 
-    A report that exists in the folder is replaced file by file, its record last, so that a page always exists.
+    A report that exists in the folder is replaced file by file, its record last, so that a page
+    always exists.
 
     Parameters
     ----------
@@ -92,12 +100,16 @@ def report(store: StoreOrRun, run: str | None = None, *, out: str | Path | None 
         for name, figure in contents.figures.items():
             (aside / "png" / f"{name}.png").write_bytes(png(figure, PNG_DPI))
         (aside / PAGE).write_text(text, encoding="utf-8", errors="replace")
-        (aside / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+        (aside / RECORD).write_text(
+            json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
     return folder / PAGE
 
 
 def is_current(store: Path, folder: Path) -> bool:
-    """Whether a report by this version is in the folder, and nothing was published in the store since."""
+    """Whether a report by this version is in the folder, and nothing was published in the store
+    since.
+    """
     known = _read_record(folder)
     if not known or (folder / RECORD).stat().st_mtime <= published_at(store):
         return False
@@ -105,11 +117,19 @@ def is_current(store: Path, folder: Path) -> bool:
 
 
 def report_folder(store: Path, run: str, out: str | Path | None = None) -> Path:
-    """Where the report goes: next to the store. Raises ExistsError for a folder that holds something else."""
-    folder = Path(out).expanduser() if out else store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / run
+    """Where the report goes: next to the store. Raises ExistsError for a folder that holds
+    something else.
+    """
+    folder = (
+        Path(out).expanduser()
+        if out
+        else store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / run
+    )
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not (is_free or _read_record(folder)):
-        raise ExistsError(f"{folder} exists and is not a report of vaearr; name another folder with out='…' (--out).")
+        raise ExistsError(
+            f"{folder} exists and is not a report of vaearr; name another folder with out='…' (--out)."
+        )
     return folder.resolve()
 
 
@@ -153,7 +173,9 @@ class Contents:
         dims = schema.navigation_dims(ds)
         ds = ds.isel(self.middle).drop_vars(list(self.middle))
         ds[n.PATTERNS].attrs[n.NAVIGATION_DIMS] = list(dims[-2:])
-        return ds.assign({name: ds[name].load() for name in [*schema.maps(ds), n.ELEMENTS] if name in ds})
+        return ds.assign(
+            {name: ds[name].load() for name in [*schema.maps(ds), n.ELEMENTS] if name in ds}
+        )
 
     @property
     def region(self) -> xr.DataArray | None:
@@ -169,16 +191,27 @@ class Contents:
     @cached_property
     def clusterings(self) -> list[str]:
         """Names of the cluster maps that were made from the run."""
-        made_of = {name: nested(self.run.ds[name].attrs, n.PROVENANCE) for name in schema.cluster_maps(self.run.ds)}
-        return [name for name, recipe in made_of.items() if isinstance(recipe, dict) and recipe["run"] == self.run.name]
+        made_of = {
+            name: nested(self.run.ds[name].attrs, n.PROVENANCE)
+            for name in schema.cluster_maps(self.run.ds)
+        }
+        return [
+            name
+            for name, recipe in made_of.items()
+            if isinstance(recipe, dict) and recipe["run"] == self.run.name
+        ]
 
     @cached_property
     def association(self) -> xr.Dataset:
-        """The stored table if it is up to date, else one computed now; raises NoInputError without any map."""
+        """The stored table if it is up to date, else one computed now; raises NoInputError without
+        any map.
+        """
         ds = self.run.ds
         found = current_table(self.run, "association")
         if found is None:
-            table = associate(self.latents, targets_of(ds, roi=self.roi), COMPUTED_METRICS, roi=self.roi)
+            table = associate(
+                self.latents, targets_of(ds, roi=self.roi), COMPUTED_METRICS, roi=self.roi
+            )
             found = table.to_dataset(name="association")
         return found if "target" in found.dims else found.expand_dims("target", -1)
 
@@ -192,11 +225,18 @@ class Contents:
             return []
         for target in map(str, found["target"].values):
             for metric in map(str, found["metric"].values):
-                for row in ranking(found["association"], metric, target, TOP).to_dataframe().to_dict("records"):
+                for row in (
+                    ranking(found["association"], metric, target, TOP)
+                    .to_dataframe()
+                    .to_dict("records")
+                ):
                     if P_ADJUSTED in found:
                         place = {"metric": metric, "target": target, n.LATENT: row[n.LATENT]}
                         row["p_adjusted"] = found[P_ADJUSTED].sel(place).item()
-                    rows.append({"target": target, "metric": metric} | {str(key): value for key, value in row.items()})
+                    rows.append(
+                        {"target": target, "metric": metric}
+                        | {str(key): value for key, value in row.items()}
+                    )
         return rows
 
     @cached_property
@@ -229,7 +269,9 @@ class Contents:
         parts["reconstructions"] = "Reconstructions", reconstructions
         return parts
 
-    def show(self, section: Section, name: str, result: Any, *backend: Any, kind: str, **options: Any) -> None:
+    def show(
+        self, section: Section, name: str, result: Any, *backend: Any, kind: str, **options: Any
+    ) -> None:
         """Put the view of a result into the page, and its figure into `png/`."""
         shown = view(result, *backend, kind=kind, **options)
         show(section, shown, name.replace("_", " "))
@@ -247,13 +289,20 @@ def introduction(contents: Contents) -> Section:
     grid = " × ".join(f"{size} {dim}" for dim, size in description["grid"].items())
     pattern = " × ".join(f"{size} {dim}" for dim, size in description["pattern"].items())
     samples = schema.samples_word(run.ds)
-    section.say(f"Data: {contents.source}, {samples} {grid}, each of {pattern} values ({description['dtype']}).")
+    section.say(
+        f"Data: {contents.source}, {samples} {grid}, each of {pattern} values ({description['dtype']})."
+    )
     for line in repr(run).splitlines()[1:]:
         section.say(f"{line[0].upper()}{line[1:]}.", "note" if line.startswith("warning") else "")
     section.say(f"Report of {now()}, vaearr {versions()['vaearr']}, store {run.path.name}.")
     if contents.middle:
-        words = [f"{dim} = {float(run.ds[dim][i]):g} {unit(run.ds[dim].attrs)}" for dim, i in contents.middle.items()]
-        section.say(f"Maps show the plane {', '.join(words)}; associations are over the whole volume.")
+        words = [
+            f"{dim} = {float(run.ds[dim][i]):g} {unit(run.ds[dim].attrs)}"
+            for dim, i in contents.middle.items()
+        ]
+        section.say(
+            f"Maps show the plane {', '.join(words)}; associations are over the whole volume."
+        )
     return section
 
 
@@ -262,7 +311,9 @@ def overview(contents: Contents, section: Section) -> None:
     ds = contents.plane
     contents.show(section, "side_maps", ds, "matplotlib", kind="side_maps", roi=contents.region)
     if n.ELEMENTS in ds and ds.sizes[n.ELEMENT] > 1:
-        spread = ds[n.ELEMENTS].std([dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]).fillna(0)
+        spread = (
+            ds[n.ELEMENTS].std([dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]).fillna(0)
+        )
         most_varied = ds[n.ELEMENT].values[np.argsort(-spread.values, kind="stable")[:3]]
         rgb = element_rgb(ds, [str(element) for element in most_varied], (0.01, 0.99))
         contents.show(section, "elements_rgb", rgb, "matplotlib", kind="rgb", roi=contents.region)
@@ -275,24 +326,38 @@ def maps(contents: Contents, section: Section) -> None:
     """The latent maps, selectable, next to the side maps."""
     ds = contents.plane
     labels = contents.latents[contents.latents.dims[-1]].values.tolist()
-    in_order = list(dict.fromkeys([*(latent for latent, _ in contents.strongest.values()), *labels]))
+    in_order = list(
+        dict.fromkeys([*(latent for latent, _ in contents.strongest.values()), *labels])
+    )
     count = min(MOST_MAPS, max(1, PACKED_MAPS * len(labels) // contents.latents.size))
     chosen = sorted(in_order[:count])
     latent_maps = [latent_map(ds, contents.run.name, label) for label in chosen]
     section.figure(explorer(side_map_list(ds), latent_maps, contents.region))
-    section.caption("Left: side map, right: latent, each chosen above the map; zoom and cross-hair are linked.")
+    section.caption(
+        "Left: side map, right: latent, each chosen above the map; zoom and cross-hair are linked."
+    )
     if count < len(labels):
-        section.say(f"{count} of {len(labels)} latents, among them the strongest of each target.", "note")
-    contents.figures["latent_maps"] = view(ds[contents.latents.name], "matplotlib", kind="stack", entries=chosen)
+        section.say(
+            f"{count} of {len(labels)} latents, among them the strongest of each target.", "note"
+        )
+    contents.figures["latent_maps"] = view(
+        ds[contents.latents.name], "matplotlib", kind="stack", entries=chosen
+    )
 
 
 def linked(contents: Contents, section: Section) -> None:
-    """For each target its strongest latent, map and scatter linked: band contrast first, then the strongest."""
+    """For each target its strongest latent, map and scatter linked: band contrast first, then the
+    strongest.
+    """
     if not contents.strongest:
         raise NoInputError("no latent has an association with any target.")
-    targets = sorted(contents.strongest, key=lambda name: (name != n.BC, -abs(contents.strongest[name][1])))
+    targets = sorted(
+        contents.strongest, key=lambda name: (name != n.BC, -abs(contents.strongest[name][1]))
+    )
     phases = [target for target in targets if target.startswith(f"{n.PHASE}: ")]
-    targets = [target for target in targets if target not in phases[1:]]  # of two phases, one mirrors the other
+    targets = [
+        target for target in targets if target not in phases[1:]
+    ]  # of two phases, one mirrors the other
     n_points = contents.plane[n.PATTERNS].sizes[n.Y] * contents.plane[n.PATTERNS].sizes[n.X]
     for target in targets[: int(np.clip(PAIR_PIXELS // n_points, 2, MOST_PAIRS))]:
         latent, _ = contents.strongest[target]
@@ -300,7 +365,9 @@ def linked(contents: Contents, section: Section) -> None:
         options: dict[str, Any] = {"latent": latent, "target": target, "run": contents.run.name}
         options |= {"roi": contents.region, "most_points": PAIR_POINTS}
         contents.show(section, name, contents.plane, kind="map_scatter", **options)
-    section.caption("The latent with the largest association; what is selected in the map is selected in the scatter.")
+    section.caption(
+        "The latent with the largest association; what is selected in the map is selected in the scatter."
+    )
 
 
 def plain_name(target: str) -> str:
@@ -315,13 +382,17 @@ def association(contents: Contents, section: Section) -> None:
     for metric in map(str, found["metric"].values[:MOST_METRICS]):
         contents.show(section, f"association_{metric}", found, kind="association", metric=metric)
     if P_ADJUSTED in found:
-        section.say("Dots: adjusted p < 0.05 against surrogate maps of the same smoothness as the target.")
+        section.say(
+            "Dots: adjusted p < 0.05 against surrogate maps of the same smoothness as the target."
+        )
     else:
         section.say(
             "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
             "tests against surrogate maps of the same smoothness."
         )
-    columns = [name for name in contents.rankings[0] if name != "position"] if contents.rankings else []
+    columns = (
+        [name for name in contents.rankings[0] if name != "position"] if contents.rankings else []
+    )
     section.table(columns, [[row[name] for name in columns] for row in contents.rankings])
     formulas = []
     for metric, definition in found["association"].attrs.get("metrics", {}).items():
@@ -330,7 +401,9 @@ def association(contents: Contents, section: Section) -> None:
 
 
 def clusters(contents: Contents, section: Section) -> None:
-    """Cluster maps of the run, each shaded by a latent beside a scatter, in numbers, against the phases."""
+    """Cluster maps of the run, each shaded by a latent beside a scatter, in numbers, against the
+    phases.
+    """
     if not contents.clusterings:
         raise NoInputError("the run has no clusters; 'vaearr cluster STORE' finds some.")
     for name in contents.clusterings[-MOST_CLUSTERINGS:]:
@@ -346,21 +419,34 @@ def clustering(contents: Contents, section: Section, name: str) -> None:
     first, second = ([latent for latent, _ in contents.strongest.values()] + [0, 1])[:2]
     latent = latent_map(ds, contents.run.name, first)
     target = ds[n.BC] if n.BC in ds else latent_map(ds, contents.run.name, second)
-    options: dict[str, Any] = {"latent": latent, "target": target, "segments": boundary_segments(labels)}
-    contents.show(section, f"{name}_sheet", labels, kind="clusters", most_points=CLUSTER_POINTS, **options)
+    options: dict[str, Any] = {
+        "latent": latent,
+        "target": target,
+        "segments": boundary_segments(labels),
+    }
+    contents.show(
+        section, f"{name}_sheet", labels, kind="clusters", most_points=CLUSTER_POINTS, **options
+    )
     numbers = cluster_numbers(contents, name)
     if "summary" in numbers:
         section.folded("The clusters in numbers", "\n".join(describe(numbers["summary"])))
     if "agreement_with_phase" in numbers:
         scores = numbers["agreement_with_phase"]
-        section.table(["agreement with the phases", "value"], [[key, float(scores[key])] for key in SHOWN_SCORES])
+        section.table(
+            ["agreement with the phases", "value"],
+            [[key, float(scores[key])] for key in SHOWN_SCORES],
+        )
         beside = {name: labels, n.PHASE: ds[n.PHASE]}
         segments = boundary_segments(ds[n.PHASE])
-        contents.show(section, f"{name}_against_phase", beside, "matplotlib", kind="map", segments=segments)
+        contents.show(
+            section, f"{name}_against_phase", beside, "matplotlib", kind="map", segments=segments
+        )
 
 
 def cluster_numbers(contents: Contents, name: str) -> dict[str, xr.Dataset]:
-    """Means of the maps in each cluster, and the agreement with the phases, as far as they are known."""
+    """Means of the maps in each cluster, and the agreement with the phases, as far as they are
+    known.
+    """
     ds = contents.run.ds
     labels, numbers = ds[name].load(), {}
     described_by = [other for other in (n.BC, n.ELEMENTS) if other in ds]
@@ -377,14 +463,18 @@ def model(contents: Contents, section: Section) -> None:
 
     card = model_card(contents.run.model)
     contents.show(section, "model", card, kind="network")
-    section.folded("All layers, in order of execution", "\n".join(describe(card, top=card.sizes["layer"])))
+    section.folded(
+        "All layers, in order of execution", "\n".join(describe(card, top=card.sizes["layer"]))
+    )
 
 
 def components(contents: Contents, section: Section) -> None:
     """Components of a linear model, and what each of them explains."""
     contents.show(section, "components", contents.run.components, kind="components")
     if "explained_variance_ratio" in contents.run.health:
-        contents.show(section, "variance", contents.run.health["explained_variance_ratio"], kind="variance")
+        contents.show(
+            section, "variance", contents.run.health["explained_variance_ratio"], kind="variance"
+        )
 
 
 def training(contents: Contents, section: Section) -> None:
@@ -397,7 +487,9 @@ def training(contents: Contents, section: Section) -> None:
 def health(contents: Contents, section: Section) -> None:
     """KL of each latent."""
     contents.show(section, "latent_health", contents.run.health, kind="run_health")
-    section.caption("KL divergence of each latent from the prior; grey: unused, of no variance over the samples.")
+    section.caption(
+        "KL divergence of each latent from the prior; grey: unused, of no variance over the samples."
+    )
 
 
 def reconstructions(contents: Contents, section: Section) -> None:
@@ -420,7 +512,11 @@ def record_of(contents: Contents, folder: Path, left_out: dict[str, str]) -> dic
     """The numbers of the page, and what they were made from, for other programs."""
     run = contents.run
     numbers = {"history": n.HISTORY, "health": n.HEALTH}
-    tables = {key: run.table(name).to_dict() for key, name in numbers.items() if has_table(run.path, run.name, name)}
+    tables = {
+        key: run.table(name).to_dict()
+        for key, name in numbers.items()
+        if has_table(run.path, run.name, name)
+    }
     clusters = {}
     for name in contents.clusterings:
         found = {key: table.to_dict() for key, table in cluster_numbers(contents, name).items()}
@@ -439,5 +535,9 @@ def record_of(contents: Contents, folder: Path, left_out: dict[str, str]) -> dic
         "rankings": contents.rankings,
         "clusters": clusters,
         **tables,
-        "provenance": {"dataset": run.ds.attrs, "run": dict(run.manifest), "latents": run.latents.attrs},
+        "provenance": {
+            "dataset": run.ds.attrs,
+            "run": dict(run.manifest),
+            "latents": run.latents.attrs,
+        },
     }

@@ -47,17 +47,24 @@ if TYPE_CHECKING:
 class Run:
     """A run of a store. Nothing is opened before it is needed, the network (torch) last of all.
 
-    `path` and `name` say which; `ds` is the store's Dataset as it is now, `manifest` what the run was made from,
-    `config` its settings, `history` and `health` the tables of its training, `latents` what it encoded, `model` the
-    network with its weights checked. What works on a run takes it in the place of a store's path, and has a method
-    here.
+    `path` and `name` say which; `ds` is the store's Dataset as it is now, `manifest` what the run
+    was made from, `config` its settings, `history` and `health` the tables of its training,
+    `latents` what it encoded, `model` the network with its weights checked. What works on a run
+    takes it in the place of a store's path, and has a method here.
     """
 
     def __init__(
-        self, path: Path, name: str, *, device: str = "cpu", trust: str | Collection[str] = (), **known: Any
+        self,
+        path: Path,
+        name: str,
+        *,
+        device: str = "cpu",
+        trust: str | Collection[str] = (),
+        **known: Any,
     ) -> None:
-        """device: of the network. trust: networks of the user's own that it may be, see `load_run`. known: `manifest`,
-        `history`, `health` by whoever has them already."""
+        """device: of the network. trust: networks of the user's own that it may be, see `load_run`.
+        known: `manifest`, `history`, `health` by whoever has them already.
+        """
         self.path = self.store = path
         self.name, self.device = name, device
         self.trust = trusted_names(trust)
@@ -75,7 +82,9 @@ class Run:
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What produced the run: settings, fingerprint of the data, checksum of the weights, versions, time."""
+        """What produced the run: settings, fingerprint of the data, checksum of the weights,
+        versions, time.
+        """
         return run_manifest(self.path, self.name)
 
     @property
@@ -86,16 +95,22 @@ class Run:
 
     @cached_property
     def history(self) -> xr.Dataset:
-        """Losses and their parts over `epoch`. Raises NoInputError for a run that was not trained here."""
+        """Losses and their parts over `epoch`. Raises NoInputError for a run that was not trained
+        here.
+        """
         return open_table(self.path, self.name, n.HISTORY)
 
     @cached_property
     def health(self) -> xr.Dataset:
-        """KL and activity of each latent dimension, with warnings. Raises NoInputError for attached latents."""
+        """KL and activity of each latent dimension, with warnings. Raises NoInputError for attached
+        latents.
+        """
         return open_table(self.path, self.name, n.HEALTH)
 
     def table(self, name: str) -> xr.Dataset:
-        """A table of the run by its name, such as `association`. Raises NoInputError where it is not there."""
+        """A table of the run by its name, such as `association`. Raises NoInputError where it is
+        not there.
+        """
         return open_table(self.path, self.name, name)
 
     @cached_property
@@ -123,21 +138,29 @@ class Run:
         return {"run": self.name, "weights_sha256": self.manifest.get("weights_sha256")}
 
     def own(self, variable: str) -> xr.DataArray:
-        """One of the run's variables, `latents`, `latents_std`, `reconstruction_error`, `roi` or `split`, lazy.
+        """One of the run's variables, `latents`, `latents_std`, `reconstruction_error`, `roi` or
+        `split`, lazy.
 
-        The navigation dims come first, then the latent dim, then positions. Raises NoInputError where it is not there.
+        The navigation dims come first, then the latent dim, then positions. Raises NoInputError
+        where it is not there.
         """
         name, ds = n.run_name(variable, self.name), self.ds
         if name not in ds:
             is_attached = self.manifest.get("kind") == n.ATTACHED
-            hint = "" if is_attached else f"; write it with 'vaearr encode {self.path} --run {self.name}'"
+            hint = (
+                ""
+                if is_attached
+                else f"; write it with 'vaearr encode {self.path} --run {self.name}'"
+            )
             raise NoInputError(f"run {self.name!r} of {self.path} has no {name}{hint}.")
         latent = [dim for dim in ds[name].dims if dim == n.run_name(n.LATENT, self.name)]
         return ds[name].transpose(*schema.navigation_dims(ds), *latent, ...)
 
     @property
     def latents(self) -> xr.DataArray:
-        """What `encode` wrote, `(*navigation, latent[, lz, ly, lx])`. Raises NoInputError for a run not encoded."""
+        """What `encode` wrote, `(*navigation, latent[, lz, ly, lx])`. Raises NoInputError for a run
+        not encoded.
+        """
         return self.own(n.LATENTS)
 
     @property
@@ -153,16 +176,26 @@ class Run:
     def samples(self, points: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""
         nav, patterns = schema.navigation_dims(self.ds), self.ds[n.PATTERNS]
-        places = [{dim: slice(int(i), int(i) + 1) for dim, i in zip(nav, p, strict=True)} for p in points]
+        places = [
+            {dim: slice(int(i), int(i) + 1) for dim, i in zip(nav, p, strict=True)} for p in points
+        ]
         found = np.concatenate([read_block(patterns, place) for place in places])
-        return found.reshape(len(places), *found.shape[len(nav) :]).astype(found.dtype.newbyteorder("="), copy=False)
+        return found.reshape(len(places), *found.shape[len(nav) :]).astype(
+            found.dtype.newbyteorder("="), copy=False
+        )
 
     def on(self, device: str) -> Run:
         """The run with its network on another device."""
-        return self if device == self.device else Run(self.path, self.name, device=device, trust=self.trust)
+        return (
+            self
+            if device == self.device
+            else Run(self.path, self.name, device=device, trust=self.trust)
+        )
 
     def check_model(self) -> None:
-        """Load the network. Raises UsageError for a run of other patterns than the store's, see `model` for others."""
+        """Load the network. Raises UsageError for a run of other patterns than the store's, see
+        `model` for others.
+        """
         from vaearr.models.artifacts import check_fits
 
         check_fits(self.ds, self.manifest, self.model)
@@ -179,27 +212,31 @@ class Run:
     ) -> xr.Dataset:
         """Write the latents into the store; NaN outside the run's region.
 
-        The unit of work is a chunk of the store: after an interruption the same call resumes. Nothing
-        is visible before all is written. Latents that exist with the same settings stay as they are.
+        The unit of work is a chunk of the store: after an interruption the same call resumes.
+        Nothing is visible before all is written. Latents that exist with the same settings stay as
+        they are.
 
         Parameters
         ----------
         data
-            The Dataset that the run was trained on, with its lazy steps; default: the store's patterns.
+            The Dataset that the run was trained on, with its lazy steps; default: the store's
+            patterns.
         config
             Settings; keywords replace single ones.
         overwrite
             Replace latents that were created with different settings.
         progress
-            False shows no progress; a function is called with blocks done, blocks in all and a text.
+            False shows no progress; a function is called with blocks done, blocks in all and a
+            text.
 
         Returns
         -------
         xarray.Dataset
-            The opened store with ``latents`` (posterior mean) and ``latents_std`` over the navigation
-            dims and ``latent[, lz, ly, lx]``, ``reconstruction_error`` over the navigation dims and, with
-            ``draws``, ``z_draws`` with a dim ``draw``. Latents of collections and spatial latents have
-            the attributes ``channel_mean``, ``channel_std`` and ``diffusion_scale``.
+            The opened store with ``latents`` (posterior mean) and ``latents_std`` over the
+            navigation dims and ``latent[, lz, ly, lx]``, ``reconstruction_error`` over the
+            navigation dims and, with ``draws``, ``z_draws`` with a dim ``draw``. Latents of
+            collections and spatial latents have the attributes ``channel_mean``, ``channel_std``
+            and ``diffusion_scale``.
 
         Raises
         ------
@@ -229,10 +266,10 @@ class Run:
         Parameters
         ----------
         store : str, Path, Dataset or Run
-            The other store. Of a run trained on scans joined by `va.concat`, a store of one of these scans gets the
-            model, history, health, and its part of the ROI and split. In any other store the run counts as imported,
-            see `va.import_model`: its health is measured on the new patterns, and a warning says if they look unlike
-            those of the training.
+            The other store. Of a run trained on scans joined by `va.concat`, a store of one of
+            these scans gets the model, history, health, and its part of the ROI and split. In any
+            other store the run counts as imported, see `va.import_model`: its health is measured on
+            the new patterns, and a warning says if they look unlike those of the training.
         name : str, optional
             Name of the run there; default: its name here.
         roi : DataArray or RoiConfig, optional
@@ -252,7 +289,9 @@ class Run:
         return apply_run(self, store, name=name, roi=roi, overwrite=overwrite, device=device)
 
     def decode(self, latents: Any, **settings: Any) -> Any:
-        """Patterns that the decoder expects for latents, in preprocessed units, see `TrainedModel.decode`."""
+        """Patterns that the decoder expects for latents, in preprocessed units, see
+        `TrainedModel.decode`.
+        """
         return self.model.decode(latents, **settings)
 
     @settings_as_keywords(AssociateConfig, without=("run",))
@@ -273,8 +312,9 @@ class Run:
         Parameters
         ----------
         targets
-            Names of variables ("BC", "elements", "phase"), of their entries ("Fe") or sums of elements
-            ("Fe + 0.5*Ni", "rgb(Fe, Ni, Cr)"); default: BC, every element and phase, as far as present.
+            Names of variables ("BC", "elements", "phase"), of their entries ("Fe") or sums of
+            elements ("Fe + 0.5*Ni", "rgb(Fe, Ni, Cr)"); default: BC, every element and phase, as
+            far as present.
         significance
             True, or settings: p-values from surrogate maps too.
         config
@@ -287,8 +327,9 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            Kept as table ``association`` of the run, or ``association_<name>``: ``association (metric,
-            latent, target)``, with `significance` also ``p_value``, ``p_adjusted`` and ``n_effective``.
+            Kept as table ``association`` of the run, or ``association_<name>``: ``association
+            (metric, latent, target)``, with `significance` also ``p_value``, ``p_adjusted`` and
+            ``n_effective``.
 
         Raises
         ------
@@ -300,7 +341,9 @@ class Run:
         from vaearr.run.associating import associate_run
 
         if significance is not None:
-            settings["significance"] = SignificanceConfig() if significance is True else significance or None
+            settings["significance"] = (
+                SignificanceConfig() if significance is True else significance or None
+            )
         chosen = self._settings(AssociateConfig, config, {**settings, "targets": _listed(targets)})
         return associate_run(self, chosen, overwrite=overwrite, progress=progress)
 
@@ -328,7 +371,8 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            Agreement of the clusters of each latent, see `vaearr.analysis.association.latent_partitions`.
+            Agreement of the clusters of each latent, see
+            `vaearr.analysis.association.latent_partitions`.
 
         Raises
         ------
@@ -359,7 +403,8 @@ class Run:
         Parameters
         ----------
         features
-            Variables to cluster by, or entries of them ("Fe", "latents: 3"); default: the run's latents.
+            Variables to cluster by, or entries of them ("Fe", "latents: 3"); default: the run's
+            latents.
         config
             Settings; keywords replace single ones.
         overwrite
@@ -368,9 +413,9 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            The map, variable ``name`` of the store, with its summary, kept as table ``clusters_<name>``
-            of the run, and, where there are phases, the scores against them (``ari``, ``nmi``, …), kept
-            with the confusion matrix as ``clusters_<name>_scores``.
+            The map, variable ``name`` of the store, with its summary, kept as table
+            ``clusters_<name>`` of the run, and, where there are phases, the scores against them
+            (``ari``, ``nmi``, …), kept with the confusion matrix as ``clusters_<name>_scores``.
 
         Raises
         ------
@@ -435,38 +480,42 @@ class Run:
         progress: Progress = True,
         **settings: Any,
     ) -> xr.Dataset:
-        """Reconstruct the store's samples, or single files, and measure how close each is to its input.
+        """Reconstruct the store's samples, or single files, and measure how close each is to its
+        input.
 
-        Posterior means are decoded. What the preprocessing took from a pattern (its mean and scale, its
-        dynamic background) is given back to it, so that only the patterns' shape passes the network.
-        Of the store's samples the same call again returns the stored table.
+        Posterior means are decoded. What the preprocessing took from a pattern (its mean and scale,
+        its dynamic background) is given back to it, so that only the patterns' shape passes the
+        network. Of the store's samples the same call again returns the stored table.
 
         Parameters
         ----------
         files
-            Files to reconstruct instead of the store's samples; they are prepared as the ingest of the
-            store prepared its own, and nothing is written into the store.
+            Files to reconstruct instead of the store's samples; they are prepared as the ingest of
+            the store prepared its own, and nothing is written into the store.
         roi
             Map or conditions, instead of the run's region.
         folder
-            Folder for a file of each reconstruction: PNG, NIfTI or .npy in stored units, in the size and
-            affine of its source. Collections name them after their files, scans after the point. It
-            appears when all are complete.
+            Folder for a file of each reconstruction: PNG, NIfTI or .npy in stored units, in the
+            size and affine of its source. Collections name them after their files, scans after the
+            point. It appears when all are complete.
         config
-            Settings; keywords replace single ones. ``out="variable"`` also writes the reconstructions as
-            the float32 variable ``reconstruction`` (of a run b ``reconstruction_b``).
+            Settings; keywords replace single ones. ``out="variable"`` also writes the
+            reconstructions as the float32 variable ``reconstruction`` (of a run b
+            ``reconstruction_b``).
         overwrite
             Replace a table or variable that was created with different settings.
         progress
-            False shows no progress; a function is called with the number done, that of all and a text.
+            False shows no progress; a function is called with the number done, that of all and a
+            text.
 
         Returns
         -------
         xarray.Dataset
-            Kept as table `name` of the run. ``mse``, ``mae``, ``psnr`` (dB) and, where every side of a
-            sample is 11 or more, ``ssim`` over the navigation dims (of files over ``file``), NaN where
-            nothing was reconstructed; ``summary (part, metric, statistic)`` and ``count (part, metric)``
-            for all points and the parts of the split; ``input`` and ``reconstruction (example, …)``.
+            Kept as table `name` of the run. ``mse``, ``mae``, ``psnr`` (dB) and, where every side
+            of a sample is 11 or more, ``ssim`` over the navigation dims (of files over ``file``),
+            NaN where nothing was reconstructed; ``summary (part, metric, statistic)`` and ``count
+            (part, metric)`` for all points and the parts of the split; ``input`` and
+            ``reconstruction (example, …)``.
 
         Raises
         ------
@@ -484,12 +533,16 @@ class Run:
         from vaearr.run.reconstruct import reconstruct_files, reconstruct_samples
 
         if isinstance(files, np.ndarray | xr.DataArray):
-            raise UsageError("reconstruct takes files; give patterns to run.model.reconstruct(patterns).")
+            raise UsageError(
+                "reconstruct takes files; give patterns to run.model.reconstruct(patterns)."
+            )
         chosen = self._settings(ReconstructConfig, config, settings)
         run = self.on(chosen.device)
         if files:
             return reconstruct_files(run, chosen, files, folder=folder, progress=progress)
-        return reconstruct_samples(run, chosen, roi=roi, folder=folder, overwrite=overwrite, progress=progress)
+        return reconstruct_samples(
+            run, chosen, roi=roi, folder=folder, overwrite=overwrite, progress=progress
+        )
 
     def sample(self, n_samples: int = 16, seed: int = 0, *, source: str = "prior") -> xr.Dataset:
         """Sample latents and decode them.
@@ -501,16 +554,17 @@ class Run:
         seed
             The same seed gives the same samples, and fewer are the first of more.
         source
-            ``"prior"``: N(0, 1). ``"fitted"``: the Gaussian with mean and covariances of the aggregate
-            posterior of an encoded run. The positions of a spatial latent are sampled one by one, so that
-            what they decode to has no large structure: that is the work of a diffusion stage.
+            ``"prior"``: N(0, 1). ``"fitted"``: the Gaussian with mean and covariances of the
+            aggregate posterior of an encoded run. The positions of a spatial latent are sampled one
+            by one, so that what they decode to has no large structure: that is the work of a
+            diffusion stage.
 
         Returns
         -------
         xarray.Dataset
-            ``latents (sample, latent[, lz, ly, lx])`` and ``decoded (sample, [channel,] dy, dx)``, in the
-            units that its attribute ``scale`` states; the attribute ``warnings`` states why the prior is not
-            the data.
+            ``latents (sample, latent[, lz, ly, lx])`` and ``decoded (sample, [channel,] dy, dx)``,
+            in the units that its attribute ``scale`` states; the attribute ``warnings`` states why
+            the prior is not the data.
 
         Raises
         ------
@@ -529,9 +583,9 @@ class Run:
         Parameters
         ----------
         a, b
-            Coordinates such as ``{"x": 2.0, "y": 0.5}``, the nearest scan point within half a step; for a
-            collection the value of its coordinate ``sample``; or a Path, of a file that becomes a sample as
-            the store's own did.
+            Coordinates such as ``{"x": 2.0, "y": 0.5}``, the nearest scan point within half a step;
+            for a collection the value of its coordinate ``sample``; or a Path, of a file that
+            becomes a sample as the store's own did.
         steps
             Number of points, ends included.
         method
@@ -540,8 +594,9 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            ``latents (step, latent[, lz, ly, lx])``, ``decoded (step, …)`` and ``input (end, …)``, the two
-            patterns in the units of ``decoded`` (its attribute ``scale``); coordinate ``t`` from 0 to 1.
+            ``latents (step, latent[, lz, ly, lx])``, ``decoded (step, …)`` and ``input (end, …)``,
+            the two patterns in the units of ``decoded`` (its attribute ``scale``); coordinate ``t``
+            from 0 to 1.
 
         Raises
         ------
@@ -553,7 +608,8 @@ class Run:
         return interpolate(self, a, b, steps, method)
 
     def statistics(self) -> xr.Dataset:
-        """Compute statistics of each latent dimension over the points of the run's region, and keep them.
+        """Compute statistics of each latent dimension over the points of the run's region, and keep
+        them.
 
         Returns
         -------
@@ -573,7 +629,9 @@ class Run:
         if stored is not None:
             return stored
         statistics = latent_statistics(self)
-        recipe = step_recipe(self, None, [n.run_name(name, self.name) for name in (n.LATENTS, n.LATENTS_STD)])
+        recipe = step_recipe(
+            self, None, [n.run_name(name, self.name) for name in (n.LATENTS, n.LATENTS_STD)]
+        )
         statistics.attrs[n.PROVENANCE] = recipe.stamp()
         publish(self, tables={n.LATENT_STATISTICS: statistics})
         return statistics
@@ -591,8 +649,8 @@ class Run:
     ) -> xr.Dataset:
         """Compute the Fréchet distance of generated samples to the data.
 
-        The distance is MONAI's ``FIDMetric`` (Heusel et al. 2017) of features of preprocessed samples.
-        It needs the extra ``vaearr[monai]``.
+        The distance is MONAI's ``FIDMetric`` (Heusel et al. 2017) of features of preprocessed
+        samples. It needs the extra ``vaearr[monai]``.
 
         Parameters
         ----------
@@ -616,10 +674,10 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            ``frechet (compared)``: of ``draws`` and of ``reconstructions`` against the reference, and of
-            the training ``data`` against the validation data, below which no distance can be expected;
-            NaN where a side has fewer than two samples. ``n`` and ``n_reference``: samples on each side.
-            The attribute ``warnings`` holds what limits the numbers.
+            ``frechet (compared)``: of ``draws`` and of ``reconstructions`` against the reference,
+            and of the training ``data`` against the validation data, below which no distance can be
+            expected; NaN where a side has fewer than two samples. ``n`` and ``n_reference``:
+            samples on each side. The attribute ``warnings`` holds what limits the numbers.
 
         Raises
         ------
@@ -645,8 +703,11 @@ class Run:
     activations = spread.activations
     scatter = spread.scatter
 
-    def layers(self, a: Any = None, b: Any = None, *, pairs: Any = None, **settings: Any) -> xr.Dataset:
-        """Measure how far two samples, or many pairs of samples, are apart at each layer of the network.
+    def layers(
+        self, a: Any = None, b: Any = None, *, pairs: Any = None, **settings: Any
+    ) -> xr.Dataset:
+        """Measure how far two samples, or many pairs of samples, are apart at each layer of the
+        network.
 
         Parameters
         ----------
@@ -660,7 +721,8 @@ class Run:
         Returns
         -------
         xarray.Dataset
-            Distances over ``layer``, in the order of execution; of pairs with their spread and paired tests.
+            Distances over ``layer``, in the order of execution; of pairs with their spread and
+            paired tests.
         """
         from vaearr.analysis.layers import compare_layers, compare_pairs
 
@@ -679,13 +741,20 @@ class Run:
         heading, *lines = map(escape, self._lines())
         rows = "".join(f"<tr><td>{line}</td></tr>" for line in lines)
         kind = self.manifest.get("kind")
-        table = "" if kind == n.ATTACHED else self.health.to_dataframe().to_html(float_format="{:.3g}".format)
+        table = (
+            ""
+            if kind == n.ATTACHED
+            else self.health.to_dataframe().to_html(float_format="{:.3g}".format)
+        )
         return f"<b>{heading}</b><table>{rows}</table><details><summary>health</summary>{table}</details>"
 
     def _lines(self) -> list[str]:
         """What a reader wants to know first, in words."""
         facts = run_facts(self.path, self.ds, self.name)
-        return [f"<run {self.name!r} of {self.path}>", *run_lines(facts, schema.samples_word(self.ds))]
+        return [
+            f"<run {self.name!r} of {self.path}>",
+            *run_lines(facts, schema.samples_word(self.ds)),
+        ]
 
 
 StoreOrRun = str | Path | xr.Dataset | Run
@@ -726,7 +795,9 @@ def load_run(
     """
     if isinstance(store, Run):
         if run not in (None, store.name):
-            raise UsageError(f"the run {store.name!r} is given together with run={run!r}; leave one of them out.")
+            raise UsageError(
+                f"the run {store.name!r} is given together with run={run!r}; leave one of them out."
+            )
         return store
     run = n.DEFAULT_RUN if run is None else run
     path = store_of(store)

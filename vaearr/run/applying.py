@@ -49,10 +49,18 @@ def apply_run(
     if scan is None:
         model_folder = run_folder(run.path, run.name) / n.MODEL
         return import_model(
-            store_path, model_folder, run=name, roi=roi, overwrite=overwrite, device=device, trust=run.trust
+            store_path,
+            model_folder,
+            run=name,
+            roi=roi,
+            overwrite=overwrite,
+            device=device,
+            trust=run.trust,
         )
     if roi is not None:
-        raise UsageError(f"run {run.name!r} was trained on points of {store_path}; they are its ROI, so leave out roi.")
+        raise UsageError(
+            f"run {run.name!r} was trained on points of {store_path}; they are its ROI, so leave out roi."
+        )
     return _copied(run, scan, store_path, name, overwrite=overwrite)
 
 
@@ -66,17 +74,25 @@ def _number_of_scan(run: Run, store_path: Path) -> int | None:
 
 
 def _copied(run: Run, scan: int, store_path: Path, name: str, *, overwrite: bool) -> Run:
-    """Publish the run in the store of another scan that it was trained on, with the ROI and split of that scan."""
+    """Publish the run in the store of another scan that it was trained on, with the ROI and split
+    of that scan.
+    """
     check_patterns(store_path)
     data = joined_fingerprint(run.manifest["data"][SCANS], scan)
     exists = name in run_names(store_path)
     if exists:
         existing = run_manifest(store_path, name)
         inputs = {"kind": TRAINED, "weights_sha256": run.manifest["weights_sha256"], "data": data}
-        stored = {key: existing.get(key) for key in inputs} | {"kind": existing.get("kind", TRAINED)}
+        stored = {key: existing.get(key) for key in inputs} | {
+            "kind": existing.get("kind", TRAINED)
+        }
         there = f"{store_path} already has a run {name!r}"
         if is_made(
-            there, stored, Recipe(None, inputs), instead="choose another name with name='…'", overwrite=overwrite
+            there,
+            stored,
+            Recipe(None, inputs),
+            instead="choose another name with name='…'",
+            overwrite=overwrite,
         ):
             return Run(store_path, name, trust=run.trust)
     store_ds = open_store(store_path)
@@ -96,7 +112,9 @@ def _copied(run: Run, scan: int, store_path: Path, name: str, *, overwrite: bool
         about = read_about(model_folder) | {"data": data}
         (folder / n.MODEL / n.MODEL_CONFIG).write_text(json.dumps(about, indent=2))
         names = (n.HISTORY, n.HEALTH, n.SHEETS, n.SCANS)
-        tables = {table: run.table(table) for table in names if has_table(run.path, run.name, table)}
+        tables = {
+            table: run.table(table) for table in names if has_table(run.path, run.name, table)
+        }
         maps = named_maps(roi, split, name)
         publish_run(store_path, name, folder, manifest, maps, tables=tables, replacing=replaced)
     return Run(store_path, name, trust=run.trust, manifest=manifest)

@@ -19,7 +19,9 @@ from vaearr.run.step import is_stored, publish, step_recipe
 from vaearr.store import open_store
 
 
-def associate_run(run: Run, config: AssociateConfig, *, overwrite: bool, progress: Progress) -> xr.Dataset:
+def associate_run(
+    run: Run, config: AssociateConfig, *, overwrite: bool, progress: Progress
+) -> xr.Dataset:
     """Associate latents with maps over the run's region, see `Run.associate`."""
     from dask import compute
 
@@ -27,7 +29,14 @@ def associate_run(run: Run, config: AssociateConfig, *, overwrite: bool, progres
     latents = schema.run_latents(ds, run.name)
     roi = ds.get(n.run_name(n.ROI, run.name))
     targets = targets_of(ds, config.targets, roi=roi, quantiles=config.quantiles)
-    used = [str(latents.name), n.run_name(n.ROI, run.name), n.BC, n.ELEMENTS, n.PHASE, *config.targets]
+    used = [
+        str(latents.name),
+        n.run_name(n.ROI, run.name),
+        n.BC,
+        n.ELEMENTS,
+        n.PHASE,
+        *config.targets,
+    ]
     labels = [str(label) for label in targets[TARGET].values]
     metrics = [metric.name for metric in choose(config.metrics)]
     recipe = step_recipe(run, config, used, {"targets": labels, "metrics": metrics})
@@ -39,13 +48,17 @@ def associate_run(run: Run, config: AssociateConfig, *, overwrite: bool, progres
         with showing_tasks(progress, "comparing"):
             table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
     else:
-        table = significance(latents, targets, config.metrics, roi, config.significance, progress=progress)
+        table = significance(
+            latents, targets, config.metrics, roi, config.significance, progress=progress
+        )
     table = table.assign_attrs({n.PROVENANCE: recipe.stamp()})
     publish(run, tables={name: table})
     return table
 
 
-def partition_run(run: Run, reference: str, name: str | None, *, k_max: int, overwrite: bool) -> xr.Dataset:
+def partition_run(
+    run: Run, reference: str, name: str | None, *, k_max: int, overwrite: bool
+) -> xr.Dataset:
     """Compare clusters of each latent with those of a reference, see `Run.partitions`."""
     ds = open_store(run.path)
     latents = schema.run_latents(ds, run.name)
@@ -65,6 +78,10 @@ def partition_run(run: Run, reference: str, name: str | None, *, k_max: int, ove
 def _check_reference(ds: xr.Dataset, reference: str) -> None:
     """Raise NoInputError unless the Dataset holds such scores, elements or map."""
     nav = set(schema.navigation_dims(ds))
-    known = [str(name) for name, values in ds.data_vars.items() if nav <= set(values.dims) and name != n.PATTERNS]
+    known = [
+        str(name)
+        for name, values in ds.data_vars.items()
+        if nav <= set(values.dims) and name != n.PATTERNS
+    ]
     if reference not in known:
         raise NoInputError(f"there is no reference {reference!r}.{did_you_mean(reference, known)}")

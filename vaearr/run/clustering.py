@@ -18,14 +18,28 @@ from vaearr.run import Run
 from vaearr.run.step import check_name, is_stored, publish, step_recipe
 from vaearr.store import has_table, open_store
 
-OF_A_SUMMARY = {CLUSTER, "cluster_name", "feature", "units", "count", "share", "mean", "std", "n", *SCORES}
+OF_A_SUMMARY = {
+    CLUSTER,
+    "cluster_name",
+    "feature",
+    "units",
+    "count",
+    "share",
+    "mean",
+    "std",
+    "n",
+    *SCORES,
+}
 
 
 def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Dataset:
     """Cluster points over the run's region, see `Run.cluster`."""
     check_name(config.name, n.RESERVED | OF_A_SUMMARY)
     usual = ClusterConfig().to_attrs()
-    chosen = choose(config.method, {key: value for key, value in config.to_attrs().items() if value != usual[key]})
+    chosen = choose(
+        config.method,
+        {key: value for key, value in config.to_attrs().items() if value != usual[key]},
+    )
     ds = open_store(run.path)
     features = select_features(ds, config)
     roi = ds.get(n.run_name(n.ROI, run.name))
@@ -53,18 +67,24 @@ def _no_clusters() -> xr.Dataset:
     return xr.Dataset({"count": (CLUSTER, [])}, {CLUSTER: (CLUSTER, [])}).astype(int)
 
 
-def _summary(ds: xr.Dataset, features: xr.Dataset, labels: xr.DataArray) -> tuple[xr.Dataset, xr.Dataset | None]:
+def _summary(
+    ds: xr.Dataset, features: xr.Dataset, labels: xr.DataArray
+) -> tuple[xr.Dataset, xr.Dataset | None]:
     """Summary of the clusters, and their agreement with a map of phases; None where there is none."""
     maps = features.assign({item: ds[item] for item in (n.BC, n.ELEMENTS, n.PHASE) if item in ds})
     nav = navigation_of(labels)
     inner = set()
     for item in maps.data_vars:
         inner |= {label for label, _ in columns(maps[item], nav) if label != item}
-    summary = cluster_summary(labels, maps.drop_vars([item for item in maps.data_vars if item in inner]))
+    summary = cluster_summary(
+        labels, maps.drop_vars([item for item in maps.data_vars if item in inner])
+    )
     if n.PHASE not in ds:
         return summary, None
     scores = None
     with suppress(RoiError):  # no phase is known where the clusters are
         scores = cluster_scores(labels, ds[n.PHASE].load())
-        summary = summary.assign({name: scores[name] for name in SCORES}).assign_attrs(n_scored=scores.attrs["n"])
+        summary = summary.assign({name: scores[name] for name in SCORES}).assign_attrs(
+            n_scored=scores.attrs["n"]
+        )
     return summary, scores

@@ -34,7 +34,8 @@ def compare(runs: Sequence[Run]) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Over `run`: `explained_variance` and `n_active` of the health, `association (run, target)`, the largest
+        Over `run`: `explained_variance` and `n_active` of the health, `association (run, target)`,
+        the largest
         |Pearson| of a latent with band contrast, elements and phases; where a run has been reconstructed `psnr` in dB,
         where it has been probed `score (run, target)`. `va.view` shows them.
 

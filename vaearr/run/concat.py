@@ -18,7 +18,9 @@ from vaearr.run import StoreOrRun, path_of
 from vaearr.schema.pattern_steps import OF_THE_VALUES
 from vaearr.store import open_store
 
-SCAN = "scan"  # coordinate along the first navigation dim: the number of the scan that a row is from
+SCAN = (
+    "scan"  # coordinate along the first navigation dim: the number of the scan that a row is from
+)
 GAP = -1  # its value in the row between two scans
 STORES, FIRST_ROWS = "stores", "first_rows"  # attributes of that coordinate
 
@@ -26,20 +28,21 @@ STORES, FIRST_ROWS = "stores", "first_rows"  # attributes of that coordinate
 def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
     """Lay several scans one below the other, as one lazy Dataset.
 
-    A row of unmeasured points separates two scans, so that points of different scans are never neighbours. Narrower
-    scans are filled up with unmeasured points. `present` is False at both.
+    A row of unmeasured points separates two scans, so that points of different scans are never
+    neighbours. Narrower scans are filled up with unmeasured points. `present` is False at both.
 
     Parameters
     ----------
     scans : sequence of str, Path, Run or xarray.Dataset
-        Stores, runs (their stores), or Datasets with lazy steps, with the same detector and data type. Image
-        collections are laid one behind the other, without a gap.
+        Stores, runs (their stores), or Datasets with lazy steps, with the same detector and data
+        type. Image collections are laid one behind the other, without a gap.
 
     Returns
     -------
     xarray.Dataset
-        `patterns`, `present` and the maps that all scans have in common, without results of runs. Navigation
-        coordinates count rows and columns from 0. The coordinate `scan` says which scan a row is from, -1 in a gap.
+        `patterns`, `present` and the maps that all scans have in common, without results of runs.
+        Navigation coordinates count rows and columns from 0. The coordinate `scan` says which scan
+        a row is from, -1 in a gap.
 
     Raises
     ------
@@ -55,8 +58,12 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
     >>> run.apply("b.zarr").encode()  # doctest: +SKIP
     """
     if isinstance(scans, str | Path | xr.Dataset) or not scans:
-        raise UsageError("va.concat takes a list of scans, such as va.concat(['a.zarr', 'b.zarr']).")
-    datasets = [scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan)) for scan in scans]
+        raise UsageError(
+            "va.concat takes a list of scans, such as va.concat(['a.zarr', 'b.zarr'])."
+        )
+    datasets = [
+        scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan)) for scan in scans
+    ]
     stores = [ds.encoding.get("source") for ds in datasets]
     _check_alike(datasets, stores)
     names = _common_maps(datasets)
@@ -84,15 +91,20 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
 
 
 def stores_of(ds: xr.Dataset) -> list[str | None]:
-    """Return the stores of the scans in a Dataset made by `concat`; an empty list for any other Dataset."""
+    """Return the stores of the scans in a Dataset made by `concat`; an empty list for any other
+    Dataset.
+    """
     if SCAN not in ds.coords:
         return []
     stores: list[str | None] = ds[SCAN].attrs.get(STORES, [])
     return stores
 
 
-def scan_of(values: xr.DataArray, scan: xr.DataArray, number: int, store_ds: xr.Dataset) -> xr.DataArray:
-    """Return the values of one scan of a concatenated array, with the coordinates of the scan's store.
+def scan_of(
+    values: xr.DataArray, scan: xr.DataArray, number: int, store_ds: xr.Dataset
+) -> xr.DataArray:
+    """Return the values of one scan of a concatenated array, with the coordinates of the scan's
+    store.
 
     scan: the coordinate `scan` of the concatenated Dataset. number: of the scan.
     """
@@ -103,7 +115,9 @@ def scan_of(values: xr.DataArray, scan: xr.DataArray, number: int, store_ds: xr.
         positions = rows[dim].values
         if dim == nav[0]:
             positions = positions - scan.attrs[FIRST_ROWS][number]
-        indexers[dim] = np.flatnonzero(positions < store_ds.sizes[dim])  # without the filling of narrower scans
+        indexers[dim] = np.flatnonzero(
+            positions < store_ds.sizes[dim]
+        )  # without the filling of narrower scans
         coords[dim] = store_ds[dim].values[positions[indexers[dim]]]
     return rows.isel(indexers).drop_vars(SCAN, errors="ignore").assign_coords(coords)
 
@@ -133,16 +147,22 @@ def _check_alike(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -
 
 
 def _common_maps(datasets: Sequence[xr.Dataset]) -> list[str]:
-    """Names of the maps that all Datasets hold with the same meaning, results of runs and analyses left out."""
+    """Names of the maps that all Datasets hold with the same meaning, results of runs and analyses
+    left out.
+    """
     kinds = [_map_kinds(ds) for ds in datasets]
-    return [name for name, kind in kinds[0].items() if all(other.get(name) == kind for other in kinds)]
+    return [
+        name for name, kind in kinds[0].items() if all(other.get(name) == kind for other in kinds)
+    ]
 
 
 def _map_kinds(ds: xr.Dataset) -> dict[str, Any]:
     """For each map: what has to agree before it can be joined with that of another scan."""
     kinds = {}
     for name in schema.maps(ds):
-        is_result = name in n.OF_A_RUN or name.startswith(n.OF_LATER_RUNS) or n.PROVENANCE in ds[name].attrs
+        is_result = (
+            name in n.OF_A_RUN or name.startswith(n.OF_LATER_RUNS) or n.PROVENANCE in ds[name].attrs
+        )
         if not is_result and name != n.PRESENT:
             attrs = ds[name].attrs
             meaning = as_json([attrs.get(key) for key in ("units", "flag_values", "flag_meanings")])
@@ -150,15 +170,26 @@ def _map_kinds(ds: xr.Dataset) -> dict[str, Any]:
     return kinds
 
 
-def _padded(ds: xr.Dataset, names: Iterable[str], padding: Mapping[str, tuple[int, int]]) -> xr.Dataset:
-    """Patterns, `present` and maps of a scan with unmeasured points around it, without navigation coordinates."""
+def _padded(
+    ds: xr.Dataset, names: Iterable[str], padding: Mapping[str, tuple[int, int]]
+) -> xr.Dataset:
+    """Patterns, `present` and maps of a scan with unmeasured points around it, without navigation
+    coordinates.
+    """
     nav = schema.navigation_dims(ds)
-    all_present = xr.DataArray(np.ones(schema.navigation_shape(ds), bool), dims=nav, attrs=n.ATTRS[n.PRESENT])
-    variables = {n.PATTERNS: in_chunks(ds[n.PATTERNS], nav), n.PRESENT: ds.get(n.PRESENT, all_present)}
+    all_present = xr.DataArray(
+        np.ones(schema.navigation_shape(ds), bool), dims=nav, attrs=n.ATTRS[n.PRESENT]
+    )
+    variables = {
+        n.PATTERNS: in_chunks(ds[n.PATTERNS], nav),
+        n.PRESENT: ds.get(n.PRESENT, all_present),
+    }
     variables |= {name: ds[name] for name in names}
     padded = {}
     for name, values in variables.items():
-        plain = values.drop_vars([coord for coord in values.coords if set(values[coord].dims) & set(nav)])
+        plain = values.drop_vars(
+            [coord for coord in values.coords if set(values[coord].dims) & set(nav)]
+        )
         fill = 0 if name == n.PATTERNS else _missing(values.dtype)
         padded[name] = plain.pad(padding, constant_values=fill, keep_attrs=True)
     return xr.Dataset(padded)

@@ -1,4 +1,6 @@
-"""Pictures that no input stands for: latents decoded, draws from the prior, and the way between two samples."""
+"""Pictures that no input stands for: latents decoded, draws from the prior, and the way between two
+samples.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,17 @@ Point = Mapping[str, Any] | int | Path
 def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
     """Latents `(k, *latent_shape)` decoded: `(dim, [channel,] dy, dx)`.
 
-    In stored units where the preprocessing treats all patterns alike (no normalisation, no dynamic background), else in
-    preprocessed ones, because there is no input whose scale could be given back; the attribute `scale` says which.
+    In stored units where the preprocessing treats all patterns alike (no normalisation, no dynamic
+    background), else in preprocessed ones, because there is no input whose scale could be given
+    back; the attribute `scale` says which.
     """
     model, signal, parts = opened.model, schema.signal_dims(opened.ds), []
     for some in torch.from_numpy(np.asarray(z, np.float32)).split(model.fitting(BATCH)):
         decoded = model.decode_batch(some)
         if not needs_input(model.preprocess_config):
-            decoded = undo_without_input(decoded, model.preprocess.background, model.preprocess_config)
+            decoded = undo_without_input(
+                decoded, model.preprocess.background, model.preprocess_config
+            )
         parts.append(model.preprocess.enlarged(decoded).cpu().numpy())
     return xr.DataArray(
         np.concatenate(parts).reshape(-1, *(opened.ds.sizes[d] for d in signal)),
@@ -49,7 +54,9 @@ def decoded_array(opened: Run, z: np.ndarray, dim: str) -> xr.DataArray:
 
 
 def scale_attrs(opened: Run, *, stored: bool | None = None) -> dict[str, str]:
-    """Units of pictures: those of the stored patterns, or 1 for preprocessed ones; None: as of `decoded_array`."""
+    """Units of pictures: those of the stored patterns, or 1 for preprocessed ones; None: as of
+    `decoded_array`.
+    """
     if not needs_input(opened.model.preprocess_config) if stored is None else stored:
         return {"units": str(opened.ds[n.PATTERNS].attrs.get("units", "1")), "scale": "stored"}
     return {"units": "1", "scale": "preprocessed"}
@@ -77,13 +84,21 @@ def check_draws(opened: Run, n_samples: int, source: str) -> None:
         )
 
 
-def draw_latents(opened: Run, n_samples: int, seed: int, source: str, batch_size: int = BATCH) -> Iterator[np.ndarray]:
-    """Batches of draws `(k, *latent_shape)`, float32: those of `sample` with the same seed, one after another.
+def draw_latents(
+    opened: Run, n_samples: int, seed: int, source: str, batch_size: int = BATCH
+) -> Iterator[np.ndarray]:
+    """Batches of draws `(k, *latent_shape)`, float32: those of `sample` with the same seed, one
+    after another.
 
-    Raises UsageError for draws that cannot be made, NoInputError for a fitted distribution of a run not encoded.
+    Raises UsageError for draws that cannot be made, NoInputError for a fitted distribution of a run
+    not encoded.
     """
     check_draws(opened, n_samples, source)
-    rng, shape, size = np.random.default_rng(seed), opened.model.latent_shape, opened.model.fitting(batch_size)
+    rng, shape, size = (
+        np.random.default_rng(seed),
+        opened.model.latent_shape,
+        opened.model.fitting(batch_size),
+    )
     mean, root = np.zeros(shape[0]), np.eye(shape[0])
     if source == "fitted":
         sums = latent_sums(opened)
@@ -110,18 +125,29 @@ def sample(opened: Run, n_samples: int, seed: int, source: str) -> xr.Dataset:
     name = "draw from the prior" if source == "prior" else "draw from the fitted distribution"
     return xr.Dataset(
         {
-            "latents": ((n.SAMPLE, *n.latent_dims(z.ndim - 1)), z, {"long_name": name, "units": "1"}),
+            "latents": (
+                (n.SAMPLE, *n.latent_dims(z.ndim - 1)),
+                z,
+                {"long_name": name, "units": "1"},
+            ),
             "decoded": decoded_array(opened, z, n.SAMPLE).assign_attrs(long_name=f"decoded {name}"),
         },
         coords={n.SAMPLE: np.arange(n_samples), n.LATENT: np.arange(z.shape[1])},
-        attrs={**opened.attrs, "source": source, "seed": seed, "warnings": draw_warnings(opened, source)},
+        attrs={
+            **opened.attrs,
+            "source": source,
+            "seed": seed,
+            "warnings": draw_warnings(opened, source),
+        },
     )
 
 
 def interpolate(opened: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dataset:
     """Interpolate between two samples and decode, see `Run.interpolate`."""
     if method not in METHODS:
-        raise UsageError(f"there is no interpolation {method!r}.{did_you_mean(method, sorted(METHODS))}")
+        raise UsageError(
+            f"there is no interpolation {method!r}.{did_you_mean(method, sorted(METHODS))}"
+        )
     if steps < 2:
         raise UsageError(f"steps is {steps}; both ends are steps, so it must be at least 2.")
     opened.check_model()
@@ -130,12 +156,22 @@ def interpolate(opened: Run, a: Point, b: Point, steps: int, method: str) -> xr.
     raw = torch.from_numpy(stored.reshape(2, *model.input_shape))
     ends = model.encode_batch(raw)[0].cpu().numpy()
     if not np.isfinite(ends).all():
-        raise NoInputError("one of the two patterns holds values that are not finite; choose other points.")
+        raise NoInputError(
+            "one of the two patterns holds values that are not finite; choose other points."
+        )
     t = np.linspace(0, 1, steps)
-    z = METHODS[method](ends[0].ravel(), ends[1].ravel(), t).astype(np.float32).reshape(steps, *ends.shape[1:])
+    z = (
+        METHODS[method](ends[0].ravel(), ends[1].ravel(), t)
+        .astype(np.float32)
+        .reshape(steps, *ends.shape[1:])
+    )
     return xr.Dataset(
         {
-            "latents": ((STEP, *n.latent_dims(z.ndim - 1)), z, {"long_name": "latent on the way", "units": "1"}),
+            "latents": (
+                (STEP, *n.latent_dims(z.ndim - 1)),
+                z,
+                {"long_name": "latent on the way", "units": "1"},
+            ),
             "decoded": decoded_array(opened, z, STEP),
             "input": (
                 ("end", *signal),
@@ -143,9 +179,18 @@ def interpolate(opened: Run, a: Point, b: Point, steps: int, method: str) -> xr.
                 {"long_name": "pattern at the end", **scale_attrs(opened)},
             ),
         },
-        coords={STEP: np.arange(steps), "t": (STEP, t), n.LATENT: np.arange(z.shape[1]), "end": ["a", "b"]}
+        coords={
+            STEP: np.arange(steps),
+            "t": (STEP, t),
+            n.LATENT: np.arange(z.shape[1]),
+            "end": ["a", "b"],
+        }
         | _end_coords(ds, (a, b)),
-        attrs={**opened.attrs, "method": method, "distance": float(np.linalg.norm((ends[1] - ends[0]).ravel()))},
+        attrs={
+            **opened.attrs,
+            "method": method,
+            "distance": float(np.linalg.norm((ends[1] - ends[0]).ravel())),
+        },
     )
 
 
@@ -162,11 +207,18 @@ def _end_coords(ds: xr.Dataset, points: tuple[Point, Point]) -> dict[str, Any]:
     places = [{} if isinstance(point, Path) else find_point(ds, point) for point in points]
     if all(places):
         return {
-            f"{dim}_of_end": ("end", [ds[dim].values[place[dim]] for place in places], ds[dim].attrs)
+            f"{dim}_of_end": (
+                "end",
+                [ds[dim].values[place[dim]] for place in places],
+                ds[dim].attrs,
+            )
             for dim in places[0]
         }
     told = [", ".join(f"{dim} {ds[dim].values[i]}" for dim, i in place.items()) for place in places]
-    words = [point.name if isinstance(point, Path) else text for point, text in zip(points, told, strict=True)]
+    words = [
+        point.name if isinstance(point, Path) else text
+        for point, text in zip(points, told, strict=True)
+    ]
     return {"file_of_end": ("end", words)}
 
 
@@ -177,19 +229,25 @@ def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """The path at constant angular speed: `2 x (L,), (T,) -> (T, L)`; vectors of one length keep it on the way.
+    """The path at constant angular speed: `2 x (L,), (T,) -> (T, L)`; vectors of one length keep it
+    on the way.
 
-    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b with the angle w between a and b; the straight path where they point
-    the same way, its limit. Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for latents of a
-    Gaussian prior: White, "Sampling Generative Networks", arXiv:1609.04468. Raises UsageError for a vector of zeros and
-    for opposite ones, between which there is no one arc.
+    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b with the angle w between a and b; the straight
+    path where they point the same way, its limit. Shoemake, "Animating rotation with quaternion
+    curves", SIGGRAPH 1985; for latents of a Gaussian prior: White, "Sampling Generative Networks",
+    arXiv:1609.04468. Raises UsageError for a vector of zeros and for opposite ones, between which
+    there is no one arc.
     """
     a, b, t = np.asarray(a, float), np.asarray(b, float), np.asarray(t, float)
     lengths = np.linalg.norm(a), np.linalg.norm(b)
     if not min(lengths) > 0:
-        raise UsageError("slerp needs two latent vectors that point somewhere, one is all zeros; use lerp.")
+        raise UsageError(
+            "slerp needs two latent vectors that point somewhere, one is all zeros; use lerp."
+        )
     one, two = a / lengths[0], b / lengths[1]
-    angle = 2 * np.arctan2(np.linalg.norm(one - two), np.linalg.norm(one + two))  # exact for small and large angles
+    angle = 2 * np.arctan2(
+        np.linalg.norm(one - two), np.linalg.norm(one + two)
+    )  # exact for small and large angles
     if np.sin(angle) < PARALLEL:
         if angle > 1:
             raise UsageError("slerp has no one arc between opposite latent vectors; use lerp.")
@@ -198,4 +256,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     return (first[:, None] * a + second[:, None] * b) / np.sin(angle)
 
 
-METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {"lerp": lerp, "slerp": slerp}
+METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "lerp": lerp,
+    "slerp": slerp,
+}

@@ -15,7 +15,16 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.blocks import Blocks, check_grid, in_chunks, is_same, on_grid, read_chosen, seen, sides
+from vaearr.batching.blocks import (
+    Blocks,
+    check_grid,
+    in_chunks,
+    is_same,
+    on_grid,
+    read_chosen,
+    seen,
+    sides,
+)
 from vaearr.computing.device import autocast, host_tensor, pick_precision
 from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig
@@ -63,7 +72,12 @@ def encode(data: StoreOrRun, run: str | Run | None = None, **settings: Any) -> x
 
 
 def encode_run(
-    run: Run, data: xr.Dataset | None, settings: EncodeConfig, *, overwrite: bool, progress: Progress
+    run: Run,
+    data: xr.Dataset | None,
+    settings: EncodeConfig,
+    *,
+    overwrite: bool,
+    progress: Progress,
 ) -> xr.Dataset:
     """Write the latents of a run, see `Run.encode`."""
     check_network(run.manifest, run.name, "encode")
@@ -78,17 +92,25 @@ def encode_run(
     instead = f"apply the run under another name with run.apply('{path}', name='…') (--from {path} --name …)"
     if is_stored(run, recipe, variables=[latents], instead=instead, overwrite=overwrite):
         return own
-    of_run = [n.run_name(variable, run.name) for variable in n.OF_A_RUN if variable not in (n.ROI, n.SPLIT)]
+    of_run = [
+        n.run_name(variable, run.name)
+        for variable in n.OF_A_RUN
+        if variable not in (n.ROI, n.SPLIT)
+    ]
     replacing = replaced(run, variables=of_run)
 
     model = run.on(settings.device).model
     ds = own if data is None else data
     check_fits(ds, run.manifest, model, is_given=data is not None)
     if settings.draws and model.network.is_deterministic:
-        raise UsageError(f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave draws out.")
+        raise UsageError(
+            f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave draws out."
+        )
     region = own[roi_name].load()
     ds, data_record = _as_trained(ds, own, run.manifest, region)
-    patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(own)), model.preprocess_config)
+    patterns = seen_patterns(
+        in_chunks(ds[n.PATTERNS], schema.navigation_dims(own)), model.preprocess_config
+    )
     inside = evenly_spread(region, settings.max_points)
     elements = None
     if getattr(model.network, "elements", ()):
@@ -97,7 +119,9 @@ def encode_run(
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}
     specs = _specs(own, coords, settings, provenance)
     request = recipe.as_attrs() | {"data": data_record}
-    with staged_variables(path, specs, coords=coords, request=request, replacing=replacing) as staging:
+    with staged_variables(
+        path, specs, coords=coords, request=request, replacing=replacing
+    ) as staging:
         log.info(f"encoding {int(inside.sum())} {schema.samples_word(own)}")
         if settings.window is not None:
             _check_windows(model, patterns, inside, settings)
@@ -128,14 +152,17 @@ def _specs(
         variable_attrs = {**n.ATTRS[variable], **attrs}
         if variable == n.Z_DRAWS:
             variable_attrs["seed"] = settings.seed
-        specs[n.run_name(variable, settings.run)] = VariableSpec(dims=dims_of_variable, attrs=variable_attrs)
+        specs[n.run_name(variable, settings.run)] = VariableSpec(
+            dims=dims_of_variable, attrs=variable_attrs
+        )
     return specs
 
 
 def evenly_spread(region: xr.DataArray, max_points: int | None) -> xr.DataArray:
     """A region with at most so many of its points, evenly spread.
 
-    Points are ordered along a Z-order curve, which keeps neighbours together, and every k-th is kept.
+    Points are ordered along a Z-order curve, which keeps neighbours together, and every k-th is
+    kept.
     """
     points = np.argwhere(region.values)
     if max_points is None or len(points) <= max_points:
@@ -161,13 +188,19 @@ def _encode_blocks(
 ) -> Iterator[BlockResult]:
     """Latents of the blocks that are not written yet. elements: see `_encoded`."""
     blocks = Blocks(patterns, list(map(str, inside.dims)), sides(staging.regions))
-    for block in read_chosen(blocks, inside.values, model.seen_shape, pending(staging), model.device):
+    for block in read_chosen(
+        blocks, inside.values, model.seen_shape, pending(staging), model.device
+    ):
         numbers = np.ravel_multi_index(tuple(block.points.T), inside.shape)
-        yield BlockResult(block.region, block.inside, _encoded(model, block.stored, numbers, settings, elements))
+        yield BlockResult(
+            block.region, block.inside, _encoded(model, block.stored, numbers, settings, elements)
+        )
 
 
 @torch.inference_mode()
-def _check_windows(model: TrainedModel, patterns: xr.DataArray, inside: xr.DataArray, settings: EncodeConfig) -> None:
+def _check_windows(
+    model: TrainedModel, patterns: xr.DataArray, inside: xr.DataArray, settings: EncodeConfig
+) -> None:
     """Warn where latents by windows differ from those of an undivided sample."""
     assert settings.window is not None
     first = dict(zip(inside.dims, np.argwhere(inside.values)[0].tolist(), strict=True))
@@ -192,7 +225,9 @@ def _check_windows(model: TrainedModel, patterns: xr.DataArray, inside: xr.DataA
 def _as_trained(
     ds: xr.Dataset, own: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
 ) -> tuple[xr.Dataset, dict[str, Any]]:
-    """The patterns on the store's grid, and their fingerprint. Raises UsageError for other ones than the run's."""
+    """The patterns on the store's grid, and their fingerprint. Raises UsageError for other ones
+    than the run's.
+    """
     patterns = data_fingerprint(own)
     if ds is own:
         return own, patterns
@@ -216,10 +251,12 @@ def _encoded(
     settings: EncodeConfig,
     elements: np.ndarray | None,
 ) -> Callable[[], Values]:
-    """Latents, standard deviation, reconstruction error and draws of a block's patterns `(n, C, …)`, by name.
+    """Latents, standard deviation, reconstruction error and draws of a block's patterns `(n, C,
+    …)`, by name.
 
-    numbers: of the samples in the grid. elements: their content at all grid points, for a model that explains it too.
-    Results come from a GPU while the next block is encoded there; what is returned waits for them.
+    numbers: of the samples in the grid. elements: their content at all grid points, for a model
+    that explains it too. Results come from a GPU while the next block is encoded there; what is
+    returned waits for them.
     """
     if not len(stored):
         return dict
@@ -239,7 +276,9 @@ def _encoded(
         error = torch.linalg.vector_norm(residual, dim=1).square() / residual.shape[1]
         batch_values = {n.LATENTS: mean, n.LATENTS_STD: std, n.RECONSTRUCTION_ERROR: error}
         if settings.draws:
-            noise = _noise(numbers[batch], (settings.draws, *mean.shape[1:]), settings.seed).to(mean.device)
+            noise = _noise(numbers[batch], (settings.draws, *mean.shape[1:]), settings.seed).to(
+                mean.device
+            )
             batch_values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
         for variable, value in batch_values.items():
             parts.setdefault(n.run_name(variable, settings.run), []).append(value)
@@ -249,7 +288,9 @@ def _encoded(
         return lambda: found
     copies = {}
     for name, values in joined.items():
-        copies[name] = host_tensor(tuple(values.shape), values.dtype, model.device).copy_(values, non_blocking=True)
+        copies[name] = host_tensor(tuple(values.shape), values.dtype, model.device).copy_(
+            values, non_blocking=True
+        )
     copied = torch.cuda.Event()
     copied.record()
 
@@ -261,18 +302,23 @@ def _encoded(
 
 
 def _noise(numbers: np.ndarray, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Standard normal numbers `(n, *shape)`: the same for a sample in whatever block or batch it is."""
+    """Standard normal numbers `(n, *shape)`: the same for a sample in whatever block or batch it
+    is.
+    """
     noise = np.empty((len(numbers), *shape), np.float32)
     for row, number in zip(noise, numbers.tolist(), strict=True):
         row[...] = np.random.default_rng([seed, number]).standard_normal(shape, dtype=np.float32)
     return torch.from_numpy(noise)
 
 
-def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN, *, draws: int = 0) -> xr.Dataset:
-    """Coordinates of a run's latent dims: numbers of the dimensions, and where the positions of spatial ones lie.
+def latent_coords(
+    ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN, *, draws: int = 0
+) -> xr.Dataset:
+    """Coordinates of a run's latent dims: numbers of the dimensions, and where the positions of
+    spatial ones lie.
 
-    A position stands in the middle of the pixels that it covers, in units of the sample's own coordinate; the first and
-    last may lie beyond the sample's edge, in its padding.
+    A position stands in the middle of the pixels that it covers, in units of the sample's own
+    coordinate; the first and last may lie beyond the sample's edge, in its padding.
     """
     coords: dict[str, Any] = {}
     if draws:
@@ -284,7 +330,9 @@ def latent_coords(ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN,
     if not counts:
         return xr.Dataset(coords=coords)
     signal_dims = schema.signal_dims(ds)[-len(counts) :]
-    for k, (position, signal) in enumerate(zip(n.POSITIONS[-len(counts) :], signal_dims, strict=True)):
+    for k, (position, signal) in enumerate(
+        zip(n.POSITIONS[-len(counts) :], signal_dims, strict=True)
+    ):
         pixels = _pixel_places(ds[signal], side_of(model.preprocess_config))
         stride, before = model.network.stride[k], model.network.padding[k][0]
         after = counts[k] * stride - before - pixels.size
@@ -308,18 +356,22 @@ def _pixel_places(along: xr.DataArray, side: int) -> np.ndarray:
 
 
 def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:
-    """Tell of staged latents what a diffusion stage needs, read back block by block, before they are published.
+    """Tell of staged latents what a diffusion stage needs, read back block by block, before they
+    are published.
 
-    `channel_mean`, `channel_std`: of each dimension, over samples and positions. `diffusion_scale`: 1 / standard
-    deviation over all values, by which latents are multiplied before diffusion: Rombach et al., "High-Resolution Image
-    Synthesis with Latent Diffusion Models", CVPR 2022, appendix G (there called scale factor, a name that readers of
-    zarr would apply). `channel_statistics_of`: which samples.
+    `channel_mean`, `channel_std`: of each dimension, over samples and positions. `diffusion_scale`:
+    1 / standard deviation over all values, by which latents are multiplied before diffusion:
+    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
+    appendix G (there called scale factor, a name that readers of zarr would apply).
+    `channel_statistics_of`: which samples.
     """
     array, sums, is_train = staging.arrays[name], Sums(), bool((split == n.TRAIN).any())
     for region in staging.regions:
         parts = split.isel(region).values
         chosen = parts == n.TRAIN if is_train else parts != n.OUTSIDE
-        values = np.asarray(array[tuple(region.values())])[chosen].astype("f8")  # (k, latent, positions…)
+        values = np.asarray(array[tuple(region.values())])[chosen].astype(
+            "f8"
+        )  # (k, latent, positions…)
         rows = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
         if len(rows := rows[np.isfinite(rows).all(1)]):
             sums.add(rows)

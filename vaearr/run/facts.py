@@ -28,11 +28,21 @@ from vaearr.store import (
 
 MOST_CLASSES = 40  # of a coordinate of text or numbers that is taken for classes
 NAMED = 12  # classes that a line of text lists
-OF_A_RUN = ("latent_dim", "roi", "n_roi", "n_train", "n_validation", "best_epoch", "epochs_run", "time")
+OF_A_RUN = (
+    "latent_dim",
+    "roi",
+    "n_roi",
+    "n_train",
+    "n_validation",
+    "best_epoch",
+    "epochs_run",
+    "time",
+)
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
-    """Facts about a store as plain JSON: grid, patterns, classes, maps, ROI, runs with training and latents, bytes.
+    """Facts about a store as plain JSON: grid, patterns, classes, maps, ROI, runs with training and
+    latents, bytes.
 
     A run that cannot be read has the one fact `damaged`, which says why.
     """
@@ -56,11 +66,19 @@ def store_facts(store: str | Path) -> dict[str, Any]:
 
 
 def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
-    """Facts about a run: its model (None where its latents were computed elsewhere), region, training and health."""
+    """Facts about a run: its model (None where its latents were computed elsewhere), region,
+    training and health.
+    """
     try:
         manifest = run_manifest(path, run)
         kind, latents = manifest.get("kind", "trained"), n.run_name(n.LATENTS, run)
-        facts = {"kind": kind, "model": None, "latents": latents, "encoded": latents in ds, "warnings": []}
+        facts = {
+            "kind": kind,
+            "model": None,
+            "latents": latents,
+            "encoded": latents in ds,
+            "warnings": [],
+        }
         facts |= {key: manifest.get(key) for key in OF_A_RUN}
         if kind == n.ATTACHED:
             return facts
@@ -105,7 +123,9 @@ def in_words(facts: dict[str, Any]) -> str:
     width = max(map(len, facts["variables"]))
     for name, v in facts["variables"].items():
         unit = f" [{v['units']}]" if v["units"] not in ("", "1") else ""
-        lines.append(f"  {name:{width}}  {v['dtype']:8} ({', '.join(v['dims'])})  {v['long_name']}{unit}")
+        lines.append(
+            f"  {name:{width}}  {v['dtype']:8} ({', '.join(v['dims'])})  {v['long_name']}{unit}"
+        )
     if facts["elements"]:
         lines.append(f"  elements: {', '.join(facts['elements'])}")
     lines.append("runs" if facts["trained"] else f"no run yet: 'vaearr train {store}'")
@@ -120,7 +140,10 @@ def run_lines(r: dict[str, Any], one: str = "scan points") -> list[str]:
     if "damaged" in r:
         return [f"damaged: {r['damaged']}"]
     if r["model"] is None:
-        return [f"{r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}", "network: none"]
+        return [
+            f"{r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}",
+            "network: none",
+        ]
     made = "trained elsewhere, taken here" if r["kind"] == n.IMPORTED else "trained"
     epochs = f", best epoch {r['best_epoch']} of {r['epochs_run']}" if r["epochs_run"] else ""
     parts = f", {r['n_train']} trained, {r['n_validation']} validated" if r["n_train"] else ""
@@ -134,11 +157,16 @@ def run_lines(r: dict[str, Any], one: str = "scan points") -> list[str]:
 
 
 def roi_words(roi: dict[str, Any] | str | None, one: str = "scan points") -> str:
-    """A manifest's `roi` in words: its conditions, text as it is, None for all measured points, or all samples."""
+    """A manifest's `roi` in words: its conditions, text as it is, None for all measured points, or
+    all samples.
+    """
     if isinstance(roi, str):
         return roi
     given = {key: value for key, value in (roi or {}).items() if value is not None}
-    parts = [v if key == "where" else f"{key} from {v[0]:g} to below {v[1]:g}" for key, v in given.items()]
+    parts = [
+        v if key == "where" else f"{key} from {v[0]:g} to below {v[1]:g}"
+        for key, v in given.items()
+    ]
     return ", ".join(parts) or ("every measured point" if one == "scan points" else f"all {one}")
 
 
@@ -152,16 +180,25 @@ def _value_range(ds: xr.Dataset) -> list[float] | None:
 
 
 def class_names(ds: xr.Dataset) -> list[str]:
-    """Variables and coordinates that give each sample a class, as a source brought them: labels, phases; `label` first.
+    """Variables and coordinates that give each sample a class, as a source brought them: labels,
+    phases; `label` first.
 
-    Numbers with names (`flag_values`), and text with at most 40 different values; ROIs, splits and clusters are none,
-    and neither are groups such as subjects.
+    Numbers with names (`flag_values`), and text with at most 40 different values; ROIs, splits and
+    clusters are none, and neither are groups such as subjects.
     """
     nav, derived, found = set(schema.navigation_dims(ds)), set(schema.cluster_maps(ds)), []
     for name in map(str, ds.variables):
-        if set(ds[name].dims) != nav or name in derived or any(_is_of_run(name, own) for own in (n.ROI, n.SPLIT)):
+        if (
+            set(ds[name].dims) != nav
+            or name in derived
+            or any(_is_of_run(name, own) for own in (n.ROI, n.SPLIT))
+        ):
             continue
-        is_text = ds[name].dtype.kind in "UTO" and len(nav) == 1 and name.lower() not in {*n.GROUPS, n.PATH}
+        is_text = (
+            ds[name].dtype.kind in "UTO"
+            and len(nav) == 1
+            and name.lower() not in {*n.GROUPS, n.PATH}
+        )
         if is_categorical(ds[name]) or (
             is_text and len(np.unique(_values(ds, name))) <= min(MOST_CLASSES, ds[name].size - 1)
         ):
@@ -170,7 +207,9 @@ def class_names(ds: xr.Dataset) -> list[str]:
 
 
 def class_of_each(ds: xr.Dataset, name: str) -> tuple[np.ndarray, dict[int, str]]:
-    """The class of each sample over the navigation dims, as a code, and code -> name; codes below 0: no class."""
+    """The class of each sample over the navigation dims, as a code, and code -> name; codes below
+    0: no class.
+    """
     values = _values(ds, name)
     if is_categorical(ds[name]):
         return values, meanings(ds[name]) or {int(code): str(code) for code in np.unique(values)}

@@ -33,7 +33,10 @@ def fidelity(
     need("monai", "vaearr[monai]", "the Fréchet distance")
     opened.check_model()
     check_draws(opened, n_samples, source)
-    parts = {name: part_map(opened, name, most=n_samples, seed=seed) for name in {"train", "validation", part}}
+    parts = {
+        name: part_map(opened, name, most=n_samples, seed=seed)
+        for name in {"train", "validation", part}
+    }
     name, extract = _features(opened, features, weights, parts[part], batch_size)
 
     real = {}
@@ -41,7 +44,9 @@ def fidelity(
         real[part_name] = _rows(extract, _preprocessed(opened, chosen, batch_size))
     reference = real[part]
     if len(reference) < 2:
-        raise DataError(f"the {part} part of run {opened.name!r} has fewer than two samples; choose another (--part).")
+        raise DataError(
+            f"the {part} part of run {opened.name!r} has fewer than two samples; choose another (--part)."
+        )
     latents = draw_latents(opened, n_samples, seed, source, batch_size)
     generated = _rows(extract, (opened.model.decode_batch(torch.from_numpy(z)) for z in latents))
     rebuilt = _rows(extract, _reconstructed(opened, parts[part], batch_size))
@@ -52,7 +57,11 @@ def fidelity(
     }
     text = "Fréchet distance of features"
     columns = {
-        "frechet": ("compared", [frechet_distance(*pair) for pair in pairs.values()], {"long_name": text}),
+        "frechet": (
+            "compared",
+            [frechet_distance(*pair) for pair in pairs.values()],
+            {"long_name": text},
+        ),
         "n": ("compared", [len(first) for first, _ in pairs.values()], {"long_name": "samples"}),
         "n_reference": (
             "compared",
@@ -81,7 +90,9 @@ def _features(
 ) -> tuple[str, FeatureFunction]:
     """Name and function of the features that are asked for."""
     if features is not None and weights is not None:
-        raise UsageError("features and weights exclude each other: weights name an image network. Give one of them.")
+        raise UsageError(
+            "features and weights exclude each other: weights name an image network. Give one of them."
+        )
     if features is not None:
         return getattr(features, "__name__", "function"), features
     if weights is not None:
@@ -113,7 +124,9 @@ def _image_features(
             "channels. Give features=, a function of samples."
         )
     if min(sides) < network.least:
-        raise UsageError(f"samples of sides {sides} are too small: {network.name} takes {network.least} or more.")
+        raise UsageError(
+            f"samples of sides {sides} are too small: {network.name} takes {network.least} or more."
+        )
     batches = list(_preprocessed(opened, reference, batch_size))
     low = min(float(batch.min()) for batch in batches)
     high = max(float(batch.max()) for batch in batches)
@@ -161,7 +174,9 @@ def _warnings(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], features: str
             "with the other distances of this table."
         )
     if min(map(len, pairs["data"])) < 2:
-        found.append("A part of the split has fewer than two samples, so the distance of data to data is not known.")
+        found.append(
+            "A part of the split has fewer than two samples, so the distance of data to data is not known."
+        )
     if features == "latents":
         found.append(
             "The features are latents of this run: they miss what the model does not see, and distances of other runs "

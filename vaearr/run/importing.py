@@ -1,6 +1,8 @@
-"""A model that was trained elsewhere as a run of a store, so that encode, reconstruct, sample and layers work on it.
+"""A model that was trained elsewhere as a run of a store, so that encode, reconstruct, sample and
+layers work on it.
 
-Of a run of another store all is taken that decides its latents: weights, settings and static background.
+Of a run of another store all is taken that decides its latents: weights, settings and static
+background.
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ from vaearr.computing.device import pick_device
 from vaearr.config import ImportConfig, RoiConfig, resolved, settings_as_keywords
 from vaearr.config.parts import trusted_names
 from vaearr.errors import DataError, RoiError, UsageError
-from vaearr.models.artifacts import CONFIG, WEIGHTS, TrainedModel, load_folder, read_about, save_model
+from vaearr.models.artifacts import (
+    CONFIG,
+    WEIGHTS,
+    TrainedModel,
+    load_folder,
+    read_about,
+    save_model,
+)
 from vaearr.models.foreign import in_words, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import settled
 from vaearr.models.quality import latent_health
@@ -62,34 +71,46 @@ def import_model(
     trust: str | Collection[str] = (),
     **given: Any,
 ) -> Run:
-    """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing is trained.
+    """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing
+    is trained.
 
-    checkpoint: a file of weights from elsewhere, or the model folder of a vaearr run (or the weights in it), which
-    brings its own settings and static background; where the new samples are reconstructed much worse than the training
-    was, a warning says so. The split counts every point of the region as validation: none of them was trained on here
-    (whether the checkpoint's own training saw them is not known). There is no history. All or nothing is written. For
-    `roi` see `va.train`; of a run that is there, None means its own. A run that is there, imported the same way, is
-    returned; `overwrite` replaces another one of this name, with its latents and tables. Raises ExistsError for a name
-    that is taken, UsageError for a model that cannot be built for the store's samples or for settings that a model
-    folder has itself, UntrustedError for a model folder that names a network that is not in `trust` (see
-    `va.load_run`), and what `read_foreign`, `load_foreign` and `load_folder` raise for a checkpoint that is damaged
-    or does not fit.
+    checkpoint: a file of weights from elsewhere, or the model folder of a vaearr run (or the
+    weights in it), which brings its own settings and static background; where the new samples are
+    reconstructed much worse than the training was, a warning says so. The split counts every point
+    of the region as validation: none of them was trained on here (whether the checkpoint's own
+    training saw them is not known). There is no history. All or nothing is written. For `roi` see
+    `va.train`; of a run that is there, None means its own. A run that is there, imported the same
+    way, is returned; `overwrite` replaces another one of this name, with its latents and tables.
+    Raises ExistsError for a name that is taken, UsageError for a model that cannot be built for the
+    store's samples or for settings that a model folder has itself, UntrustedError for a model
+    folder that names a network that is not in `trust` (see `va.load_run`), and what `read_foreign`,
+    `load_foreign` and `load_folder` raise for a checkpoint that is damaged or does not fit.
     """
     settings = resolved(ImportConfig, config, given)
     names = trusted_names(trust)
     check_run_name(run)
     path, file = check_store(store), Path(checkpoint).expanduser().resolve()
-    own = file.parent if file.name == WEIGHTS else file  # the model folder of a vaearr run, by itself or its weights
+    own = (
+        file.parent if file.name == WEIGHTS else file
+    )  # the model folder of a vaearr run, by itself or its weights
     is_own = (own / CONFIG).is_file()
     file = own / WEIGHTS if is_own else file
     check_patterns(path)
-    ds, device, is_there = open_store(path, chunks=None), pick_device(settings.device), run in run_names(path)
+    ds, device, is_there = (
+        open_store(path, chunks=None),
+        pick_device(settings.device),
+        run in run_names(path),
+    )
     here = ds[n.run_name(n.ROI, run)].load() if is_there else None
     mask = here if here is not None and roi is None else resolve_roi(ds, roi)
     if not bool(mask.any()):
         raise RoiError("the ROI has no scan point; widen it.")
     if here is not None:
-        inputs = {"kind": n.IMPORTED, "weights_sha256": sha256_of(file), "region": fingerprint(mask.values)}
+        inputs = {
+            "kind": n.IMPORTED,
+            "weights_sha256": sha256_of(file),
+            "region": fingerprint(mask.values),
+        }
         there, known = f"{path} already has a run {run!r}", run_manifest(path, run)
         imported = known["config"].get(n.IMPORTED) or {}
         made = {
@@ -102,7 +123,9 @@ def import_model(
             return Run(path, run, trust=names)
     old = removable(path, [f"{n.RUNS}/{run}"] if is_there else [])
     with staged_run(path, run, replacing=old) as folder:
-        model, origin, words = _of_run(ds, own, settings, names) if is_own else _of_file(ds, file, settings)
+        model, origin, words = (
+            _of_run(ds, own, settings, names) if is_own else _of_file(ds, file, settings)
+        )
         model = model.to(device)
         log.info(words)
         if not is_own and model.preprocess_config.static_background != "none":
@@ -130,7 +153,9 @@ def import_model(
             "time": now(),
         }  # fmt: skip
         manifest = save_model(model, folder / n.MODEL, about) | {"run": run}
-        maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): _validating(mask)})
+        maps = xr.Dataset(
+            {n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): _validating(mask)}
+        )
         publish_run(path, run, folder, manifest, maps, tables={n.HEALTH: health}, replacing=old)
     for warning in health.attrs["warnings"]:
         log.warning(warning)
@@ -143,7 +168,9 @@ def _of_run(
     """The model of a run, as it was trained, where it comes from, and that in words."""
     plain, default = settings.deciding(), ImportConfig().deciding()
     if given := [key for key in plain if key != "seed" and plain[key] != default[key]]:
-        raise UsageError(f"{folder} says itself what its model is and how samples are prepared; leave out {given[0]}.")
+        raise UsageError(
+            f"{folder} says itself what its model is and how samples are prepared; leave out {given[0]}."
+        )
     about, model = read_about(folder), load_folder(folder, trust=trust)
     if model.input_shape != schema.input_shape(ds):
         raise UsageError(
@@ -166,11 +193,15 @@ def _of_run(
 
 
 def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
-    """What to know where new data are reconstructed much worse than the model's own: its health, theirs; in words."""
+    """What to know where new data are reconstructed much worse than the model's own: its health,
+    theirs; in words.
+    """
     new = float(found["explained_variance"])
     if trained is None or trained <= 0:
         why = "is not known from this folder" if trained is None else f"was none ({trained:.1%})"
-        return [f"Whether these data look like the training data cannot be told: what the model explained there {why}."]
+        return [
+            f"Whether these data look like the training data cannot be told: what the model explained there {why}."
+        ]
     if new * (1 - trained) >= UNLIKE * trained * (1 - new):
         return []
     return [
@@ -180,8 +211,12 @@ def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[TrainedModel, dict[str, Any], str]:
-    """The network that a checkpoint from elsewhere fits, with its weights, where they come from, and that in words."""
+def _of_file(
+    ds: xr.Dataset, file: Path, settings: ImportConfig
+) -> tuple[TrainedModel, dict[str, Any], str]:
+    """The network that a checkpoint from elsewhere fits, with its weights, where they come from,
+    and that in words.
+    """
     shape = schema.input_shape(ds)
     steps = settings.preprocess
     if steps.bin == "auto":  # a network from elsewhere was made for the samples as they are
@@ -207,16 +242,22 @@ def _of_file(ds: xr.Dataset, file: Path, settings: ImportConfig) -> tuple[Traine
 
 
 def _validating(mask: xr.DataArray, seed: int | None = None) -> xr.DataArray:
-    """Every point of the region, or a choice of `N_JUDGED` of them by a seed, as one that was not trained on."""
+    """Every point of the region, or a choice of `N_JUDGED` of them by a seed, as one that was not
+    trained on.
+    """
     points = np.flatnonzero(mask.values)
     if seed is not None:
         points = np.random.default_rng(seed).permutation(points)[:N_JUDGED]
     values = np.full(mask.size, n.OUTSIDE, np.int8)
     values[points] = n.VALIDATION
     attrs = {**n.ATTRS[n.SPLIT], "config": "imported model: no point was trained on here"}
-    return xr.DataArray(values.reshape(mask.shape), {d: mask[d] for d in mask.dims}, mask.dims, n.SPLIT, attrs)
+    return xr.DataArray(
+        values.reshape(mask.shape), {d: mask[d] for d in mask.dims}, mask.dims, n.SPLIT, attrs
+    )
 
 
 def _batches(ds: xr.Dataset, parts: xr.DataArray, model: TrainedModel) -> PatternBatches:
     size = model.fitting(256)
-    return batches(ds, split=parts, part=n.VALIDATION, shuffle=False, batch_size=size, device=model.device)
+    return batches(
+        ds, split=parts, part=n.VALIDATION, shuffle=False, batch_size=size, device=model.device
+    )

@@ -24,7 +24,8 @@ def keep(
     overwrite: bool = False,
     **results: Result,
 ) -> xr.Dataset:
-    """Write results into a store, under the names that they are given by: `va.keep(ds, grains=labels)`.
+    """Write results into a store, under the names that they are given by: `va.keep(ds,
+    grains=labels)`.
 
     All results are checked before the first is written, and all appear together. A result that
     exists with the same values is left as it is.
@@ -38,8 +39,8 @@ def keep(
     overwrite
         Replace results with other values that vaearr wrote.
     **results
-        A DataArray over navigation dims becomes a variable of the store. Everything else, such as an
-        association, becomes a table of the run, see ``va.load_run(…).table(name)``.
+        A DataArray over navigation dims becomes a variable of the store. Everything else, such as
+        an association, becomes a table of the run, see ``va.load_run(…).table(name)``.
 
     Returns
     -------
@@ -70,7 +71,9 @@ def keep(
         is_map = not set(nav).isdisjoint(result.dims)
         if is_map and isinstance(result, xr.Dataset):
             first, *_ = result.data_vars
-            raise UsageError(f"{name!r} holds maps; keep them one after the other, such as {first}=result[{first!r}].")
+            raise UsageError(
+                f"{name!r} holds maps; keep them one after the other, such as {first}=result[{first!r}]."
+            )
         stored = xr.Dataset()
         if isinstance(result, xr.DataArray):
             result = result.rename(name if is_map else result.name or name).to_dataset()
@@ -99,7 +102,9 @@ def keep(
     if maps or tables:
         variables = None
         if maps:
-            variables = xr.merge(maps.values(), join="exact", compat="equals", combine_attrs="override")
+            variables = xr.merge(
+                maps.values(), join="exact", compat="equals", combine_attrs="override"
+            )
         write_results(path, variables=variables, run=run, tables=tables, replacing=replaced)
     return open_store(path)
 

@@ -13,7 +13,8 @@ NEIGHBOURS = 5  # whose distance tells whether samples lie close together
 
 
 def known_rows(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers `(k,)` in row-major order of the grid, and latents `(k, *shape)` of all encoded samples.
+    """Numbers `(k,)` in row-major order of the grid, and latents `(k, *shape)` of all encoded
+    samples.
 
     A sample is encoded where all its latents, of a spatial one at any position, are finite.
 
@@ -23,12 +24,16 @@ def known_rows(run: Run) -> tuple[np.ndarray, np.ndarray]:
     is_known = np.isfinite(latents).all(1).reshape(len(latents), -1).any(1)
     numbers = np.flatnonzero(is_known)
     if not len(numbers):
-        raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
+        raise NoInputError(
+            f"run {run.name!r} of {run.path} has no point with known latents; encode it again."
+        )
     return numbers, latents[numbers]
 
 
 def filled(run: Run, latents: np.ndarray) -> np.ndarray:
-    """Latents `(k, *shape)` that can be decoded: positions left out by a mask get their channel's mean."""
+    """Latents `(k, *shape)` that can be decoded: positions left out by a mask get their channel's
+    mean.
+    """
     flat = latents.reshape(-1, run.latent_shape[0], int(np.prod(run.latent_shape[1:])))
     is_known = np.isfinite(flat)
     if not is_known.any(2).all():

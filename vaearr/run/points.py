@@ -1,4 +1,6 @@
-"""The encoded samples of a run as a table of points: their latents, where they lie, the classes they belong to."""
+"""The encoded samples of a run as a table of points: their latents, where they lie, the classes
+they belong to.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,12 @@ def latent_points(
     classes: Sequence[str] | None = None,
     dims: int | Sequence[int] | None = None,
 ) -> xr.Dataset:
-    """All encoded samples of a run: `vectors (point, latent)` float64, of a spatial latent the means over positions.
+    """All encoded samples of a run: `vectors (point, latent)` float64, of a spatial latent the
+    means over positions.
 
-    Coordinates over `point`: the navigation coordinates, `number` in the grid (row-major) and, where there are
-    classes (see `classes_of`), `class`. With `classes`, samples of other classes are left out.
+    Coordinates over `point`: the navigation coordinates, `number` in the grid (row-major) and,
+    where there are classes (see `classes_of`), `class`. With `classes`, samples of other classes
+    are left out.
     """
     nav = schema.navigation_dims(run.ds)
     latents = schema.vectors(run.latents).reset_coords(drop=True)
@@ -48,7 +52,9 @@ def latent_points(
         is_chosen &= points[CLASS].values >= 0
     points = points.isel({POINT: np.flatnonzero(is_chosen)})
     if not points.sizes[POINT]:
-        raise NoInputError(f"no encoded sample of run {run.name!r} has one of the classes; choose others.")
+        raise NoInputError(
+            f"no encoded sample of run {run.name!r} has one of the classes; choose others."
+        )
     points["vectors"] = points["vectors"].astype("f8").assign_attrs(n.ATTRS[n.LATENTS])
     points[n.LATENT] = n.LATENT, chosen, n.ATTRS[n.LATENT]
     points.attrs = {**run.attrs, "n": points.sizes[POINT]}
@@ -64,13 +70,16 @@ def some(points: xr.Dataset, most: int, seed: int) -> xr.Dataset:
     return points.isel({POINT: subsample(points.sizes[POINT], most, seed)})
 
 
-def classes_of(ds: xr.Dataset, by: str | None = None, wanted: Sequence[str] | None = None) -> xr.DataArray | None:
+def classes_of(
+    ds: xr.Dataset, by: str | None = None, wanted: Sequence[str] | None = None
+) -> xr.DataArray | None:
     """The class of each sample by one of a Dataset's maps or coordinates, over the navigation dims.
 
-    Codes 0, 1, … with names (`flag_meanings`), -1 for none. by: a map of codes, texts, booleans or whole numbers; None
-    for the first there is of label, phase, clusters; without any of them there are no classes and None is returned.
-    Codes below 0 and empty texts are no class. wanted: only these. Raises NoInputError for a name that does not exist,
-    UsageError for one that holds amounts or more than 1000 classes, or lacks a wanted one.
+    Codes 0, 1, … with names (`flag_meanings`), -1 for none. by: a map of codes, texts, booleans or
+    whole numbers; None for the first there is of label, phase, clusters; without any of them there
+    are no classes and None is returned. Codes below 0 and empty texts are no class. wanted: only
+    these. Raises NoInputError for a name that does not exist, UsageError for one that holds amounts
+    or more than 1000 classes, or lacks a wanted one.
     """
     import pandas as pd
 
@@ -98,20 +107,32 @@ def classes_of(ds: xr.Dataset, by: str | None = None, wanted: Sequence[str] | No
     if wanted is not None:
         for name in wanted:
             if name not in names.values():
-                raise UsageError(f"{by!r} has no class {name!r}.{did_you_mean(name, list(names.values()))}")
+                raise UsageError(
+                    f"{by!r} has no class {name!r}.{did_you_mean(name, list(names.values()))}"
+                )
         names = {code: name for code, name in names.items() if name in wanted}
     if len(names) > MOST_CLASSES:
-        raise UsageError(f"{by!r} has {len(names)} classes; at most {MOST_CLASSES} can be told apart.")
+        raise UsageError(
+            f"{by!r} has {len(names)} classes; at most {MOST_CLASSES} can be told apart."
+        )
     codes = pd.Index(list(names)).get_indexer(pd.Index(values.ravel()))  # -1 for all others
-    attrs = {"long_name": by, "flag_values": list(range(-1, len(names))), "flag_meanings": ["none", *names.values()]}
+    attrs = {
+        "long_name": by,
+        "flag_values": list(range(-1, len(names))),
+        "flag_meanings": ["none", *names.values()],
+    }
     return xr.DataArray(codes.reshape(values.shape), dims=nav, name=CLASS, attrs=attrs)
 
 
 def dimensions(chosen: int | Sequence[int] | None, size: int) -> list[int]:
-    """Latent dimensions as a list; None for all. Raises UsageError unless they exist and are different."""
+    """Latent dimensions as a list; None for all. Raises UsageError unless they exist and are
+    different.
+    """
     if chosen is None:
         return list(range(size))
     dims = [chosen] if isinstance(chosen, int) else list(chosen)
     if not dims or len(set(dims)) != len(dims) or not set(dims) <= set(range(size)):
-        raise UsageError(f"the dimensions {dims} must be different whole numbers from 0 to {size - 1}.")
+        raise UsageError(
+            f"the dimensions {dims} must be different whole numbers from 0 to {size - 1}."
+        )
     return dims

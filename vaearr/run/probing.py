@@ -25,7 +25,9 @@ def probe_run(run: Run, config: ProbeConfig, *, overwrite: bool) -> xr.Dataset:
     names = config.features or (n.LATENTS,)
     if not config.features and run.name != n.PCA and of_pca in ds:
         names = (n.LATENTS, of_pca)
-    chosen = ClusterConfig(run=run.name, features=tuple(name for name in names if name != n.PATTERNS))
+    chosen = ClusterConfig(
+        run=run.name, features=tuple(name for name in names if name != n.PATTERNS)
+    )
     features = select_features(ds, chosen) if chosen.features else xr.Dataset()
     if n.PATTERNS in names:
         features = features.assign({n.PATTERNS: ds[n.PATTERNS]}).assign_attrs(ds.attrs)
@@ -46,7 +48,9 @@ def probe_run(run: Run, config: ProbeConfig, *, overwrite: bool) -> xr.Dataset:
 
 
 def _targets(ds: xr.Dataset, names: Sequence[str]) -> Iterator[xr.DataArray]:
-    """Maps of a Dataset by name, with classes as they are; without names the usual ones, see `targets_of`."""
+    """Maps of a Dataset by name, with classes as they are; without names the usual ones, see
+    `targets_of`.
+    """
     nav = set(schema.navigation_dims(ds))
     if not names:
         names = [name for name in (n.BC, n.ELEMENTS, n.PHASE) if name in ds]

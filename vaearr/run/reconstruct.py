@@ -22,10 +22,24 @@ from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_
 from vaearr.run import Run
 from vaearr.run.draw import scale_attrs
 from vaearr.run.step import check_name, is_stored, publish, replaced, step_recipe
-from vaearr.run.stream import PARTS, BlockResult, chosen_blocks, example_points, through, write_blocks
+from vaearr.run.stream import (
+    PARTS,
+    BlockResult,
+    chosen_blocks,
+    example_points,
+    through,
+    write_blocks,
+)
 from vaearr.run.train import resolve_roi
 from vaearr.sources.nifti import ORIENTATION
-from vaearr.sources.single import NIFTI, output_suffix, read_single, stored_affine, stored_geometry, write_sample
+from vaearr.sources.single import (
+    NIFTI,
+    output_suffix,
+    read_single,
+    stored_affine,
+    stored_geometry,
+    write_sample,
+)
 from vaearr.store import VariableSpec, pending, publish_staged, staged_variables
 from vaearr.store.folders import staged
 from vaearr.training import fingerprint
@@ -33,7 +47,12 @@ from vaearr.training import fingerprint
 EXAMPLE, FILE, PART, METRIC, STATISTIC = "example", "file", "part", "metric", "statistic"
 ENDINGS = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
 TAKEN = (n.RESERVED | {n.SHEETS, n.LATENT_STATISTICS, "layers"}) - {n.RECONSTRUCTION}
-OF_ANALYSES = ("association", "partitions", f"{n.CLUSTERS}_", *n.OF_LATER_RUNS)  # how names of other results begin
+OF_ANALYSES = (
+    "association",
+    "partitions",
+    f"{n.CLUSTERS}_",
+    *n.OF_LATER_RUNS,
+)  # how names of other results begin
 STATISTICS = ("mean", "std", "min", "median", "max")
 PICTURES = {"input": "pattern", "reconstruction": "decoded posterior mean"}
 GIVEN_BACK = {
@@ -50,7 +69,9 @@ LONG_NAMES = {
     "lpips": "learned perceptual image patch similarity",
 }
 
-SampleWriter = Callable[[np.ndarray, np.ndarray], None]  # of points (k, navigation) and their samples (k, …)
+SampleWriter = Callable[
+    [np.ndarray, np.ndarray], None
+]  # of points (k, navigation) and their samples (k, …)
 
 
 def reconstruct_samples(
@@ -127,11 +148,15 @@ def example_reconstructions(run: Run, count: int = 8, seed: int = 0) -> xr.Datas
     chosen = run.own(n.SPLIT).load() != n.OUTSIDE
     points = example_points(run, chosen, count, seed)
     if not len(points):
-        raise NoInputError(f"run {run.name!r} of {run.path} has no scan point in its split; train it again.")
+        raise NoInputError(
+            f"run {run.name!r} of {run.path} has no scan point in its split; train it again."
+        )
     samples = run.samples(points)
     evaluation = Evaluation(run, config, chosen.shape)
     evaluation.add(points, samples)
-    table = evaluation.table({dim: run.ds[dim] for dim in schema.navigation_dims(run.ds)}, len(points))
+    table = evaluation.table(
+        {dim: run.ds[dim] for dim in schema.navigation_dims(run.ds)}, len(points)
+    )
     return evaluation.with_examples(table, points, samples)
 
 
@@ -159,26 +184,41 @@ def reconstruct_files(
             decoded = evaluation.add(np.array([[number]]), np.stack([single.values]))
             if target is not None:
                 file = target / f"{inside_name(path.name)}{output_suffix(ds)}"
-                write_sample(file, decoded.reshape(shape), ds[n.PATTERNS].dtype, geometry=single.geometry)
+                write_sample(
+                    file, decoded.reshape(shape), ds[n.PATTERNS].dtype, geometry=single.geometry
+                )
             if number < config.examples:
                 examples.append(single.values)
             show(number + 1, len(paths))
-    table = evaluation.table({FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths))
+    table = evaluation.table(
+        {FILE: xr.DataArray([str(path) for path in paths], dims=FILE)}, len(paths)
+    )
     if examples:
-        table = evaluation.with_examples(table, np.arange(len(examples))[:, None], np.stack(examples))
-        table.coords[f"{EXAMPLE}_{FILE}"] = (EXAMPLE, [path.name for path in paths[: len(examples)]])
+        table = evaluation.with_examples(
+            table, np.arange(len(examples))[:, None], np.stack(examples)
+        )
+        table.coords[f"{EXAMPLE}_{FILE}"] = (
+            EXAMPLE,
+            [path.name for path in paths[: len(examples)]],
+        )
     return table
 
 
 def _check_files(paths: Sequence[Path], config: ReconstructConfig, *, has_files: bool) -> None:
     """Raise UsageError for files, or settings of a store's samples, that cannot be meant."""
     default = ReconstructConfig()
-    if any(getattr(config, name) != getattr(default, name) for name in ("roi", "part", "out", "name")):
-        raise UsageError("part, roi, name and variable are for a store's own samples; leave them out for single files.")
+    if any(
+        getattr(config, name) != getattr(default, name) for name in ("roi", "part", "out", "name")
+    ):
+        raise UsageError(
+            "part, roi, name and variable are for a store's own samples; leave them out for single files."
+        )
     counts = Counter(inside_name(path.name).lower() for path in paths)
     twice = [name for name, count in counts.items() if count > 1]
     if has_files and twice:
-        raise UsageError(f"two files would both be written as {twice[0]!r}; rename one, or write them one by one.")
+        raise UsageError(
+            f"two files would both be written as {twice[0]!r}; rename one, or write them one by one."
+        )
 
 
 def _check_settings(run: Run, config: ReconstructConfig, *, has_files: bool) -> None:
@@ -187,16 +227,24 @@ def _check_settings(run: Run, config: ReconstructConfig, *, has_files: bool) -> 
     is_stored_units = config.units == "stored"
     is_integer = run.ds[n.PATTERNS].dtype.kind in "iu"
     if config.data_range == "dtype" and not (is_stored_units and is_integer):
-        raise UsageError("data_range 'dtype' is for whole numbers in stored units; give a number or 'sample'.")
+        raise UsageError(
+            "data_range 'dtype' is for whole numbers in stored units; give a number or 'sample'."
+        )
     if isinstance(config.data_range, float) and config.data_range <= 0:
         raise UsageError(f"data_range is {config.data_range}; it must be a positive number.")
     if (config.lpips_weights is None) != (config.lpips_linear is None):
-        raise UsageError("LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear.")
+        raise UsageError(
+            "LPIPS takes two files: lpips_weights, of the feature network, and lpips_linear."
+        )
     if not is_stored_units and (config.lpips_weights or has_files):
-        raise UsageError("LPIPS and files of reconstructions are in stored units; leave units='preprocessed' out.")
+        raise UsageError(
+            "LPIPS and files of reconstructions are in stored units; leave units='preprocessed' out."
+        )
 
 
-def _chosen_points(run: Run, config: ReconstructConfig, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:
+def _chosen_points(
+    run: Run, config: ReconstructConfig, roi: xr.DataArray | RoiConfig | None
+) -> xr.DataArray:
     """The samples that are meant, as a boolean map."""
     wanted = config.roi if roi is None else roi
     chosen = run.own(n.ROI).load() if wanted is None else resolve_roi(run.ds, wanted)
@@ -260,7 +308,9 @@ class Evaluation:
         passed = through(model, raw, self.config.window, self.config.overlap)
         if self.config.units != "stored":
             return passed.target, passed.decoded.float()
-        decoded = undo(passed.decoded.float(), raw, model.preprocess.background, model.preprocess_config)
+        decoded = undo(
+            passed.decoded.float(), raw, model.preprocess.background, model.preprocess_config
+        )
         return raw.float(), decoded
 
     @torch.inference_mode()
@@ -274,7 +324,9 @@ class Evaluation:
             metrics["lpips"] = self.lpips(target, decoded)
         return metrics
 
-    def table(self, coords: Mapping[str, xr.DataArray], count: int, split: xr.DataArray | None = None) -> xr.Dataset:
+    def table(
+        self, coords: Mapping[str, xr.DataArray], count: int, split: xr.DataArray | None = None
+    ) -> xr.Dataset:
         """Metrics of `count` samples over the dims of `coords`, and their summary."""
         model, patterns = self.run.model, self.run.ds[n.PATTERNS]
         unit = self.scale["units"]
@@ -286,12 +338,16 @@ class Evaluation:
         table = xr.Dataset(columns, coords=coords)
         warnings = []
         if not can_ssim(model.input_shape):
-            warnings.append(f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out.")
+            warnings.append(
+                f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
+            )
         return table.merge(_summary(table, split)).assign_attrs(
             **self.run.attrs,
             **self.scale,
             n=count,
-            compression_ratio=compression_ratio(model.input_shape, patterns.dtype, model.latent_shape),
+            compression_ratio=compression_ratio(
+                model.input_shape, patterns.dtype, model.latent_shape
+            ),
             data_range_is=self.range_is,
             data_range=self.range,
             given_back=self._given_back(),
@@ -299,20 +355,34 @@ class Evaluation:
             warnings=warnings,
         )
 
-    def with_examples(self, table: xr.Dataset, places: np.ndarray, samples: np.ndarray) -> xr.Dataset:
+    def with_examples(
+        self, table: xr.Dataset, places: np.ndarray, samples: np.ndarray
+    ) -> xr.Dataset:
         """The table with pictures of some samples `(k, …)`, their places and their metrics."""
         model, patterns = self.run.model, self.run.ds[n.PATTERNS]
         signal = schema.signal_dims(self.run.ds)
         attrs = {n.SIGNAL_DIMS: list(signal), **self.scale}
         if ORIENTATION in patterns.attrs:
             attrs[ORIENTATION] = patterns.attrs[ORIENTATION]
-        table = table.assign_coords({dim: patterns[dim] for dim in signal if dim in patterns.coords})
+        table = table.assign_coords(
+            {dim: patterns[dim] for dim in signal if dim in patterns.coords}
+        )
         shape = (len(places), *(patterns.sizes[dim] for dim in signal))
-        batches = torch.as_tensor(samples).reshape(-1, *model.input_shape).split(model.fitting(len(samples)))
+        batches = (
+            torch.as_tensor(samples)
+            .reshape(-1, *model.input_shape)
+            .split(model.fitting(len(samples)))
+        )
         pairs = [self._pair(batch) for batch in batches]
-        for parts, (name, long_name) in zip(zip(*pairs, strict=True), PICTURES.items(), strict=True):
+        for parts, (name, long_name) in zip(
+            zip(*pairs, strict=True), PICTURES.items(), strict=True
+        ):
             values = model.preprocess.enlarged(torch.cat(parts)).cpu().numpy()
-            table[name] = ((EXAMPLE, *signal), values.reshape(shape), {"long_name": long_name, **attrs})
+            table[name] = (
+                (EXAMPLE, *signal),
+                values.reshape(shape),
+                {"long_name": long_name, **attrs},
+            )
         at = tuple(places.T)
         for name, values in self.metrics.items():
             table[f"{EXAMPLE}_{name}"] = (EXAMPLE, values[at], table[name].attrs)
@@ -333,15 +403,21 @@ class Evaluation:
         return given_back
 
 
-def _lpips(run: Run, config: ReconstructConfig) -> Callable[[torch.Tensor, torch.Tensor], np.ndarray] | None:
-    """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits, else of the store."""
+def _lpips(
+    run: Run, config: ReconstructConfig
+) -> Callable[[torch.Tensor, torch.Tensor], np.ndarray] | None:
+    """LPIPS of stored values, or None without weights. Its range is that of the dtype for 8 bits,
+    else of the store.
+    """
     if config.lpips_weights is None:
         return None
     from vaearr.models.perceptual import PerceptualLoss, lpips
 
     limits = value_range(run.ds[n.PATTERNS])
     if limits is None:
-        raise UsageError("the store does not tell its least and largest value, which LPIPS needs; ingest it again.")
+        raise UsageError(
+            "the store does not tell its least and largest value, which LPIPS needs; ingest it again."
+        )
     files = {"weights": config.lpips_weights, "linear": config.lpips_linear}
     perceptual = PerceptualConfig(kind="lpips", slices=1, chunk=config.batch_size, **files)
     network = PerceptualLoss(perceptual, limits).to(run.model.device)
@@ -349,7 +425,9 @@ def _lpips(run: Run, config: ReconstructConfig) -> Callable[[torch.Tensor, torch
 
 
 def _data_range(run: Run, config: ReconstructConfig) -> tuple[str, float | None]:
-    """Of PSNR and SSIM: what it is, `given`, `dtype` or `sample`, and the number; None for one of each sample."""
+    """Of PSNR and SSIM: what it is, `given`, `dtype` or `sample`, and the number; None for one of
+    each sample.
+    """
     dtype, kind = run.ds[n.PATTERNS].dtype, config.data_range
     if kind is None:  # 16 bits are seldom filled
         kind = "dtype" if config.units == "stored" and dtype in (np.uint8, np.int8) else "sample"
@@ -361,7 +439,8 @@ def _data_range(run: Run, config: ReconstructConfig) -> tuple[str, float | None]
 
 
 def _summary(maps: xr.Dataset, split: xr.DataArray | None) -> xr.Dataset:
-    """`summary (part, metric, statistic)` and `count (part, metric)` of maps, for all points and the parts of a split.
+    """`summary (part, metric, statistic)` and `count (part, metric)` of maps, for all points and
+    the parts of a split.
 
     NaN counts as missing; a statistic over no points is NaN.
     """
@@ -369,12 +448,18 @@ def _summary(maps: xr.Dataset, split: xr.DataArray | None) -> xr.Dataset:
     parts = {"all": values}
     if split is not None:
         parts |= {name: values.where(split == code) for name, code in PARTS.items()}
-    of_parts = xr.concat(list(parts.values()), PART).drop_vars(list(maps.coords)).assign_coords({PART: list(parts)})
+    of_parts = (
+        xr.concat(list(parts.values()), PART)
+        .drop_vars(list(maps.coords))
+        .assign_coords({PART: list(parts)})
+    )
     dims = list(maps.dims)
     with np.errstate(invalid="ignore"):  # the PSNR of equal samples is infinite
         statistics = [getattr(of_parts, name)(dims) for name in STATISTICS]
     summary = (
-        xr.concat(statistics, STATISTIC).assign_coords({STATISTIC: list(STATISTICS)}).transpose(PART, METRIC, STATISTIC)
+        xr.concat(statistics, STATISTIC)
+        .assign_coords({STATISTIC: list(STATISTICS)})
+        .transpose(PART, METRIC, STATISTIC)
     )
     return xr.Dataset(
         {
@@ -407,12 +492,16 @@ def _sample_writer(ds: xr.Dataset, chosen: xr.DataArray, folder: Path) -> Sample
 
 
 def sample_names(ds: xr.Dataset, chosen: xr.DataArray) -> dict[tuple[int, ...], str]:
-    """A name for the file of each chosen sample, without its ending; no two are the same, none leaves the folder."""
+    """A name for the file of each chosen sample, without its ending; no two are the same, none
+    leaves the folder.
+    """
     nav = schema.navigation_dims(ds)
     width = [len(str(ds.sizes[dim] - 1)) for dim in nav]
     names = {}
     for point in map(tuple, np.argwhere(chosen.transpose(*nav).values).tolist()):
-        names[point] = "_".join(f"{dim}{i:0{w}d}" for dim, i, w in zip(nav, point, width, strict=True))
+        names[point] = "_".join(
+            f"{dim}{i:0{w}d}" for dim, i, w in zip(nav, point, width, strict=True)
+        )
     if schema.is_scan(ds) or "path" not in ds.coords:
         return names
     paths = {point: inside_name(str(ds["path"].values[point[0]])) for point in names}
@@ -425,13 +514,21 @@ def sample_names(ds: xr.Dataset, chosen: xr.DataArray) -> dict[tuple[int, ...], 
 
 def inside_name(path: str) -> str:
     """A path as one that lies inside a folder, without the ending of its file."""
-    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", "..", ".")]
+    parts = [
+        part
+        for part in PurePosixPath(path.replace("\\", "/")).parts
+        if part not in ("/", "..", ".")
+    ]
     name = "/".join(part.replace(":", "_") for part in parts)
     return name[: len(name) - len(next((end for end in ENDINGS if name.lower().endswith(end)), ""))]
 
 
 def metrics_csv(found: xr.Dataset) -> str:
-    """The numbers of all files or samples as a CSV table; samples where nothing was reconstructed are left out."""
+    """The numbers of all files or samples as a CSV table; samples where nothing was reconstructed
+    are left out.
+    """
     metrics: list[str] = [str(name) for name in found[METRIC].values]
-    rows = found[metrics].to_dataframe(dim_order=list(found[metrics[0]].dims))[metrics].astype(float)
+    rows = (
+        found[metrics].to_dataframe(dim_order=list(found[metrics[0]].dims))[metrics].astype(float)
+    )
     return str(rows.dropna(subset=metrics[:1]).to_csv(lineterminator="\n"))

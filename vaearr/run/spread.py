@@ -1,4 +1,6 @@
-"""How the encoded samples spread along single latent dimensions, over pairs of them, and in a plane; by class too."""
+"""How the encoded samples spread along single latent dimensions, over pairs of them, and in a
+plane; by class too.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ SHOWN = 2000  # samples that come with a picture
 
 
 def describe(run: Run) -> xr.Dataset:
-    """Count, mean, standard deviation, quartiles and range of each latent dimension over the encoded samples.
+    """Count, mean, standard deviation, quartiles and range of each latent dimension over the
+    encoded samples.
 
-    They are those of `pandas.DataFrame.describe`, as variables over `latent`. Of a spatial latent a sample's value is
-    the mean over its positions.
+    They are those of `pandas.DataFrame.describe`, as variables over `latent`. Of a spatial latent a
+    sample's value is the mean over its positions.
 
     Returns
     -------
@@ -53,21 +56,21 @@ def histograms(
     Parameters
     ----------
     by
-        Map or coordinate with a class for each sample; None for the first of label, phase and clusters that exists,
-        else all samples together.
+        Map or coordinate with a class for each sample; None for the first of label, phase and
+        clusters that exists, else all samples together.
     classes
         Names of the classes to count; all other samples are left out.
     dims
         Latent dimensions; None for all.
     bins
-        Bins of each dimension from its least to its largest value; None for twice the root of the number of samples,
-        5 to 50.
+        Bins of each dimension from its least to its largest value; None for twice the root of the
+        number of samples, 5 to 50.
 
     Returns
     -------
     xarray.Dataset
-        `counts ([class,] latent, bin)` and `edges (latent, edge)`. Of a spatial latent a sample's value is the mean
-        over its positions.
+        `counts ([class,] latent, bin)` and `edges (latent, edge)`. Of a spatial latent a sample's
+        value is the mean over its positions.
 
     Raises
     ------
@@ -94,7 +97,10 @@ def histograms(
         coords[CLASS] = xr.DataArray(names, dims=CLASS, attrs={"long_name": points.attrs["by"]})
     else:
         counts = counted(values)
-    data = {"counts": n.named(dims_of_counts, counts, "samples"), "edges": ((n.LATENT, "edge"), edges)}
+    data = {
+        "counts": n.named(dims_of_counts, counts, "samples"),
+        "edges": ((n.LATENT, "edge"), edges),
+    }
     return xr.Dataset(data, coords, points.attrs)
 
 
@@ -120,8 +126,8 @@ def pairs(
     Returns
     -------
     xarray.Dataset
-        `vectors (point, latent)` with the samples' coordinates and classes; `correlation (latent, other)`, Pearson,
-        over all samples, NaN of a constant dimension.
+        `vectors (point, latent)` with the samples' coordinates and classes; `correlation (latent,
+        other)`, Pearson, over all samples, NaN of a constant dimension.
 
     Raises
     ------
@@ -163,8 +169,8 @@ def activations(
     Returns
     -------
     xarray.Dataset
-        `activation (point, latent)`; where there are classes, their coordinate `class_of_point`, and over all samples
-        `class_mean (class, latent)` and `n (class)`.
+        `activation (point, latent)`; where there are classes, their coordinate `class_of_point`,
+        and over all samples `class_mean (class, latent)` and `n (class)`.
 
     Raises
     ------
@@ -178,7 +184,9 @@ def activations(
         return some(points, max_points, seed).assign_attrs(seed=seed)
     points = points.isel({POINT: np.flatnonzero(points[CLASS] >= 0)})
     if not points.sizes[POINT]:
-        raise NoInputError(f"no encoded sample has a class by {points.attrs['by']!r}; choose another map.")
+        raise NoInputError(
+            f"no encoded sample has a class by {points.attrs['by']!r}; choose another map."
+        )
     groups = pd.DataFrame(points["activation"].values).groupby(points[CLASS].values)
     names = [points[CLASS].attrs["flag_meanings"][code + 1] for code in np.unique(points[CLASS])]
     points.attrs |= {"n": points.sizes[POINT], "seed": seed, "classes": names}
@@ -223,7 +231,12 @@ def scatter(
     key = (method, seed, max_points, perplexity, neighbours, *fingerprints.values())
     if key not in run.layouts:
         run.layouts[key] = embed(
-            latents, method, seed=seed, max_points=max_points, perplexity=perplexity, neighbours=neighbours
+            latents,
+            method,
+            seed=seed,
+            max_points=max_points,
+            perplexity=perplexity,
+            neighbours=neighbours,
         )
     found = run.layouts[key].copy()
     if codes is not None:

@@ -1,4 +1,6 @@
-"""Numbers about a run's latents: means, log-variances, KL, the aggregate posterior beside the prior, held-out ELBO."""
+"""Numbers about a run's latents: means, log-variances, KL, the aggregate posterior beside the
+prior, held-out ELBO.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ WORDS = {
     "aggregate_std": ("standard deviation of the aggregate posterior", "1"),
     "aggregate_kl": ("KL divergence of the aggregate posterior", "nats"),
 }
-FAR_MEAN, FAR_STD = 0.5, (0.5, 1.5)  # of a dimension of the aggregate posterior, in units of the prior
+FAR_MEAN, FAR_STD = (
+    0.5,
+    (0.5, 1.5),
+)  # of a dimension of the aggregate posterior, in units of the prior
 
 
 @dataclass
@@ -68,46 +73,60 @@ class Sums:
 
 
 def has_posterior(run: Run) -> bool:
-    """Whether standard deviations were written beside the latents, as all but attached ones have them."""
+    """Whether standard deviations were written beside the latents, as all but attached ones have
+    them.
+    """
     return n.run_name(n.LATENTS_STD, run.name) in run.ds or run.manifest.get("kind") != n.ATTACHED
 
 
 def latent_sums(run: Run) -> Sums:
-    """Sums over the known posteriors, one shard at a time; each position of a spatial latent is a row.
+    """Sums over the known posteriors, one shard at a time; each position of a spatial latent is a
+    row.
 
-    Latents that came without standard deviations have 0. Raises NoInputError for a run that is not encoded.
+    Latents that came without standard deviations have 0. Raises NoInputError for a run that is not
+    encoded.
     """
     sums = Sums()
     for region in store_blocks(run.path):
         mean = _rows(run, n.LATENTS, region)
         known = np.isfinite(mean).all(1)
         if known.any():
-            sums.add(mean[known], _rows(run, n.LATENTS_STD, region)[known] if has_posterior(run) else 0.0)
+            sums.add(
+                mean[known], _rows(run, n.LATENTS_STD, region)[known] if has_posterior(run) else 0.0
+            )
     if not sums.count:
-        raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
+        raise NoInputError(
+            f"run {run.name!r} of {run.path} has no point with known latents; encode it again."
+        )
     return sums
 
 
 def _rows(run: Run, variable: str, region: Region) -> np.ndarray:
-    """Values of one of the run's variables in a region as `(k, L)`, each position of a spatial latent a row."""
+    """Values of one of the run's variables in a region as `(k, L)`, each position of a spatial
+    latent a row.
+    """
     values = np.moveaxis(read_block(run.own(variable), region), len(run.grid), -1)
     return values.reshape(-1, values.shape[-1]).astype("f8")
 
 
 def latent_statistics(run: Run) -> xr.Dataset:
-    """Statistics of each latent dimension over the points of the run's region, from what `encode` wrote.
+    """Statistics of each latent dimension over the points of the run's region, from what `encode`
+    wrote.
 
-    `mean, std, min, max` of the posterior mean; `logvar_mean, logvar_std` of its log-variance; `kl` (nats, mean over
-    points); `is_active` (variance of the mean > 0.01); `aggregate_mean, aggregate_std` of the aggregate posterior, the
-    mixture of all posteriors from which a decoder has learned; `aggregate_kl`, KL(N(aggregate) || N(0, 1)) in nats:
-    Hoffman & Johnson, "ELBO surgery", 2016, with the mixture taken as the Gaussian of its moments. For an autoencoder
-    without posterior `kl` is 0 by definition and the log-variance NaN; of attached latents that came without standard
-    deviations all KL are NaN, and means stand for posteriors.
+    `mean, std, min, max` of the posterior mean; `logvar_mean, logvar_std` of its log-variance; `kl`
+    (nats, mean over points); `is_active` (variance of the mean > 0.01); `aggregate_mean,
+    aggregate_std` of the aggregate posterior, the mixture of all posteriors from which a decoder
+    has learned; `aggregate_kl`, KL(N(aggregate) || N(0, 1)) in nats: Hoffman & Johnson, "ELBO
+    surgery", 2016, with the mixture taken as the Gaussian of its moments. For an autoencoder
+    without posterior `kl` is 0 by definition and the log-variance NaN; of attached latents that
+    came without standard deviations all KL are NaN, and means stand for posteriors.
 
-    Of a spatial latent, a dimension is a channel and its values are those of all positions, taken as independent; `kl`,
-    `aggregate_kl` are sums over those of a sample (`n_positions` on average; fewer where a mask left some out).
+    Of a spatial latent, a dimension is a channel and its values are those of all positions, taken
+    as independent; `kl`, `aggregate_kl` are sums over those of a sample (`n_positions` on average;
+    fewer where a mask left some out).
 
-    Attributes: `n`, `n_active`, `kl_total`, `warnings`. Raises NoInputError for a run that is not encoded.
+    Attributes: `n`, `n_active`, `kl_total`, `warnings`. Raises NoInputError for a run that is not
+    encoded.
     """
     mean = run.latents.rename({n.run_name(n.LATENT, run.name): n.LATENT})
     std = None
@@ -115,12 +134,15 @@ def latent_statistics(run: Run) -> xr.Dataset:
         std = run.own(n.LATENTS_STD).rename({n.run_name(n.LATENT, run.name): n.LATENT})
     found = statistics_of(mean, std, schema.navigation_dims(run.ds)).assign_attrs(run.attrs)
     if not found.attrs["n"]:
-        raise NoInputError(f"run {run.name!r} of {run.path} has no point with known latents; encode it again.")
+        raise NoInputError(
+            f"run {run.name!r} of {run.path} has no point with known latents; encode it again."
+        )
     return found
 
 
 def statistics_of(mean: xr.DataArray, std: xr.DataArray | None, nav: Sequence[str]) -> xr.Dataset:
-    """The table of `latent_statistics`, from posterior means and standard deviations over `nav`, latent and positions.
+    """The table of `latent_statistics`, from posterior means and standard deviations over `nav`,
+    latent and positions.
 
     std: None where there are none.
     """
@@ -187,7 +209,9 @@ def prior_warnings(statistics: xr.Dataset) -> list[str]:
     """Why draws from the prior N(0, 1) would not look like the data; empty when all is well."""
     size = statistics.sizes[n.LATENT]
     if statistics.attrs["is_deterministic"]:
-        return ["The model is an autoencoder: it has no prior, so only a fitted distribution can be drawn from."]
+        return [
+            "The model is an autoencoder: it has no prior, so only a fitted distribution can be drawn from."
+        ]
     std, mean = statistics["aggregate_std"].values, statistics["aggregate_mean"].values
     warnings = []
     if not statistics.attrs["n_active"]:
@@ -205,16 +229,19 @@ def prior_warnings(statistics: xr.Dataset) -> list[str]:
 
 
 def held_out(run: Run) -> dict[str, float | int | None]:
-    """`elbo` of a run's validation points, nats per sample, with its standard error `elbo_se`, `n` and `n_groups`.
+    """`elbo` of a run's validation points, nats per sample, with its standard error `elbo_se`, `n`
+    and `n_groups`.
 
-    ELBO of a sample = -D / 2 log(2 pi s2) - D e / (2 s2) - KL, with its D values, its mean squared error e in
-    preprocessed units, KL of its posterior from N(0, 1), and s2 the mean of e over the training points: the variance
-    that suits them best (Rybkin, Daniilidis, Levine, "Simple and effective VAE training with calibrated decoders", ICML
-    2021, section 4, here of the training points, so that nothing is fitted to the validation points).
+    ELBO of a sample = -D / 2 log(2 pi s2) - D e / (2 s2) - KL, with its D values, its mean squared
+    error e in preprocessed units, KL of its posterior from N(0, 1), and s2 the mean of e over the
+    training points: the variance that suits them best (Rybkin, Daniilidis, Levine, "Simple and
+    effective VAE training with calibrated decoders", ICML 2021, section 4, here of the training
+    points, so that nothing is fitted to the validation points).
 
-    Neighbours on a scan are alike, so the standard error takes the blocks of the split, not their points, as
-    independent (all points where the split is not by blocks); None for fewer than two of them. Raises NoInputError for
-    a run that is not encoded or that has no training or no validation points.
+    Neighbours on a scan are alike, so the standard error takes the blocks of the split, not their
+    points, as independent (all points where the split is not by blocks); None for fewer than two of
+    them. Raises NoInputError for a run that is not encoded or that has no training or no validation
+    points.
     """
     split = run.own(n.SPLIT).load()
     mean, std = run.latents.astype("f8"), run.own(n.LATENTS_STD).astype("f8")
@@ -240,7 +267,9 @@ def held_out(run: Run) -> dict[str, float | int | None]:
 
 
 def _standard_error(values: np.ndarray, label: np.ndarray) -> float | None:
-    """Of the mean over groups that are drawn together: a ratio of sums (Cochran, Sampling Techniques, 1977, 6.19)."""
+    """Of the mean over groups that are drawn together: a ratio of sums (Cochran, Sampling
+    Techniques, 1977, 6.19).
+    """
     count = int(label.max()) + 1
     if count < 2:
         return None
@@ -250,7 +279,9 @@ def _standard_error(values: np.ndarray, label: np.ndarray) -> float | None:
 
 
 def score_run(run: Run) -> dict[str, Any]:
-    """What a run is compared by: its settings, held-out ELBO, active dimensions, explained variance, epochs."""
+    """What a run is compared by: its settings, held-out ELBO, active dimensions, explained
+    variance, epochs.
+    """
     config, health = run.config, run.health.attrs
     return {
         "run": run.name,
@@ -266,11 +297,13 @@ def score_run(run: Run) -> dict[str, Any]:
 
 
 def recommend(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The row with the fewest latent dimensions whose held-out ELBO is within one standard error of the best one's.
+    """The row with the fewest latent dimensions whose held-out ELBO is within one standard error of
+    the best one's.
 
-    The rule of one standard error (Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees", 1984,
-    section 3.4.3), with the standard error of the best. Of equal sizes the higher ELBO counts. Where the best has no
-    standard error (one validation block) it is the best itself. rows: as of `score_run`, of one region.
+    The rule of one standard error (Breiman, Friedman, Olshen, Stone, "Classification and Regression
+    Trees", 1984, section 3.4.3), with the standard error of the best. Of equal sizes the higher
+    ELBO counts. Where the best has no standard error (one validation block) it is the best itself.
+    rows: as of `score_run`, of one region.
     """
     if not rows:
         raise NoInputError("there is no run to recommend.")

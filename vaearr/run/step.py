@@ -1,4 +1,5 @@
-"""The one rule of all stored steps: created already, created differently, or to be computed and published.
+"""The one rule of all stored steps: created already, created differently, or to be computed and
+published.
 
 A step names the parts of its result, variables of the store and tables of the run. Each part keeps
 the same recipe in its attribute `provenance`, and all parts appear together.
@@ -59,11 +60,19 @@ def is_stored(
     for name, key in exist:
         attributes = attributes_of(run.path / key)
         stored = nested(attributes, n.PROVENANCE) or nested(attributes, OF_TABLES)
-        n_made += is_made(f"{run.path} already holds {name!r}", stored, recipe, instead=instead, overwrite=overwrite)
+        n_made += is_made(
+            f"{run.path} already holds {name!r}",
+            stored,
+            recipe,
+            instead=instead,
+            overwrite=overwrite,
+        )
     return n_made == len([*variables, *tables])
 
 
-def publish(run: Run, *, variables: xr.Dataset | None = None, tables: Mapping[str, xr.Dataset] | None = None) -> None:
+def publish(
+    run: Run, *, variables: xr.Dataset | None = None, tables: Mapping[str, xr.Dataset] | None = None
+) -> None:
     """Publish the parts of a result together, instead of those of the same names."""
     write_results(
         run.path,
@@ -91,12 +100,16 @@ def current_table(run: Run, name: str) -> xr.Dataset | None:
     return None if changed else table
 
 
-def check_name(name: str, taken: Collection[str] = n.RESERVED, beginnings: tuple[str, ...] = n.OF_LATER_RUNS) -> None:
+def check_name(
+    name: str, taken: Collection[str] = n.RESERVED, beginnings: tuple[str, ...] = n.OF_LATER_RUNS
+) -> None:
     """Raise UsageError for a name that a result cannot have."""
     if not n.is_valid_name(name):
         raise UsageError(f"{name!r} cannot be a name; use letters, digits and _, a letter first.")
     if name in taken or name.startswith(beginnings):
-        raise UsageError(f"{name!r} has a meaning of its own; choose another name with name='…' (--name).")
+        raise UsageError(
+            f"{name!r} has a meaning of its own; choose another name with name='…' (--name)."
+        )
 
 
 def _key(run: Run, table: str) -> str:

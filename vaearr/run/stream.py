@@ -1,4 +1,6 @@
-"""Which samples of a store, how they are read, and how what they become is put back: everywhere block by block."""
+"""Which samples of a store, how they are read, and how what they become is put back: everywhere
+block by block.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,15 @@ log = logging.getLogger("vaearr")
 
 PARTS = {"train": n.TRAIN, "validation": n.VALIDATION}
 
-Values = Mapping[str, np.ndarray]  # by variable, `(n, …)` of a block's chosen points; empty for no point
+Values = Mapping[
+    str, np.ndarray
+]  # by variable, `(n, …)` of a block's chosen points; empty for no point
 
 
 class BlockResult(NamedTuple):
-    """What became of a block: its chosen points, and values by variable, or a function that waits for them."""
+    """What became of a block: its chosen points, and values by variable, or a function that waits
+    for them.
+    """
 
     region: Region
     inside: np.ndarray
@@ -37,7 +43,8 @@ class BlockResult(NamedTuple):
 
 
 def part_map(run: Run, part: str, *, most: int | None = None, seed: int = 0) -> xr.DataArray:
-    """Samples of a part of the run's split as a boolean map over the navigation dims, a seeded choice of `most`.
+    """Samples of a part of the run's split as a boolean map over the navigation dims, a seeded
+    choice of `most`.
 
     part: train, validation or all. Raises UsageError for another one.
     """
@@ -54,20 +61,27 @@ def part_map(run: Run, part: str, *, most: int | None = None, seed: int = 0) -> 
 
 
 def example_points(run: Run, chosen: xr.DataArray, count: int, seed: int) -> np.ndarray:
-    """A few of the chosen grid points `(k, navigation)`, row-major: of the validation part where it has any."""
+    """A few of the chosen grid points `(k, navigation)`, row-major: of the validation part where it
+    has any.
+    """
     held_out = chosen.values & (run.own(n.SPLIT).load().values == n.VALIDATION)
     points = np.argwhere(held_out if held_out.any() else chosen.values)
     return points[np.sort(np.random.default_rng(seed).permutation(len(points))[:count])]
 
 
 def chosen_blocks(run: Run, chosen: xr.DataArray) -> tuple[int, Iterator[Block]]:
-    """How many blocks the store has, and its chosen samples, block by block; the next block is read meanwhile."""
+    """How many blocks the store has, and its chosen samples, block by block; the next block is read
+    meanwhile.
+    """
     blocks = Blocks(run.ds[n.PATTERNS], schema.navigation_dims(run.ds))
     return len(blocks.regions), read_chosen(blocks, chosen.values, run.model.input_shape)
 
 
-def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Chosen points `(k, navigation)` and their patterns as stored `(k, C, …)`, on the model's device.
+def batches_of(
+    run: Run, chosen: xr.DataArray, batch_size: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Chosen points `(k, navigation)` and their patterns as stored `(k, C, …)`, on the model's
+    device.
 
     Samples with values that are not finite are left out.
     """
@@ -82,7 +96,9 @@ def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[tupl
 
 
 class Passed(NamedTuple):
-    """Samples as the network sees them, their posterior mean and log-variance, and the decoded mean."""
+    """Samples as the network sees them, their posterior mean and log-variance, and the decoded
+    mean.
+    """
 
     target: torch.Tensor
     mean: torch.Tensor
@@ -100,13 +116,15 @@ def through(
 ) -> Passed:
     """Preprocess, encode and decode stored patterns `(B, C, …)`; nothing is learned.
 
-    window, overlap: spatial latents window by window, see `vaearr.models.windows`. elements: content of each sample,
-    for a model that explains it too.
+    window, overlap: spatial latents window by window, see `vaearr.models.windows`. elements:
+    content of each sample, for a model that explains it too.
     """
     network = model.network
     target = model.preprocess(stored.to(model.device, non_blocking=True))
     if window is None:
-        mean, logvar = network.encode(target) if elements is None else network.encode(target, elements)
+        mean, logvar = (
+            network.encode(target) if elements is None else network.encode(target, elements)
+        )
         decoded = network.decode(mean)
     else:
         mean, logvar = encode_windows(network, target, window, overlap)

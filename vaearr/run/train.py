@@ -1,4 +1,6 @@
-"""From a store to a trained run in it: ROI, split, training, health, artefact, all published together."""
+"""From a store to a trained run in it: ROI, split, training, health, artefact, all published
+together.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ log = logging.getLogger("vaearr")
 FEW_SAMPLES = 16
 GIVEN_AS_MAP = "given as a map"
 TRAINED = "trained"  # kind of a run; others are imported and attached
-SCANS = "scans"  # in a manifest: what identifies the patterns of each of the joined scans, by number
+SCANS = (
+    "scans"  # in a manifest: what identifies the patterns of each of the joined scans, by number
+)
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
@@ -64,25 +68,27 @@ def train(
     progress: Progress = True,
     **given: Any,
 ) -> Run:
-    """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and `split` maps.
+    """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and
+    `split` maps.
 
-    Nothing is visible in the store before the training is finished. After an interruption the same call resumes it,
-    bit for bit. With torchrun, each process makes this call.
+    Nothing is visible in the store before the training is finished. After an interruption the same
+    call resumes it, bit for bit. With torchrun, each process makes this call.
 
     Parameters
     ----------
     data : str, Path or xarray.Dataset
-        A store, or a Dataset with any lazy steps on it, such as a crop, another background or binned detector pixels;
-        its dask chunks are what is read. Its grid is that of its store or a part of it. Where the patterns differ from
-        the store's, `va.encode` needs the same Dataset. Several scans joined by `va.concat` train one model.
+        A store, or a Dataset with any lazy steps on it, such as a crop, another background or
+        binned detector pixels; its dask chunks are what is read. Its grid is that of its store or a
+        part of it. Where the patterns differ from the store's, `va.encode` needs the same Dataset.
+        Several scans joined by `va.concat` train one model.
     run : str
         Name of the run.
     store : str or Path, optional
-        The store that a Dataset's run is published in; default: the one that it was opened from, of joined scans the
-        first. `Run.apply` copies the run into other stores.
+        The store that a Dataset's run is published in; default: the one that it was opened from, of
+        joined scans the first. `Run.apply` copies the run into other stores.
     roi : xarray.DataArray or RoiConfig, optional
-        A map from `va.roi`, or conditions. Default: the ROI of the default run if the store has one, else all measured
-        points.
+        A map from `va.roi`, or conditions. Default: the ROI of the default run if the store has
+        one, else all measured points.
     config : TrainConfig, optional
         Settings. Other keywords replace single ones.
     resume : str or Path, optional
@@ -90,14 +96,17 @@ def train(
     restart : bool
         Discard what an interrupted training left, and start anew.
     overwrite : bool
-        Replace an existing run of this name, with its latents and tables, when the new one is trained.
+        Replace an existing run of this name, with its latents and tables, when the new one is
+        trained.
     trust : str or sequence of str
-        Networks of your own packages, as `package.module:Name`, that the run or model folder of `init` or of the
-        perceptual term may name, see `va.load_run`. Parts that your settings name need not be listed.
+        Networks of your own packages, as `package.module:Name`, that the run or model folder of
+        `init` or of the perceptual term may name, see `va.load_run`. Parts that your settings name
+        need not be listed.
     on_step : callable, optional
         Called with (epoch, step) after every batch.
     progress : bool or callable
-        Show a progress bar, or call a function with (epochs done, most epochs, text with the losses).
+        Show a progress bar, or call a function with (epochs done, most epochs, text with the
+        losses).
 
     Returns
     -------
@@ -122,7 +131,11 @@ def train(
         show = stack.enter_context(showing(progress, "training"))
         source = open_training_data(data, store_path, roi)
         settings = settled(settings, source.ds, trusted)
-        inputs = {"kind": TRAINED, "data": source.fingerprint, "region": region_fingerprint(source.store_roi)}
+        inputs = {
+            "kind": TRAINED,
+            "data": source.fingerprint,
+            "region": region_fingerprint(source.store_roi),
+        }
         recipe = Recipe(settings, inputs, input_fingerprints(store_path, settings))
         if team.first_does(_is_trained, source, run, recipe, overwrite):
             return Run(store_path, run, trust=trusted)
@@ -157,12 +170,16 @@ def train(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-        manifest |= {"run": run, FINGERPRINTS: dict(recipe.fingerprints)} | region_facts(source.store_roi)
+        manifest |= {"run": run, FINGERPRINTS: dict(recipe.fingerprints)} | region_facts(
+            source.store_roi
+        )
         if team.is_first:
             if source.scan is not None:
                 tables[n.SCANS] = joined_maps(source.roi, split, source.ds[SCAN])
             own_maps = source.store_maps(split, run)
-            publish_run(store_path, run, folder, manifest, own_maps, tables=tables, replacing=replaced)
+            publish_run(
+                store_path, run, folder, manifest, own_maps, tables=tables, replacing=replaced
+            )
             for warning in tables[n.HEALTH].attrs["warnings"]:
                 log.warning(warning)
     known: dict[str, Any] = {name: tables[name] for name in (n.HISTORY, n.HEALTH) if name in tables}
@@ -177,16 +194,22 @@ def _loss_text(row: Mapping[str, float]) -> str:
 
 
 def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) -> Path:
-    """The store that the run is published in. Raises UsageError where joined scans do not include it."""
+    """The store that the run is published in. Raises UsageError where joined scans do not include
+    it.
+    """
     stores = stores_of(data) if isinstance(data, xr.Dataset) else []
     if not stores:
         return store_of(data, store)
     if None in stores:
-        raise UsageError("a scan of va.concat was not opened from a store; ingest it first, and join the stores.")
+        raise UsageError(
+            "a scan of va.concat was not opened from a store; ingest it first, and join the stores."
+        )
     paths = [check_store(path) for path in stores if path]
     store_path = paths[0] if store is None else check_store(store)
     if store_path not in paths:
-        raise UsageError(f"{store_path} is none of the joined scans; give one of {', '.join(map(str, paths))}.")
+        raise UsageError(
+            f"{store_path} is none of the joined scans; give one of {', '.join(map(str, paths))}."
+        )
     return store_path
 
 
@@ -194,9 +217,9 @@ def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) 
 class TrainingData:
     """What a run is trained on.
 
-    `ds` and `roi` lie over the grid that is trained on, `store_ds` and `store_roi` over that of the store. They differ
-    for a part of a store, and for joined scans, of which the store is number `scan`. `fingerprint` identifies the
-    patterns, and is kept in the manifest as `data`.
+    `ds` and `roi` lie over the grid that is trained on, `store_ds` and `store_roi` over that of the
+    store. They differ for a part of a store, and for joined scans, of which the store is number
+    `scan`. `fingerprint` identifies the patterns, and is kept in the manifest as `data`.
     """
 
     store_path: Path
@@ -223,7 +246,9 @@ def open_training_data(
     ds = data if isinstance(data, xr.Dataset) else store_ds
     mask = resolve_roi(ds, roi)
     if roi is None and n.ROI in ds:
-        log.info(f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}")
+        log.info(
+            f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}"
+        )
     stores = stores_of(ds)
     if not stores:
         store_roi, fingerprint = _scan_inputs(ds, mask, store_ds)
@@ -237,7 +262,9 @@ def open_training_data(
         check_patterns(path)
         scan_store = open_store(path)
         scan_ds = xr.Dataset({n.PATTERNS: scan_of(ds[n.PATTERNS], ds[SCAN], number, scan_store)})
-        scan_roi, scan_fingerprint = _scan_inputs(scan_ds, scan_of(mask, ds[SCAN], number, scan_store), scan_store)
+        scan_roi, scan_fingerprint = _scan_inputs(
+            scan_ds, scan_of(mask, ds[SCAN], number, scan_store), scan_store
+        )
         scans[str(number)] = scan_fingerprint | {"region": region_fingerprint(scan_roi)}
         rois.append(scan_roi)
     scan = paths.index(store_path)
@@ -253,12 +280,18 @@ def input_fingerprints(store_path: Path, settings: TrainConfig) -> dict[str, str
 
 
 def joined_fingerprint(scans: Mapping[str, Any], scan: int) -> dict[str, Any]:
-    """Identify the patterns of joined scans, in the store of one of them. scans: by number, as text."""
+    """Identify the patterns of joined scans, in the store of one of them. scans: by number, as
+    text.
+    """
     return scans[str(scan)] | {SCANS: dict(scans)}
 
 
-def _scan_inputs(ds: xr.Dataset, roi: xr.DataArray, store_ds: xr.Dataset) -> tuple[xr.DataArray, dict[str, Any]]:
-    """ROI over the grid of the store, and what identifies the patterns, where they differ from the store's, too."""
+def _scan_inputs(
+    ds: xr.Dataset, roi: xr.DataArray, store_ds: xr.Dataset
+) -> tuple[xr.DataArray, dict[str, Any]]:
+    """ROI over the grid of the store, and what identifies the patterns, where they differ from the
+    store's, too.
+    """
     check_grid(ds, store_ds)
     store_roi = on_grid(roi, store_ds, fill=False)
     fingerprint = data_fingerprint(store_ds)
@@ -271,9 +304,13 @@ def _scan_inputs(ds: xr.Dataset, roi: xr.DataArray, store_ds: xr.Dataset) -> tup
 
 
 def _without_value_attrs(ds: xr.Dataset) -> xr.Dataset:
-    """The Dataset without the attributes of its patterns that hold for their values before the lazy steps."""
+    """The Dataset without the attributes of its patterns that hold for their values before the lazy
+    steps.
+    """
     patterns = ds[n.PATTERNS].copy(deep=False)
-    patterns.attrs = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
+    patterns.attrs = {
+        key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES
+    }
     return ds.assign({n.PATTERNS: patterns})
 
 
@@ -296,7 +333,9 @@ def named_maps(roi: xr.DataArray, split: xr.DataArray, run: str) -> xr.Dataset:
 
 
 def joined_maps(roi: xr.DataArray, split: xr.DataArray, scan: xr.DataArray) -> xr.Dataset:
-    """ROI and split of joined scans as a table; its dims `scan_y, scan_x` differ from those of the store."""
+    """ROI and split of joined scans as a table; its dims `scan_y, scan_x` differ from those of the
+    store.
+    """
     maps = xr.Dataset({n.ROI: roi.drop_attrs(), n.SPLIT: split.drop_attrs()}, coords={SCAN: scan})
     return maps.rename({dim: f"{SCAN}_{dim}" for dim in roi.dims})
 
@@ -314,7 +353,8 @@ def _is_trained(source: TrainingData, run: str, recipe: Recipe, overwrite: bool)
         FINGERPRINTS: manifest.get(FINGERPRINTS),
     }
     if stored["kind"] != TRAINED:
-        # The config of an imported or attached run holds no training settings; its kind is the difference.
+        # The config of an imported or attached run holds no training settings; its kind is the
+        # difference.
         stored["config"] = recipe.as_attrs()["config"]
     existing = f"{source.store_path} already has a run {run!r}"
     other_name = "choose another name with run='…' (--run)"
@@ -329,11 +369,15 @@ def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> x
     config = settings.split
     n_samples = int(roi.sum())
     if n_samples < FEW_SAMPLES:
-        log.warning(f"{n_samples} {schema.samples_word(ds)} are few; the run shows that it works, no more.")
+        log.warning(
+            f"{n_samples} {schema.samples_word(ds)} are few; the run shows that it works, no more."
+        )
     by = None
     if config.method in SPLIT_BY:  # groups or classes by a map or coordinate
         name = config.by or SPLIT_BY[config.method]
-        candidates = [str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims]
+        candidates = [
+            str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims
+        ]
         if name not in candidates:
             missing = f"there is no map or coordinate {name!r} over {roi.dims}"
             raise UsageError(f"split.by: {missing}.{did_you_mean(name, candidates)}")
@@ -341,12 +385,16 @@ def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> x
     split = grid.split(roi, config, seed=settings.seed, by=by)
     if config.method == "blocks" and split.attrs["block_used"] != config.block:
         side = split.attrs["block_used"]
-        log.info(f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from")
+        log.info(
+            f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from"
+        )
     return split
 
 
 def _model_folder(store: Path, named: str | None) -> Path | None:
-    """The model folder of a run of this store, or a path to such a folder or to a checkpoint; None for None."""
+    """The model folder of a run of this store, or a path to such a folder or to a checkpoint; None
+    for None.
+    """
     if named and n.is_valid_name(named):
         return run_folder(store, named) / n.MODEL
     return Path(named).expanduser().resolve() if named else None
@@ -358,7 +406,9 @@ def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
     if wanted is None:
         return None
     if wanted.kind != "encoder" and wanted.run is not None:
-        raise UsageError(f"objective.perceptual.run is for kind 'encoder', not for {wanted.kind!r}; leave it out.")
+        raise UsageError(
+            f"objective.perceptual.run is for kind 'encoder', not for {wanted.kind!r}; leave it out."
+        )
     if wanted.kind == "encoder" and wanted.run is None:
         raise UsageError(
             "objective.perceptual.kind 'encoder' needs a trained run: set objective.perceptual.run to its name or to a "
@@ -368,7 +418,9 @@ def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
 
 
 def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) -> TrainConfig:
-    """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there is no grid."""
+    """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there
+    is no grid.
+    """
     from vaearr.models import is_fitted
     from vaearr.models.preprocess import settled as settled_preprocess
 
@@ -399,7 +451,9 @@ def check_extras(settings: TrainConfig) -> None:
 
 
 def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:
-    """The boolean ROI map that is meant: given, by conditions, the store's own, or all measured points."""
+    """The boolean ROI map that is meant: given, by conditions, the store's own, or all measured
+    points.
+    """
     if isinstance(roi, RoiConfig):
         return grid.roi(ds, config=roi)
     if roi is None:
@@ -408,11 +462,17 @@ def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.Data
     if n.PRESENT in ds:
         mask = mask & ds[n.PRESENT].load()
     known = {"config": config} if isinstance(config, dict) else {}
-    return mask.rename(n.ROI).drop_attrs().assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
+    return (
+        mask.rename(n.ROI)
+        .drop_attrs()
+        .assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
+    )
 
 
 def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:
-    """What identifies the patterns a model saw: the store, the checksum of the patterns, their shape and dtype."""
+    """What identifies the patterns a model saw: the store, the checksum of the patterns, their
+    shape and dtype.
+    """
     patterns = ds[n.PATTERNS]
     return {
         "store_id": ds.attrs.get(n.STORE_ID),

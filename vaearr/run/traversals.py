@@ -1,4 +1,6 @@
-"""What classes, single latent dimensions, planes and lines decode to: latents moved away from a base."""
+"""What classes, single latent dimensions, planes and lines decode to: latents moved away from a
+base.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Base = str | int | Path | Mapping[str, Any] | Sequence[float] | np.ndarray
 Unit = Literal["std", "absolute"]
 
 
-def prototypes(run: Run, by: str | None = None, *, classes: Sequence[str] | None = None) -> xr.Dataset:
+def prototypes(
+    run: Run, by: str | None = None, *, classes: Sequence[str] | None = None
+) -> xr.Dataset:
     """Find a typical sample of each class, and the mean of its latents; decode both.
 
     The typical sample is the one nearest the mean, of the half that have the closest neighbours.
@@ -36,16 +40,18 @@ def prototypes(run: Run, by: str | None = None, *, classes: Sequence[str] | None
     Parameters
     ----------
     by
-        Map or coordinate with a class for each sample; None for the first of label, phase and clusters that exists.
+        Map or coordinate with a class for each sample; None for the first of label, phase and
+        clusters that exists.
     classes
         Names of the classes to show; None for all. Those without an encoded sample are left out.
 
     Returns
     -------
     xarray.Dataset
-        `decoded (class, [channel,] dy, dx)` of the typical sample, with its latents `sample_latents`, and its
-        coordinates `number` and `x_of_sample`, …; `decoded_mean` of the mean latents `latents (class, latent[, lz, ly,
-        lx])`, in the same units, which the attribute `scale` states; `n (class)`.
+        `decoded (class, [channel,] dy, dx)` of the typical sample, with its latents
+        `sample_latents`, and its coordinates `number` and `x_of_sample`, …; `decoded_mean` of the
+        mean latents `latents (class, latent[, lz, ly, lx])`, in the same units, which the attribute
+        `scale` states; `n (class)`.
 
     Raises
     ------
@@ -59,7 +65,9 @@ def prototypes(run: Run, by: str | None = None, *, classes: Sequence[str] | None
 
     codes = classes_of(run.ds, by, classes)
     if codes is None:
-        raise NoInputError("the samples have no classes; name a map (by='…', --by), or cluster them first.")
+        raise NoInputError(
+            "the samples have no classes; name a map (by='…', --by), or cluster them first."
+        )
     numbers, rows = known_rows(run)
     code_of_row = codes.values.ravel()[numbers]
     names, counts, chosen, means, typical_latents = [], [], [], [], []
@@ -73,13 +81,21 @@ def prototypes(run: Run, by: str | None = None, *, classes: Sequence[str] | None
             typical_latents.append(latents)
             means.append(mean)
     if not names:
-        raise NoInputError(f"no encoded sample has a class by {codes.attrs['long_name']!r}; choose another map.")
+        raise NoInputError(
+            f"no encoded sample has a class by {codes.attrs['long_name']!r}; choose another map."
+        )
     found = decoded(run, np.stack(means), {CLASS: len(names)}).rename(decoded="decoded_mean")
     found["decoded"] = decoded_array(run, np.stack(typical_latents), CLASS)
-    found["sample_latents"] = found["latents"].dims, np.stack(typical_latents), {"long_name": "of the typical sample"}
+    found["sample_latents"] = (
+        found["latents"].dims,
+        np.stack(typical_latents),
+        {"long_name": "of the typical sample"},
+    )
     found["n"] = n.named(CLASS, counts, "samples")
     found[CLASS] = CLASS, names, {"long_name": codes.attrs["long_name"]}
-    found = found.assign_coords(number=(CLASS, chosen, {"long_name": "number of the typical sample, row-major"}))
+    found = found.assign_coords(
+        number=(CLASS, chosen, {"long_name": "number of the typical sample, row-major"})
+    )
     for dim, indices in place_of(run, np.asarray(chosen)).items():
         found.coords[f"{dim}_of_sample"] = CLASS, run.ds[dim].values[indices], run.ds[dim].attrs
     return found.assign_attrs(by=codes.attrs["long_name"])
@@ -95,32 +111,35 @@ def traverse(
     unit: Unit = "std",
     by: str | None = None,
 ) -> xr.Dataset:
-    """Move one latent dimension after another away from a base and decode; the others keep the base's values.
+    """Move one latent dimension after another away from a base and decode; the others keep the
+    base's values.
 
     Parameters
     ----------
     dims
         One dimension or several; None for all.
     base
-        `typical`: of the half of the samples that have the closest neighbours the one nearest the mean of all;
-        `typical:NAME`: the same of a class. `mean` of all samples, `prototype:NAME` of a class, which may lie where no
-        sample does. A sample, as a number or `{"x": …, "y": …}`, or a Path, of a file. Or latents `(L[, lz, ly, lx])`.
+        `typical`: of the half of the samples that have the closest neighbours the one nearest the
+        mean of all; `typical:NAME`: the same of a class. `mean` of all samples, `prototype:NAME` of
+        a class, which may lie where no sample does. A sample, as a number or `{"x": …, "y": …}`, or
+        a Path, of a file. Or latents `(L[, lz, ly, lx])`.
     span
-        From and to, either side of the base's own value in units of `std`, else values of the dimension.
+        From and to, either side of the base's own value in units of `std`, else values of the
+        dimension.
     steps
         Pictures of each dimension.
     unit
-        `std`: standard deviations of the aggregate posterior, or `absolute`. A channel of a spatial latent is shifted
-        as a whole, its value is the mean over positions.
+        `std`: standard deviations of the aggregate posterior, or `absolute`. A channel of a spatial
+        latent is shifted as a whole, its value is the mean over positions.
     by
         Map with the class that `base` names, as of `prototypes`.
 
     Returns
     -------
     xarray.Dataset
-        `decoded (latent_dim, step, [channel,] dy, dx)`, `latents (latent_dim, step, latent[, …])`, the coordinate
-        `value (latent_dim, step)`, and `base (latent[, …])`; where the base is a sample of the store, its coordinates
-        as `base_x`, …; the attribute `base` in words.
+        `decoded (latent_dim, step, [channel,] dy, dx)`, `latents (latent_dim, step, latent[, …])`,
+        the coordinate `value (latent_dim, step)`, and `base (latent[, …])`; where the base is a
+        sample of the store, its coordinates as `base_x`, …; the attribute `base` in words.
 
     Raises
     ------
@@ -136,7 +155,10 @@ def traverse(
     found = decoded(run, np.concatenate(z), {LATENT_DIM: len(chosen), STEP: steps})
     found["base"] = n.named(n.latent_dims(latents.ndim), latents.astype("f4"), name)
     found[LATENT_DIM] = LATENT_DIM, chosen, n.ATTRS[n.LATENT]
-    coords |= {STEP: np.arange(steps), "value": n.named((LATENT_DIM, STEP), values, "value of the dimension")}
+    coords |= {
+        STEP: np.arange(steps),
+        "value": n.named((LATENT_DIM, STEP), values, "value of the dimension"),
+    }
     return found.assign_coords(coords).assign_attrs(base=name, unit=unit, span=list(span))
 
 
@@ -155,16 +177,16 @@ def manifold(
     Parameters
     ----------
     dims
-        The dimension along the columns (to the right) and the one along the rows (upwards: the first row is the lowest
-        and holds the least value).
+        The dimension along the columns (to the right) and the one along the rows (upwards: the
+        first row is the lowest and holds the least value).
     base, span, steps, unit, by
         As of `traverse`; `steps` of each side.
 
     Returns
     -------
     xarray.Dataset
-        `decoded (row, column, [channel,] dy, dx)`, `latents (row, column, latent[, …])`; the coordinates `column` and
-        `row` are the values of the two dimensions.
+        `decoded (row, column, [channel,] dy, dx)`, `latents (row, column, latent[, …])`; the
+        coordinates `column` and `row` are the values of the two dimensions.
 
     Raises
     ------
@@ -175,13 +197,17 @@ def manifold(
     chosen = plane_of(dims, len(latents))
     across, up = values_of(run, latents, chosen, span, steps, unit)
     if not (np.ptp(across) > 0 and np.ptp(up) > 0):
-        raise UsageError(f"one of {chosen} does not vary over the data; choose others, or unit='absolute'.")
+        raise UsageError(
+            f"one of {chosen} does not vary over the data; choose others, or unit='absolute'."
+        )
     rows, columns = np.meshgrid(up, across, indexing="ij")
     z = moved(latents, chosen, np.stack([columns.ravel(), rows.ravel()], 1))
     found = decoded(run, z, {ROW: steps, COLUMN: steps})
     coords[ROW] = n.named(ROW, up, f"latent {chosen[1]}")
     coords[COLUMN] = n.named(COLUMN, across, f"latent {chosen[0]}")
-    return found.assign_coords(coords).assign_attrs(base=name, unit=unit, span=list(span), dims=chosen)
+    return found.assign_coords(coords).assign_attrs(
+        base=name, unit=unit, span=list(span), dims=chosen
+    )
 
 
 def line(
@@ -205,9 +231,9 @@ def line(
     points
         `(k, 2)`, in the coordinates of the plane.
     space
-        `plane` of two latent dimensions, where all others keep the values of the base; `pca`, whose inverse is exact:
-        what is not in the plane stays at the mean; `tsne` or `umap`, which have no inverse: the sample that is encoded
-        nearest to each point is decoded.
+        `plane` of two latent dimensions, where all others keep the values of the base; `pca`, whose
+        inverse is exact: what is not in the plane stays at the mean; `tsne` or `umap`, which have
+        no inverse: the sample that is encoded nearest to each point is decoded.
     dims, base
         Of `plane`, as of `manifold`.
     steps
@@ -220,8 +246,9 @@ def line(
     Returns
     -------
     xarray.Dataset
-        `decoded (step, …)`, `latents (step, latent[, lz, ly, lx])`, `requested (step, axis)` as asked for, `position
-        (step, axis)` where the latents lie, and `scatter (point, axis)`, the samples with their coordinates.
+        `decoded (step, …)`, `latents (step, latent[, lz, ly, lx])`, `requested (step, axis)` as
+        asked for, `position (step, axis)` where the latents lie, and `scatter (point, axis)`, the
+        samples with their coordinates.
 
     Raises
     ------
@@ -239,10 +266,14 @@ def line(
         drawn[AXIS] = [f"latent {dim}" for dim in chosen]
     else:
         if (tuple(dims), base) != ((0, 1), TYPICAL):
-            raise UsageError(f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}.")
+            raise UsageError(
+                f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}."
+            )
         name = space
         if scatter is None:
-            scatter = run.scatter(space, by=by, seed=seed, max_points=max_points, perplexity=perplexity)
+            scatter = run.scatter(
+                space, by=by, seed=seed, max_points=max_points, perplexity=perplexity
+            )
         drawn = scatter
         z, position = _inverted(run, drawn, space, asked)
     found = decoded(run, z, {STEP: len(z)})
@@ -255,7 +286,9 @@ def line(
 
 
 def _on_line(points: Any, steps: int | None) -> np.ndarray:
-    """Points `(k, 2)` as they are, or `steps` of them at equal distances along the line through them, `(steps, 2)`."""
+    """Points `(k, 2)` as they are, or `steps` of them at equal distances along the line through
+    them, `(steps, 2)`.
+    """
     found = np.asarray(points, np.float64)
     if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
         raise UsageError(
@@ -271,7 +304,9 @@ def _on_line(points: Any, steps: int | None) -> np.ndarray:
     return np.stack([np.interp(where, along, column) for column in found.T], axis=1)
 
 
-def _inverted(run: Run, drawn: xr.Dataset, space: str, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _inverted(
+    run: Run, drawn: xr.Dataset, space: str, asked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Latents `(k, *shape)` of points in an embedding, and where they lie in it."""
     from scipy.spatial import cKDTree
 
@@ -297,9 +332,11 @@ def _inverted(run: Run, drawn: xr.Dataset, space: str, asked: np.ndarray) -> tup
 
 
 def start(run: Run, base: Base, by: str | None = None) -> tuple[np.ndarray, str, dict[str, Any]]:
-    """Latents `(L[, lz, ly, lx])` float64 to start from, see `traverse`, what they are in words, and their coordinates.
+    """Latents `(L[, lz, ly, lx])` float64 to start from, see `traverse`, what they are in words,
+    and their coordinates.
 
-    The coordinates are those of the sample, such as `base_x` and `base_y`; none where the base is no sample.
+    The coordinates are those of the sample, such as `base_x` and `base_y`; none where the base is
+    no sample.
     """
     from vaearr.run.nearest import known_rows
 
@@ -327,7 +364,11 @@ def start(run: Run, base: Base, by: str | None = None) -> tuple[np.ndarray, str,
     if word != TYPICAL:
         return mean, f"mean of {whose}", {}
     place = place_of(run, numbers[typical])
-    return latents.astype("f8"), f"{sample_words(run, place)}, typical of {whose}", _base_coords(run, place)
+    return (
+        latents.astype("f8"),
+        f"{sample_words(run, place)}, typical of {whose}",
+        _base_coords(run, place),
+    )
 
 
 def _start_of_values(run: Run, base: Any) -> tuple[np.ndarray, str, dict[str, Any]]:
@@ -345,12 +386,16 @@ def _start_of_values(run: Run, base: Any) -> tuple[np.ndarray, str, dict[str, An
         return latents, sample_words(run, place), _base_coords(run, place)
     latents, shape = np.asarray(base, np.float64), run.latent_shape
     if latents.shape != shape or not np.isfinite(latents).all():
-        raise UsageError(f"latents of shape {latents.shape} were given; they must be {shape} finite numbers.")
+        raise UsageError(
+            f"latents of shape {latents.shape} were given; they must be {shape} finite numbers."
+        )
     return latents, "given latents", {}
 
 
 def typical_and_mean(run: Run, rows: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Of latents `(k, *shape)`: the index of the typical ones, these latents, and the mean; without missing values."""
+    """Of latents `(k, *shape)`: the index of the typical ones, these latents, and the mean; without
+    missing values.
+    """
     from vaearr.run.nearest import filled, typical_index
 
     mean = filled(run, np.nanmean(rows, axis=0, dtype="f8")[None])[0]
@@ -361,11 +406,16 @@ def typical_and_mean(run: Run, rows: np.ndarray) -> tuple[int, np.ndarray, np.nd
 
 def place_of(run: Run, number: Any) -> dict[str, Any]:
     """Where samples lie along each navigation dim, by their numbers in the grid."""
-    return dict(zip(schema.navigation_dims(run.ds), np.unravel_index(number, run.grid), strict=True))
+    return dict(
+        zip(schema.navigation_dims(run.ds), np.unravel_index(number, run.grid), strict=True)
+    )
 
 
 def _base_coords(run: Run, place: Mapping[str, int]) -> dict[str, Any]:
-    return {f"base_{dim}": run.ds[dim][index].reset_coords(drop=True).variable for dim, index in place.items()}
+    return {
+        f"base_{dim}": run.ds[dim][index].reset_coords(drop=True).variable
+        for dim, index in place.items()
+    }
 
 
 def sample_words(run: Run, place: Mapping[str, int]) -> str:
@@ -385,9 +435,11 @@ def plane_of(dims: Sequence[int], size: int) -> list[int]:
 
 
 def moved(latents: np.ndarray, dims: Sequence[int], values: np.ndarray) -> np.ndarray:
-    """Copies of latents `(L[, …])` where `dims` have other values: `(k, len(dims)) -> (k, L[, …])`, float32.
+    """Copies of latents `(L[, …])` where `dims` have other values: `(k, len(dims)) -> (k, L[, …])`,
+    float32.
 
-    A channel of a spatial latent keeps its pattern and is shifted as a whole until its mean is the value.
+    A channel of a spatial latent keeps its pattern and is shifted as a whole until its mean is the
+    value.
     """
     chosen = list(dims)
     z = np.repeat(latents[None], len(values), axis=0)
@@ -397,21 +449,32 @@ def moved(latents: np.ndarray, dims: Sequence[int], values: np.ndarray) -> np.nd
 
 
 def channel_means(latents: np.ndarray) -> np.ndarray:
-    """Value of each dimension of latents `(L[, …])`: of a spatial latent the mean over its positions."""
+    """Value of each dimension of latents `(L[, …])`: of a spatial latent the mean over its
+    positions.
+    """
     return np.asarray(latents.reshape(len(latents), -1).mean(1))
 
 
 def values_of(
-    run: Run, latents: np.ndarray, dims: Sequence[int], span: tuple[float, float], steps: int, unit: str
+    run: Run,
+    latents: np.ndarray,
+    dims: Sequence[int],
+    span: tuple[float, float],
+    steps: int,
+    unit: str,
 ) -> np.ndarray:
-    """Values `(len(dims), steps)` over a span: of standard deviations from the latents, or as they are."""
+    """Values `(len(dims), steps)` over a span: of standard deviations from the latents, or as they
+    are.
+    """
     from vaearr.run.statistics import latent_sums
 
     if unit not in ("std", "absolute"):
         raise UsageError(f"there is no unit {unit!r}.{did_you_mean(unit, ['std', 'absolute'])}")
     low, high = span
     if steps < 2 or not (np.isfinite([low, high]).all() and low < high):
-        raise UsageError(f"span {low:g} to {high:g} in {steps} steps cannot be; give low < high and two steps or more.")
+        raise UsageError(
+            f"span {low:g} to {high:g} in {steps} steps cannot be; give low < high and two steps or more."
+        )
     offsets, chosen = np.linspace(low, high, steps), list(dims)
     if unit == "absolute":
         return np.tile(offsets, (len(chosen), 1))
@@ -429,8 +492,16 @@ def decoded(run: Run, z: np.ndarray, sizes: Mapping[str, int]) -> xr.Dataset:
 
     flat = decoded_array(run, z, "flat")
     shape = tuple(sizes.values())
-    found = xr.Dataset(coords=flat.coords, attrs=run.attrs).assign_coords({n.LATENT: np.arange(z.shape[1])})
-    found["decoded"] = (*sizes, *flat.dims[1:]), flat.values.reshape(*shape, *flat.shape[1:]), flat.attrs
+    found = xr.Dataset(coords=flat.coords, attrs=run.attrs).assign_coords(
+        {n.LATENT: np.arange(z.shape[1])}
+    )
+    found["decoded"] = (
+        (*sizes, *flat.dims[1:]),
+        flat.values.reshape(*shape, *flat.shape[1:]),
+        flat.attrs,
+    )
     latents = z.reshape(*shape, *z.shape[1:]).astype("f4")
-    found["latents"] = n.named((*sizes, *n.latent_dims(z.ndim - 1)), latents, "latents that were decoded")
+    found["latents"] = n.named(
+        (*sizes, *n.latent_dims(z.ndim - 1)), latents, "latents that were decoded"
+    )
     return found

@@ -1,8 +1,9 @@
-"""What a vaearr Dataset looks like. Looks at names, dimensions, dtypes and attributes, never at values.
+"""What a vaearr Dataset looks like. Looks at names, dimensions, dtypes and attributes, never at
+values.
 
-`patterns` is the one variable every Dataset has. Its attributes `navigation_dims` (dims that index samples, for a scan
-`y, x`) and `signal_dims` (dims of one sample, for a scan `dy, dx`) say what its axes mean; nothing is guessed from
-shapes.
+`patterns` is the one variable every Dataset has. Its attributes `navigation_dims` (dims that index
+samples, for a scan `y, x`) and `signal_dims` (dims of one sample, for a scan `dy, dx`) say what its
+axes mean; nothing is guessed from shapes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def navigation_dims(ds: xr.Dataset) -> tuple[str, ...]:
 
 
 def signal_dims(ds: xr.Dataset) -> tuple[str, ...]:
-    """Dims of one sample: `("dy", "dx")` for a scan, with `channel` in front where there are several."""
+    """Dims of one sample: `("dy", "dx")` for a scan, with `channel` in front where there are
+    several.
+    """
     return _declared(ds, n.SIGNAL_DIMS)
 
 
@@ -33,7 +36,9 @@ def navigation_shape(ds: xr.Dataset) -> tuple[int, ...]:
 
 
 def input_shape(ds: xr.Dataset) -> tuple[int, ...]:
-    """Shape of one sample as a network sees it: channels first, `(1, H, W)` for a scan with plain patterns."""
+    """Shape of one sample as a network sees it: channels first, `(1, H, W)` for a scan with plain
+    patterns.
+    """
     dims = signal_dims(ds)
     sizes = tuple(ds.sizes[dim] for dim in dims)
     return sizes if dims[0] == n.CHANNEL else (1, *sizes)
@@ -52,15 +57,19 @@ def samples_word(ds: xr.Dataset) -> str:
 
 
 def position_dims(latents: xr.DataArray) -> list[str]:
-    """Dims along which a spatial latent lies, in the order lz, ly, lx: `ly`, or `ly_b` of a run b; none of a vector."""
+    """Dims along which a spatial latent lies, in the order lz, ly, lx: `ly`, or `ly_b` of a run b;
+    none of a vector.
+    """
     known = {str(dim).partition("_")[0]: str(dim) for dim in latents.dims}
     return [known[name] for name in n.POSITIONS if name in known]
 
 
 def vectors(latents: xr.DataArray) -> xr.DataArray:
-    """Latents with one value per dimension: spatial ones as the mean over their positions, lazy; others as they are.
+    """Latents with one value per dimension: spatial ones as the mean over their positions, lazy;
+    others as they are.
 
-    The attribute `pooled_over` names the dims that are gone. Positions that are missing (NaN) do not count.
+    The attribute `pooled_over` names the dims that are gone. Positions that are missing (NaN) do
+    not count.
     """
     positions = position_dims(latents)
     if not positions:
@@ -71,8 +80,9 @@ def vectors(latents: xr.DataArray) -> xr.DataArray:
 
 
 def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
-    """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError, naming the runs that
-    have some, if it has none."""
+    """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError,
+    naming the runs that have some, if it has none.
+    """
     if n.run_name(n.LATENTS, run) not in ds:
         refuse_not_encoded(ds, run)
     return vectors(ds[n.run_name(n.LATENTS, run)])
@@ -81,7 +91,9 @@ def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
 def refuse_not_encoded(ds: xr.Dataset, run: str) -> NoReturn:
     """Raise NoInputError that names the runs with latents."""
     hint = did_you_mean(run, runs(ds))
-    raise NoInputError(f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}")
+    raise NoInputError(
+        f"run {run!r} has no latents: 'vaearr encode STORE --run {run}' writes them.{hint}"
+    )
 
 
 def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
@@ -99,28 +111,39 @@ def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
 
 
 LAYOUTS = (  # navigation dims and signal dims that their names tell
-    *(((*nav,), (*channel, n.DY, n.DX)) for nav in ((n.Y, n.X), n.SCAN_DIMS) for channel in ((), (n.CHANNEL,))),
+    *(
+        ((*nav,), (*channel, n.DY, n.DX))
+        for nav in ((n.Y, n.X), n.SCAN_DIMS)
+        for channel in ((), (n.CHANNEL,))
+    ),
     *(((n.SAMPLE,), sig) for sig in ((n.Y, n.X), (n.CHANNEL, n.Y, n.X), n.SCAN_DIMS)),
 )
 
 
 def as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """A valid Dataset of any that holds patterns, lazy where it was; their dims are told by attributes or by name.
+    """A valid Dataset of any that holds patterns, lazy where it was; their dims are told by
+    attributes or by name.
 
-    The patterns are a DataArray, the variable `patterns`, or a Dataset's only one. Dims come in order, missing
-    coordinates are numbers 0, 1, …; what belongs to trained runs, which stay behind, is left out, and the attribute
-    `notes` says so. Raises SchemaError that says what to rename.
+    The patterns are a DataArray, the variable `patterns`, or a Dataset's only one. Dims come in
+    order, missing coordinates are numbers 0, 1, …; what belongs to trained runs, which stay behind,
+    is left out, and the attribute `notes` says so. Raises SchemaError that says what to rename.
     """
     ds = given.to_dataset(name=n.PATTERNS) if isinstance(given, xr.DataArray) else given
     if n.PATTERNS not in ds and len(ds.data_vars) == 1:
         ds = ds.rename({next(iter(ds.data_vars)): n.PATTERNS})
     if n.PATTERNS not in ds:
         known = ", ".join(map(repr, ds.data_vars)) or "no variables"
-        raise SchemaError(f"which of {known} holds the patterns? Rename it with ds.rename({{NAME: {n.PATTERNS!r}}}).")
+        raise SchemaError(
+            f"which of {known} holds the patterns? Rename it with ds.rename({{NAME: {n.PATTERNS!r}}})."
+        )
     patterns = ds[n.PATTERNS]
     declared = [tuple(patterns.attrs.get(key) or ()) for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS)]
     known_layouts = [declared] if all(declared) else LAYOUTS
-    found = [(nav, sig) for nav, sig in known_layouts if sorted((*nav, *sig)) == sorted(map(str, patterns.dims))]
+    found = [
+        (nav, sig)
+        for nav, sig in known_layouts
+        if sorted((*nav, *sig)) == sorted(map(str, patterns.dims))
+    ]
     if not found:
         known = "; ".join(", ".join((*nav, *sig)) for nav, sig in known_layouts)
         raise SchemaError(
@@ -130,13 +153,23 @@ def as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
         )
     nav, sig = found[0]
     patterns = patterns.transpose(*nav, *sig).assign_attrs(
-        {**n.ATTRS[n.PATTERNS], **patterns.attrs, n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: list(sig)}
+        {
+            **n.ATTRS[n.PATTERNS],
+            **patterns.attrs,
+            n.NAVIGATION_DIMS: list(nav),
+            n.SIGNAL_DIMS: list(sig),
+        }
     )
     ds = ds.assign({n.PATTERNS: patterns})
     for dim in [dim for dim in (*nav, *sig) if dim not in ds.coords]:
-        about = {**n.ATTRS.get(dim, {"long_name": dim}), **({"units": "step"} if dim in nav else {})}
+        about = {
+            **n.ATTRS.get(dim, {"long_name": dim}),
+            **({"units": "step"} if dim in nav else {}),
+        }
         ds = ds.assign_coords({dim: (dim, np.arange(ds.sizes[dim]), about)})
-    if of_runs := [name for name in ds.variables if name in n.OF_A_RUN or str(name).startswith(n.OF_LATER_RUNS)]:
+    if of_runs := [
+        name for name in ds.variables if name in n.OF_A_RUN or str(name).startswith(n.OF_LATER_RUNS)
+    ]:
         note = f"left out, of runs that stay behind: {', '.join(map(str, of_runs))}"
         ds = ds.drop_vars(of_runs).assign_attrs(notes=[note])
     validate(ds)
@@ -149,7 +182,9 @@ def validate(ds: xr.Dataset) -> None:
     patterns = ds[n.PATTERNS]
     if tuple(patterns.dims) != (*nav, *sig):
         order = ", ".join(map(repr, (*nav, *sig)))
-        raise SchemaError(f"'patterns' has dims {tuple(patterns.dims)}, expected ({order}); use ds.transpose({order}).")
+        raise SchemaError(
+            f"'patterns' has dims {tuple(patterns.dims)}, expected ({order}); use ds.transpose({order})."
+        )
     if patterns.dtype.kind not in "uif" or patterns.dtype.itemsize > 8 or 0 in patterns.shape:
         raise SchemaError(
             f"'patterns' has dtype {patterns.dtype} and shape {patterns.shape}; expected integers or floats of at most "
@@ -157,20 +192,30 @@ def validate(ds: xr.Dataset) -> None:
         )
     for dim in nav:
         if dim not in ds.coords:
-            raise SchemaError(f"dimension {dim!r} has no coordinate; add ds.assign_coords({dim}=…).")
+            raise SchemaError(
+                f"dimension {dim!r} has no coordinate; add ds.assign_coords({dim}=…)."
+            )
         _validate_coordinate(ds[dim])
     for name, variable in ds.data_vars.items():
         if not n.is_valid_name(str(name)):
-            raise SchemaError(f"variable name {name!r} is not usable; use letters, digits and _, a letter first.")
+            raise SchemaError(
+                f"variable name {name!r} is not usable; use letters, digits and _, a letter first."
+            )
         if str(name) in (n.PRESENT, n.ROI) or str(name).startswith(f"{n.ROI}_"):
             if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
-                raise SchemaError(f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}.")
+                raise SchemaError(
+                    f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}."
+                )
         elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
-            raise SchemaError(f"'elements' has dims {variable.dims}; expected ('element', {', '.join(nav)}).")
+            raise SchemaError(
+                f"'elements' has dims {variable.dims}; expected ('element', {', '.join(nav)})."
+            )
 
 
 def _validate_coordinate(coordinate: xr.DataArray) -> None:
-    """Raise SchemaError unless the values are finite numbers, or names along `sample`, and each occurs once."""
+    """Raise SchemaError unless the values are finite numbers, or names along `sample`, and each
+    occurs once.
+    """
     name, values = coordinate.name, coordinate.values
     kinds = "iufOUST" if name == n.SAMPLE else "iuf"
     if values.dtype.kind not in kinds:
@@ -185,11 +230,15 @@ def _validate_coordinate(coordinate: xr.DataArray) -> None:
         )
     index = coordinate.to_index()
     if not index.is_unique:
-        raise SchemaError(f"coordinate {name!r} holds the value {index[index.duplicated()][0]} twice.")
+        raise SchemaError(
+            f"coordinate {name!r} holds the value {index[index.duplicated()][0]} twice."
+        )
 
 
 def maps(ds: xr.Dataset) -> list[str]:
-    """Names of the variables that lie over exactly the navigation dims: BC, phase, roi and the like."""
+    """Names of the variables that lie over exactly the navigation dims: BC, phase, roi and the
+    like.
+    """
     nav = set(navigation_dims(ds))
     return [str(name) for name, variable in ds.data_vars.items() if set(variable.dims) == nav]
 
@@ -197,34 +246,52 @@ def maps(ds: xr.Dataset) -> list[str]:
 def runs(ds: xr.Dataset) -> list[str]:
     """Names of the runs whose latents the Dataset holds, the default run first."""
     names = [str(name) for name in ds.data_vars if not str(name).startswith(n.LATENTS_STD)]
-    others = [name.removeprefix(f"{n.LATENTS}_") for name in names if name.startswith(f"{n.LATENTS}_")]
+    others = [
+        name.removeprefix(f"{n.LATENTS}_") for name in names if name.startswith(f"{n.LATENTS}_")
+    ]
     return [n.DEFAULT_RUN] * (n.LATENTS in names) + others
 
 
 def decompositions(ds: xr.Dataset) -> list[str]:
-    """Names of the linear decompositions in a Dataset: `pca` over the navigation dims and `pca_component`, `nmf` …"""
+    """Names of the linear decompositions in a Dataset: `pca` over the navigation dims and
+    `pca_component`, `nmf` …
+    """
     nav = set(navigation_dims(ds))
-    found = [str(name) for name, v in ds.data_vars.items() if set(v.dims) == nav | {f"{name}_{n.COMPONENT}"}]
+    found = [
+        str(name)
+        for name, v in ds.data_vars.items()
+        if set(v.dims) == nav | {f"{name}_{n.COMPONENT}"}
+    ]
     return [name for name in found if name != n.QUATERNION]
 
 
 def cluster_maps(ds: xr.Dataset) -> list[str]:
-    """Names of the maps of clusters in a Dataset: whole numbers that say by which method they were found."""
+    """Names of the maps of clusters in a Dataset: whole numbers that say by which method they were
+    found.
+    """
     return [
         name
         for name in maps(ds)
-        if ds[name].dtype.kind == "i" and "method" in ds[name].attrs and "flag_values" in ds[name].attrs
+        if ds[name].dtype.kind == "i"
+        and "method" in ds[name].attrs
+        and "flag_values" in ds[name].attrs
     ]
 
 
 def describe(ds: xr.Dataset) -> dict[str, Any]:
-    """Facts about a Dataset from its metadata: grid, pattern shape, dtype, maps, elements, runs, bytes."""
+    """Facts about a Dataset from its metadata: grid, pattern shape, dtype, maps, elements, runs,
+    bytes.
+    """
     nav = navigation_dims(ds)
     return {
         "kind": "scan" if is_scan(ds) else "collection",
         "grid": {dim: ds.sizes[dim] for dim in nav},
         "extent": {
-            dim: (float(ds[dim].values[0]), float(ds[dim].values[-1]), str(ds[dim].attrs.get("units", "")))
+            dim: (
+                float(ds[dim].values[0]),
+                float(ds[dim].values[-1]),
+                str(ds[dim].attrs.get("units", "")),
+            )
             for dim in (nav if is_scan(ds) else ())
         },
         "pattern": {dim: ds.sizes[dim] for dim in signal_dims(ds)},
@@ -237,12 +304,17 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
 
 
 def is_categorical(variable: xr.DataArray) -> bool:
-    """Whether the integers of a map are codes (phase, clusters), not amounts: named `phase`, or with `flag_values`."""
-    return variable.dtype.kind in "iu" and (variable.name == n.PHASE or "flag_values" in variable.attrs)
+    """Whether the integers of a map are codes (phase, clusters), not amounts: named `phase`, or
+    with `flag_values`.
+    """
+    return variable.dtype.kind in "iu" and (
+        variable.name == n.PHASE or "flag_values" in variable.attrs
+    )
 
 
 def meanings(variable: xr.DataArray) -> dict[int, str]:
-    """Code -> name by `flag_values` and `flag_meanings` (CF), codes below 0 too; empty where there are none.
+    """Code -> name by `flag_values` and `flag_meanings` (CF), codes below 0 too; empty where there
+    are none.
 
     Where the names are not as many as the codes, each code is named by its number.
     """
@@ -255,7 +327,8 @@ def meanings(variable: xr.DataArray) -> dict[int, str]:
 def categories(variable: xr.DataArray) -> dict[int, str]:
     """Code -> name of a categorical map, codes below 0 (missing) left out.
 
-    Read from `flag_values` and `flag_meanings` (CF); without them the codes found in the values, named by their number.
+    Read from `flag_values` and `flag_meanings` (CF); without them the codes found in the values,
+    named by their number.
     """
     if "flag_values" in variable.attrs:
         return {code: name for code, name in meanings(variable).items() if code >= 0}
@@ -263,12 +336,17 @@ def categories(variable: xr.DataArray) -> dict[int, str]:
     return {int(code): str(int(code)) for code in found if np.isfinite(code) and code >= 0}
 
 
-def flags(codes: np.ndarray, names: Mapping[int, str], below: Mapping[int, str], one: str) -> dict[str, Any]:
-    """`flag_values` and `flag_meanings` (CF) of a map of codes: names that are known, `<one>_<code>` for the others.
+def flags(
+    codes: np.ndarray, names: Mapping[int, str], below: Mapping[int, str], one: str
+) -> dict[str, Any]:
+    """`flag_values` and `flag_meanings` (CF) of a map of codes: names that are known,
+    `<one>_<code>` for the others.
 
     below: what the codes below 0 mean.
     """
     words = dict(below) | {int(code): f"{one}_{code}" for code in np.unique(codes) if code >= 0}
-    words |= {int(code): "_".join(str(name).split()) for code, name in names.items() if str(name).strip()}
+    words |= {
+        int(code): "_".join(str(name).split()) for code, name in names.items() if str(name).strip()
+    }
     words = dict(sorted(words.items()))
     return {"flag_values": list(words), "flag_meanings": " ".join(words.values())}

@@ -1,7 +1,7 @@
 """Scan grid <-> list of samples, regions of interest, splits.
 
-One convention everywhere: boxes are half-open and in coordinate units; samples are the points of the ROI in row-major
-order; outside the ROI floats are NaN.
+One convention everywhere: boxes are half-open and in coordinate units; samples are the points of
+the ROI in row-major order; outside the ROI floats are NaN.
 """
 
 from __future__ import annotations
@@ -41,23 +41,27 @@ def roi(
 ) -> xr.DataArray:
     """Boolean map over the navigation dims, True where a scan point is analysed.
 
-    x, y, z: half-open boxes `start <= coordinate < stop`, in coordinate units. where: condition on maps, such as
-    `"BC > 45"` or `"BC > 45 and elements['Fe'] < 20"`; it leaves out every point where a map that it names is NaN,
-    see `condition`. All conditions must hold, and scan points that were not measured (`present`) never belong to the
-    ROI.
+    x, y, z: half-open boxes `start <= coordinate < stop`, in coordinate units. where: condition on
+    maps, such as `"BC > 45"` or `"BC > 45 and elements['Fe'] < 20"`; it leaves out every point
+    where a map that it names is NaN, see `condition`. All conditions must hold, and scan points
+    that were not measured (`present`) never belong to the ROI.
 
-    Raises RoiError, with the number of points that each condition kept, when fewer than two points are left; UsageError
-    for a condition that cannot be read.
+    Raises RoiError, with the number of points that each condition kept, when fewer than two points
+    are left; UsageError for a condition that cannot be read.
     """
     settings = (config or RoiConfig()).replace(x=x, y=y, z=z, where=where)
     nav = schema.navigation_dims(ds)
-    template = xr.DataArray(np.ones(schema.navigation_shape(ds), bool), {dim: ds[dim] for dim in nav}, nav)
+    template = xr.DataArray(
+        np.ones(schema.navigation_shape(ds), bool), {dim: ds[dim] for dim in nav}, nav
+    )
     kept = {"measured": ds[n.PRESENT].load()} if n.PRESENT in ds else {}
     for dim in n.SCAN_DIMS:
         if (box := getattr(settings, dim)) is None:
             continue
         if dim not in nav:
-            raise UsageError(f"a box along {dim!r} was given, but the data has the dimensions {', '.join(nav)}.")
+            raise UsageError(
+                f"a box along {dim!r} was given, but the data has the dimensions {', '.join(nav)}."
+            )
         kept[f"{box[0]:g} <= {dim} < {box[1]:g}"] = (ds[dim] >= box[0]) & (ds[dim] < box[1])
     if settings.where is not None:
         kept[settings.where] = condition(ds, settings.where)
@@ -66,7 +70,9 @@ def roi(
     if (count := int(mask.sum())) < MIN_ROI:
         found = "; ".join(f"{name}: {each}" for name, each in counts.items()) or "no condition"
         boxed = [ds[dim] for dim in nav if getattr(settings, dim, None) is not None]
-        spans = ", ".join(f"{axis.name} spans {float(axis.min()):g} to {float(axis.max()):g}" for axis in boxed)
+        spans = ", ".join(
+            f"{axis.name} spans {float(axis.min()):g} to {float(axis.max()):g}" for axis in boxed
+        )
         raise RoiError(
             f"the ROI {'has only one scan point' if count else 'is empty'}; of {mask.size} scan points each condition "
             f"kept: {found}{f' ({spans})' if spans else ''}. Widen the conditions."
@@ -76,14 +82,16 @@ def roi(
 
 
 def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
-    """Evaluate a condition on maps, such as `"BC > 45 and (phase == 0 or elements['Fe'] > 20)"`, to a boolean map.
+    """Evaluate a condition on maps, such as `"BC > 45 and (phase == 0 or elements['Fe'] > 20)"`, to
+    a boolean map.
 
-    A point where any map that the condition names is NaN is never kept, whatever stands around it: neither by
-    `not BC > 45` or `BC != 45`, nor by the other side of an `or`. Integer maps have no NaN: `phase` marks points
-    without a phase by numbers below 0, which compare like any number.
+    A point where any map that the condition names is NaN is never kept, whatever stands around it:
+    neither by `not BC > 45` or `BC != 45`, nor by the other side of an `or`. Integer maps have no
+    NaN: `phase` marks points without a phase by numbers below 0, which compare like any number.
 
-    Only names of maps, numbers, comparisons, `and or not & | ~` and brackets are read; nothing is executed. Raises
-    UsageError that says what was not understood, also for a condition that is too long or too deeply nested.
+    Only names of maps, numbers, comparisons, `and or not & | ~` and brackets are read; nothing is
+    executed. Raises UsageError that says what was not understood, also for a condition that is too
+    long or too deeply nested.
     """
     if len(text) > MAX_CONDITION:
         raise UsageError(
@@ -129,10 +137,14 @@ def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
                 return used.setdefault(name, _map(ds, name))
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=entry)):
                 return used.setdefault(ast.unparse(node), _map(ds, name, entry))
-            case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in OPERATORS for op in ops):
+            case ast.Compare(left=left, ops=ops, comparators=others) if all(
+                type(op) in OPERATORS for op in ops
+            ):
                 sides = [value(side) for side in (left, *others)]
                 pairs = zip(ops, sides, sides[1:], strict=False)
-                return reduce(operator.and_, [OPERATORS[type(op)](one, other) for op, one, other in pairs])
+                return reduce(
+                    operator.and_, [OPERATORS[type(op)](one, other) for op, one, other in pairs]
+                )
         raise UsageError(
             f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison by < <= "
             "> >= == !=; with & and | put each comparison in brackets."
@@ -155,27 +167,39 @@ def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
     if not extra:
         return array
     if len(extra) > 1 or entry is None:
-        raise UsageError(f"{name!r} has the further dimension {', '.join(extra)}; pick one entry, like {name}['…'].")
+        raise UsageError(
+            f"{name!r} has the further dimension {', '.join(extra)}; pick one entry, like {name}['…']."
+        )
     entries = [v.item() if isinstance(v, np.generic) else v for v in ds[extra[0]].values]
     if entry not in entries:
-        raise UsageError(f"{name!r} has no entry {entry!r}.{did_you_mean(str(entry), list(map(str, entries)))}")
+        raise UsageError(
+            f"{name!r} has no entry {entry!r}.{did_you_mean(str(entry), list(map(str, entries)))}"
+        )
     return array.isel({extra[0]: entries.index(entry)}, drop=True)
 
 
 def split(
-    roi: xr.DataArray, config: SplitConfig, *, seed: int, by: xr.DataArray | np.ndarray | None = None
+    roi: xr.DataArray,
+    config: SplitConfig,
+    *,
+    seed: int,
+    by: xr.DataArray | np.ndarray | None = None,
 ) -> xr.DataArray:
-    """Which scan points train and which validate: int8 map with `names.OUTSIDE`, `TRAIN`, `VALIDATION`.
+    """Which scan points train and which validate: int8 map with `names.OUTSIDE`, `TRAIN`,
+    `VALIDATION`.
 
-    `blocks` keeps whole square blocks of scan points for validation, because neighbours show nearly the same; the side
-    is halved until there are enough blocks to choose from. `random` draws single points. `groups` keeps whole groups,
-    the points with one value of `by`; `stratified` draws the same share of each class of `by`, at least one where
-    there are two, those without a class among each other. by: over the dims of the ROI. Deterministic by seed. Raises
-    RoiError for a ROI or a number of groups below 2, or a point without a group; SchemaError without `by`.
+    `blocks` keeps whole square blocks of scan points for validation, because neighbours show nearly
+    the same; the side is halved until there are enough blocks to choose from. `random` draws single
+    points. `groups` keeps whole groups, the points with one value of `by`; `stratified` draws the
+    same share of each class of `by`, at least one where there are two, those without a class among
+    each other. by: over the dims of the ROI. Deterministic by seed. Raises RoiError for a ROI or a
+    number of groups below 2, or a point without a group; SchemaError without `by`.
     """
     inside = laid_over(roi, roi, roi.dims).values
     if inside.sum() < MIN_ROI:
-        raise RoiError(f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed. Widen it.")
+        raise RoiError(
+            f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed. Widen it."
+        )
     rng = np.random.default_rng(seed)
     side = 1
     if config.method in ("groups", "stratified"):
@@ -202,10 +226,16 @@ def _blocks_within(inside: np.ndarray, config: SplitConfig) -> tuple[int, np.nda
 
 
 def _some_groups(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Whole groups drawn until they hold the share, at least one and never all; which points they hold."""
+    """Whole groups drawn until they hold the share, at least one and never all; which points they
+    hold.
+    """
     ids, sizes = np.unique(member, return_counts=True)
     order = rng.permutation(len(ids))
-    count = int(np.searchsorted(np.cumsum(sizes[order]), fraction * len(member))) + 1 if fraction > 0 else 0
+    count = (
+        int(np.searchsorted(np.cumsum(sizes[order]), fraction * len(member))) + 1
+        if fraction > 0
+        else 0
+    )
     return np.isin(member, ids[order[: min(count, len(ids) - 1)]])
 
 
@@ -219,28 +249,41 @@ def _share_of_each(member: np.ndarray, fraction: float, rng: np.random.Generator
     return chosen
 
 
-def _members(by: xr.DataArray | np.ndarray | None, inside: np.ndarray, config: SplitConfig) -> np.ndarray:
+def _members(
+    by: xr.DataArray | np.ndarray | None, inside: np.ndarray, config: SplitConfig
+) -> np.ndarray:
     """Number of the group or class of each point of the ROI."""
     if by is None or np.shape(by) != inside.shape:
         found = "nothing" if by is None else f"shape {np.shape(by)}"
-        raise SchemaError(f"split method {config.method!r} needs a value of `by` for each point; got {found}.")
+        raise SchemaError(
+            f"split method {config.method!r} needs a value of `by` for each point; got {found}."
+        )
     values = np.asarray(by)[inside]
     if values.dtype.kind not in "fiu":
         values = np.array([str(value) for value in values])
-    missing = values == "" if values.dtype.kind == "U" else np.isnan(values) | (values < 0) & (values.dtype.kind != "f")
+    missing = (
+        values == ""
+        if values.dtype.kind == "U"
+        else np.isnan(values) | (values < 0) & (values.dtype.kind != "f")
+    )
     ids, member = np.unique(values, return_inverse=True)
     if config.method == "groups" and missing.any():
-        raise RoiError(f"{int(missing.sum())} points of the ROI have no group; leave them out of the ROI.")
+        raise RoiError(
+            f"{int(missing.sum())} points of the ROI have no group; leave them out of the ROI."
+        )
     if config.method == "groups" and len(ids) < 2:
-        raise RoiError("all points of the ROI are in one group; at least two are needed to split by groups.")
+        raise RoiError(
+            "all points of the ROI are in one group; at least two are needed to split by groups."
+        )
     return np.asarray(member).reshape(-1)
 
 
 def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A map of class numbers as positions in the sorted class numbers: int64 over the navigation grid, and the numbers.
+    """A map of class numbers as positions in the sorted class numbers: int64 over the navigation
+    grid, and the numbers.
 
-    Negative numbers and NaN mean "no class" and become -1. Raises SchemaError unless `name` is a map over the
-    navigation dims with whole numbers and at least two classes.
+    Negative numbers and NaN mean "no class" and become -1. Raises SchemaError unless `name` is a
+    map over the navigation dims with whole numbers and at least two classes.
     """
     variable = _map(ds, name)
     dims = schema.navigation_dims(ds)
@@ -249,10 +292,14 @@ def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
     values = variable.transpose(*dims).values
     known = np.isfinite(values) & (values >= 0)
     if not np.array_equal(values[known], np.round(values[known])):
-        raise SchemaError(f"{name!r} holds fractions; a map of classes holds whole numbers, -1 for no class.")
+        raise SchemaError(
+            f"{name!r} holds fractions; a map of classes holds whole numbers, -1 for no class."
+        )
     classes = np.unique(values[known]).astype(np.int64)
     if len(classes) < 2:
-        raise SchemaError(f"{name!r} holds {len(classes)} class(es); at least two are needed to tell them apart.")
+        raise SchemaError(
+            f"{name!r} holds {len(classes)} class(es); at least two are needed to tell them apart."
+        )
     positions = np.full(values.shape, -1, np.int64)
     positions[known] = np.searchsorted(classes, values[known].astype(np.int64))
     return positions, tuple(map(int, classes))
@@ -271,8 +318,9 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xr.DataArray
-        The points in row-major order. Their navigation coordinates come along as coordinates of `sample`, so that
-        `to_grid` puts each sample back where it came from, in whatever order the samples are by then.
+        The points in row-major order. Their navigation coordinates come along as coordinates of
+        `sample`, so that `to_grid` puts each sample back where it came from, in whatever order the
+        samples are by then.
     """
     inside = laid_over(data, roi, roi.dims)
     index = dict(zip(roi.dims, np.nonzero(inside.values), strict=True))
@@ -290,13 +338,14 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
     Parameters
     ----------
     samples : xr.DataArray
-        `(sample, ...)`, one for each point of the region, in any order. They carry the navigation coordinates as
-        `to_samples` gives them. For values computed from samples, use `samples.copy(data=values)` or
-        `xr.DataArray(values, samples.coords, "sample")`.
+        `(sample, ...)`, one for each point of the region, in any order. They carry the navigation
+        coordinates as `to_samples` gives them. For values computed from samples, use
+        `samples.copy(data=values)` or `xr.DataArray(values, samples.coords, "sample")`.
     roi : xr.DataArray
         The region that the samples came from.
     fill : float, optional
-        Value outside the region; NaN by default. Integer samples need a value that their dtype can hold.
+        Value outside the region; NaN by default. Integer samples need a value that their dtype can
+        hold.
 
     Returns
     -------
@@ -306,11 +355,16 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
     Raises
     ------
     SchemaError
-        If the samples carry no coordinates, or other points than those of the region, or if `fill` does not fit.
+        If the samples carry no coordinates, or other points than those of the region, or if `fill`
+        does not fit.
     """
     inside = laid_over(roi, roi, roi.dims)
     if not isinstance(samples, xr.DataArray) or n.SAMPLE not in samples.dims:
-        found = f"dims {samples.dims}" if isinstance(samples, xr.DataArray) else f"a {type(samples).__name__}"
+        found = (
+            f"dims {samples.dims}"
+            if isinstance(samples, xr.DataArray)
+            else f"a {type(samples).__name__}"
+        )
         raise SchemaError(
             f"the samples are {found} and do not say where they belong; expected a DataArray over 'sample' with the "
             "coordinates of va.to_samples. Use samples.copy(data=values) for values computed from samples."
@@ -328,8 +382,12 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
 def fill_grid(values: np.ndarray, inside: xr.DataArray, fill: float) -> xr.DataArray:
     """Values `(points, ...)` of the points inside, in row-major order, on the grid; `fill` outside."""
     is_whole = values.dtype.kind in "iub"
-    if is_whole and (not float(fill).is_integer() or np.array(int(fill)).astype(values.dtype) != fill):
-        raise SchemaError(f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to float.")
+    if is_whole and (
+        not float(fill).is_integer() or np.array(int(fill)).astype(values.dtype) != fill
+    ):
+        raise SchemaError(
+            f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to float."
+        )
     grid = np.full((*inside.shape, *values.shape[1:]), fill, values.dtype)
     grid[inside.values] = values
     further = [f"dim_{i}" for i in range(1, values.ndim)]
@@ -364,7 +422,8 @@ Samples = TypeVar("Samples", bound=xr.DataArray | xr.Dataset)
 def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str) -> Samples:
     """Flattened samples in the order of those of `reference`, by the coordinates that both carry.
 
-    Data over a grid is returned as it is. Raises SchemaError where the two do not carry the same points.
+    Data over a grid is returned as it is. Raises SchemaError where the two do not carry the same
+    points.
     """
     if n.SAMPLE not in reference.dims or n.SAMPLE not in data.dims:
         return data
@@ -390,8 +449,12 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
 
 
 def _sample_coords(data: xr.DataArray | xr.Dataset) -> dict[str, np.ndarray]:
-    """Coordinates that say which point each sample is: those of the scan, else the samples' numbers."""
-    of_scan = [name for name in n.SCAN_DIMS if name in data.coords and data[name].dims == (n.SAMPLE,)]
+    """Coordinates that say which point each sample is: those of the scan, else the samples'
+    numbers.
+    """
+    of_scan = [
+        name for name in n.SCAN_DIMS if name in data.coords and data[name].dims == (n.SAMPLE,)
+    ]
     names = of_scan or [name for name in (n.SAMPLE,) if name in data.coords]
     return {name: data[name].values for name in names}
 
@@ -399,23 +462,32 @@ def _sample_coords(data: xr.DataArray | xr.Dataset) -> dict[str, np.ndarray]:
 def measured(ds: xr.Dataset) -> np.ndarray:
     """Boolean over the navigation dims: the sample was measured and can be used."""
     nav = schema.navigation_dims(ds)
-    return np.array(ds[n.PRESENT].transpose(*nav)) if n.PRESENT in ds else np.ones(schema.navigation_shape(ds), bool)
+    return (
+        np.array(ds[n.PRESENT].transpose(*nav))
+        if n.PRESENT in ds
+        else np.ones(schema.navigation_shape(ds), bool)
+    )
 
 
 def check_map(ds: xr.Dataset, mask: xr.DataArray, *, boolean: bool = True) -> xr.DataArray:
-    """A ROI (`boolean`) or split map in memory, its dims in the order of the navigation dims of `ds`; else SchemaError,
-    see `laid_over`."""
+    """A ROI (`boolean`) or split map in memory, its dims in the order of the navigation dims of
+    `ds`; else SchemaError, see `laid_over`.
+    """
     return laid_over(ds, mask, schema.navigation_dims(ds), boolean=boolean)
 
 
 def laid_over(
-    data: xr.Dataset | xr.DataArray, mask: xr.DataArray, dims: tuple[Hashable, ...], *, boolean: bool = True
+    data: xr.Dataset | xr.DataArray,
+    mask: xr.DataArray,
+    dims: tuple[Hashable, ...],
+    *,
+    boolean: bool = True,
 ) -> xr.DataArray:
     """A map in memory, its dims in the order of `dims`.
 
-    Flattened samples are put into the order of the data's, see `align_samples`. Raises SchemaError, naming the
-    difference, unless the map lies over exactly these dims of the data, with the same coordinate values, and holds
-    true/false where `boolean`.
+    Flattened samples are put into the order of the data's, see `align_samples`. Raises SchemaError,
+    naming the difference, unless the map lies over exactly these dims of the data, with the same
+    coordinate values, and holds true/false where `boolean`.
     """
     what = "ROI" if boolean else str(getattr(mask, "name", None) or "map")
     expected = f"expected {'boolean' if boolean else 'a map'} over {dims}, as va.roi makes it."
@@ -426,16 +498,22 @@ def laid_over(
     mask = align_samples(data, mask, f"the {what}")
     for dim in dims:
         if dim not in data.dims or not np.array_equal(data[dim].values, mask[dim].values):
-            raise SchemaError(f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store.")
+            raise SchemaError(
+                f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store."
+            )
     return mask.transpose(*dims).load()
 
 
 def find_point(ds: xr.Dataset, point: Mapping[str, Any] | float | str) -> dict[str, int]:
-    """Position of a scan point or sample along each navigation dim. Raises UsageError that says what there is."""
+    """Position of a scan point or sample along each navigation dim. Raises UsageError that says
+    what there is.
+    """
     nav = schema.navigation_dims(ds)
     given = dict(point) if isinstance(point, Mapping) else {nav[0]: point} if len(nav) == 1 else {}
     if set(given) != set(nav):
-        raise UsageError(f"a point needs a value for each of {', '.join(nav)}, such as {dict.fromkeys(nav, 0)}.")
+        raise UsageError(
+            f"a point needs a value for each of {', '.join(nav)}, such as {dict.fromkeys(nav, 0)}."
+        )
     place = {dim: _position(ds[dim], given[dim]) for dim in nav}
     if n.PRESENT in ds and not bool(ds[n.PRESENT].isel(place)):
         raise UsageError(f"the point {given} was not measured; choose another one.")
@@ -443,7 +521,9 @@ def find_point(ds: xr.Dataset, point: Mapping[str, Any] | float | str) -> dict[s
 
 
 def _position(coordinate: xr.DataArray, value: Any) -> int:
-    """Where a coordinate has a value: a number the nearest within half a step, anything else the same."""
+    """Where a coordinate has a value: a number the nearest within half a step, anything else the
+    same.
+    """
     values = coordinate.values
     if values.dtype.kind in "iuf":
         try:
@@ -463,7 +543,9 @@ def _position(coordinate: xr.DataArray, value: Any) -> int:
 
 
 def edges(coord: np.ndarray) -> np.ndarray:
-    """Borders `(n + 1,)` of the cells around `n` ascending or descending coordinates, half-way between neighbours."""
+    """Borders `(n + 1,)` of the cells around `n` ascending or descending coordinates, half-way
+    between neighbours.
+    """
     values = np.asarray(coord, dtype="f8")
     if values.size < 2:
         return np.array([side for value in values for side in (value - 0.5, value + 0.5)])
@@ -472,20 +554,28 @@ def edges(coord: np.ndarray) -> np.ndarray:
 
 
 def region_outline(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Border of the region where `mask` (rows, columns) is true, that of the grid included; see `_lines`."""
+    """Border of the region where `mask` (rows, columns) is true, that of the grid included; see
+    `_lines`.
+    """
     return _lines(np.pad(mask, 1), np.not_equal, x, y)
 
 
 def label_borders(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Borders between cells of different `codes` (rows, columns), those below 0 left out; see `_lines`."""
-    return _lines(np.pad(codes, 1, constant_values=-1), lambda a, b: (a != b) & (a >= 0) & (b >= 0), x, y)
+    """Borders between cells of different `codes` (rows, columns), those below 0 left out; see
+    `_lines`.
+    """
+    return _lines(
+        np.pad(codes, 1, constant_values=-1), lambda a, b: (a != b) & (a >= 0) & (b >= 0), x, y
+    )
 
 
-def _lines(padded: np.ndarray, part: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _lines(
+    padded: np.ndarray, part: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
     """Lines `(n, 4)` of x0, y0, x1, y1 along the edges of cells, pieces in one line merged.
 
-    padded: cells with one more all around. part: whether there is a border between neighbours. x (columns + 1,), y
-    (rows + 1,): where the edges lie, see `edges`.
+    padded: cells with one more all around. part: whether there is a border between neighbours. x
+    (columns + 1,), y (rows + 1,): where the edges lie, see `edges`.
     """
     edge, start, stop = _runs(part(padded[1:-1, :-1], padded[1:-1, 1:]).T)
     upright = np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)

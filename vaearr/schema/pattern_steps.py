@@ -1,8 +1,9 @@
-"""Steps on patterns before anything is learned: crop, bin, remove backgrounds, rescale, average over neighbours.
+"""Steps on patterns before anything is learned: crop, bin, remove backgrounds, rescale, average
+over neighbours.
 
-Each takes patterns, or a Dataset, whose patterns it replaces together with their coordinates. It is lazy where the
-patterns are, finds its axes by `navigation_dims` and `signal_dims`, keeps the coordinates right and adds itself to the
-attribute `steps`.
+Each takes patterns, or a Dataset, whose patterns it replaces together with their coordinates. It is
+lazy where the patterns are, finds its axes by `navigation_dims` and `signal_dims`, keeps the
+coordinates right and adds itself to the attribute `steps`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from vaearr.names import CHANNEL, NAVIGATION_DIMS, PATTERNS, PROVENANCE, SAMPLE,
 from vaearr.schema.grid import laid_over
 
 STEPS = "steps"
-OF_THE_VALUES = ("value_min", "value_max", "n_constant", "n_masked", "sha256", "sha256_of", "preprocess", PROVENANCE)
+OF_THE_VALUES = (
+    "value_min",
+    "value_max",
+    "n_constant",
+    "n_masked",
+    "sha256",
+    "sha256_of",
+    "preprocess",
+    PROVENANCE,
+)
 
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 Operation = Literal["subtract", "divide"]
@@ -52,7 +62,9 @@ def _of_patterns(
     @wraps(step)
     def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
         if isinstance(given, xr.Dataset):
-            attrs = {key: value for key, value in given.attrs.items() if key != "detector"}  # it no longer holds
+            attrs = {
+                key: value for key, value in given.attrs.items() if key != "detector"
+            }  # it no longer holds
             return step(given.drop_attrs(deep=False).assign_attrs(attrs), *args, **kwargs)
         return step(given.to_dataset(name=PATTERNS), *args, **kwargs)[PATTERNS].rename(given.name)
 
@@ -63,9 +75,10 @@ def _of_patterns(
 def crop(ds: xr.Dataset, **windows: Window) -> xr.Dataset:
     """A window of the detector: `crop(patterns, dy=(5, 55), dx=(0, 60))`.
 
-    windows: per signal dim the half-open interval `start <= coordinate < stop`, in coordinate units (detector pixels);
-    None for no limit. Coordinates of what is left stay as they are, a projection centre no longer holds and goes.
-    Raises UsageError for a dim that is not one of the detector's and for a window without pixels.
+    windows: per signal dim the half-open interval `start <= coordinate < stop`, in coordinate units
+    (detector pixels); None for no limit. Coordinates of what is left stay as they are, a projection
+    centre no longer holds and goes. Raises UsageError for a dim that is not one of the detector's
+    and for a window without pixels.
     """
     patterns = ds[PATTERNS]
     _known(windows, _dims(patterns)[1])
@@ -80,10 +93,14 @@ def crop(ds: xr.Dataset, **windows: Window) -> xr.Dataset:
                 f"{places.min()} to {places.max()}."
             )
         bounds[dim] = slice(int(kept[0]), int(kept[-1]) + 1)
-    attrs = _attrs(patterns, {"step": "crop", **{dim: list(window) for dim, window in windows.items()}})
+    attrs = _attrs(
+        patterns, {"step": "crop", **{dim: list(window) for dim, window in windows.items()}}
+    )
     result = ds.isel(bounds)
     cropped = result[PATTERNS].copy(deep=False)
-    cropped.attrs = {key: value for key, value in attrs.items() if not key.startswith("projection_centre")}
+    cropped.attrs = {
+        key: value for key, value in attrs.items() if not key.startswith("projection_centre")
+    }
     return result.assign({PATTERNS: cropped})
 
 
@@ -91,8 +108,8 @@ def crop(ds: xr.Dataset, **windows: Window) -> xr.Dataset:
 def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Dataset:
     """Detector pixels joined in blocks of `size`, their mean in float32; channels stay apart.
 
-    size: one number for all detector dims or one per dim. A coordinate becomes the mean of its block. Raises UsageError
-    where a side is not a multiple of the block (crop first).
+    size: one number for all detector dims or one per dim. A coordinate becomes the mean of its
+    block. Raises UsageError where a side is not a multiple of the block (crop first).
     """
     patterns = ds[PATTERNS]
     _, signal = _dims(patterns)
@@ -101,8 +118,14 @@ def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Datase
     for dim, side in sizes.items():
         length = patterns.sizes[dim]
         if side < 1 or length % side:
-            hint = f"crop to {length // side * side} first" if 1 <= side <= length else "use a number from 1 to it"
-            raise UsageError(f"{dim!r} has {length} pixels, which is not a multiple of {side}; {hint}.")
+            hint = (
+                f"crop to {length // side * side} first"
+                if 1 <= side <= length
+                else "use a number from 1 to it"
+            )
+            raise UsageError(
+                f"{dim!r} has {length} pixels, which is not a multiple of {side}; {hint}."
+            )
     along = [name for name, coord in patterns.coords.items() if set(coord.dims) & set(signal)]
     result: xr.DataArray = xr.apply_ufunc(
         joined,
@@ -113,7 +136,9 @@ def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Datase
         exclude_dims=set(signal),
         dask="parallelized",
         output_dtypes=["f4"],
-        dask_gufunc_kwargs={"output_sizes": {dim: patterns.sizes[dim] // sizes.get(dim, 1) for dim in signal}},
+        dask_gufunc_kwargs={
+            "output_sizes": {dim: patterns.sizes[dim] // sizes.get(dim, 1) for dim in signal}
+        },
     )
     rest = ds.drop_vars(PATTERNS)
     binned = rest.coarsen({dim: side for dim, side in sizes.items() if dim in rest.dims}).mean()
@@ -123,12 +148,16 @@ def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Datase
 
 
 def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-    """Means over blocks of pixels along the last axes, float32: `(…, H, W) -> (…, H // side, W // side)`.
+    """Means over blocks of pixels along the last axes, float32: `(…, H, W) -> (…, H // side, W //
+    side)`.
 
-    sides: of the blocks, one for each of these axes; what is left over at the far ends is cut off. Pattern by pattern,
-    so that sums stay in the processor's cache.
+    sides: of the blocks, one for each of these axes; what is left over at the far ends is cut off.
+    Pattern by pattern, so that sums stay in the processor's cache.
     """
-    signal, small = patterns.shape[-len(sides) :], patterns.dtype == np.uint8 and math.prod(sides) < 2**8
+    signal, small = (
+        patterns.shape[-len(sides) :],
+        patterns.dtype == np.uint8 and math.prod(sides) < 2**8,
+    )
     sums = np.dtype("u2" if small else "i8" if patterns.dtype.kind in "iu" else "f8")
     left = tuple(size // side for size, side in zip(signal, sides, strict=True))
     flat = patterns.reshape(-1, *signal)
@@ -137,7 +166,9 @@ def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
         whole = pattern[tuple(slice(0, n * side) for n, side in zip(left, sides, strict=True))]
         for axis, side in enumerate(sides):
             parts = np.moveaxis(
-                whole.reshape(*whole.shape[:axis], left[axis], side, *whole.shape[axis + 1 :]), axis + 1, 0
+                whole.reshape(*whole.shape[:axis], left[axis], side, *whole.shape[axis + 1 :]),
+                axis + 1,
+                0,
             )
             whole = parts[0].astype(sums)
             for part in parts[1:]:
@@ -161,8 +192,8 @@ def remove_static_background(
     patterns : xr.DataArray or xr.Dataset
         Patterns, lazy or not.
     background : xr.DataArray, optional
-        Pattern over the signal dims, such as `ds.static_background`. By default the mean of the patterns, for which
-        they are read once.
+        Pattern over the signal dims, such as `ds.static_background`. By default the mean of the
+        patterns, for which they are read once.
     operation : {"subtract", "divide"}
         Quotients are 1 where the background is below 1e-3 of its maximum.
     roi : xr.DataArray, optional
@@ -188,14 +219,23 @@ def remove_static_background(
     else:
         sizes = {dim: patterns.sizes[dim] for dim in signal}
         if dict(background.sizes) != sizes:
-            raise SchemaError(f"the background has the sizes {dict(background.sizes)}, a pattern has {sizes}.")
+            raise SchemaError(
+                f"the background has the sizes {dict(background.sizes)}, a pattern has {sizes}."
+            )
         values = background.transpose(*signal).values
-    kept = {"background": "mean" if background is None else str(background.name or "given"), "operation": operation}
+    kept = {
+        "background": "mean" if background is None else str(background.name or "given"),
+        "operation": operation,
+    }
     step = {"step": "remove_static_background", **kept}
-    return _each_pattern(_without_static, patterns, step, background=values.astype("f4"), operation=operation)
+    return _each_pattern(
+        _without_static, patterns, step, background=values.astype("f4"), operation=operation
+    )
 
 
-def _without_static(patterns: np.ndarray, background: np.ndarray, operation: Operation) -> np.ndarray:
+def _without_static(
+    patterns: np.ndarray, background: np.ndarray, operation: Operation
+) -> np.ndarray:
     values = patterns.astype("f4")
     if operation == "subtract":
         return values - background
@@ -230,7 +270,9 @@ def remove_dynamic_background(
     """
     _refuse_operation(operation)
     if not sigma > 0:
-        raise UsageError(f"sigma is {sigma}, expected a positive share of the smaller side of the detector.")
+        raise UsageError(
+            f"sigma is {sigma}, expected a positive share of the smaller side of the detector."
+        )
     step = {"step": "remove_dynamic_background", "sigma": sigma, "operation": operation}
     return _each_pattern(_without_dynamic, patterns, step, sigma=sigma, operation=operation)
 
@@ -254,7 +296,9 @@ def _low_pass(size: int, deviation: float) -> np.ndarray:
 
 
 @_of_datasets
-def rescale_intensity(patterns: xr.DataArray, out_range: tuple[float, float] = (0.0, 1.0)) -> xr.DataArray:
+def rescale_intensity(
+    patterns: xr.DataArray, out_range: tuple[float, float] = (0.0, 1.0)
+) -> xr.DataArray:
     """Rescale each pattern so that its least and largest value become those of `out_range`.
 
     Parameters
@@ -299,7 +343,9 @@ def _refuse_operation(operation: str) -> None:
 def _each_pattern(
     kernel: Callable[..., np.ndarray], patterns: xr.DataArray, step: dict[str, Any], **settings: Any
 ) -> xr.DataArray:
-    """A function of patterns `(…, signal)` that keeps their shape, applied block by block where they are lazy."""
+    """A function of patterns `(…, signal)` that keeps their shape, applied block by block where
+    they are lazy.
+    """
     _, signal = _dims(patterns)
     result: xr.DataArray = xr.apply_ufunc(
         kernel,
@@ -322,19 +368,21 @@ def neighbour_average(
 ) -> xr.DataArray:
     """Each pattern averaged with those of neighbouring scan points, float32.
 
-    window: scan points per side, odd; one number for y and x, or one per navigation dim; all weigh alike. roi: boolean
-    map of the points that count (`present` or a region of interest). Points outside it, and patterns with NaN, neither
-    contribute nor get a value, which is NaN then.
+    window: scan points per side, odd; one number for y and x, or one per navigation dim; all weigh
+    alike. roi: boolean map of the points that count (`present` or a region of interest). Points
+    outside it, and patterns with NaN, neither contribute nor get a value, which is NaN then.
 
-    Under dask each chunk is computed with a rim of half a window from its neighbours, so memory stays that of a row of
-    chunks. Raises UsageError for a window that is even or lies along a dim without a grid, SchemaError for a map of
-    another grid.
+    Under dask each chunk is computed with a rim of half a window from its neighbours, so memory
+    stays that of a row of chunks. Raises UsageError for a window that is even or lies along a dim
+    without a grid, SchemaError for a map of another grid.
     """
     nav, signal = _dims(patterns)
     sides = _sides(window, [dim for dim in nav if dim in (Y, X)] or nav, nav)
     for dim, side in sides.items():
         if side < 1 or side % 2 == 0 or (dim == SAMPLE and side > 1):
-            raise UsageError(f"the window is {side} along {dim!r}; use an odd number of scan points of a scan.")
+            raise UsageError(
+                f"the window is {side} along {dim!r}; use an odd number of scan points of a scan."
+            )
     lengths = [sides.get(dim, 1) for dim in nav]
     shape = tuple(patterns.sizes[dim] for dim in nav)
     inside = np.ones(shape, bool) if roi is None else laid_over(patterns, roi, tuple(nav)).values
@@ -344,9 +392,15 @@ def neighbour_average(
         data = _averaged_lazily(_whole(ordered, signal).data, inside, lengths)
     else:
         data = _averaged(ordered.values, inside, lengths)
-    step = {"step": "neighbour_average", "window": sides, "roi": None if roi is None else str(roi.name or "given")}
+    step = {
+        "step": "neighbour_average",
+        "window": sides,
+        "roi": None if roi is None else str(roi.name or "given"),
+    }
     attrs = _attrs(patterns, step)
-    return xr.DataArray(data, ordered.coords, ordered.dims, patterns.name, attrs).transpose(*patterns.dims)
+    return xr.DataArray(data, ordered.coords, ordered.dims, patterns.name, attrs).transpose(
+        *patterns.dims
+    )
 
 
 def _averaged_lazily(data: Any, inside: np.ndarray, lengths: Sequence[int]) -> Any:
@@ -367,7 +421,9 @@ def _averaged_lazily(data: Any, inside: np.ndarray, lengths: Sequence[int]) -> A
 
 
 def _averaged(block: np.ndarray, mask: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Normalised convolution along the leading axes: sum of w m x over sum of w m, NaN where m is false."""
+    """Normalised convolution along the leading axes: sum of w m x over sum of w m, NaN where m is
+    false.
+    """
     from scipy.ndimage import correlate1d
 
     values = block.astype(np.float32)
@@ -376,25 +432,38 @@ def _averaged(block: np.ndarray, mask: np.ndarray, lengths: Sequence[int]) -> np
     values = np.where(mask, values, np.float32(0))
     weight = mask.astype(np.float32)
     for axis, length in enumerate(lengths):
-        values = correlate1d(values, np.ones(length), axis, mode="constant")  # nothing comes from beyond the edge
+        values = correlate1d(
+            values, np.ones(length), axis, mode="constant"
+        )  # nothing comes from beyond the edge
         weight = correlate1d(weight, np.ones(length), axis, mode="constant")
     with np.errstate(invalid="ignore", divide="ignore"):
         values /= weight
     return np.where(mask, values, np.float32(np.nan))
 
 
-def _sides(given: int | Mapping[str, int], dims: Sequence[str], known: Sequence[str]) -> dict[str, int]:
-    """A number for each of `dims`, or those that are given. Raises UsageError for other dims and no whole numbers."""
+def _sides(
+    given: int | Mapping[str, int], dims: Sequence[str], known: Sequence[str]
+) -> dict[str, int]:
+    """A number for each of `dims`, or those that are given. Raises UsageError for other dims and no
+    whole numbers.
+    """
     numbers = dict(given) if isinstance(given, Mapping) else dict.fromkeys(dims, given)
     _known(numbers, known)
-    if not all(isinstance(number, int | np.integer) and not isinstance(number, bool) for number in numbers.values()):
+    if not all(
+        isinstance(number, int | np.integer) and not isinstance(number, bool)
+        for number in numbers.values()
+    ):
         raise UsageError(f"{given!r} is no whole number; give one, or one for each dimension.")
     return {str(dim): int(number) for dim, number in numbers.items()}
 
 
 def _dims(patterns: xr.DataArray) -> tuple[list[str], list[str]]:
-    """Navigation and signal dims. Raises SchemaError for an array that does not say which are which."""
-    nav, signal = ([str(dim) for dim in patterns.attrs.get(key, ())] for key in (NAVIGATION_DIMS, SIGNAL_DIMS))
+    """Navigation and signal dims. Raises SchemaError for an array that does not say which are
+    which.
+    """
+    nav, signal = (
+        [str(dim) for dim in patterns.attrs.get(key, ())] for key in (NAVIGATION_DIMS, SIGNAL_DIMS)
+    )
     if not signal or not set(signal) <= set(patterns.dims):
         raise SchemaError(
             f"the array has dims {patterns.dims} and its attribute {SIGNAL_DIMS!r} says {signal}; pass the `patterns` "
@@ -406,7 +475,9 @@ def _dims(patterns: xr.DataArray) -> tuple[list[str], list[str]]:
 def _known(given: Mapping[str, Any], dims: Sequence[str]) -> None:
     for dim in given:
         if dim not in dims:
-            raise UsageError(f"{dim!r} is not a dimension for this step.{did_you_mean(dim, list(dims))}")
+            raise UsageError(
+                f"{dim!r} is not a dimension for this step.{did_you_mean(dim, list(dims))}"
+            )
 
 
 def _whole(patterns: xr.DataArray, signal: Sequence[str]) -> xr.DataArray:

@@ -1,4 +1,6 @@
-"""Files in, lazy labelled Datasets out. A format is one module and one `Source`; content decides, not the suffix."""
+"""Files in, lazy labelled Datasets out. A format is one module and one `Source`; content decides,
+not the suffix.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class Source:
     open : callable
         (path, config) -> Dataset.
     sniff : callable
-        Whether a path is of this format, by its content. Without it the format is only read by name.
+        Whether a path is of this format, by its content. Without it the format is only read by
+        name.
     files : callable
         All files that a path stands for.
     packages : tuple of str
@@ -75,7 +78,10 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _open_zarr(path: Path, config: IngestConfig) -> xr.Dataset:
-    with in_words(path, "a zarr store"), warnings.catch_warnings(action="ignore"):  # of metadata not consolidated
+    with (
+        in_words(path, "a zarr store"),
+        warnings.catch_warnings(action="ignore"),
+    ):  # of metadata not consolidated
         return schema.as_dataset(xr.open_zarr(path, chunks=None, use_zarr_fill_value_as_mask=False))
 
 
@@ -85,16 +91,32 @@ def _zarr_files(path: Path, config: IngestConfig) -> list[Path]:
 
 KIKUCHIPY = ("kikuchipy",)
 SOURCES: dict[str, Source] = {  # of several that fit, the first is taken
-    kikuchi_h5.ENGINE: Source("HDF5 with patterns 'images' and step numbers 'coords'", kikuchi_h5.open_kikuchi_h5),
-    **{name: Source(holds, vendor.open_vendor_hdf5, packages=KIKUCHIPY) for name, holds in vendor.HDF5_FORMATS.items()},
-    "edax-up": Source("EDAX UP1 or UP2 patterns", vendor.open_binary, vendor.is_up, packages=KIKUCHIPY),
+    kikuchi_h5.ENGINE: Source(
+        "HDF5 with patterns 'images' and step numbers 'coords'", kikuchi_h5.open_kikuchi_h5
+    ),
+    **{
+        name: Source(holds, vendor.open_vendor_hdf5, packages=KIKUCHIPY)
+        for name, holds in vendor.HDF5_FORMATS.items()
+    },
+    "edax-up": Source(
+        "EDAX UP1 or UP2 patterns", vendor.open_binary, vendor.is_up, packages=KIKUCHIPY
+    ),
     "nordif": Source(
-        "NORDIF patterns (.dat) with Setting.txt next to them", vendor.open_binary, vendor.is_nordif, packages=KIKUCHIPY
+        "NORDIF patterns (.dat) with Setting.txt next to them",
+        vendor.open_binary,
+        vendor.is_nordif,
+        packages=KIKUCHIPY,
     ),
     nifti.ENGINE: Source(
-        "NIfTI volumes: a file, folder or manifest of them", nifti.open_nifti, nifti.sniff, nifti.files, ("nibabel",)
+        "NIfTI volumes: a file, folder or manifest of them",
+        nifti.open_nifti,
+        nifti.sniff,
+        nifti.files,
+        ("nibabel",),
     ),
-    ZARR: Source("a zarr store that xarray opens, with patterns", _open_zarr, _is_zarr, _zarr_files),
+    ZARR: Source(
+        "a zarr store that xarray opens, with patterns", _open_zarr, _is_zarr, _zarr_files
+    ),
     images.POINTS: Source(
         "a folder with one image for each scan point",
         images.open_points,
@@ -103,9 +125,15 @@ SOURCES: dict[str, Source] = {  # of several that fit, the first is taken
         ("pillow",),
     ),
     images.COLLECTION: Source(
-        "a folder or manifest of images, each a sample", images.open_images, images.sniff, images.files, ("pillow",)
+        "a folder or manifest of images, each a sample",
+        images.open_images,
+        images.sniff,
+        images.files,
+        ("pillow",),
     ),
-    digits.IDX: Source("IDX images, their labels next to them", digits.open_idx, digits.sniff_idx, digits.idx_files),
+    digits.IDX: Source(
+        "IDX images, their labels next to them", digits.open_idx, digits.sniff_idx, digits.idx_files
+    ),
     digits.NPZ: Source("NPZ with images x and labels y", digits.open_npz, digits.sniff_npz),
     digits.BUNDLED: Source(
         "the digits that come with scikit-learn, without a file",
@@ -114,16 +142,33 @@ SOURCES: dict[str, Source] = {  # of several that fit, the first is taken
         packages=("scikit-learn",),
     ),
     orientation_maps.ENGINE: Source(
-        ".ang or .ctf map (no patterns)", orientation_maps.refuse_without_patterns, orientation_maps.sniff
+        ".ang or .ctf map (no patterns)",
+        orientation_maps.refuse_without_patterns,
+        orientation_maps.sniff,
     ),
 }
-FOLDERS = (nifti.ENGINE, ZARR, images.POINTS, images.COLLECTION)  # formats of which a path may be a folder
+FOLDERS = (
+    nifti.ENGINE,
+    ZARR,
+    images.POINTS,
+    images.COLLECTION,
+)  # formats of which a path may be a folder
 # settings that say that a folder is a collection, not a scan
-COLLECTION_SETTINGS = ("size", "manifest", "label_map", "classes", "exclude", "n_samples", "spacing")
+COLLECTION_SETTINGS = (
+    "size",
+    "manifest",
+    "label_map",
+    "classes",
+    "exclude",
+    "n_samples",
+    "spacing",
+)
 
 
 def named_source(name: str) -> Source:
-    """A format by its name; of another package a Source, or a function `path -> Dataset` that is used by name only."""
+    """A format by its name; of another package a Source, or a function `path -> Dataset` that is
+    used by name only.
+    """
     found = part("source", name, SOURCES, called="format", trust=[name])
     if isinstance(found, Source):
         return found
@@ -131,9 +176,11 @@ def named_source(name: str) -> Source:
 
 
 def detect(path: str | Path, config: IngestConfig | None = None) -> Detected:
-    """The format that fits a path best; `config.format` decides, then settings that only one format has.
+    """The format that fits a path best; `config.format` decides, then settings that only one format
+    has.
 
-    Raises NoInputError or DataError where none fits, UsageError for an unknown format or one not of folders.
+    Raises NoInputError or DataError where none fits, UsageError for an unknown format or one not of
+    folders.
     """
     config = config or IngestConfig()
     file = Path(path).expanduser()
@@ -178,10 +225,14 @@ def _sniffed(file: Path) -> str:
     with file.open("rb") as opened:
         start = opened.read(8)
     known = "; ".join(f"{name}: {source.holds}" for name, source in SOURCES.items())
-    raise DataError(f"{file} is in no format that vaearr reads (it starts with {start!r}); expected {known}.")
+    raise DataError(
+        f"{file} is in no format that vaearr reads (it starts with {start!r}); expected {known}."
+    )
 
 
-def open_source(path: str | Path, config: IngestConfig | None = None, **settings: Any) -> xr.Dataset:
+def open_source(
+    path: str | Path, config: IngestConfig | None = None, **settings: Any
+) -> xr.Dataset:
     """Open a file or folder as a lazy, labelled Dataset.
 
     Parameters

@@ -1,9 +1,10 @@
-"""Sets of small images in one file, IDX or NPZ, as a collection (sample[, channel], y, x) with `label`, in memory.
+"""Sets of small images in one file, IDX or NPZ, as a collection (sample[, channel], y, x) with
+`label`, in memory.
 
-IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are looked for beside it, under
-the same name with `labels` and `idx1`. NPZ: images `x` with labels `y`, or `x_train`, `y_train`, `x_test`, `y_test`,
-put one after the other with the coordinate `part`; images (N, y, x) or (N, y, x, channel). `sklearn:digits` names the
-digits that come with scikit-learn.
+IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are looked
+for beside it, under the same name with `labels` and `idx1`. NPZ: images `x` with labels `y`, or
+`x_train`, `y_train`, `x_test`, `y_test`, put one after the other with the coordinate `part`; images
+(N, y, x) or (N, y, x, channel). `sklearn:digits` names the digits that come with scikit-learn.
 """
 
 from __future__ import annotations
@@ -60,19 +61,24 @@ def sniff_npz(path: Path) -> bool:
 
 def idx_files(path: Path, config: IngestConfig) -> list[Path]:
     """The images and, where there is one, the file with their labels."""
-    name = re.sub(r"idx\d", "idx1", re.sub("images", "labels", path.name, count=1)).removesuffix(".gz")
+    name = re.sub(r"idx\d", "idx1", re.sub("images", "labels", path.name, count=1)).removesuffix(
+        ".gz"
+    )
     beside = [path.with_name(name + suffix) for suffix in ("", ".gz")]
     return [path, *[file for file in beside if file != path and file.is_file()][:1]]
 
 
 def open_idx(path: Path, config: IngestConfig) -> xr.Dataset:
-    """Dataset of the images of an IDX file and their labels. Raises DataError for files that do not fit."""
+    """Dataset of the images of an IDX file and their labels. Raises DataError for files that do not
+    fit.
+    """
     images, *labels = [_read_idx(check_file(file)) for file in idx_files(path, config)]
     return _dataset(path, config, [("", images, labels[0] if labels else None)])
 
 
 def open_npz(path: Path, config: IngestConfig) -> xr.Dataset:
-    """Dataset of the images of an NPZ file and their labels. Raises DataError for files that do not fit.
+    """Dataset of the images of an NPZ file and their labels. Raises DataError for files that do not
+    fit.
 
     Nothing is unpickled: arrays of Python objects are refused.
     """
@@ -81,9 +87,13 @@ def open_npz(path: Path, config: IngestConfig) -> xr.Dataset:
     for part in PARTS:
         images, labels = (f"{letter}_{part}".rstrip("_") for letter in ("x", "y"))
         if images in names:
-            parts.append((part, read_npz(path, images), read_npz(path, labels) if labels in names else None))
+            parts.append(
+                (part, read_npz(path, images), read_npz(path, labels) if labels in names else None)
+            )
     if not parts:
-        raise DataError(f"{path} holds {listed(names)}; expected images x (labels y) or x_train (y_train).")
+        raise DataError(
+            f"{path} holds {listed(names)}; expected images x (labels y) or x_train (y_train)."
+        )
     return _dataset(path, config, parts)
 
 
@@ -114,7 +124,9 @@ def _idx_header(start: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
 
 
 def _read_idx(file: Path) -> np.ndarray:
-    """The array of an IDX file. Raises DataError for a damaged one, or one of another size than it declares."""
+    """The array of an IDX file. Raises DataError for a damaged one, or one of another size than it
+    declares.
+    """
     with in_words(file, "IDX"), _opened(file) as opened:
         header = _idx_header(opened.read(MAX_IDX_HEADER))
         if header is None:
@@ -126,7 +138,9 @@ def _read_idx(file: Path) -> np.ndarray:
         content = opened.read(needed + 1)
     if len(content) != needed:
         size = "more" if len(content) > needed else f"only {len(content)}"
-        raise DataError(f"{file} declares {dtype} of shape {shape}, {needed} bytes, but holds {size}; fetch it again.")
+        raise DataError(
+            f"{file} declares {dtype} of shape {shape}, {needed} bytes, but holds {size}; fetch it again."
+        )
     return np.frombuffer(content, dtype).reshape(shape)
 
 
@@ -138,7 +152,9 @@ def _dataset(file: Path, config: IngestConfig, parts: list[Part]) -> xr.Dataset:
     for part, images, labels in parts:
         arrays.append(_channels_first(file, images))
         paths = [f"{part}/{i}".lstrip("/") for i in range(len(images))]
-        tables.append(pd.DataFrame({n.PATH: paths, LABEL: _words(file, labels, len(images)), "part": part}))
+        tables.append(
+            pd.DataFrame({n.PATH: paths, LABEL: _words(file, labels, len(images)), "part": part})
+        )
     if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
         shapes = ", ".join(f"{array.dtype} {array.shape[1:]}" for array in arrays)
         raise DataError(f"{file}: the images of its parts are {shapes}; all must agree.")

@@ -1,7 +1,7 @@
 """Names, units and conventions of the maps that EBSD indexing leaves, whichever vendor wrote them.
 
-Orientations are `euler (y, x, angle)`: Bunge angles in radians, NaN where the point is not indexed, as
-`orix.quaternion.Rotation.from_euler` takes them.
+Orientations are `euler (y, x, angle)`: Bunge angles in radians, NaN where the point is not indexed,
+as `orix.quaternion.Rotation.from_euler` takes them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def phase_map(numbers: np.ndarray, names: Mapping[int, str]) -> xr.DataArray:
     largest = np.iinfo("i2").max
     wrong = (numbers != np.rint(numbers)) | (np.abs(numbers) > largest)
     if wrong.any():
-        raise ValueError(f"a phase number is {numbers[wrong][0]:g}; expected whole numbers up to {largest}")
+        raise ValueError(
+            f"a phase number is {numbers[wrong][0]:g}; expected whole numbers up to {largest}"
+        )
     fitting = {number: name for number, name in names.items() if number <= largest}
     attrs = n.ATTRS[n.PHASE] | flags(numbers.astype("i2"), fitting, NO_PHASE, n.PHASE)
     return xr.DataArray(numbers.astype("i2"), dims=(n.Y, n.X), attrs=attrs)
@@ -72,7 +74,8 @@ def indexed_maps(
     names: Mapping[int, str] | None = None,
     euler: np.ndarray | None = None,
 ) -> dict[str, xr.DataArray]:
-    """Maps on the grid from one value for each row: columns by name, phase numbers (-1: not indexed), Euler angles.
+    """Maps on the grid from one value for each row: columns by name, phase numbers (-1: not
+    indexed), Euler angles.
 
     names: of the phases, by number. euler: (rows, 3) in radians; NaN where a point is not indexed.
     """

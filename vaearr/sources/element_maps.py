@@ -1,7 +1,7 @@
 """Element maps as plain text: a .tsv file for each element, with one line for each row of the map.
 
-Values are separated by tabs and may have decimal commas; shorter lines end in missing values. The name of a file holds
-the symbol of the element: `Fe.tsv`, `Map 3_Fe K series.tsv`.
+Values are separated by tabs and may have decimal commas; shorter lines end in missing values. The
+name of a file holds the symbol of the element: `Fe.tsv`, `Map 3_Fe K series.tsv`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ XRAY_LINES = ("K", "L", "M", "Ka", "Kb", "La", "Lb", "Ma", "Mb")  # after the sy
 
 
 def map_files(path: str | Path) -> list[Path]:
-    """The element maps of a folder, or the one that a file holds; none where the file is another table."""
+    """The element maps of a folder, or the one that a file holds; none where the file is another
+    table.
+    """
     file = Path(path).expanduser()
     if file.is_dir():
         files = sorted(child for child in file.iterdir() if child.suffix.lower() == SUFFIX)
         if not files:
-            raise NoInputError(f"{file} holds no element maps ({SUFFIX}); give the folder that does.")
+            raise NoInputError(
+                f"{file} holds no element maps ({SUFFIX}); give the folder that does."
+            )
         return files
     check_file(file)
     if file.suffix.lower() != SUFFIX:
@@ -75,13 +79,19 @@ def element_of(file: Path) -> str:
             symbols.append(word)
     if len(symbols) != 1:
         found = ", ".join(symbols) or "no element"
-        raise DataError(f"{file}: the file name holds {found}, expected one symbol; rename it, for example to Fe.tsv.")
+        raise DataError(
+            f"{file}: the file name holds {found}, expected one symbol; rename it, for example to Fe.tsv."
+        )
     return symbols[0]
 
 
 def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A map of the same field on another grid: means over the area of each new cell, without missing values."""
-    rows, columns = (_overlaps(n_old, n_new) for n_old, n_new in zip(values.shape, shape, strict=True))
+    """A map of the same field on another grid: means over the area of each new cell, without
+    missing values.
+    """
+    rows, columns = (
+        _overlaps(n_old, n_new) for n_old, n_new in zip(values.shape, shape, strict=True)
+    )
     is_known = np.isfinite(values)
     total = rows @ np.where(is_known, values, 0.0) @ columns.T
     area = rows @ is_known.astype(float) @ columns.T
@@ -89,7 +99,9 @@ def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _overlaps(n_old: int, n_new: int) -> np.ndarray:
-    """Length that each new cell has in common with each old cell, (new, old), along one side of the field."""
+    """Length that each new cell has in common with each old cell, (new, old), along one side of the
+    field.
+    """
     new_edges = np.arange(n_new + 1) * n_old / n_new
     old_edges = np.arange(n_old + 1)
     start = np.maximum(new_edges[:-1, None], old_edges[:-1])

@@ -16,18 +16,26 @@ from vaearr.sources import digits, kikuchi_h5, nifti, open_source
 
 
 class SourceEngine(BackendEntrypoint):
-    """Any format, told by the content; settings are those of IngestConfig, such as `step` and `units`."""
+    """Any format, told by the content; settings are those of IngestConfig, such as `step` and
+    `units`.
+    """
 
     format: str | None = None
     description = "Scans, vendor files of EBSD, images and volumes, as vaearr reads them"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", *IngestConfig.model_fields)
 
     def open_dataset(
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, **settings: Any
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        **settings: Any,
     ) -> xr.Dataset:
         """See `va.open_source`."""
         if not isinstance(filename_or_obj, (str, os.PathLike)):
-            raise DataError(f"this engine reads files by path, not {type(filename_or_obj).__name__} objects.")
+            raise DataError(
+                f"this engine reads files by path, not {type(filename_or_obj).__name__} objects."
+            )
         ds = open_source(Path(filename_or_obj), **{"format": self.format, **settings})
         drop = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return ds.drop_vars(drop, errors="ignore")

@@ -1,7 +1,8 @@
-"""Open an HDF5 file and its datasets safely: every refusal is one line that says what is there and what to do.
+"""Open an HDF5 file and its datasets safely: every refusal is one line that says what is there and
+what to do.
 
-Data in other files (external links, external storage, virtual datasets) is never read, and sizes that a header claims
-are held against the size of the file before anything is read.
+Data in other files (external links, external storage, virtual datasets) is never read, and sizes
+that a header claims are held against the size of the file before anything is read.
 """
 
 from __future__ import annotations
@@ -41,15 +42,20 @@ def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
     try:
         return h5py.File(file, mode)
     except PermissionError as error:
-        raise NoInputError(f"{file} may not be read ({error.strerror or error}); change its permissions.") from error
+        raise NoInputError(
+            f"{file} may not be read ({error.strerror or error}); change its permissions."
+        ) from error
     except OSError as error:
         then = "close the program that writes it, or, if it is damaged, fetch it again from where it was written"
-        raise DataError(f"{file} cannot be opened as HDF5 ({' '.join(str(error).split())}); {then}.") from error
+        raise DataError(
+            f"{file} cannot be opened as HDF5 ({' '.join(str(error).split())}); {then}."
+        ) from error
 
 
 @contextmanager
 def in_words(file: Path | str, kind: str) -> Iterator[None]:
-    """What decoders raise for damaged files, which is anything, as one DataError; a NoInputError for one that is gone.
+    """What decoders raise for damaged files, which is anything, as one DataError; a NoInputError
+    for one that is gone.
 
     What the system says itself, such as that a disk is full, stays as it is.
     """
@@ -60,30 +66,42 @@ def in_words(file: Path | str, kind: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NoInputError(f"{file} is gone; restore it, or open the source again.") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place that is none
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # EINVAL: a place that is none
             raise
-        cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error  # h5py's lock hides it
+        cause = (
+            error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
+        )  # h5py's lock hides it
         told = str(cause).replace(f"{Path(file).parent}/", "") or type(cause).__name__
         reason = " ".join(told.split())[:200]
-        raise DataError(f"{file} cannot be read as {kind} ({reason}); it is damaged, so fetch it again.") from error
+        raise DataError(
+            f"{file} cannot be read as {kind} ({reason}); it is damaged, so fetch it again."
+        ) from error
 
 
 def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     """The dataset `name`, whose values all lie in this file.
 
-    `refuse_outside_links` must have been called before. `setting` names the argument that chooses another dataset.
+    `refuse_outside_links` must have been called before. `setting` names the argument that chooses
+    another dataset.
     """
     dataset = file.get(name)
     where = f"{file.filename}: dataset {name!r}"
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         names: list[str] = []
-        file.visititems(lambda path, item: names.append(path) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda path, item: names.append(path) if isinstance(item, h5py.Dataset) else None
+        )
         raise DataError(
             f"{file.filename} has no dataset {name!r} with values; choose one with {setting}=…"
             f"{did_you_mean(name, names)}"
         )
     if dataset.is_virtual or dataset.external:
-        raise DataError(f"{where} has its values in other files; copy them into one file (h5repack).")
+        raise DataError(
+            f"{where} has its values in other files; copy them into one file (h5repack)."
+        )
     properties = dataset.id.get_create_plist()
     for i in range(properties.get_nfilters()):
         code, _, _, words = properties.get_filter(i)
@@ -98,14 +116,20 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
 
 
 def refuse_outside_links(file: h5py.File) -> None:
-    """Raise DataError where a link of the file leads into another file, or groups are nested too deeply."""
+    """Raise DataError where a link of the file leads into another file, or groups are nested too
+    deeply.
+    """
 
     def check(path: str, link: Any) -> None:
         where = f"{file.filename}: {path[:100]!r}"
         if isinstance(link, h5py.ExternalLink):
-            raise DataError(f"{where} is a link to another file ({link.filename}); copy the data into one file.")
+            raise DataError(
+                f"{where} is a link to another file ({link.filename}); copy the data into one file."
+            )
         if path.count("/") > MAX_DEPTH:
-            raise DataError(f"{where} is nested more than {MAX_DEPTH} deep; copy the data into a flat file.")
+            raise DataError(
+                f"{where} is nested more than {MAX_DEPTH} deep; copy the data into a flat file."
+            )
 
     file.visititems_links(check)
 

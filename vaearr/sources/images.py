@@ -1,18 +1,23 @@
-"""Images: how one is read and brought to another size, folders of them as a collection, or as a scan.
+"""Images: how one is read and brought to another size, folders of them as a collection, or as a
+scan.
 
-A collection (sample[, channel], y, x): a folder of png, jpg, jpeg, tif, tiff and bmp in any case, with its sub-folders,
-or a manifest; see `collection` for labels and manifests. Images of several sizes need `size`; grey and colour among
-each other need `channels`. Files whose name fits `masks` (`*_mask*`: `a_mask.png`, `a_mask_1.png`) are left out.
+A collection (sample[, channel], y, x): a folder of png, jpg, jpeg, tif, tiff and bmp in any case,
+with its sub-folders, or a manifest; see `collection` for labels and manifests. Images of several
+sizes need `size`; grey and colour among each other need `channels`. Files whose name fits `masks`
+(`*_mask*`: `a_mask.png`, `a_mask_1.png`) are left out.
 
-A scan (y, x, dy, dx): a folder with one grey image for each scan point, whose name tells where: in any order, with
-points missing. Names are matched without their suffix by `IngestConfig.filenames`: a template such as `x{x}_y{y}` or
-`scan_{y}_{x}` (`*` stands for anything), or a regular expression with the groups `x` and `y`. Without it, names that
-label both numbers (`x12_y7`, `Y7-X12`) are read by their labels, and names that end in two numbers (`scan_7_12`) as y,
-then x; a dash between those is no sign, so that names with signs or decimals in them need a template or an expression.
-A name that does not match, or a scan point that two files claim, is refused: no file is left out or put at (0, 0).
+A scan (y, x, dy, dx): a folder with one grey image for each scan point, whose name tells where: in
+any order, with points missing. Names are matched without their suffix by `IngestConfig.filenames`:
+a template such as `x{x}_y{y}` or `scan_{y}_{x}` (`*` stands for anything), or a regular expression
+with the groups `x` and `y`. Without it, names that label both numbers (`x12_y7`, `Y7-X12`) are read
+by their labels, and names that end in two numbers (`scan_7_12`) as y, then x; a dash between those
+is no sign, so that names with signs or decimals in them need a template or an expression. A name
+that does not match, or a scan point that two files claim, is refused: no file is left out or put at
+(0, 0).
 
-A folder is taken for a collection where its sub-folders hold images, or where most names of images directly in it do
-not hold two numbers; else for a scan. `format="images"` or `format="point-images"` decides otherwise.
+A folder is taken for a collection where its sub-folders hold images, or where most names of images
+directly in it do not hold two numbers; else for a scan. `format="images"` or
+`format="point-images"` decides otherwise.
 """
 
 from __future__ import annotations
@@ -55,25 +60,33 @@ LOOKED_AT = 200  # names that decide what a folder is
 SHOWN = 3
 Fit = Literal["pad", "crop", "squash"]
 Channels = Literal["auto", "grey", "colour"]
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # of no other is the decoder tried: that of EPS starts a program
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "TIFF",
+    "BMP",
+)  # of no other is the decoder tried: that of EPS starts a program
 MODES = ("1", "L", "P", "PA", "LA", "RGB", "RGBA", "F")
 NUMBER = r"-?\d+"
 LABELLED = re.compile(
     r"(?i)(?:^|[^a-z])(?:x[ =_]?(?P<x>-?\d+)[^0-9a-z]*y[ =_]?(?P<y>-?\d+)|"
     r"y[ =_]?(?P<y2>-?\d+)[^0-9a-z]*x[ =_]?(?P<x2>-?\d+))(?![0-9]|\.[0-9])"
 )
-UNLABELLED = re.compile(r"(?<![0-9])(?<![0-9]\.)(?<!^-)(?<![_,; -]-)(?P<y>\d+)(?:[_,; ]+|-| +- +)(?P<x>\d+)$")
+UNLABELLED = re.compile(
+    r"(?<![0-9])(?<![0-9]\.)(?<!^-)(?<![_,; -]-)(?P<y>\d+)(?:[_,; ]+|-| +- +)(?P<x>\d+)$"
+)
 
 
 # one image
 
 
 def read_image(file: Path, channels: Channels = "auto") -> np.ndarray:
-    """Grey values (y, x), or red, green and blue (channel, y, x), 8 or 16 bits or float32 as stored, upright.
+    """Grey values (y, x), or red, green and blue (channel, y, x), 8 or 16 bits or float32 as
+    stored, upright.
 
-    channels: `grey` converts colour by the weights of ITU-R BT.601, `colour` repeats grey three times. Raises DataError
-    for a file that is damaged, holds several images, has transparent pixels, CMYK or another
-    colour model, or 16-bit colour (which decoders cut down to 8).
+    channels: `grey` converts colour by the weights of ITU-R BT.601, `colour` repeats grey three
+    times. Raises DataError for a file that is damaged, holds several images, has transparent
+    pixels, CMYK or another colour model, or 16-bit colour (which decoders cut down to 8).
     """
     from PIL import Image, ImageOps
 
@@ -103,14 +116,18 @@ def _why_not(image: Any) -> str:
 def _values(file: Path, image: Any, channels: Channels) -> np.ndarray:
     if image.mode in ("LA", "RGBA"):
         if np.asarray(image)[..., -1].min() < 255:
-            raise DataError(f"{file} has transparent pixels; expected a filled image, so flatten it.")
+            raise DataError(
+                f"{file} has transparent pixels; expected a filled image, so flatten it."
+            )
         image = image.convert(image.mode[:-1])
     if image.mode == "RGB" and channels == "grey":
         image = image.convert("L")
     values = np.asarray(image)
     if image.mode == "RGB":
         return np.moveaxis(values, -1, 0)
-    is_16_bit = image.mode == "I" and values.min() >= 0 and values.max() < 2**16  # how some versions give 16 bits
+    is_16_bit = (
+        image.mode == "I" and values.min() >= 0 and values.max() < 2**16
+    )  # how some versions give 16 bits
     values = values.astype(np.uint16 if is_16_bit else values.dtype.newbyteorder("="), copy=False)
     return np.repeat(values[None], 3, axis=0) if channels == "colour" else values
 
@@ -118,8 +135,9 @@ def _values(file: Path, image: Any, channels: Channels) -> np.ndarray:
 def refit(values: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:
     """An image (…, y, x) at another size, its dtype kept; unchanged where it has that size already.
 
-    `pad` scales it to fit inside, in the middle, with 0 around; `crop` scales it to cover and cuts the middle out;
-    `squash` stretches both sides. Scaling is by triangular weights as wide as the step, so that nothing aliases.
+    `pad` scales it to fit inside, in the middle, with 0 around; `crop` scales it to cover and cuts
+    the middle out; `squash` stretches both sides. Scaling is by triangular weights as wide as the
+    step, so that nothing aliases.
     """
     from PIL import Image
 
@@ -128,8 +146,12 @@ def refit(values: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:
         return values
     (top, bottom, rows), (left, right, columns) = _placement((height, width), size, fit)
     target, box = (rows.stop - rows.start, columns.stop - columns.start), (left, top, right, bottom)
-    planes = [Image.fromarray(plane) for plane in values.reshape(-1, height, width).astype(np.float32)]
-    scaled = np.stack([np.asarray(p.resize(target[::-1], Image.Resampling.BILINEAR, box=box)) for p in planes])
+    planes = [
+        Image.fromarray(plane) for plane in values.reshape(-1, height, width).astype(np.float32)
+    ]
+    scaled = np.stack(
+        [np.asarray(p.resize(target[::-1], Image.Resampling.BILINEAR, box=box)) for p in planes]
+    )
     if values.dtype.kind in "iu":
         limits = np.iinfo(values.dtype)
         scaled = np.clip(np.rint(scaled), limits.min, limits.max)
@@ -138,8 +160,12 @@ def refit(values: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:
     return out
 
 
-def _placement(shape: tuple[int, ...], size: tuple[int, ...], fit: Fit) -> list[tuple[float, float, slice]]:
-    """How `refit` moves an image along each side: from where to where it is taken, and where this comes to lie."""
+def _placement(
+    shape: tuple[int, ...], size: tuple[int, ...], fit: Fit
+) -> list[tuple[float, float, slice]]:
+    """How `refit` moves an image along each side: from where to where it is taken, and where this
+    comes to lie.
+    """
     scales = [new / old for old, new in zip(shape, size, strict=True)]
     sides = []
     for old, new in zip(shape, size, strict=True):
@@ -154,7 +180,10 @@ def image_geometry(file: Path, shape: tuple[int, ...], size: tuple[int, ...], fi
     """Where the pixels of an image of `shape` lie once it was refitted to `size`."""
     sides = _placement(shape, size, fit)
     scale = [(stop - start) / (at.stop - at.start) for start, stop, at in sides]
-    offset = [start + (0.5 - at.start) * step - 0.5 for (start, _, at), step in zip(sides, scale, strict=True)]
+    offset = [
+        start + (0.5 - at.start) * step - 0.5
+        for (start, _, at), step in zip(sides, scale, strict=True)
+    ]
     return Geometry(file, shape, size, tuple(scale), tuple(offset))
 
 
@@ -172,10 +201,12 @@ def files(path: Path, config: IngestConfig) -> list[Path]:
 
 
 def open_images(folder: Path, config: IngestConfig) -> xr.Dataset:
-    """Lazy Dataset of images (sample[, channel], y, x) with paths, labels and masks; 8 and 16 bits are kept.
+    """Lazy Dataset of images (sample[, channel], y, x) with paths, labels and masks; 8 and 16 bits
+    are kept.
 
-    Raises DataError or NoInputError that names all files that cannot be used (see `read_image`); DataError for images
-    that do not agree in channels, dtype or (without `size`) size; UsageError for settings that cannot be meant.
+    Raises DataError or NoInputError that names all files that cannot be used (see `read_image`);
+    DataError for images that do not agree in channels, dtype or (without `size`) size; UsageError
+    for settings that cannot be meant.
     """
     if config.size is not None and len(config.size) != 2:
         raise UsageError(f"size {config.size} of images must be two numbers, (rows, columns).")
@@ -183,11 +214,19 @@ def open_images(folder: Path, config: IngestConfig) -> xr.Dataset:
 
     def look(path: Path) -> tuple[tuple[int, ...], np.dtype]:
         values = read_image(path, config.channels)
-        if values.dtype.kind == "f" and config.nonfinite == "error" and not np.isfinite(values).all():
-            raise DataError(f"{path} has NaN or infinite values; correct it, or set nonfinite='mask'.")
+        if (
+            values.dtype.kind == "f"
+            and config.nonfinite == "error"
+            and not np.isfinite(values).all()
+        ):
+            raise DataError(
+                f"{path} has NaN or infinite values; correct it, or set nonfinite='mask'."
+            )
         return values.shape, values.dtype
 
-    with warnings.catch_warnings(action="error"):  # what Pillow only warns of: damaged headers, cut-off files
+    with warnings.catch_warnings(
+        action="error"
+    ):  # what Pillow only warns of: damaged headers, cut-off files
         looks = examined(found, look)
     shape, dtype = _agreed(folder, found, looks, config)
     size = (shape[-2], shape[-1])
@@ -217,14 +256,19 @@ def _without_masks(samples: pd.DataFrame, masks: str) -> pd.DataFrame:
     """The samples without files whose name says that they are masks."""
     is_mask = np.array([bool(masks) and fnmatch(file.stem, masks) for file in samples.index], bool)
     if is_mask.all():
-        raise DataError(f"all {len(samples)} images are masks by their names ({masks}); give masks='' to read them.")
+        raise DataError(
+            f"all {len(samples)} images are masks by their names ({masks}); give masks='' to read them."
+        )
     if is_mask.any():
         log.info(f"{is_mask.sum()} files are masks by their names ({masks}) and left out.")
     return samples[~is_mask]
 
 
 def _agreed(
-    folder: Path, found: pd.DataFrame, looks: list[tuple[tuple[int, ...], np.dtype]], config: IngestConfig
+    folder: Path,
+    found: pd.DataFrame,
+    looks: list[tuple[tuple[int, ...], np.dtype]],
+    config: IngestConfig,
 ) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of all samples. Raises DataError where images differ."""
     kinds = [
@@ -246,7 +290,9 @@ def _agreed(
 
 
 def sniff_points(path: Path) -> bool:
-    """Whether a path is a folder with images directly in it, half of which or more have two numbers in their name."""
+    """Whether a path is a folder with images directly in it, half of which or more have two numbers
+    in their name.
+    """
     some = some_files(path, SUFFIXES, LOOKED_AT)
     direct = [file.stem for file in some if file.parent == path]
     n_places = sum(len(re.findall(r"\d+", stem)) >= 2 for stem in direct)
@@ -260,18 +306,23 @@ def point_files(folder: Path, config: IngestConfig) -> list[Path]:
     """
     found = sorted(files_below(folder, SUFFIXES, deep=False))
     if not found:
-        raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}); give the folder that does.")
+        raise DataError(
+            f"{folder} holds no images ({', '.join(SUFFIXES)}); give the folder that does."
+        )
     if gone := [file for file in found if not file.exists()]:
-        raise NoInputError(f"{gone[0]} is a link to a file that is not there; restore the file, or remove the link.")
+        raise NoInputError(
+            f"{gone[0]} is a link to a file that is not there; restore the file, or remove the link."
+        )
     return found
 
 
 def open_points(folder: Path, config: IngestConfig) -> xr.Dataset:
-    """Lazy Dataset of patterns (y, x, dy, dx) with `present`; 8 and 16 bit grey values are kept as they are.
+    """Lazy Dataset of patterns (y, x, dy, dx) with `present`; 8 and 16 bit grey values are kept as
+    they are.
 
-    Raises DataError for names that do not match or repeat a scan point, and for a first image that is not grey;
-    UsageError for `filenames` that cannot be meant. An image that is damaged or unlike the first is a DataError when it
-    is read.
+    Raises DataError for names that do not match or repeat a scan point, and for a first image that
+    is not grey; UsageError for `filenames` that cannot be meant. An image that is damaged or unlike
+    the first is a DataError when it is read.
     """
     found = point_files(folder, config)
     steps, note = _steps(folder, [file.stem for file in found], config.filenames)
@@ -279,13 +330,19 @@ def open_points(folder: Path, config: IngestConfig) -> xr.Dataset:
     with warnings.catch_warnings(action="error"):
         first = read_image(found[0])
     if first.ndim != 2:
-        raise DataError(f"{found[0]} is in colour; expected one grey image of 8 or 16 bits, so convert it.")
+        raise DataError(
+            f"{found[0]} is in colour; expected one grey image of 8 or 16 bits, so convert it."
+        )
 
     def read(i: int) -> np.ndarray:
         values = read_image(found[i])
         if values.shape != first.shape or values.dtype != first.dtype:
-            here, there = (f"{'in colour, ' * (v.ndim > 2)}{_px(v.shape)}, {v.dtype}" for v in (values, first))
-            raise DataError(f"{found[i]} is {here}, the first image {there}; all images of a scan must agree.")
+            here, there = (
+                f"{'in colour, ' * (v.ndim > 2)}{_px(v.shape)}, {v.dtype}" for v in (values, first)
+            )
+            raise DataError(
+                f"{found[i]} is {here}, the first image {there}; all images of a scan must agree."
+            )
         return values
 
     units = config.units if config.step is not None else "step"

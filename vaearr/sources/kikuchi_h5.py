@@ -1,9 +1,10 @@
-"""HDF5 with a stack of patterns and the `[x, y]` step numbers of each: lazy, in any row order, with points missing.
+"""HDF5 with a stack of patterns and the `[x, y]` step numbers of each: lazy, in any row order, with
+points missing.
 
-`/images` is (N, H, W), (N, 1, H, W) or (N, C, H, W) of any integer or float type, `/coords` is (N, 2). Without coords,
-or with one for each point, four dims may be rows and columns of the scan, (ny, nx, H, W). The distance of points is a
-setting; without one, coordinates are the step numbers themselves. Scan points without a pattern are NaN (floats) or 0
-(integers) and False in `present`.
+`/images` is (N, H, W), (N, 1, H, W) or (N, C, H, W) of any integer or float type, `/coords` is (N,
+2). Without coords, or with one for each point, four dims may be rows and columns of the scan, (ny,
+nx, H, W). The distance of points is a setting; without one, coordinates are the step numbers
+themselves. Scan points without a pattern are NaN (floats) or 0 (integers) and False in `present`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def open_kikuchi_h5(file: Path, config: IngestConfig) -> xr.Dataset:
             steps = step_numbers(find_dataset(opened, config.coords, "coords")[()], where)
         is_grid = is_grid and len(steps) == images.shape[0] * images.shape[1]
         if len(steps) != images.shape[0] and not is_grid:
-            raise DataError(f"{where} has {len(steps)} rows for {images.shape[0]} patterns; expected one [x, y] each.")
+            raise DataError(
+                f"{where} has {len(steps)} rows for {images.shape[0]} patterns; expected one [x, y] each."
+            )
         grid = scan_grid(steps, where)
         shape = images.shape[2:] if is_grid or images.shape[1] == 1 else images.shape[1:]
         rows = H5Rows(images, is_grid=is_grid)

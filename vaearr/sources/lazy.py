@@ -1,4 +1,5 @@
-"""Samples that lie in files as dask arrays: one task for each block of samples, in the tiles that stores have.
+"""Samples that lie in files as dask arrays: one task for each block of samples, in the tiles that
+stores have.
 
 What a source brings is a reader: row numbers `(n,)` -> values `(n, …)`, in that order.
 """
@@ -25,7 +26,9 @@ THREADS = 8
 
 
 def lazy_array(read: Read, rows: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """A dask array (*rows.shape, *shape) of the rows that `rows` names by number, -1 for none (NaN, of integers 0)."""
+    """A dask array (*rows.shape, *shape) of the rows that `rows` names by number, -1 for none (NaN,
+    of integers 0).
+    """
     import dask.array as da
 
     dtype = dtype.newbyteorder("=")
@@ -73,7 +76,9 @@ class H5Rows:
 
     def __init__(self, dataset: h5py.Dataset, *, is_grid: bool = False) -> None:
         self.name, self.is_grid = dataset.name, is_grid
-        self._file = CachingFileManager(open_hdf5, str(Path(dataset.file.filename).resolve()), mode="r")
+        self._file = CachingFileManager(
+            open_hdf5, str(Path(dataset.file.filename).resolve()), mode="r"
+        )
 
     def close(self) -> None:
         """Close the file."""

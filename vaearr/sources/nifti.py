@@ -1,16 +1,19 @@
-"""NIfTI volumes, one file, a folder or a manifest of them, as a collection (sample, z, y, x) in RAS+ orientation.
+"""NIfTI volumes, one file, a folder or a manifest of them, as a collection (sample, z, y, x) in
+RAS+ orientation.
 
-Axes are swapped and flipped, never interpolated, so that x runs to the right, y to the front and z to the top of the
-head (the closest such orientation to the file's affine); `orientation` keeps the axis codes of the file. `affine`
-(sample, 4, 4) maps the voxel numbers (x, y, z, 1) of what is stored to millimetres, whatever was cut, padded or
-resampled. Where all volumes share one affine without rotation, the coordinates z, y, x are those millimetres; where
-they share the distances of voxels only, they are millimetres from the first voxel; else voxel numbers.
+Axes are swapped and flipped, never interpolated, so that x runs to the right, y to the front and z
+to the top of the head (the closest such orientation to the file's affine); `orientation` keeps the
+axis codes of the file. `affine` (sample, 4, 4) maps the voxel numbers (x, y, z, 1) of what is
+stored to millimetres, whatever was cut, padded or resampled. Where all volumes share one affine
+without rotation, the coordinates z, y, x are those millimetres; where they share the distances of
+voxels only, they are millimetres from the first voxel; else voxel numbers.
 
-Volumes of other shapes need `size`, with `fit`: `pad` puts 0 around those that are smaller and refuses larger ones,
-`crop` cuts larger ones and pads smaller ones, both about the middle, `squash` resamples. `spacing` resamples all to one
-distance of voxels before that. Resampling is trilinear; where it makes the grid coarser by a factor f, a Gaussian of
-(f - 1) / 2 voxels goes before it, so that nothing aliases. Whole numbers without a scale keep their dtype if nothing
-is resampled; the rest is float32. See `collection` for labels and manifests.
+Volumes of other shapes need `size`, with `fit`: `pad` puts 0 around those that are smaller and
+refuses larger ones, `crop` cuts larger ones and pads smaller ones, both about the middle, `squash`
+resamples. `spacing` resamples all to one distance of voxels before that. Resampling is trilinear;
+where it makes the grid coarser by a factor f, a Gaussian of (f - 1) / 2 voxels goes before it, so
+that nothing aliases. Whole numbers without a scale keep their dtype if nothing is resampled; the
+rest is float32. See `collection` for labels and manifests.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ AXES = (n.Z, n.Y, n.X)
 
 def sniff(path: Path) -> bool:
     """Whether a path is a NIfTI file, a folder with such files or a manifest of them."""
-    return bool(some_files(path, SUFFIXES)) or (path.is_file() and path.name.lower().endswith(SUFFIXES))
+    return bool(some_files(path, SUFFIXES)) or (
+        path.is_file() and path.name.lower().endswith(SUFFIXES)
+    )
 
 
 def files(path: Path, config: IngestConfig) -> list[Path]:
@@ -56,7 +61,9 @@ def files(path: Path, config: IngestConfig) -> list[Path]:
 
 @dataclass(frozen=True)
 class Volume:
-    """What a header says: where the sample's voxels lie in it, axis codes of the file, dtype of its values."""
+    """What a header says: where the sample's voxels lie in it, axis codes of the file, dtype of its
+    values.
+    """
 
     geometry: Geometry
     codes: str
@@ -83,7 +90,9 @@ def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
         volume = read_header(file, config)
         is_checked = volume.dtype.kind == "f" and config.nonfinite == "error"
         if is_checked and not np.isfinite(_values(file)).all():
-            raise DataError(f"{file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
+            raise DataError(
+                f"{file} has NaN or infinite values; correct it, or set nonfinite='mask'."
+            )
         return volume
 
     found = samples_of(source, config, SUFFIXES)
@@ -110,49 +119,76 @@ def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
     affines = np.stack([volume.affine for volume in volumes])
     about = {"long_name": "affine from voxel numbers (x, y, z, 1) to mm, RAS+", "units": "mm"}
     ds[AFFINE] = ((n.SAMPLE, "affine_row", "affine_column"), affines, about)
-    codes = (n.SAMPLE, [volume.codes for volume in volumes], {"long_name": "axis codes of the file"})
+    codes = (
+        n.SAMPLE,
+        [volume.codes for volume in volumes],
+        {"long_name": "axis codes of the file"},
+    )
     return _in_millimetres(ds.assign_coords({ORIENTATION: codes}), affines)
 
 
 def read_header(file: Path, config: IngestConfig) -> Volume:
-    """The header of a volume that can become a sample. Raises DataError for one that is damaged, or not believed."""
+    """The header of a volume that can become a sample. Raises DataError for one that is damaged, or
+    not believed.
+    """
     import nibabel as nib
 
     image = _opened(file)
     stored, shape = image.get_data_dtype(), image.shape
     if len(shape) > 3 and math.prod(shape[3:]) != 1:
-        raise DataError(f"{file} holds {math.prod(shape[3:])} volumes (its shape is {shape}); expected one volume.")
+        raise DataError(
+            f"{file} holds {math.prod(shape[3:])} volumes (its shape is {shape}); expected one volume."
+        )
     shape = shape[:3]
     if stored.kind not in "uif" or len(shape) < 3 or min(shape) < 1:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
-    needed, stored_bytes = image.dataobj.offset + math.prod(shape) * stored.itemsize, file.stat().st_size
+    needed, stored_bytes = (
+        image.dataobj.offset + math.prod(shape) * stored.itemsize,
+        file.stat().st_size,
+    )
     is_packed = file.name.lower().endswith(".gz")
     if not is_packed and needed > stored_bytes:
         raise DataError(f"{file} declares {needed} bytes, but has {stored_bytes}; fetch it again.")
     if is_packed:
         refuse_bomb(file, needed, stored_bytes)
-        with in_words(file, "NIfTI"), gzip.open(file) as opened:  # to its end, where gzip keeps the checksum
+        with (
+            in_words(file, "NIfTI"),
+            gzip.open(file) as opened,
+        ):  # to its end, where gzip keeps the checksum
             while opened.read(2**20):
                 pass
-    axes = nib.io_orientation(image.affine) if np.isfinite(image.affine).all() else np.full((3, 2), np.nan)
+    axes = (
+        nib.io_orientation(image.affine)
+        if np.isfinite(image.affine).all()
+        else np.full((3, 2), np.nan)
+    )
     if not np.isfinite(axes).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
-        raise DataError(f"{file} has an affine that maps no volume to millimetres; correct its header.")
+        raise DataError(
+            f"{file} has an affine that maps no volume to millimetres; correct its header."
+        )
     ras_shape = tuple(int(shape[i]) for i in np.argsort(axes[:, 0]))
     ras_affine = image.affine @ nib.orientations.inv_ornt_aff(axes, shape)
     dtype = stored.newbyteorder("=") if _is_plain(image) else np.dtype("f4")
-    return Volume(_geometry(file, ras_shape[::-1], ras_affine, config), "".join(nib.aff2axcodes(image.affine)), dtype)
+    return Volume(
+        _geometry(file, ras_shape[::-1], ras_affine, config),
+        "".join(nib.aff2axcodes(image.affine)),
+        dtype,
+    )
 
 
 def read_volume(volume: Volume) -> np.ndarray:
-    """The values of a sample (z, y, x): as stored where the header has no scale and nothing is resampled, else float32;
-    0 outside the file."""
+    """The values of a sample (z, y, x): as stored where the header has no scale and nothing is
+    resampled, else float32; 0 outside the file.
+    """
     values, geometry = _values(volume.geometry.file), volume.geometry
     if geometry.is_same:
         return values
     if not geometry.is_resampled:
         starts = [round(offset) for offset in geometry.offset]
         sides = list(zip(starts, geometry.size, geometry.shape, strict=True))
-        padded = np.pad(values, [(max(0, -start), max(0, start + new - old)) for start, new, old in sides])
+        padded = np.pad(
+            values, [(max(0, -start), max(0, start + new - old)) for start, new, old in sides]
+        )
         return padded[tuple(slice(max(0, start), max(0, start) + new) for start, new, _ in sides)]
     from scipy.ndimage import affine_transform, gaussian_filter
 
@@ -163,9 +199,13 @@ def read_volume(volume: Volume) -> np.ndarray:
     near = affine_transform(
         smooth, geometry.scale, geometry.offset, output_shape=geometry.size, order=1, mode="nearest"
     )
-    for axis, (size, scale, offset) in enumerate(zip(geometry.size, geometry.scale, geometry.offset, strict=True)):
+    for axis, (size, scale, offset) in enumerate(
+        zip(geometry.size, geometry.scale, geometry.offset, strict=True)
+    ):
         where = scale * np.arange(size) + offset
-        outside = (where < -0.5 - 1e-6) | (where > values.shape[axis] - 0.5 + 1e-6)  # beyond the edge of a voxel
+        outside = (where < -0.5 - 1e-6) | (
+            where > values.shape[axis] - 0.5 + 1e-6
+        )  # beyond the edge of a voxel
         near[(slice(None),) * axis + (outside,)] = 0
     return np.asarray(near)
 
@@ -187,18 +227,28 @@ def _is_plain(image: Any) -> bool:
 
 
 def _values(file: Path) -> np.ndarray:
-    """The values of a file (z, y, x) in RAS+: as stored where the header has no scale, else float32."""
+    """The values of a file (z, y, x) in RAS+: as stored where the header has no scale, else
+    float32.
+    """
     import nibabel as nib
 
     image = _opened(file)
     with in_words(file, "NIfTI"):
-        values = image.dataobj.get_unscaled() if _is_plain(image) else np.asarray(image.dataobj, np.float32)
+        values = (
+            image.dataobj.get_unscaled()
+            if _is_plain(image)
+            else np.asarray(image.dataobj, np.float32)
+        )
     values = np.asarray(values, values.dtype.newbyteorder("="))
-    turned = nib.apply_orientation(values.reshape(values.shape[:3]), nib.io_orientation(image.affine))
+    turned = nib.apply_orientation(
+        values.reshape(values.shape[:3]), nib.io_orientation(image.affine)
+    )
     return np.ascontiguousarray(turned.T)
 
 
-def _geometry(file: Path, shape: tuple[int, ...], affine: np.ndarray, config: IngestConfig) -> Geometry:
+def _geometry(
+    file: Path, shape: tuple[int, ...], affine: np.ndarray, config: IngestConfig
+) -> Geometry:
     """Where a volume is read at, as spacing, size and fit say, always about its middle."""
     scale, size = np.ones(3), shape
     if config.spacing is not None:

@@ -1,10 +1,11 @@
-"""Orientation maps as text, `.ang` (EDAX, and EMsoft, ASTAR, orix in its form) and `.ctf` (Oxford, Bruker, MTEX).
+"""Orientation maps as text, `.ang` (EDAX, and EMsoft, ASTAR, orix in its form) and `.ctf` (Oxford,
+Bruker, MTEX).
 
-orix (an optional package, GPL) reads them. Ours is what it lacks: text in any encoding, decimal commas of `.ctf`,
-points put on the grid by the rank of their coordinates, refusals in one line. The maps hold no patterns:
-`open_orientation_map` gives one as it is, `side_maps` puts it beside a scan of the same size. Values closer than 0.45
-steps are one column or row, and each gap between neighbouring columns is rounded to whole steps by itself, so that
-rounded coordinates do not add up.
+orix (an optional package, GPL) reads them. Ours is what it lacks: text in any encoding, decimal
+commas of `.ctf`, points put on the grid by the rank of their coordinates, refusals in one line. The
+maps hold no patterns: `open_orientation_map` gives one as it is, `side_maps` puts it beside a scan
+of the same size. Values closer than 0.45 steps are one column or row, and each gap between
+neighbouring columns is rounded to whole steps by itself, so that rounded coordinates do not add up.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def _kind(path: Path) -> str:
         head = file.read(2**14).removeprefix(codecs.BOM_UTF8).decode("latin-1")
     if head.startswith("Channel Text File"):
         return "ctf"
-    is_ang = head.startswith("#") and re.search(r"^#\s*(GRID|TEM_PIXperUM|Phase|MaterialName|Column names)", head, re.M)
+    is_ang = head.startswith("#") and re.search(
+        r"^#\s*(GRID|TEM_PIXperUM|Phase|MaterialName|Column names)", head, re.M
+    )
     return "ang" if is_ang else ""
 
 
@@ -65,15 +68,17 @@ def refuse_without_patterns(path: Path, config: IngestConfig) -> NoReturn:
 def open_orientation_map(path: str | Path) -> xr.Dataset:
     """The maps of an `.ang` or `.ctf` file over (y, x), in memory, without patterns.
 
-    `phase` with names from the header, `euler` (see `ebsd_maps`), and what else the file has, such as `iq_hough`, `ci`,
-    `fit`, `BC`, `band_slope`, `mad`. Points without a line are NaN (phase: -2); attribute `n_missing` counts them.
-    Raises DataError for another format, a hexagonal grid, points that occur twice and lines that are not numbers;
-    MissingExtraError without orix.
+    `phase` with names from the header, `euler` (see `ebsd_maps`), and what else the file has, such
+    as `iq_hough`, `ci`, `fit`, `BC`, `band_slope`, `mad`. Points without a line are NaN (phase:
+    -2); attribute `n_missing` counts them. Raises DataError for another format, a hexagonal grid,
+    points that occur twice and lines that are not numbers; MissingExtraError without orix.
     """
     file = check_file(path)
     kind = _kind(file)
     if not kind:
-        raise DataError(f"{file} is neither an .ang nor a .ctf file; export the map in one of these formats.")
+        raise DataError(
+            f"{file} is neither an .ang nor a .ctf file; export the map in one of these formats."
+        )
     text = read_text(file)
     if kind == "ctf":
         text = text.replace(",", ".")  # decimal commas
@@ -95,7 +100,9 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
     }
     for dim, values in positions.items():
         coords[dim] = (dim, values, {**n.ATTRS[dim], "units": xmap.scan_unit})
-    ds = xr.Dataset(maps, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())})
+    ds = xr.Dataset(
+        maps, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())}
+    )
     ds.encoding["source"] = str(file)
     return ds
 
@@ -112,7 +119,9 @@ def _by_orix(file: Path, kind: str, text: str) -> Any:
         xmap = load(str(plain), **options)
     for values in (xmap.x, xmap.y, xmap.rotations.data, *xmap.prop.values()):
         if not (np.abs(values) <= LARGEST).all():
-            raise DataError(f"{file} has values that are NaN, infinite or too large; expected finite numbers.")
+            raise DataError(
+                f"{file} has values that are NaN, infinite or too large; expected finite numbers."
+            )
     return xmap
 
 
@@ -127,7 +136,8 @@ def _columns(xmap: Any) -> dict[str, np.ndarray]:
 
 
 def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The maps of an `.ang` or `.ctf` file on the grid of the scan `ds`, by rank of their coordinates.
+    """The maps of an `.ang` or `.ctf` file on the grid of the scan `ds`, by rank of their
+    coordinates.
 
     Raises DataError where the map has another number of rows or columns than the scan.
     """
@@ -138,10 +148,14 @@ def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
             f"{path} is a map of {have[0]} x {have[1]} points (rows x columns), the scan has {want[0]} x {want[1]}; "
             f"export the map of the whole scan, neither cropped nor of another one."
         )
-    missing = (found[n.PHASE].values == n.PHASE_MISSING) & (ds[n.PRESENT].values if n.PRESENT in ds else True)
+    missing = (found[n.PHASE].values == n.PHASE_MISSING) & (
+        ds[n.PRESENT].values if n.PRESENT in ds else True
+    )
     origin = {"source": Path(path).name, "n_missing": int(missing.sum())}
     on_scan = found.assign_coords({n.Y: ds[n.Y], n.X: ds[n.X]})
-    return {str(name): variable.assign_attrs(origin) for name, variable in on_scan.data_vars.items()}
+    return {
+        str(name): variable.assign_attrs(origin) for name, variable in on_scan.data_vars.items()
+    }
 
 
 def _entry(text: str, name: str) -> str:
@@ -170,7 +184,9 @@ def _step_numbers(values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
 
 
 def _refuse_hexagonal(file: Path, text: str, ix: np.ndarray, iy: np.ndarray) -> None:
-    """Raise DataError where the header says that the grid is not square, or every second row is shifted."""
+    """Raise DataError where the header says that the grid is not square, or every second row is
+    shifted.
+    """
     is_square = _entry(text, "GRID").lower() in ("", "sqrgrid")
     is_square &= _entry(text, "NCOLS_ODD") == _entry(text, "NCOLS_EVEN")
     ny, nx = int(iy.max()) + 1, int(ix.max()) + 1

@@ -1,4 +1,6 @@
-"""From a list of `[x, y]` step numbers, in any order and with gaps, to the grid of scan points they lie on."""
+"""From a list of `[x, y]` step numbers, in any order and with gaps, to the grid of scan points they
+lie on.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ MAX_CELLS_PER_POINT = 16
 
 @dataclass(frozen=True, eq=False)
 class ScanGrid:
-    """Step numbers of the axes and, for each cell, the row of the file that holds its pattern (-1: not measured)."""
+    """Step numbers of the axes and, for each cell, the row of the file that holds its pattern (-1:
+    not measured).
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -41,7 +45,9 @@ class ScanGrid:
 
 
 def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
-    """`(N, 2)` values as int64 step numbers. Raises DataError that names the first row that is not whole numbers."""
+    """`(N, 2)` values as int64 step numbers. Raises DataError that names the first row that is not
+    whole numbers.
+    """
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "uif":
         raise DataError(
             f"{where} has dtype {values.dtype} and shape {values.shape}; expected whole numbers (N, 2), one row [x, y] "
@@ -49,7 +55,9 @@ def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
         )
     with np.errstate(invalid="ignore"):
         numbers = values.astype("f8")
-        good = (np.abs(numbers - np.rint(numbers)) <= WHOLE) & (np.abs(numbers) <= LARGEST_STEP_NUMBER)
+        good = (np.abs(numbers - np.rint(numbers)) <= WHOLE) & (
+            np.abs(numbers) <= LARGEST_STEP_NUMBER
+        )
     bad = np.flatnonzero(~good.all(axis=1))
     if bad.size:
         raise DataError(
@@ -60,10 +68,12 @@ def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanGrid:
-    """The grid for `(N, 2)` step numbers; names: what the rows are called, by default their numbers.
+    """The grid for `(N, 2)` step numbers; names: what the rows are called, by default their
+    numbers.
 
-    Axes run in regular steps from the smallest to the largest number where the points fill at least a quarter of that
-    grid, and hold only the numbers that occur otherwise. Raises DataError for points that lie scattered or occur twice.
+    Axes run in regular steps from the smallest to the largest number where the points fill at least
+    a quarter of that grid, and hold only the numbers that occur otherwise. Raises DataError for
+    points that lie scattered or occur twice.
     """
     n_points = len(steps)
     x, y = _regular_axis(steps[:, 0], n_points), _regular_axis(steps[:, 1], n_points)
@@ -90,8 +100,12 @@ def _regular_axis(numbers: np.ndarray, n_points: int) -> np.ndarray | None:
     return found[0] + spacing * np.arange(size, dtype=np.int64)
 
 
-def refuse_repeats(cells: np.ndarray, where: str, called: Callable[[int], str], axes: str, points: np.ndarray) -> None:
-    """Raise DataError where two rows lie on one scan point; cells below 0 are none. called: what a row is called."""
+def refuse_repeats(
+    cells: np.ndarray, where: str, called: Callable[[int], str], axes: str, points: np.ndarray
+) -> None:
+    """Raise DataError where two rows lie on one scan point; cells below 0 are none. called: what a
+    row is called.
+    """
     again = np.flatnonzero(pd.Series(cells).duplicated() & (cells >= 0))
     if again.size:
         second, first = int(again[0]), int((cells == cells[again[0]]).argmax())
@@ -113,7 +127,11 @@ def scan_dataset(
     dims = (n.Y, n.X, *signal)
     coords: dict[str, Any] = {}
     for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
-        coords[dim] = (dim, numbers * (1 if distance is None else distance), {**n.ATTRS[dim], "units": units})
+        coords[dim] = (
+            dim,
+            numbers * (1 if distance is None else distance),
+            {**n.ATTRS[dim], "units": units},
+        )
         coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
     for dim, size in zip(signal, patterns.shape[2:], strict=True):
         coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {"long_name": dim}))

@@ -1,9 +1,10 @@
-"""One file in, one file out: a sample as a store's ingest would have made it, and samples as files of their own.
+"""One file in, one file out: a sample as a store's ingest would have made it, and samples as files
+of their own.
 
-Which files fit follows from the samples: images (png, jpg, tif, bmp) where these have rows and columns, NIfTI where
-they have z, y, x, and for every store `.npy` with an array of a sample's own shape. They are read as the ingest of the
-store read its own, with its channels, size, fit and distance of voxels. Written are PNG for images, NIfTI for volumes,
-.npy for everything else.
+Which files fit follows from the samples: images (png, jpg, tif, bmp) where these have rows and
+columns, NIfTI where they have z, y, x, and for every store `.npy` with an array of a sample's own
+shape. They are read as the ingest of the store read its own, with its channels, size, fit and
+distance of voxels. Written are PNG for images, NIfTI for volumes, .npy for everything else.
 """
 
 from __future__ import annotations
@@ -27,23 +28,32 @@ from vaearr.sources.numpy_files import read_npy
 
 PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
 SUFFIXES = (*images.SUFFIXES, *nifti.SUFFIXES, NUMPY)
-OF_A_SAMPLE = ("channels", "size", "fit", "spacing")  # settings that say how a file becomes a sample
+OF_A_SAMPLE = (
+    "channels",
+    "size",
+    "fit",
+    "spacing",
+)  # settings that say how a file becomes a sample
 EDGE = 1e-6  # of a pixel
 
 
 @dataclass(frozen=True)
 class Single:
-    """A sample from a file of its own: values over the store's signal dims, in the store's dtype, and its geometry."""
+    """A sample from a file of its own: values over the store's signal dims, in the store's dtype,
+    and its geometry.
+    """
 
     values: np.ndarray
     geometry: Geometry
 
 
 def read_single(ds: xr.Dataset, path: str | Path) -> Single:
-    """One file as a sample of a store, byte for byte what its ingest makes of it, with its geometry.
+    """One file as a sample of a store, byte for byte what its ingest makes of it, with its
+    geometry.
 
-    Raises NoInputError for a file that does not exist, DataError for one that is damaged, holds NaN or infinite values,
-    or cannot become a sample of this store: another kind of file, shape, number of channels or dtype.
+    Raises NoInputError for a file that does not exist, DataError for one that is damaged, holds NaN
+    or infinite values, or cannot become a sample of this store: another kind of file, shape, number
+    of channels or dtype.
     """
     file = check_file(path)
     name = file.name.lower()
@@ -52,7 +62,9 @@ def read_single(ds: xr.Dataset, path: str | Path) -> Single:
     spatial = tuple(ds.sizes[dim] for dim in dims if dim != n.CHANNEL)
     geometry = Geometry(file, spatial, spatial, (1.0,) * len(spatial), (0.0,) * len(spatial))
     settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
-    config = IngestConfig.from_attrs({key: settings[key] for key in OF_A_SAMPLE if key in settings} | {"masks": ""})
+    config = IngestConfig.from_attrs(
+        {key: settings[key] for key in OF_A_SAMPLE if key in settings} | {"masks": ""}
+    )
     if name.endswith(NUMPY):
         values = read_npy(file)
     elif name.endswith(images.SUFFIXES) and len(spatial) == 2:
@@ -79,26 +91,35 @@ def _misfit(ds: xr.Dataset, file: Path, found: str) -> DataError:
     """The error for a file that cannot become a sample of the store."""
     sizes = " x ".join(f"{ds.sizes[dim]} {dim}" for dim in schema.signal_dims(ds))
     dtype = ds[n.PATTERNS].dtype.newbyteorder("=")
-    return DataError(f"{file} {found}; the samples of this store are {dtype} of {sizes}, so convert the file.")
+    return DataError(
+        f"{file} {found}; the samples of this store are {dtype} of {sizes}, so convert the file."
+    )
 
 
 def restore(values: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """A sample `([channel,] *size)` on the pixels of its file `([channel,] *shape)`, float32: the inverse of the fit.
+    """A sample `([channel,] *size)` on the pixels of its file `([channel,] *shape)`, float32: the
+    inverse of the fit.
 
-    Padding is cut off; what was scaled is scaled back by triangular weights as wide as the larger of both steps; where
-    the file was cut, nothing is known: NaN.
+    Padding is cut off; what was scaled is scaled back by triangular weights as wide as the larger
+    of both steps; where the file was cut, nothing is known: NaN.
     """
     out = np.asarray(values, np.float32)
     if geometry.is_same:
         return out
     first = out.ndim - len(geometry.shape)
-    for axis, parts in enumerate(zip(geometry.shape, geometry.size, geometry.scale, geometry.offset, strict=True)):
-        out = np.moveaxis(np.tensordot(_weights(*parts), out, axes=(1, first + axis)), 0, first + axis)
+    for axis, parts in enumerate(
+        zip(geometry.shape, geometry.size, geometry.scale, geometry.offset, strict=True)
+    ):
+        out = np.moveaxis(
+            np.tensordot(_weights(*parts), out, axes=(1, first + axis)), 0, first + axis
+        )
     return np.ascontiguousarray(out)
 
 
 def _weights(n_file: int, n_sample: int, scale: float, offset: float) -> np.ndarray:
-    """Weights `(n_file, n_sample)` of the pixels of a sample for those of its file along one dim; NaN = not known."""
+    """Weights `(n_file, n_sample)` of the pixels of a sample for those of its file along one dim;
+    NaN = not known.
+    """
     pixel = np.arange(n_sample)
     there = scale * pixel + offset
     filled = pixel[(there > -0.5 - EDGE) & (there < n_file - 0.5 + EDGE)]
@@ -116,8 +137,8 @@ def _weights(n_file: int, n_sample: int, scale: float, offset: float) -> np.ndar
 def output_suffix(ds: xr.Dataset) -> str:
     """Ending of the files that a store's samples are written to.
 
-    .png for images of a collection, of 8 bits in grey or three colours or of 16 bits in grey; .nii.gz for its volumes
-    (z, y, x); .npy for scans and all others.
+    .png for images of a collection, of 8 bits in grey or three colours or of 16 bits in grey;
+    .nii.gz for its volumes (z, y, x); .npy for scans and all others.
     """
     dims = schema.signal_dims(ds)
     if schema.is_scan(ds):
@@ -139,9 +160,10 @@ def write_sample(
 ) -> None:
     """A sample in stored units as a file; the ending of its name says of which kind.
 
-    geometry: of the file that the sample was read from. Then PNG and NIfTI have its pixels, NIfTI its affine and axes
-    too; what the file had beyond the sample is 0, of floats NaN. affine: of a volume without such a file, from voxel
-    numbers (x, y, z, 1) in RAS+ to mm. dtype: of the stored samples; PNG has it, the others float32.
+    geometry: of the file that the sample was read from. Then PNG and NIfTI have its pixels, NIfTI
+    its affine and axes too; what the file had beyond the sample is 0, of floats NaN. affine: of a
+    volume without such a file, from voxel numbers (x, y, z, 1) in RAS+ to mm. dtype: of the stored
+    samples; PNG has it, the others float32.
     """
     whole = np.asarray(values, np.float32)
     if geometry is not None and not path.name.endswith(NUMPY):
@@ -161,7 +183,9 @@ def write_sample(
         np.save(path, whole, allow_pickle=False)
 
 
-def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray | None, geometry: Geometry | None = None) -> None:
+def write_nifti(
+    path: Path, values: np.ndarray, affine: np.ndarray | None, geometry: Geometry | None = None
+) -> None:
     """Values (z, y, x) in RAS+, turned to the axes of the file they came from where there is one."""
     import nibabel as nib
 
@@ -174,23 +198,31 @@ def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray | None, geome
         turn = axes.ornt_transform(axes.axcodes2ornt("RAS"), nib.io_orientation(source.affine))
         header = source.header.copy()
         header.set_data_dtype(values.dtype)
-        header["cal_min"] = header["cal_max"] = 0  # the range to show: that of the file need not be ours
+        header["cal_min"] = header["cal_max"] = (
+            0  # the range to show: that of the file need not be ours
+        )
         header.set_slope_inter(1, 0)
         image = type(source)(nib.apply_orientation(values.T, turn), source.affine, header)
     nib.save(image, path)
 
 
 def stored_geometry(ds: xr.Dataset, i: int) -> Geometry | None:
-    """Geometry of sample `i` of a collection of images whose files had other sizes; None for all others."""
+    """Geometry of sample `i` of a collection of images whose files had other sizes; None for all
+    others.
+    """
     if "source_rows" not in ds.coords or "fit" not in ds[n.PATTERNS].attrs:
         return None
     rows, columns = schema.signal_dims(ds)[-2:]
     shape = (int(ds["source_rows"][i]), int(ds["source_columns"][i]))
-    return images.image_geometry(Path(), shape, (ds.sizes[rows], ds.sizes[columns]), ds[n.PATTERNS].attrs["fit"])
+    return images.image_geometry(
+        Path(), shape, (ds.sizes[rows], ds.sizes[columns]), ds[n.PATTERNS].attrs["fit"]
+    )
 
 
 def stored_affine(ds: xr.Dataset, i: int) -> np.ndarray:
-    """Affine of volume `i` from voxel numbers (x, y, z, 1) to mm: the store's own, else from its coordinates in mm."""
+    """Affine of volume `i` from voxel numbers (x, y, z, 1) to mm: the store's own, else from its
+    coordinates in mm.
+    """
     if nifti.AFFINE in ds:
         return np.asarray(ds[nifti.AFFINE].isel({n.SAMPLE: i}).values, float)
     affine = np.eye(4)

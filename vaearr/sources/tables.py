@@ -1,8 +1,10 @@
-"""CSV files of numbers for scan points or samples, read strictly: each fault is one line that names the file's line.
+"""CSV files of numbers for scan points or samples, read strictly: each fault is one line that names
+the file's line.
 
-Columns are separated by comma, semicolon or tab, whichever the header uses; beside the last two, a comma may be the
-decimal point. Names are compared without case, spaces, punctuation and a unit in brackets: `X Position [um]` is
-`xposition`. Cells stay text until numbers are asked for, so that a subject `0012` keeps its zeros.
+Columns are separated by comma, semicolon or tab, whichever the header uses; beside the last two, a
+comma may be the decimal point. Names are compared without case, spaces, punctuation and a unit in
+brackets: `X Position [um]` is `xposition`. Cells stay text until numbers are asked for, so that a
+subject `0012` keeps its zeros.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from vaearr.sources.hdf5 import check_file
 
 SEPARATORS = (",", ";", "\t")
 NO_VALUE = ["", "nan", "na", "n/a", "null", "none", "-"]
-# Names of a coordinate, # for its letter, and of maps that mean the same, as `plain_name` gives them; the first that a
-# file holds is taken.
+# Names of a coordinate, # for its letter, and of maps that mean the same, as `plain_name` gives
+# them; the first that a file holds is taken.
 COORDINATES = ("#index", "#indice", "#idx", "#i", "i#", "#step", "#", "#position", "#pos", "#coord", "#coordinate",
                "#coords", "#pixel", "#px")  # fmt: skip
 SYNONYMS: tuple[set[str], ...] = (
@@ -46,7 +48,8 @@ ReadAs = Literal["auto", "steps", "coordinates"]
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A CSV: all columns as text by line number, names of the columns of values, of coordinates, and what these are.
+    """A CSV: all columns as text by line number, names of the columns of values, of coordinates,
+    and what these are.
 
     read_as: what the names of the coordinates say.
     """
@@ -58,14 +61,22 @@ class Table:
     read_as: ReadAs
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        """Columns as floats `(N, K)`, NaN where a field is empty. Raises DataError that names a line of text."""
+        """Columns as floats `(N, K)`, NaN where a field is empty. Raises DataError that names a
+        line of text.
+        """
         return np.stack([_numbers(self.frame[name], self.file) for name in columns], axis=1)
 
     def meant(self, name: str) -> str:
-        """The column of a map: the only one, or the one whose name means the same as `name`. Raises DataError."""
+        """The column of a map: the only one, or the one whose name means the same as `name`. Raises
+        DataError.
+        """
         plain = plain_name(name)
         same = {plain}.union(*(group for group in SYNONYMS if plain in group))
-        fitting = self.values if len(self.values) == 1 else [c for c in self.values if plain_name(c) in same]
+        fitting = (
+            self.values
+            if len(self.values) == 1
+            else [c for c in self.values if plain_name(c) in same]
+        )
         if len(fitting) != 1:
             raise DataError(
                 f"{self.file} has {len(fitting) or 'no'} columns for {name!r}; keep one."
@@ -82,13 +93,19 @@ def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
     for dim in dims:
         known = [form.replace("#", dim) for form in COORDINATES]
         fitting = [name for name in named if plain_name(name) in known]
-        forms[dim] = sorted(fitting, key=lambda name: (known.index(plain_name(name)), name != name.lower(), name))
+        forms[dim] = sorted(
+            fitting, key=lambda name: (known.index(plain_name(name)), name != name.lower(), name)
+        )
     lacking = [dim for dim in dims if not forms[dim]]
     if 0 < len(lacking) < len(dims):
-        raise DataError(f"{file} has no column for {', '.join(lacking)}; expected one for each of {', '.join(dims)}.")
+        raise DataError(
+            f"{file} has no column for {', '.join(lacking)}; expected one for each of {', '.join(dims)}."
+        )
     coordinates = [] if lacking else [forms[dim][0] for dim in dims]
     taken = set(coordinates)
-    if coordinates:  # also in a second form, such as `x, y` beside `x_index, y_index`; a lone `Y` is yttrium
+    if (
+        coordinates
+    ):  # also in a second form, such as `x, y` beside `x_index, y_index`; a lone `Y` is yttrium
         taken |= {name for dim in dims for name in forms[dim] if plain_name(name) != dim}
     values = [name for name in named if name not in taken]
     return Table(file, frame, values, coordinates, _read_as(coordinates))
@@ -108,7 +125,9 @@ def plain_name(name: str) -> str:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8 or, as older instruments write units, Latin-1; lines end with a line feed."""
+    """The text of a file in UTF-8 or, as older instruments write units, Latin-1; lines end with a
+    line feed.
+    """
     raw = file.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -118,29 +137,40 @@ def read_text(file: Path) -> str:
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
-    """All columns as text without spaces around, indexed by line number of the file; numbers have decimal points.
+    """All columns as text without spaces around, indexed by line number of the file; numbers have
+    decimal points.
 
     Raises DataError or NoInputError.
     """
     file = check_file(path)
     text = read_text(file)
     if "\0" in text:
-        raise DataError(f"{file} holds NUL bytes; it is damaged, UTF-16 or not text, so export it again as UTF-8.")
+        raise DataError(
+            f"{file} holds NUL bytes; it is damaged, UTF-16 or not text, so export it again as UTF-8."
+        )
     separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
     try:
-        frame = pd.read_csv(io.StringIO(text), sep=separator, header=None, skip_blank_lines=False, **options)
+        frame = pd.read_csv(
+            io.StringIO(text), sep=separator, header=None, skip_blank_lines=False, **options
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{file} is no table ({reason}); beside decimal commas, split columns by ; or tab.") from error
+        raise DataError(
+            f"{file} is no table ({reason}); beside decimal commas, split columns by ; or tab."
+        ) from error
     raw = frame.to_numpy(object)
     is_lacking = pd.isna(raw)
     cells = np.asarray(np.frompyfunc(str.strip, 1, 1)(np.where(is_lacking, "", raw)))
     lines = np.flatnonzero((cells != "").any(axis=1))
     if len(lines) < 2 or cells.shape[1] < 2:
-        raise DataError(f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab.")
+        raise DataError(
+            f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab."
+        )
     for line in lines[is_lacking[lines].any(axis=1)]:
-        raise DataError(f"{file} line {line + 1} has fewer fields than the header has names; correct it.")
+        raise DataError(
+            f"{file} line {line + 1} has fewer fields than the header has names; correct it."
+        )
     header = cells[lines[0]].tolist()
     _check_header(file, header)
     index = pd.Index(lines[1:] + 1, name="line")
@@ -153,14 +183,20 @@ def read_csv(path: str | Path) -> pd.DataFrame:
 def _check_header(file: Path, header: list[str]) -> None:
     """Raise DataError for a header of numbers, or one that names a column twice."""
     if pd.to_numeric(pd.Series(header), errors="coerce").notna().any():
-        raise DataError(f"{file} has no header: its first line holds numbers; expected names such as x,y,BC.")
+        raise DataError(
+            f"{file} has no header: its first line holds numbers; expected names such as x,y,BC."
+        )
     for name, count in Counter(header).items():
         if name and count > 1:
-            raise DataError(f"{file}: the header names column {shortened(name)!r} {count} times; name each once.")
+            raise DataError(
+                f"{file}: the header names column {shortened(name)!r} {count} times; name each once."
+            )
 
 
 def _numbers(cells: pd.Series, file: Path) -> np.ndarray:
-    """A column as floats, NaN where it says so. Raises DataError that names the line of text or infinite values."""
+    """A column as floats, NaN where it says so. Raises DataError that names the line of text or
+    infinite values.
+    """
     empty = cells.str.lower().isin(NO_VALUE)
     values = pd.to_numeric(cells.mask(empty), errors="coerce").to_numpy("f8", na_value=np.nan)
     is_wrong = ~np.isfinite(values) & ~empty.to_numpy()

@@ -1,11 +1,13 @@
 """Scans in the formats of EBSD vendors: lazy, labelled, with the maps that come in the file.
 
-kikuchipy (an optional package, GPL) reads the files. Ours is what it lacks: the maps of the vendors' indexing, the
-choice of a scan, interrupted scans, refusals in one line; and patterns of HDF5 read in blocks, since kikuchipy makes a
-task of 1 kB for each chunk of the file, which is often one pattern.
+kikuchipy (an optional package, GPL) reads the files. Ours is what it lacks: the maps of the
+vendors' indexing, the choice of a scan, interrupted scans, refusals in one line; and patterns of
+HDF5 read in blocks, since kikuchipy makes a task of 1 kB for each chunk of the file, which is often
+one pattern.
 
-HDF5 files of EDAX, Oxford (H5OINA), Bruker and kikuchipy follow Jackson et al., Integrating Materials and Manufacturing
-Innovation 3 (2014) 4: a group for each scan with `EBSD/Header` and `EBSD/Data`, one row of `Data` for each scan point.
+HDF5 files of EDAX, Oxford (H5OINA), Bruker and kikuchipy follow Jackson et al., Integrating
+Materials and Manufacturing Innovation 3 (2014) 4: a group for each scan with `EBSD/Header` and
+`EBSD/Data`, one row of `Data` for each scan point.
 """
 
 from __future__ import annotations
@@ -44,14 +46,20 @@ MAPS = {  # columns of `EBSD/Data`, whichever vendor's, and what they are called
     "Band Slope": m.BAND_SLOPE, "Bands": m.BANDS, "Mean Angular Deviation": m.MAD, "Error": m.INDEXING_ERROR,
     "Pattern Quality": "pattern_quality", "RadonQuality": "iq_radon", "MAD": m.MAD, "NIndexedBands": m.BANDS,
 }  # fmt: skip
-ELEMENT_MAPS = {"Composition": "wt%", "Peak Area": "counts/s", "Window Integral": "counts/s"}  # the first is taken
+ELEMENT_MAPS = {
+    "Composition": "wt%",
+    "Peak Area": "counts/s",
+    "Window Integral": "counts/s",
+}  # the first is taken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What an HDF5 file of a vendor holds for each scan; patterns: datasets that may hold them, the preferred first.
+    """What an HDF5 file of a vendor holds for each scan; patterns: datasets that may hold them, the
+    preferred first.
 
-    unindexed: the phase number that means so. phases: group of the header, and name of an entry in it.
+    unindexed: the phase number that means so. phases: group of the header, and name of an entry in
+    it.
     """
 
     holds: str
@@ -120,11 +128,17 @@ def is_up(path: Path) -> bool:
 def is_nordif(path: Path) -> bool:
     """Whether a file is a .dat file with the settings of a NORDIF scan next to it."""
     setting = path.with_name("Setting.txt")
-    return path.suffix.lower() == ".dat" and setting.is_file() and b"[NORDIF]" in setting.read_bytes()[:4096]
+    return (
+        path.suffix.lower() == ".dat"
+        and setting.is_file()
+        and b"[NORDIF]" in setting.read_bytes()[:4096]
+    )
 
 
 def open_binary(file: Path, config: IngestConfig) -> xr.Dataset:
-    """Lazy Dataset of the patterns (y, x, dy, dx) of an UP1, UP2 or NORDIF file; see `open_vendor_hdf5`."""
+    """Lazy Dataset of the patterns (y, x, dy, dx) of an UP1, UP2 or NORDIF file; see
+    `open_vendor_hdf5`.
+    """
     options: dict[str, Any] = {}
     if is_nordif(file) and config.nav_shape:
         options = {"scan_size": config.nav_shape[::-1]}
@@ -145,12 +159,14 @@ def open_binary(file: Path, config: IngestConfig) -> xr.Dataset:
 
 
 def open_vendor_hdf5(file: Path, config: IngestConfig) -> xr.Dataset:
-    """Lazy Dataset of patterns (y, x, dy, dx) with `present`, the file's maps, `static_background` and `detector`.
+    """Lazy Dataset of patterns (y, x, dy, dx) with `present`, the file's maps, `static_background`
+    and `detector`.
 
-    config: `scan` chooses one of several scans, `nav_shape` gives (rows, columns) where the file has none, `images` the
-    dataset of the patterns where the file has several, `step` and `units` replace those of the file. Attribute `notes`:
-    lines worth knowing, such as a scan shape that is not known. Raises DataError or UsageError for what cannot be read,
-    MissingExtraError where kikuchipy is not installed.
+    config: `scan` chooses one of several scans, `nav_shape` gives (rows, columns) where the file
+    has none, `images` the dataset of the patterns where the file has several, `step` and `units`
+    replace those of the file. Attribute `notes`: lines worth knowing, such as a scan shape that is
+    not known. Raises DataError or UsageError for what cannot be read, MissingExtraError where
+    kikuchipy is not installed.
     """
     with in_words(file, "a scan"), open_hdf5(file) as opened:
         refuse_outside_links(opened)
@@ -158,12 +174,17 @@ def open_vendor_hdf5(file: Path, config: IngestConfig) -> xr.Dataset:
 
 
 def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig) -> xr.Dataset:
-    """A scan of an HDF5 file. kikuchipy gets a copy without patterns, so that it makes no task for each of them."""
+    """A scan of an HDF5 file. kikuchipy gets a copy without patterns, so that it makes no task for
+    each of them.
+    """
     if kind not in HDF5_FORMATS:
         raise DataError(f"{file} is in none of the vendor formats {', '.join(HDF5_FORMATS)}.")
     name, options = "", dict[str, Any]()
     if kind == EMSOFT:
-        dataset, notes = find_dataset(opened, EMSOFT_PATTERNS, "images"), ["the patterns are simulated"]
+        dataset, notes = (
+            find_dataset(opened, EMSOFT_PATTERNS, "images"),
+            ["the patterns are simulated"],
+        )
     else:
         name, dataset, notes = _choose(opened, LAYOUTS[kind], config)
         options = {"scan_group_names": name}
@@ -211,11 +232,15 @@ def _dataset(
     return ds.assign(facts)
 
 
-def _choose(file: h5py.File, layout: Layout, config: IngestConfig) -> tuple[str, h5py.Dataset, list[str]]:
+def _choose(
+    file: h5py.File, layout: Layout, config: IngestConfig
+) -> tuple[str, h5py.Dataset, list[str]]:
     """The scan that is wanted, or the first one, its patterns, and notes of what else the file has."""
     scans = [key for key in file if f"{key}/EBSD/Data" in file]
     if not scans:
-        raise DataError(f"{file.filename} holds no scan: no group with 'EBSD/Data' in it; check the export.")
+        raise DataError(
+            f"{file.filename} holds no scan: no group with 'EBSD/Data' in it; check the export."
+        )
     name = config.scan or scans[0]
     if name not in scans:
         raise UsageError(f"{file.filename} has no scan {name!r}.{did_you_mean(name, scans)}")
@@ -225,7 +250,9 @@ def _choose(file: h5py.File, layout: Layout, config: IngestConfig) -> tuple[str,
         names = [config.images]
     if not names:
         expected = " or ".join(map(repr, layout.patterns))
-        raise DataError(f"{file.filename}: {folder!r} holds no patterns ({expected}); save the patterns with the scan.")
+        raise DataError(
+            f"{file.filename}: {folder!r} holds no patterns ({expected}); save the patterns with the scan."
+        )
     notes = []
     for chosen, known, how in ((name, scans, "scan"), (names[0], names, "images")):
         others = [repr(key) for key in known if key != chosen]
@@ -234,14 +261,18 @@ def _choose(file: h5py.File, layout: Layout, config: IngestConfig) -> tuple[str,
     return name, find_dataset(file, f"{folder}/{names[0]}", "images"), notes
 
 
-def _copy_header(source: h5py.Group, target: h5py.Group, patterns: h5py.Dataset, scan: str = "") -> None:
+def _copy_header(
+    source: h5py.Group, target: h5py.Group, patterns: h5py.Dataset, scan: str = ""
+) -> None:
     """All but patterns, element maps and, with `scan`, other scans; patterns stay as a shape."""
     for name in source:
         item = source.get(name)
         if isinstance(item, h5py.Group) and name != "EDS" and scan in ("", name):
             _copy_header(item, target.create_group(name), patterns)
         elif isinstance(item, h5py.Dataset) and item.ndim == 3 and item.shape == patterns.shape:
-            target.create_dataset(name, item.shape, item.dtype)  # of no bytes, since nothing is written
+            target.create_dataset(
+                name, item.shape, item.dtype
+            )  # of no bytes, since nothing is written
         elif isinstance(item, h5py.Dataset):
             source.copy(item, target, name)
 
@@ -258,7 +289,9 @@ def _by_kikuchipy(file: Path, header: Path, **options: Any) -> Any:
             signal = kikuchipy.load(str(header), lazy=True, **options)
             grid = signal.original_metadata.as_dictionary().get("grid_type", "square")
             if grid != "square" or type(signal).__name__ not in ("EBSD", "LazyEBSD"):
-                raise ValueError(f"grid {grid!r} of {type(signal).__name__}, not a square grid of EBSD patterns")
+                raise ValueError(
+                    f"grid {grid!r} of {type(signal).__name__}, not a square grid of EBSD patterns"
+                )
         except Exception as error:  # whatever a damaged header makes it raise
             traceback.clear_frames(error.__traceback__)  # closes the files that it leaves open then
             reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -283,7 +316,9 @@ def _step(signal: Any) -> tuple[float | None, float | None]:
 def _raster(
     file: Path, count: int, in_file: tuple[int, int] | None, config: IngestConfig
 ) -> tuple[ScanGrid, list[str]]:
-    """Patterns in rows and columns of the setting, else of the file, else in one row, which a note says."""
+    """Patterns in rows and columns of the setting, else of the file, else in one row, which a note
+    says.
+    """
     rows, columns = config.nav_shape or in_file or (1, count)
     if rows * columns != count:
         who, error = ("nav_shape", UsageError) if config.nav_shape else ("its header", DataError)
@@ -293,13 +328,17 @@ def _raster(
         )
     notes = []
     if rows == 1 and count > 1 and config.nav_shape is None:
-        notes = [f"{file.name}: {count} patterns in one row; nav_shape=(rows, columns) sets another shape."]
+        notes = [
+            f"{file.name}: {count} patterns in one row; nav_shape=(rows, columns) sets another shape."
+        ]
     numbers = np.arange(count).reshape(rows, columns)
     return ScanGrid(x=np.arange(columns), y=np.arange(rows), rows=numbers), notes
 
 
 def _bruker_grid(file: h5py.File, scan: str, n_patterns: int) -> ScanGrid | None:
-    """The grid by the step numbers of each row, which Bruker lists where the region is not the whole scan."""
+    """The grid by the step numbers of each row, which Bruker lists where the region is not the
+    whole scan.
+    """
     names = [f"{scan}/EBSD/SEM/{key}" for key in ("IX", "IY")]
     if n_patterns == 1 or not all(name in file for name in names):
         return None
@@ -308,19 +347,25 @@ def _bruker_grid(file: h5py.File, scan: str, n_patterns: int) -> ScanGrid | None
     return scan_grid(step_numbers(steps, where), where)
 
 
-def _facts(file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, notes: list[str]) -> dict[str, Any]:
+def _facts(
+    file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, notes: list[str]
+) -> dict[str, Any]:
     """What kikuchipy made of the header besides the grid: variables, `detector`, `notes`.
 
-    The projection centre is in Bruker's convention, the mean over the scan where it varies; (1/2, 1/2, 1/2) is what
-    kikuchipy puts where a file has none, so it is left out.
+    The projection centre is in Bruker's convention, the mean over the scan where it varies; (1/2,
+    1/2, 1/2) is what kikuchipy puts where a file has none, so it is left out.
     """
     header_shape = tuple(signal.axes_manager.signal_shape[::-1])
     if header_shape != tuple(shape):
-        raise DataError(f"{file}: the header says patterns of {header_shape} px, the patterns have {shape}.")
+        raise DataError(
+            f"{file}: the header says patterns of {header_shape} px, the patterns have {shape}."
+        )
     facts: dict[str, Any] = _crystal_map(signal.xmap, grid)
     if (detector := signal.detector) is not None:
         angles = ("sample_tilt", "tilt", "azimuthal", "twist", "binning")
-        facts[DETECTOR] = {key: float(getattr(detector, key)) for key in angles} | {"angle_units": "degree"}
+        facts[DETECTOR] = {key: float(getattr(detector, key)) for key in angles} | {
+            "angle_units": "degree"
+        }
         centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
         if not np.all(centres == 0.5):
             facts[DETECTOR] |= {
@@ -335,7 +380,9 @@ def _facts(file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, note
 
 
 def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, Any]:
-    """Phases, orientations and scores of a crystal map that holds any (kikuchipy's own files, EMsoft)."""
+    """Phases, orientations and scores of a crystal map that holds any (kikuchipy's own files,
+    EMsoft).
+    """
     names = m.phase_names(xmap) if xmap is not None else {}
     if not any(names.values()) or xmap.is_in_data.size != grid.rows.size:
         return {}
@@ -346,9 +393,13 @@ def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, Any]:
         return out
 
     scores = xmap.prop.get("scores")
-    columns = {} if scores is None else {"scores": rows(np.asarray(scores).reshape(xmap.size, -1)[:, 0])}
+    columns = (
+        {} if scores is None else {"scores": rows(np.asarray(scores).reshape(xmap.size, -1)[:, 0])}
+    )
     numbers = rows(np.where(xmap.is_indexed, xmap.phase_id, n.PHASE_UNKNOWN), n.PHASE_UNKNOWN)
-    return m.indexed_maps(grid, columns, numbers, names, rows(xmap.rotations.to_euler().reshape(-1, 3)))
+    return m.indexed_maps(
+        grid, columns, numbers, names, rows(xmap.rotations.to_euler().reshape(-1, 3))
+    )
 
 
 def _table(file: h5py.File, folder: str, count: int) -> dict[str, np.ndarray]:
@@ -363,7 +414,9 @@ def _table(file: h5py.File, folder: str, count: int) -> dict[str, np.ndarray]:
     return table
 
 
-def _maps(file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Mapping[str, Any]) -> dict[str, Any]:
+def _maps(
+    file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Mapping[str, Any]
+) -> dict[str, Any]:
     """Every map that the file has, on the grid: what kikuchipy leaves out."""
     count = int(grid.present.sum())
     numbers, names, euler = None, None, None
@@ -376,14 +429,21 @@ def _maps(file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Ma
     if m.MAD in maps:
         maps[m.MAD] = maps[m.MAD] * layout.mad_to_degrees
     if (place := data.get("X Position")) is not None:
-        maps = {name: np.where(place == EDAX_NO_POSITION, np.nan, values) for name, values in maps.items()}
+        maps = {
+            name: np.where(place == EDAX_NO_POSITION, np.nan, values)
+            for name, values in maps.items()
+        }
     variables = m.indexed_maps(grid, maps, numbers, names, euler)
     for kind, units in ELEMENT_MAPS.items():
-        if elements := _table(file, f"{scan}/EDS/Data/{kind}", count):  # of a combined EBSD and EDS scan (H5OINA)
+        if elements := _table(
+            file, f"{scan}/EDS/Data/{kind}", count
+        ):  # of a combined EBSD and EDS scan (H5OINA)
             attrs = {**n.ATTRS[n.ELEMENTS], "units": units, "source": kind}
             stack = np.stack([grid.put(values) for values in elements.values()]).astype("f4")
             symbols = [key.split()[0] for key in elements]
-            variables[n.ELEMENTS] = xr.DataArray(stack, {n.ELEMENT: symbols}, (n.ELEMENT, n.Y, n.X), attrs=attrs)
+            variables[n.ELEMENTS] = xr.DataArray(
+                stack, {n.ELEMENT: symbols}, (n.ELEMENT, n.Y, n.X), attrs=attrs
+            )
             break
     return variables
 
@@ -394,7 +454,9 @@ def _phases(
     """Phase number of each row, -1 where it is not indexed, and names by number."""
     group, key_of_name = layout.phases
     entries = dict(header.get(group, {}))
-    names = {int(key): str(entries[key].get(key_of_name, "")) for key in sorted(entries) if key.isdigit()}
+    names = {
+        int(key): str(entries[key].get(key_of_name, "")) for key in sorted(entries) if key.isdigit()
+    }
     is_indexed = (rows >= 0) & (rows != layout.unindexed)
     if ci is not None:
         is_indexed &= ci >= 0

@@ -37,7 +37,11 @@ from vaearr.store.paths import METADATA
 
 log = logging.getLogger("vaearr")
 
-NEW, RESULTS, REPLACED = "new", "results", "replaced"  # folders of killed writers that no command resumes
+NEW, RESULTS, REPLACED = (
+    "new",
+    "results",
+    "replaced",
+)  # folders of killed writers that no command resumes
 
 
 def staging_root(store: Path) -> Path:
@@ -71,7 +75,9 @@ def lock_store(store: Path) -> Iterator[None]:
         except BlockingIOError:
             text = os.pread(handle, 400, 0).decode(errors="replace")
             holder = " ".join(text.split()) or "another process"
-            raise LockedError(f"{store} is being written by {holder}; wait for it to end.") from None
+            raise LockedError(
+                f"{store} is being written by {holder}; wait for it to end."
+            ) from None
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
@@ -121,7 +127,9 @@ def identify(store: Path) -> None:
 
 
 def write_identity(store: Path, attributes: Mapping[str, Any]) -> None:
-    """Change the attributes of `/runs`, and the list that repeats them, in one step. Needs the lock."""
+    """Change the attributes of `/runs`, and the list that repeats them, in one step. Needs the
+    lock.
+    """
     staging_root(store).mkdir(exist_ok=True)
     replace_file(_journal(store), b"{}")
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
@@ -210,7 +218,9 @@ def publish(
     staging = staging_root(store)
     taken = [key for key in existing_keys(store, staged) if not is_of(key, replacing)]
     if taken:
-        raise ExistsError(f"{store} already holds {', '.join(taken) or 'a store'}; nothing was changed.")
+        raise ExistsError(
+            f"{store} already holds {', '.join(taken) or 'a store'}; nothing was changed."
+        )
     replaced = existing_keys(store, replacing)
     moves: dict[str, str | None] = dict.fromkeys(replaced)
     with write_errors(store):
@@ -242,7 +252,9 @@ def _complete(store: Path) -> None:
 def _move(store: Path, moves: Mapping[str, str | None]) -> None:
     """Rename replaced folders away and staged folders in, unless that is done."""
     staging = staging_root(store)
-    left = {key: folder for key, folder in moves.items() if not folder or (staging / folder).exists()}
+    left = {
+        key: folder for key, folder in moves.items() if not folder or (staging / folder).exists()
+    }
     away = [key for key in left if os.path.lexists(store / key)]
     trash = staging / REPLACED / uuid.uuid4().hex
     if away:

@@ -116,7 +116,9 @@ def damaged(store: Path | str, key: str, problem: str) -> DamagedError:
 
 
 def check_patterns(store: Path) -> str:
-    """The fingerprint of the patterns. Raises DamagedError unless they are those that were ingested."""
+    """The fingerprint of the patterns. Raises DamagedError unless they are those that were
+    ingested.
+    """
     recorded = attributes_of(store / n.RUNS).get(n.PATTERNS_FINGERPRINT)
     present = variable_fingerprint(store, n.PATTERNS)
     if recorded in (None, present):  # None: a store of an earlier version

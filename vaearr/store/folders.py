@@ -1,4 +1,6 @@
-"""Plain files, and folders of them, that appear complete or not at all; links in a store are never followed."""
+"""Plain files, and folders of them, that appear complete or not at all; links in a store are never
+followed.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,25 @@ from vaearr.errors import DamagedError, ExistsError, WriteError, listed
 
 PART = ".partial"  # ending of unfinished files, of zarr and of vaearr
 CANNOT_WRITE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EXDEV, errno.EIO),
+    *(
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EFBIG,
+        errno.EXDEV,
+        errno.EIO,
+    ),
     *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
 }
 
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn "disk full", "read-only" and similar errors of writing to a path into a WriteError that says what to do."""
+    """Turn "disk full", "read-only" and similar errors of writing to a path into a WriteError that
+    says what to do.
+    """
     try:
         yield
     except OSError as error:
@@ -67,7 +80,9 @@ def file_sizes(folder: Path) -> dict[str, int]:
         for name in (*files, *links):
             with suppress(FileNotFoundError):  # removed by a writer since it was listed
                 status = os.lstat(f"{root}/{name}")
-                sizes[os.path.join(below, name)] = status.st_size if stat.S_ISREG(status.st_mode) else 0
+                sizes[os.path.join(below, name)] = (
+                    status.st_size if stat.S_ISREG(status.st_mode) else 0
+                )
     return sizes
 
 
@@ -118,11 +133,11 @@ def sync_tree(folder: Path) -> None:
 def staged(folder: Path, *, last: str | None = None) -> Iterator[Path]:
     """A hidden folder next to `folder`, whose files are renamed into it at the end.
 
-    A new folder appears in one rename, with all its files. Raises ExistsError, with nothing changed, where `folder`
-    has files of the same names and other content.
+    A new folder appears in one rename, with all its files. Raises ExistsError, with nothing
+    changed, where `folder` has files of the same names and other content.
 
-    last: for a folder that is replaced: this file is moved after the others, then files that are not new are removed.
-    A kill in between leaves each file complete, the old or the new one.
+    last: for a folder that is replaced: this file is moved after the others, then files that are
+    not new are removed. A kill in between leaves each file complete, the old or the new one.
     """
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     with write_errors(folder):
@@ -143,7 +158,9 @@ def _move_files(aside: Path, folder: Path, last: str | None) -> None:
     files = sorted(file_sizes(aside), key=lambda file: (file == last, file))
     if last is None:
         existing = [file for file in files if (folder / file).exists()]
-        clashes = [file for file in existing if not filecmp.cmp(aside / file, folder / file, shallow=False)]
+        clashes = [
+            file for file in existing if not filecmp.cmp(aside / file, folder / file, shallow=False)
+        ]
         if clashes:
             raise ExistsError(
                 f"{folder} holds {listed(clashes)} with other content; nothing was changed. Choose another folder."

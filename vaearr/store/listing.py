@@ -1,4 +1,5 @@
-"""What lies in a store: the files of its arrays, the list of its variables, the checksums of its arrays.
+"""What lies in a store: the files of its arrays, the list of its variables, the checksums of its
+arrays.
 
 The list is zarr's consolidated metadata in the root's `zarr.json`, replaced in one atomic step. The
 checksums of each published array are one file in its folder, which `sha256sum --check` reads. They
@@ -28,7 +29,9 @@ _FILES_AT_ONCE = 4
 
 
 def files_by_node(folder: Path) -> dict[str, list[str]]:
-    """Names of the files of each array, group and model in a folder, by its key ("" for the folder itself)."""
+    """Names of the files of each array, group and model in a folder, by its key ("" for the folder
+    itself).
+    """
     paths = [path for path in sorted(file_sizes(folder)) if not path.endswith(PART)]
     nodes = {""}
     for path in paths:
@@ -99,7 +102,9 @@ def entries(folder: Path, key: str = "") -> dict[str, Any]:
     return metadata
 
 
-def refresh_listing(store: Path, changed: Collection[str] | None = None, *, without: Collection[str] = ()) -> None:
+def refresh_listing(
+    store: Path, changed: Collection[str] | None = None, *, without: Collection[str] = ()
+) -> None:
     """Rewrite the list of variables in the root's metadata, in one atomic step.
 
     Parameters
@@ -140,13 +145,21 @@ def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
             (folder / path).unlink()
     for node, files in files_by_node(folder).items():
         if not is_group(folder / node):
-            write_seal(folder / node, files, {name: (known or {}).get(join(node, name)) for name in files})
+            write_seal(
+                folder / node, files, {name: (known or {}).get(join(node, name)) for name in files}
+            )
 
 
-def write_seal(array: Path, names: Iterable[str], known: Mapping[str, str | None], *, durable: bool = False) -> None:
+def write_seal(
+    array: Path, names: Iterable[str], known: Mapping[str, str | None], *, durable: bool = False
+) -> None:
     """Write the checksums of an array's files, some of which may be known."""
-    names = sorted(set(names) - {SEAL, n.CHECKPOINT})  # a checkpoint is removed when the run is published
-    sums = read_ahead(lambda name: known.get(name) or sha256_of(array / name), names, _FILES_AT_ONCE)
+    names = sorted(
+        set(names) - {SEAL, n.CHECKPOINT}
+    )  # a checkpoint is removed when the run is published
+    sums = read_ahead(
+        lambda name: known.get(name) or sha256_of(array / name), names, _FILES_AT_ONCE
+    )
     lines = [f"{checksum}  {name}\n" for name, checksum in zip(names, sums, strict=True)]
     replace_file(array / SEAL, "".join(lines).encode(), durable=durable)
 

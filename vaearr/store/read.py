@@ -56,7 +56,9 @@ def refuse_taken(path: str | Path) -> None:
     complete_publication(store_path(path))
     target = Path(path).expanduser()
     if target.exists() or target.is_symlink():
-        raise ExistsError(f"{target} already exists; give another path, or remove it first if you mean to replace it.")
+        raise ExistsError(
+            f"{target} already exists; give another path, or remove it first if you mean to replace it."
+        )
 
 
 def check_store(path: str | Path) -> Path:
@@ -76,10 +78,14 @@ def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> 
     if isinstance(data, xr.Dataset):
         source = store or data.encoding.get("source")
         if source is None:
-            raise UsageError("the Dataset does not say which store it was opened from; name one by store='…'.")
+            raise UsageError(
+                "the Dataset does not say which store it was opened from; name one by store='…'."
+            )
         return check_store(source)
     if store is not None or not isinstance(data, str | Path):
-        raise UsageError(f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store.")
+        raise UsageError(
+            f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store."
+        )
     return check_store(data)
 
 
@@ -87,7 +93,9 @@ def open_group(path: str | Path) -> zarr.Group:
     """The root group of a store, for reading, with everything that it lists."""
     store = store_path(path)
     if not store.exists():
-        raise NoInputError(f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'.")
+        raise NoInputError(
+            f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'."
+        )
     try:
         status = (store / METADATA).stat()
         version = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -106,7 +114,9 @@ def _group(store: Path, version: Hashable) -> zarr.Group:
     except VaearrError:
         raise
     except PermissionError as error:
-        raise NoInputError(f"{store} may not be read ({error.strerror}); change its permissions.") from None
+        raise NoInputError(
+            f"{store} may not be read ({error.strerror}); change its permissions."
+        ) from None
     except Exception as error:  # zarr raises many kinds for damaged metadata
         raise DataError(
             f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it "
@@ -135,7 +145,9 @@ def _check_version(store: str | Path, group: zarr.Group) -> None:
             f"{store} is a zarr store, but not one of vaearr's; ingest it with 'vaearr ingest {store} NEW.zarr'."
         )
     if version > n.SCHEMA:
-        raise DataError(f"{store} has schema version {version}, this vaearr knows {n.SCHEMA}; update vaearr.")
+        raise DataError(
+            f"{store} has schema version {version}, this vaearr knows {n.SCHEMA}; update vaearr."
+        )
 
 
 def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards") -> xr.Dataset:
@@ -144,8 +156,8 @@ def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards")
     Parameters
     ----------
     path
-        A folder, or a URL that can be read (`s3://…`, `https://…`; needs the extra `remote`). S3 reads the `AWS_*`
-        variables.
+        A folder, or a URL that can be read (`s3://…`, `https://…`; needs the extra `remote`). S3
+        reads the `AWS_*` variables.
     chunks
         "shards" for dask blocks of what was written at once, None for no dask.
 
@@ -194,7 +206,9 @@ def _open_url(url: str) -> zarr.Group:
 
 @contextmanager
 def explain_damage(what: str, to_do: str) -> Iterator[None]:
-    """Turn what damaged metadata, coordinates or chunks raise into a DataError that says what to do."""
+    """Turn what damaged metadata, coordinates or chunks raise into a DataError that says what to
+    do.
+    """
     try:
         yield
     except (VaearrError, MemoryError):
@@ -225,7 +239,9 @@ class StoredArray(ZarrArrayWrapper):
                 return super().__getitem__(key)
             except Exception as error:  # codecs have errors of their own
                 for chunk, reason in undecodable(self._array):
-                    raise damaged(self.store, f"{name}/{chunk}", f"cannot be decoded ({reason})") from error
+                    raise damaged(
+                        self.store, f"{name}/{chunk}", f"cannot be decoded ({reason})"
+                    ) from error
                 raise  # it was replaced since it was opened, or the index is wrong
 
 
@@ -245,7 +261,11 @@ class StoredGroup(xr.backends.ZarrStore):
         store = self.zarr_group.store
         assert isinstance(store, LocalStore)
         array = LazilyIndexedArray(StoredArray(self.zarr_group[name], Path(store.root)))
-        cut = {dim: slice(self.sizes[dim]) for dim in variable.dims if variable.sizes[dim] > self.sizes[dim]}
+        cut = {
+            dim: slice(self.sizes[dim])
+            for dim in variable.dims
+            if variable.sizes[dim] > self.sizes[dim]
+        }
         return xr.Variable(variable.dims, array, variable.attrs, variable.encoding).isel(cut)
 
 
@@ -291,7 +311,9 @@ def run_names(path: str | Path) -> list[str]:
 
 
 def _with_run(path: str | Path, run: str) -> tuple[Path, zarr.Group]:
-    """A store and its root group. Raises NoInputError that lists the runs where this one is missing."""
+    """A store and its root group. Raises NoInputError that lists the runs where this one is
+    missing.
+    """
     store, known = store_path(path), run_names(path)
     if run not in known:
         hint = f" It has none yet: 'vaearr train {store}'."

@@ -12,7 +12,13 @@ from vaearr.store.listing import listed_in
 from vaearr.store.read import check_store, run_names
 
 OF_ENCODE = [name for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
-OF_TRAINING = (n.MODEL, n.HISTORY, n.HEALTH, n.SHEETS, n.SCANS)  # of a run; other tables are added later
+OF_TRAINING = (
+    n.MODEL,
+    n.HISTORY,
+    n.HEALTH,
+    n.SHEETS,
+    n.SCANS,
+)  # of a run; other tables are added later
 
 
 def remove(path: str | Path, name: str) -> list[str]:
@@ -42,7 +48,8 @@ def remove(path: str | Path, name: str) -> list[str]:
 
 
 def removable(store: Path, names: Iterable[str]) -> list[str]:
-    """The keys that are removed with some names, also for a publication that replaces them; see `remove`.
+    """The keys that are removed with some names, also for a publication that replaces them; see
+    `remove`.
 
     Names that the store does not have are passed over.
     """
@@ -75,6 +82,11 @@ def written_together(store: Path, name: str) -> list[str]:
     derived -= n.RESERVED - {n.RECONSTRUCTION}
     owners = [key for key in derived if f"{name}_".startswith(f"{key}_")]
     if not owners:
-        raise UsageError(f"{store}: {name} came with the source and cannot be removed; ingest anew.")
+        raise UsageError(
+            f"{store}: {name} came with the source and cannot be removed; ingest anew."
+        )
     owner = max(owners, key=len)
-    return [owner, *(key for key in variables if key.startswith(f"{owner}_") and key not in derived)]
+    return [
+        owner,
+        *(key for key in variables if key.startswith(f"{owner}_") and key not in derived),
+    ]

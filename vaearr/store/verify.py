@@ -1,4 +1,5 @@
-"""Is a store intact? Checks every file against its checksum, and accepts what other programs changed on request.
+"""Is a store intact? Checks every file against its checksum, and accepts what other programs
+changed on request.
 
 Checking changes nothing.
 """
@@ -42,7 +43,12 @@ UNLISTED = "it is not listed"
 OTHER_METADATA = "its metadata is not as listed"
 GONE = "it is listed, but missing"
 APPENDED = "another program appended to it"
-ACCEPTABLE = (CHANGED, UNLISTED, OTHER_METADATA, GONE)  # `seal_store` accepts these where all can be decoded
+ACCEPTABLE = (
+    CHANGED,
+    UNLISTED,
+    OTHER_METADATA,
+    GONE,
+)  # `seal_store` accepts these where all can be decoded
 RESTORE = "restore it from a copy or ingest again"
 _FILES_AT_ONCE = 8
 
@@ -62,7 +68,9 @@ class Finding:
 
 @dataclass
 class Verification:
-    """What was checked, and what was found. notes: what is no damage. unsealed: variables without checksums."""
+    """What was checked, and what was found. notes: what is no damage. unsealed: variables without
+    checksums.
+    """
 
     store: Path
     findings: list[Finding] = field(default_factory=list)
@@ -92,7 +100,9 @@ def _to_do(store: Path, variable: str, found: str) -> str:
     if found == APPENDED:
         return f"'vaearr verify {store} --seal' removes what was appended"
     if found in ACCEPTABLE:
-        return f"restore it from a copy, or accept what is there with 'vaearr verify {store} --seal'"
+        return (
+            f"restore it from a copy, or accept what is there with 'vaearr verify {store} --seal'"
+        )
     return RESTORE
 
 
@@ -123,7 +133,9 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
     store = store_path(path)
     complete_publication(store)
     if not store.is_dir():
-        raise NoInputError(f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'.")
+        raise NoInputError(
+            f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'."
+        )
     result = Verification(store)
     for name in _appended(store):
         result.find(name, join(name, METADATA), APPENDED)
@@ -139,7 +151,9 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
         try:
             schema.validate(open_store(store, chunks=None))
         except (VaearrError, ValueError, KeyError, TypeError) as error:
-            result.find("", METADATA, f"it is not laid out as a store ({' '.join(str(error).split())})")
+            result.find(
+                "", METADATA, f"it is not laid out as a store ({' '.join(str(error).split())})"
+            )
     for work in staging_root(store).glob("*-*"):
         result.notes.append(f"{work} is unfinished work; run its command again, or remove it.")
     if result.unsealed:
@@ -169,7 +183,9 @@ def _check_listing(result: Verification) -> None:
     try:
         metadata = dict(read_metadata(store)[LISTING]["metadata"])
     except BAD_JSON as error:
-        result.find("", METADATA, f"the list of variables cannot be read ({type(error).__name__}: {error})")
+        result.find(
+            "", METADATA, f"the list of variables cannot be read ({type(error).__name__}: {error})"
+        )
         return
     present = {node for node, files in files_by_node(store).items() if node and METADATA in files}
     for key in sorted(present | metadata.keys()):
@@ -180,7 +196,10 @@ def _check_listing(result: Verification) -> None:
             problem = UNLISTED
         else:
             try:
-                if {**read_metadata(store / key), LISTING: None} != {**metadata[key], LISTING: None}:
+                if {**read_metadata(store / key), LISTING: None} != {
+                    **metadata[key],
+                    LISTING: None,
+                }:
                     problem = OTHER_METADATA
             except BAD_JSON:
                 problem = "its metadata cannot be read"
@@ -194,12 +213,16 @@ def _check_files(result: Verification, show: Show) -> None:
     total = sum(sizes.values())
     for node, files in files_by_node(result.store).items():
         odd = [name for name in files if _is_odd(result.store / node / name)]
-        problems = dict.fromkeys(odd, "it is a symbolic link, which may lead anywhere, or not an ordinary file")
+        problems = dict.fromkeys(
+            odd, "it is a symbolic link, which may lead anywhere, or not an ordinary file"
+        )
         if SEAL not in files and is_group(result.store / node):
             for name, problem in problems.items():
                 result.find(join(node, name), join(node, name), problem)
             continue
-        problems = _problems(result.store / node, [name for name in files if name not in odd]) | problems
+        problems = (
+            _problems(result.store / node, [name for name in files if name not in odd]) | problems
+        )
         for name, problem in problems.items():
             result.find(node, join(node, name), problem)
         if SEAL not in files and not problems:
@@ -248,10 +271,11 @@ def _undecodable(folder: Path, files: list[str]) -> dict[str, str]:
 
 
 def seal_store(path: str | Path) -> list[str]:
-    """Accept what a store holds: checksums where they are missing or differ, and a new list of variables.
+    """Accept what a store holds: checksums where they are missing or differ, and a new list of
+    variables.
 
-    What another program appended to single variables is removed. Each variable is decoded first. An interrupted call
-    damages nothing; call it again.
+    What another program appended to single variables is removed. Each variable is decoded first. An
+    interrupted call damages nothing; call it again.
 
     Parameters
     ----------
@@ -279,7 +303,9 @@ def seal_store(path: str | Path) -> list[str]:
         result = verify_store(store)
         refused = [str(finding) for finding in result.findings if finding.found not in ACCEPTABLE]
         found = {finding.variable for finding in result.findings} | set(result.unsealed)
-        variables = sorted(name for name in found if (store / name).exists() and not is_group(store / name))
+        variables = sorted(
+            name for name in found if (store / name).exists() and not is_group(store / name)
+        )
         for name in variables:
             if (store / name / METADATA).is_file():  # not a run's model
                 problems = _undecodable(store / name, list(file_sizes(store / name)))
@@ -294,7 +320,9 @@ def seal_store(path: str | Path) -> list[str]:
                 write_seal(store / name, files_by_node(store / name)[""], {}, durable=True)
             refresh_listing(store)
             recorded = attributes_of(store / n.RUNS)
-            write_identity(store, recorded | {n.PATTERNS_FINGERPRINT: variable_fingerprint(store, n.PATTERNS)})
+            write_identity(
+                store, recorded | {n.PATTERNS_FINGERPRINT: variable_fingerprint(store, n.PATTERNS)}
+            )
     return variables
 
 

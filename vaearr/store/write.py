@@ -68,7 +68,8 @@ def create_store(
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a valid Dataset as a new store, streaming `patterns` by chunk, and publish it in one step.
+    """Write a valid Dataset as a new store, streaming `patterns` by chunk, and publish it in one
+    step.
 
     Parameters
     ----------
@@ -107,9 +108,15 @@ def create_store(
         patterns, nav = ds[n.PATTERNS], schema.navigation_dims(ds)
         dims = (*nav, *schema.signal_dims(ds))
         shape = tuple(ds.sizes[dim] for dim in dims)
-        chunks = layout.pattern_chunks(shape[: len(nav)], shape[len(nav) :], patterns.dtype.itemsize)
-        array = _new_array(staged / n.PATTERNS, dims, shape, chunks, patterns.dtype, layout.pattern_codecs())
-        regions = list(layout.blocks(dict(zip(nav, shape, strict=False)), dict(zip(nav, chunks, strict=False))))
+        chunks = layout.pattern_chunks(
+            shape[: len(nav)], shape[len(nav) :], patterns.dtype.itemsize
+        )
+        array = _new_array(
+            staged / n.PATTERNS, dims, shape, chunks, patterns.dtype, layout.pattern_codecs()
+        )
+        regions = list(
+            layout.blocks(dict(zip(nav, shape, strict=False)), dict(zip(nav, chunks, strict=False)))
+        )
         sums = {}
         # closed, so that no thread writes on after an error
         with closing(_stream(patterns, array, staged / n.PATTERNS, regions, transform)) as written:
@@ -134,7 +141,11 @@ def create_store(
 
 
 def _stream(
-    patterns: xr.DataArray, array: zarr.Array, folder: Path, regions: Sequence[Region], transform: Transform | None
+    patterns: xr.DataArray,
+    array: zarr.Array,
+    folder: Path,
+    regions: Sequence[Region],
+    transform: Transform | None,
 ) -> Generator[tuple[str, str], None, None]:
     """Write the patterns; yields each chunk and its checksum.
 
@@ -162,11 +173,20 @@ def _write_small(ds: xr.Dataset, folder: Path) -> None:
     clean = ds.drop_encoding().drop_attrs(deep=False)
     for name, variable in list(clean.variables.items()):
         if variable.dtype.kind == "U":
-            clean[name] = clean[name].astype(object)  # text of variable length: the form that zarr v3 specifies
+            clean[name] = clean[name].astype(
+                object
+            )  # text of variable length: the form that zarr v3 specifies
     for variable in clean.variables.values():
         variable.attrs = flat(variable.attrs)
     encoding = {str(name): {"compressors": layout.map_codecs()} for name in clean.variables}
-    clean.to_zarr(folder, mode="a", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True)
+    clean.to_zarr(
+        folder,
+        mode="a",
+        zarr_format=3,
+        consolidated=False,
+        encoding=encoding,
+        write_empty_chunks=True,
+    )
 
 
 def _write_group(ds: xr.Dataset, folder: Path, attributes: Mapping[str, Any]) -> None:
@@ -186,7 +206,8 @@ def staged_variables(
     request: Mapping[str, Any],
     replacing: Collection[str] = (),
 ) -> Iterator[Staging]:
-    """Stage new variables: write every pending block, then `publish_staged`. Interrupted work is found again.
+    """Stage new variables: write every pending block, then `publish_staged`. Interrupted work is
+    found again.
 
     coords: coordinates of dims that the store does not have yet, and variables that are known.
     request: everything that decides the values; only staged work of the same request is continued.
@@ -208,14 +229,23 @@ def staged_variables(
                 for variable, spec in specs.items():
                     shape = [sizes[dim] for dim in spec.dims]
                     chunks = [min(block.get(dim, sizes[dim]), sizes[dim]) for dim in spec.dims]
-                    array = _new_array(unfinished / variable, spec.dims, shape, chunks, "float32", layout.map_codecs())
+                    array = _new_array(
+                        unfinished / variable,
+                        spec.dims,
+                        shape,
+                        chunks,
+                        "float32",
+                        layout.map_codecs(),
+                    )
                     array.attrs.update(flat(spec.attrs))
                 unfinished.rename(folder)
         arrays = {}
         for variable in specs:
             array = zarr.open_array(folder / variable, mode="r+", zarr_format=3)
             arrays[variable] = array.with_config(ALL_WRITTEN)
-            for chunk, _ in undecodable(array):  # as a power failure leaves them: they count as not written
+            for chunk, _ in undecodable(
+                array
+            ):  # as a power failure leaves them: they count as not written
                 (folder / variable / chunk).unlink()
         yield Staging(
             store=store,
@@ -227,7 +257,12 @@ def staged_variables(
 
 
 def _new_array(
-    folder: Path, dims: Sequence[str], shape: Sequence[int], chunks: Sequence[int], dtype: Any, codecs: Sequence[Any]
+    folder: Path,
+    dims: Sequence[str],
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: Any,
+    codecs: Sequence[Any],
 ) -> zarr.Array:
     return zarr.create_array(
         folder,
@@ -242,11 +277,14 @@ def _new_array(
 
 
 def pending(staging: Staging) -> list[Region]:
-    """Blocks that are not written yet; a block counts as written when every variable's chunk is there."""
+    """Blocks that are not written yet; a block counts as written when every variable's chunk is
+    there.
+    """
     left = []
     for region in staging.regions:
         chunks = [
-            name + "/" + layout.chunk_name(array, tuple(region.values())) for name, array in staging.arrays.items()
+            name + "/" + layout.chunk_name(array, tuple(region.values()))
+            for name, array in staging.arrays.items()
         ]
         if not all((staging.folder / chunk).exists() for chunk in chunks):
             left.append(region)
@@ -273,7 +311,9 @@ def publish_staged(
     """
     left = pending(staging)
     if left:
-        raise RuntimeError(f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays.")
+        raise RuntimeError(
+            f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays."
+        )
     staged = {folder.name: folder for folder in staging.folder.iterdir() if folder.is_dir()}
     _publish(staging.store, staged, None, run, tables, [*staging.replacing, *replacing])
 
@@ -350,11 +390,15 @@ def _kept(store: Path, replacing: Collection[str]) -> xr.Dataset:
 
 
 def _new_variables(have: xr.Dataset, store: Path, ds: xr.Dataset) -> xr.Dataset:
-    """What the store does not have of some variables and coordinates, after a check that the rest agrees."""
+    """What the store does not have of some variables and coordinates, after a check that the rest
+    agrees.
+    """
     try:
         xr.align(have, ds, join="exact", copy=False)
     except ValueError as error:
-        raise SchemaError(f"{store}: {' '.join(str(error).split())}; align the data to the store first.") from None
+        raise SchemaError(
+            f"{store}: {' '.join(str(error).split())}; align the data to the store first."
+        ) from None
     new = ds.drop_vars([name for name in ds.coords if name in have.variables])
     _check_new(have, store, list(map(str, new.variables)))
     return new
@@ -364,7 +408,9 @@ def _check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
     """Raise unless every name is usable and free."""
     for name in wanted:
         if not n.is_valid_name(name):
-            raise UsageError(f"{name!r} cannot be a variable name; use letters, digits and _, a letter first.")
+            raise UsageError(
+                f"{name!r} cannot be a variable name; use letters, digits and _, a letter first."
+            )
     taken = [name for name in wanted if name in have.variables]
     if taken:
         raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
@@ -373,7 +419,8 @@ def _check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
 def _write_table(ds: xr.Dataset, folder: Path, run: str) -> None:
     """A table of a run as a zarr group of its own, in a folder nobody reads yet.
 
-    Its dim `latent` is stored under the run's own name, so that runs of different size stand in one tree.
+    Its dim `latent` is stored under the run's own name, so that runs of different size stand in one
+    tree.
     """
     if n.LATENT in ds.dims and run != n.DEFAULT_RUN:
         ds = ds.rename({n.LATENT: n.run_name(n.LATENT, run)})
@@ -382,7 +429,9 @@ def _write_table(ds: xr.Dataset, folder: Path, run: str) -> None:
 
 
 @contextmanager
-def staged_run(path: str | Path, run: str, *, keep: str = "", replacing: Collection[str] = ()) -> Iterator[Path]:
+def staged_run(
+    path: str | Path, run: str, *, keep: str = "", replacing: Collection[str] = ()
+) -> Iterator[Path]:
     """A folder for a new run, with the store locked; `publish_run` publishes it as `/runs/<run>`.
 
     Of what an interrupted training left in it, the subfolder `keep` is still there. Raises
@@ -393,7 +442,9 @@ def staged_run(path: str | Path, run: str, *, keep: str = "", replacing: Collect
     check_run_name(run)
     with edit_store(store):
         if key not in replacing and existing_keys(store, [key]):
-            raise ExistsError(f"{store} already has a run {run!r}; choose another name with run='…' (--run).")
+            raise ExistsError(
+                f"{store} already has a run {run!r}; choose another name with run='…' (--run)."
+            )
         _check_new(_kept(store, replacing), store, [n.run_name(name, run) for name in n.OF_A_RUN])
         with staged_work(store, f"run-{run}", keep) as folder:
             yield folder
@@ -409,7 +460,9 @@ def publish_run(
     tables: Mapping[str, xr.Dataset] | None = None,
     replacing: Collection[str] = (),
 ) -> None:
-    """Publish a run's folder, its tables and its maps (`roi`, `split`) together. Call it inside `staged_run`."""
+    """Publish a run's folder, its tables and its maps (`roi`, `split`) together. Call it inside
+    `staged_run`.
+    """
     store = check_store(path)
     for name, table in (tables or {}).items():
         _write_table(table, folder / name, run)
@@ -423,4 +476,6 @@ def publish_run(
 def check_run_name(run: str) -> None:
     """Raise UsageError for a name that cannot name a run."""
     if not n.is_valid_name(run) or run.startswith("std"):
-        raise UsageError(f"{run!r} cannot name a run; use letters, digits and _, a letter first, and not 'std…'.")
+        raise UsageError(
+            f"{run!r} cannot name a run; use letters, digits and _, a letter first, and not 'std…'."
+        )

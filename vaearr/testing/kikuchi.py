@@ -1,9 +1,10 @@
 """Kikuchi patterns from crystal geometry: bands of Bragg width, gnomonic projection, no noise.
 
-Frames. A *ray* is the direction from the illuminated point to a detector pixel, given in the specimen frame (x along
-the tilt axis, z along the surface normal). An *orientation* is a rotation that turns specimen vectors into crystal
-vectors. Detector columns run along the tilt axis, rows run downwards; the projection centre follows Bruker: x from the
-left in detector widths, y from the top in detector heights, distance in detector heights.
+Frames. A *ray* is the direction from the illuminated point to a detector pixel, given in the
+specimen frame (x along the tilt axis, z along the surface normal). An *orientation* is a rotation
+that turns specimen vectors into crystal vectors. Detector columns run along the tilt axis, rows run
+downwards; the projection centre follows Bruker: x from the left in detector widths, y from the top
+in detector heights, distance in detector heights.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ EDGE = 0.25  # width of a band's edge in Bragg angles
 
 @dataclass(frozen=True)
 class Crystal:
-    """A cubic element: lattice parameter in angstrom, atoms of the cell, atomic number, families of planes that make
-    bands."""
+    """A cubic element: lattice parameter in angstrom, atoms of the cell, atomic number, families of
+    planes that make bands.
+    """
 
     name: str
     a: float
@@ -46,7 +48,9 @@ CRYSTALS = (NICKEL, IRON)
 
 @dataclass(frozen=True)
 class Detector:
-    """Where the detector stands: pixels, projection centre (Bruker), specimen tilt in degrees, beam energy in keV."""
+    """Where the detector stands: pixels, projection centre (Bruker), specimen tilt in degrees, beam
+    energy in keV.
+    """
 
     shape: tuple[int, int] = (60, 60)
     projection_centre: tuple[float, float, float] = (0.42, 0.22, 0.5)
@@ -60,10 +64,12 @@ class Detector:
 
 
 def bragg_angle(hkl: Miller, a: float, energy: float = 20.0) -> float:
-    """Bragg angle in radians of a reflection of a cubic crystal: sin(theta) = lambda sqrt(h^2 + k^2 + l^2) / (2 a).
+    """Bragg angle in radians of a reflection of a cubic crystal: sin(theta) = lambda sqrt(h^2 + k^2
+    + l^2) / (2 a).
 
-    a in angstrom, energy of the beam in keV. The relativistic electron wavelength is lambda = h / sqrt(2 m e V (1 +
-    e V / (2 m c^2))), 0.0859 angstrom at 20 keV; Williams and Carter, Transmission Electron Microscopy (2009), eq. 1.6.
+    a in angstrom, energy of the beam in keV. The relativistic electron wavelength is lambda = h /
+    sqrt(2 m e V (1 + e V / (2 m c^2))), 0.0859 angstrom at 20 keV; Williams and Carter,
+    Transmission Electron Microscopy (2009), eq. 1.6.
     """
     from scipy.constants import c, e, h, m_e
 
@@ -75,9 +81,9 @@ def bragg_angle(hkl: Miller, a: float, energy: float = 20.0) -> float:
 def structure_factor(hkl: Miller, crystal: Crystal) -> float:
     """Modulus of the structure factor, in relative units; 0 for a forbidden reflection.
 
-    F = f(q) sum_j exp(2 pi i hkl . r_j), with the scattering amplitude of a screened (Wentzel) atom,
-    f ~ Z / (q^2 + q0^2), q = 1/d, q0 = Z^(1/3) / (2 pi a_H); Reimer and Kohl, Transmission Electron Microscopy
-    (2008).
+    F = f(q) sum_j exp(2 pi i hkl . r_j), with the scattering amplitude of a screened (Wentzel)
+    atom, f ~ Z / (q^2 + q0^2), q = 1/d, q0 = Z^(1/3) / (2 pi a_H); Reimer and Kohl, Transmission
+    Electron Microscopy (2008).
     """
     q, q0 = np.linalg.norm(hkl) / crystal.a, crystal.z ** (1 / 3) / (2 * np.pi * 0.529)
     phases = np.exp(2j * np.pi * (np.array(crystal.basis) @ np.array(hkl)))
@@ -85,7 +91,9 @@ def structure_factor(hkl: Miller, crystal: Crystal) -> float:
 
 
 def equivalent_planes(hkl: Miller) -> NDArray[np.int64]:
-    """Planes of the family {hkl} of a cubic crystal, one of each pair +-hkl: 4 of {111}, 12 of {311}."""
+    """Planes of the family {hkl} of a cubic crystal, one of each pair +-hkl: 4 of {111}, 12 of
+    {311}.
+    """
     signed = {
         tuple(sign * i for sign, i in zip(signs, order, strict=True))
         for order in permutations(hkl)
@@ -97,11 +105,12 @@ def equivalent_planes(hkl: Miller) -> NDArray[np.int64]:
 def band_profile(angle: ArrayLike, bragg: float, *, blur: float = 0.0) -> Floats:
     """Intensity across a band: bright within the Bragg angle, darker just outside, 0 far away.
 
-    `angle` is the angle between ray and plane, `blur` the standard deviation of a Gaussian (radians) that stands for
-    the pixel size. An empirical shape in the manner of two-beam theory with anomalous absorption (Reimer, Scanning
-    Electron Microscopy, 1998): a step w / sqrt(1 + w^2) in the deviation w from the Bragg angle, and a dispersion term
-    that brightens the edge inside and darkens it outside. Measured and simulated profiles: Winkelmann et al.,
-    Ultramicroscopy 107 (2007) 414.
+    `angle` is the angle between ray and plane, `blur` the standard deviation of a Gaussian
+    (radians) that stands for the pixel size. An empirical shape in the manner of two-beam theory
+    with anomalous absorption (Reimer, Scanning Electron Microscopy, 1998): a step w / sqrt(1 + w^2)
+    in the deviation w from the Bragg angle, and a dispersion term that brightens the edge inside
+    and darkens it outside. Measured and simulated profiles: Winkelmann et al., Ultramicroscopy 107
+    (2007) 414.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -115,11 +124,14 @@ def band_profile(angle: ArrayLike, bragg: float, *, blur: float = 0.0) -> Floats
     return np.interp(np.asarray(angle), grid, profile, left=0.0, right=0.0)
 
 
-def kikuchi_sphere(directions: ArrayLike, crystal: Crystal, *, energy: float = 20.0, blur: float = 0.0) -> Floats:
-    """Intensity along crystal directions (..., 3): the sum of all bands, each profile weighted with |F|^2.
+def kikuchi_sphere(
+    directions: ArrayLike, crystal: Crystal, *, energy: float = 20.0, blur: float = 0.0
+) -> Floats:
+    """Intensity along crystal directions (..., 3): the sum of all bands, each profile weighted with
+    |F|^2.
 
-    Where many bands cross the sum saturates, as in many-beam theory, where zone axes are not as bright as the
-    two-beam contributions add up to: `sum -> s (1 - exp(-sum / s))`. Not normalised.
+    Where many bands cross the sum saturates, as in many-beam theory, where zone axes are not as
+    bright as the two-beam contributions add up to: `sum -> s (1 - exp(-sum / s))`. Not normalised.
     """
     v = np.asarray(directions, dtype=np.float64)
     v = v / np.linalg.norm(v, axis=-1, keepdims=True)
@@ -135,9 +147,13 @@ def kikuchi_sphere(directions: ArrayLike, crystal: Crystal, *, energy: float = 2
 
 @lru_cache(maxsize=16)
 def _face_table(crystal: Crystal, energy: float, blur: float) -> NDArray[np.float32]:
-    """Sphere of a cubic crystal over the cube face (1, u, v), 0 <= u, v <= 1; mean 0 and variance 1 over the sphere."""
+    """Sphere of a cubic crystal over the cube face (1, u, v), 0 <= u, v <= 1; mean 0 and variance 1
+    over the sphere.
+    """
     u, v = np.meshgrid(*[np.linspace(0, 1, TABLE)] * 2, indexing="ij")
-    values = kikuchi_sphere(np.stack([np.ones_like(u), u, v], axis=-1), crystal, energy=energy, blur=blur)
+    values = kikuchi_sphere(
+        np.stack([np.ones_like(u), u, v], axis=-1), crystal, energy=energy, blur=blur
+    )
     area = (1 + u**2 + v**2) ** -1.5  # solid angle of a cell of the face
     mean = np.average(values, weights=area)
     spread = np.sqrt(np.average((values - mean) ** 2, weights=area))
@@ -145,10 +161,11 @@ def _face_table(crystal: Crystal, energy: float, blur: float) -> NDArray[np.floa
 
 
 def detector_rays(detector: Detector) -> Floats:
-    """Rays (dy, dx, 3) to the pixel centres in the specimen frame; the gnomonic projection, so not of unit length.
+    """Rays (dy, dx, 3) to the pixel centres in the specimen frame; the gnomonic projection, so not
+    of unit length.
 
-    Geometry as in Britton et al., Materials Characterization 117 (2016) 113, with a vertical detector and square
-    pixels.
+    Geometry as in Britton et al., Materials Characterization 117 (2016) 113, with a vertical
+    detector and square pixels.
     """
     rows, columns = detector.shape
     x0, y0, distance = detector.projection_centre
@@ -160,11 +177,15 @@ def detector_rays(detector: Detector) -> Floats:
     return np.stack([right, along, normal], axis=-1)
 
 
-def kikuchi_patterns(orientations: Any, phases: ArrayLike = 0, *, detector: Detector | None = None) -> Floats:
-    """Noise-free Kikuchi signal (n, dy, dx) float32 of n orientations, a `scipy.spatial.transform.Rotation`.
+def kikuchi_patterns(
+    orientations: Any, phases: ArrayLike = 0, *, detector: Detector | None = None
+) -> Floats:
+    """Noise-free Kikuchi signal (n, dy, dx) float32 of n orientations, a
+    `scipy.spatial.transform.Rotation`.
 
-    phases: indices into `CRYSTALS`. The signal has mean 0 and variance 1 over all directions. Cubic symmetry is exact:
-    directions are folded into the part of the sphere with 0 <= z <= y <= x before the table is read.
+    phases: indices into `CRYSTALS`. The signal has mean 0 and variance 1 over all directions. Cubic
+    symmetry is exact: directions are folded into the part of the sphere with 0 <= z <= y <= x
+    before the table is read.
     """
     from scipy.ndimage import map_coordinates
 
@@ -173,10 +194,16 @@ def kikuchi_patterns(orientations: Any, phases: ArrayLike = 0, *, detector: Dete
     matrices = orientations.as_matrix().reshape(-1, 3, 3).astype(np.float32)
     one, two, three = np.abs(np.einsum("nij,rj->inr", matrices, rays))
     low, high = np.minimum(one, two), np.maximum(one, two)
-    low, middle, high = np.minimum(low, three), np.maximum(low, np.minimum(high, three)), np.maximum(high, three)
+    low, middle, high = (
+        np.minimum(low, three),
+        np.maximum(low, np.minimum(high, three)),
+        np.maximum(high, three),
+    )
     blur = detector.pixel_angle * PIXEL_BLUR
     tables = np.stack([_face_table(crystal, detector.energy, blur) for crystal in CRYSTALS])
     places = np.empty((3, *low.shape), np.float32)
     places[0] = np.broadcast_to(np.asarray(phases), len(low))[:, None]
     places[1:] = np.stack([middle / high, low / high]) * (TABLE - 1)
-    return np.asarray(map_coordinates(tables, places, np.float32, order=1)).reshape(-1, *detector.shape)
+    return np.asarray(map_coordinates(tables, places, np.float32, order=1)).reshape(
+        -1, *detector.shape
+    )

@@ -1,4 +1,6 @@
-"""synthetic_scan(): an EBSD scan from crystal geometry, with noise, side maps and the truth behind them."""
+"""synthetic_scan(): an EBSD scan from crystal geometry, with noise, side maps and the truth behind
+them.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +60,13 @@ def synthetic_scan(
     dose: float = 420.0,
     contrast: float = 0.115,
 ) -> xr.Dataset:
-    """An EBSD scan with known truth: (y, x, dy, dx) uint8 patterns, band contrast, elements, phases.
+    """An EBSD scan with known truth: (y, x, dy, dx) uint8 patterns, band contrast, elements,
+    phases.
 
-    A pattern is `brightness * background * (1 + contrast * quality * signal)` times the dose, where the Kikuchi signal
-    (variance 1) is mixed from neighbouring scan points; Poisson and read-out noise follow. The same arguments give the
-    same Dataset; the microstructure does not depend on `pattern_shape` or the noise. Memory beyond the result stays at
-    a few rows of scan points.
+    A pattern is `brightness * background * (1 + contrast * quality * signal)` times the dose, where
+    the Kikuchi signal (variance 1) is mixed from neighbouring scan points; Poisson and read-out
+    noise follow. The same arguments give the same Dataset; the microstructure does not depend on
+    `pattern_shape` or the noise. Memory beyond the result stays at a few rows of scan points.
 
     Parameters
     ----------
@@ -79,14 +82,26 @@ def synthetic_scan(
     if min(nx, ny, n_grains, *pattern_shape) < 1:
         raise UsageError("nx, ny, n_grains and both sizes of pattern_shape must be at least 1.")
     if not (step > 0 and dose > 0 and contrast >= 0):
-        raise UsageError(f"step={step} and dose={dose} must be positive, contrast={contrast} must not be negative.")
+        raise UsageError(
+            f"step={step} and dose={dose} must be positive, contrast={contrast} must not be negative."
+        )
     detector = Detector((pattern_shape[0], pattern_shape[1]))
-    for_structure, for_patterns, for_maps = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
-    truth = microstructure(ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure)
-    patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=for_patterns if noise else None)
-    data: dict[str, tuple[Any, ...]] = {n.PATTERNS: (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector))}
+    for_structure, for_patterns, for_maps = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)
+    )
+    truth = microstructure(
+        ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure
+    )
+    patterns = _patterns(
+        truth, detector, dose=dose, contrast=contrast, rng=for_patterns if noise else None
+    )
+    data: dict[str, tuple[Any, ...]] = {
+        n.PATTERNS: (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector))
+    }
     data |= side_maps(truth, image_quality(patterns), for_maps)
-    ds = xr.Dataset(data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"})
+    ds = xr.Dataset(
+        data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"}
+    )
     return ds.assign_coords(element=list(COMPOSITION))
 
 
@@ -96,15 +111,16 @@ def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
     Parameters
     ----------
     ds : xr.Dataset
-        Any of `patterns`, `BC`, `elements` and `phase`; scan points where `present` is false are left out.
+        Any of `patterns`, `BC`, `elements` and `phase`; scan points where `present` is false are
+        left out.
     folder : str or Path
         Created if it does not exist.
 
     Returns
     -------
     dict
-        Path of each file by the variable that it holds: scan.h5 (`/images` (N, 1, dy, dx) and `/coords` (N, 2),
-        [x, y] as step numbers), bandcontrast.csv, elements.csv, phases.csv.
+        Path of each file by the variable that it holds: scan.h5 (`/images` (N, 1, dy, dx) and
+        `/coords` (N, 2), [x, y] as step numbers), bandcontrast.csv, elements.csv, phases.csv.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +136,9 @@ def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
 
         values = {column: values.isel(points).values for column, values in columns.items()}
         paths[variable] = folder / name
-        pd.DataFrame({"x": x, "y": y, **values}).to_csv(paths[variable], index=False, float_format="%.3f")
+        pd.DataFrame({"x": x, "y": y, **values}).to_csv(
+            paths[variable], index=False, float_format="%.3f"
+        )
 
     if n.PATTERNS in ds:
         paths[n.PATTERNS] = folder / "scan.h5"
@@ -128,7 +146,9 @@ def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
     if n.BC in ds:
         write_table(n.BC, "bandcontrast.csv", {"band_contrast": ds[n.BC]})
     if n.ELEMENTS in ds:
-        maps = {str(element): ds[n.ELEMENTS].sel(element=element) for element in ds[n.ELEMENT].values}
+        maps = {
+            str(element): ds[n.ELEMENTS].sel(element=element) for element in ds[n.ELEMENT].values
+        }
         write_table(n.ELEMENTS, "elements.csv", maps)
     if n.PHASE in ds:
         write_table(n.PHASE, "phases.csv", {"phase_id": ds[n.PHASE]})
@@ -142,18 +162,26 @@ def _write_patterns(patterns: xr.DataArray, y: NDArray[Any], x: NDArray[Any], pa
         file["coords"] = np.stack([x, y], axis=1).astype(np.int32)
         shape = (len(y), 1, *patterns.shape[2:])
         chunk = (min(FILE_CHUNK, len(y)), *shape[1:])
-        images = file.create_dataset("images", shape, patterns.dtype, chunks=chunk, compression="gzip")
+        images = file.create_dataset(
+            "images", shape, patterns.dtype, chunks=chunk, compression="gzip"
+        )
         for start in range(0, len(y), FILE_CHUNK):
             rows = slice(start, start + FILE_CHUNK)
             points = xr.Dataset({"y": ("point", y[rows]), "x": ("point", x[rows])})
             images[rows, 0] = patterns.isel(points).transpose("point", "dy", "dx").values
 
 
-def side_maps(truth: Mapping[str, Any], quality: Floats, rng: np.random.Generator) -> dict[str, tuple[Any, ...]]:
+def side_maps(
+    truth: Mapping[str, Any], quality: Floats, rng: np.random.Generator
+) -> dict[str, tuple[Any, ...]]:
     """Band contrast, elements, phases and the truth, as variables over y and x."""
     nav, elements = ("y", "x"), _elements(truth, rng)
     meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
-    phases = {**n.ATTRS[n.PHASE], "flag_values": [n.PHASE_UNKNOWN, FCC, BCC], "flag_meanings": meanings}
+    phases = {
+        **n.ATTRS[n.PHASE],
+        "flag_values": [n.PHASE_UNKNOWN, FCC, BCC],
+        "flag_meanings": meanings,
+    }
     return {
         n.BC: (nav, _band_contrast(quality), n.ATTRS[n.BC]),
         n.ELEMENTS: (("element", *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
@@ -163,8 +191,12 @@ def side_maps(truth: Mapping[str, Any], quality: Floats, rng: np.random.Generato
     }
 
 
-def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Coordinates of a scan: positions in um with their step numbers beside them, detector rows and columns."""
+def scan_coords(
+    sizes: Mapping[str, int], step: float, pattern_shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Coordinates of a scan: positions in um with their step numbers beside them, detector rows and
+    columns.
+    """
     coords: dict[str, Any] = {}
     for dim, size in sizes.items():
         index = np.arange(size, dtype=np.int64)
@@ -176,11 +208,13 @@ def scan_coords(sizes: Mapping[str, int], step: float, pattern_shape: tuple[int,
 
 
 def image_quality(patterns: NDArray[Any]) -> NDArray[np.float32]:
-    """FFT image quality of patterns (..., dy, dx) after a division by their mean: near 1 sharp, near 0 noise.
+    """FFT image quality of patterns (..., dy, dx) after a division by their mean: near 1 sharp,
+    near 0 noise.
 
-    Q = 1 - J / J_flat, where J is the mean of the squared spatial frequency, weighted with the modulus of the Fourier
-    transform of a pattern (mean removed, Hann window), and J_flat its value where all frequencies are equally strong;
-    after Krieger Lassen, Automated determination of crystal orientations from electron backscattering patterns (1994).
+    Q = 1 - J / J_flat, where J is the mean of the squared spatial frequency, weighted with the
+    modulus of the Fourier transform of a pattern (mean removed, Hann window), and J_flat its value
+    where all frequencies are equally strong; after Krieger Lassen, Automated determination of
+    crystal orientations from electron backscattering patterns (1994).
     """
     rows, columns = patterns.shape[-2:]
     window = np.outer(np.hanning(rows + 2)[1:-1], np.hanning(columns + 2)[1:-1]).astype(np.float32)
@@ -209,7 +243,12 @@ def _pattern_attrs(detector: Detector) -> dict[str, Any]:
 
 
 def _patterns(
-    truth: Mapping[str, Any], detector: Detector, *, dose: float, contrast: float, rng: np.random.Generator | None
+    truth: Mapping[str, Any],
+    detector: Detector,
+    *,
+    dose: float,
+    contrast: float,
+    rng: np.random.Generator | None,
 ) -> NDArray[np.uint8]:
     """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`."""
     lit = illumination(detector.shape, dose)
@@ -217,9 +256,13 @@ def _patterns(
     gain = np.float32(175 / (dose * brightness.max()))
     out = np.empty((*truth["true_grain"].shape, *detector.shape), dtype=np.uint8)
     for y, signal in enumerate(mixed_signals(truth, detector)):
-        expected = np.maximum(brightness[y] * lit * (1 + np.float32(contrast) * quality[y] * signal), 0)
+        expected = np.maximum(
+            brightness[y] * lit * (1 + np.float32(contrast) * quality[y] * signal), 0
+        )
         if rng is not None:
-            expected = rng.poisson(expected) + READ_NOISE * rng.standard_normal(expected.shape, dtype=np.float32)
+            expected = rng.poisson(expected) + READ_NOISE * rng.standard_normal(
+                expected.shape, dtype=np.float32
+            )
         out[y] = np.clip(np.rint(expected * gain), 0, 255)
     return out
 
@@ -232,7 +275,9 @@ def illumination(shape: tuple[int, int], dose: float) -> Floats:
 
 
 def mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floats]:
-    """Kikuchi signal of each row of scan points (x, dy, dx), mixed with the neighbours'; holds three rows at a time."""
+    """Kikuchi signal of each row of scan points (x, dy, dx), mixed with the neighbours'; holds
+    three rows at a time.
+    """
     from scipy.ndimage import correlate1d
 
     share, (ny, nx) = _mixing(), truth["true_grain"].shape
@@ -261,7 +306,9 @@ def _band_contrast(quality: Floats) -> NDArray[np.float32]:
 
 
 def _elements(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Element content (element, y, x) in wt% that sums to 100: follows the phase, blurred, with counting noise."""
+    """Element content (element, y, x) in wt% that sums to 100: follows the phase, blurred, with
+    counting noise.
+    """
     from scipy.ndimage import gaussian_filter
 
     wound = truth["true_scratch"].astype(float)
@@ -292,10 +339,11 @@ def _indexed_phase(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArra
 def microstructure(
     ny: int, nx: int, *, n_grains: int, n_twins: int, scratch: bool, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Truth of a scan: the maps of `TRUTH`, `brightness`, and `orientation`, one Rotation for all points, row by row.
+    """Truth of a scan: the maps of `TRUTH`, `brightness`, and `orientation`, one Rotation for all
+    points, row by row.
 
-    Voronoi grains with wavy boundaries, two clustered phases, `n_twins` twin lamellae in fcc grains: turned by 60
-    degrees about a <111> of the crystal (Sigma 3).
+    Voronoi grains with wavy boundaries, two clustered phases, `n_twins` twin lamellae in fcc
+    grains: turned by 60 degrees about a <111> of the crystal (Sigma 3).
     """
     from scipy.spatial.transform import Rotation
 
@@ -313,7 +361,9 @@ def microstructure(
         angle = rng.uniform(0, np.pi)
         offset = (y - y[inside].mean()) * np.cos(angle) + (x - x[inside].mean()) * np.sin(angle)
         axis = rng.choice([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
-        grain = np.where(inside & (np.abs(offset) < 0.16 * np.sqrt(counts[parent])), len(phases), grain)
+        grain = np.where(
+            inside & (np.abs(offset) < 0.16 * np.sqrt(counts[parent])), len(phases), grain
+        )
         twin = Rotation.from_rotvec(np.deg2rad(60) * axis / np.sqrt(3)) * orientations[parent]
         orientations, phases = Rotation.concatenate([orientations, twin]), np.append(phases, FCC)
     phase = phases[grain].astype(np.int16)
@@ -321,9 +371,15 @@ def microstructure(
     waves = _waves(y, x, rng, wavelength=0.6 * max(ny, nx))
     quality = rng.uniform(0.8, 1.0, len(phases))[grain] * (1 + 0.06 * waves) * (1 - 0.85 * wound)
     brightness = 1 + 0.06 * _waves(y, x, rng, wavelength=1.2 * max(ny, nx))
-    brightness = brightness * np.where(phase == FCC, 1.02, 0.98)  # more electrons come back from the heavier phase
+    brightness = brightness * np.where(
+        phase == FCC, 1.02, 0.98
+    )  # more electrons come back from the heavier phase
     padded, side = np.pad(grain, 1, mode="edge"), _mixing()
-    own = [side[i] * side[j] * (padded[i : i + ny, j : j + nx] == grain) for i in range(3) for j in range(3)]
+    own = [
+        side[i] * side[j] * (padded[i : i + ny, j : j + nx] == grain)
+        for i in range(3)
+        for j in range(3)
+    ]
     return {
         "true_grain": grain.astype(np.int32),
         "true_phase": phase,
@@ -336,7 +392,9 @@ def microstructure(
 
 
 def _random_quaternions(count: int, rng: np.random.Generator) -> Floats:
-    """Uniformly distributed unit quaternions (count, 4), scalar last; Shoemake, Graphics Gems III (1992) 124."""
+    """Uniformly distributed unit quaternions (count, 4), scalar last; Shoemake, Graphics Gems III
+    (1992) 124.
+    """
     u, a, b = rng.random(count), *(2 * np.pi * rng.random((2, count)))
     near, far = np.sqrt(1 - u), np.sqrt(u)
     return np.stack([near * np.cos(a), far * np.sin(b), far * np.cos(b), near * np.sin(a)], axis=-1)
@@ -352,8 +410,12 @@ def _waves(y: Floats, x: Floats, rng: np.random.Generator, *, wavelength: float)
     return total / np.sqrt(5)
 
 
-def _grains(y: Floats, x: Floats, n_grains: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
-    """Grain numbers, and the grains' centres (n, 2) as shares of the field. Every number occurs, if there is room."""
+def _grains(
+    y: Floats, x: Floats, n_grains: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], Floats]:
+    """Grain numbers, and the grains' centres (n, 2) as shares of the field. Every number occurs, if
+    there is room.
+    """
     from scipy.spatial import cKDTree
 
     ny, nx = y.shape
@@ -376,13 +438,20 @@ def _grain_phases(centres: Floats, rng: np.random.Generator) -> NDArray[np.int64
     return phases
 
 
-def _bent(grain: NDArray[np.int64], orientations: Any, y: Floats, x: Floats, rng: np.random.Generator) -> Any:
-    """Orientation of each scan point: its grain's, with a linear gradient inside the grain and a little jitter."""
+def _bent(
+    grain: NDArray[np.int64], orientations: Any, y: Floats, x: Floats, rng: np.random.Generator
+) -> Any:
+    """Orientation of each scan point: its grain's, with a linear gradient inside the grain and a
+    little jitter.
+    """
     from scipy.spatial.transform import Rotation
 
     n_grains, members = len(orientations), grain.ravel()
     counts = np.maximum(np.bincount(members, minlength=n_grains), 1)
-    offset = np.stack([part - (np.bincount(members, part.ravel(), n_grains) / counts)[grain] for part in (y, x)], -1)
+    offset = np.stack(
+        [part - (np.bincount(members, part.ravel(), n_grains) / counts)[grain] for part in (y, x)],
+        -1,
+    )
     direction, axis = rng.standard_normal((n_grains, 2)), rng.standard_normal((n_grains, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     axis *= (rng.gamma(4, GRADIENT / 4, n_grains) / np.linalg.norm(axis, axis=1))[:, None]
@@ -396,6 +465,8 @@ def _scratch(y: Floats, x: Floats, rng: np.random.Generator) -> Floats:
     ny, nx = y.shape
     angle = rng.uniform(0.15, 0.6) * rng.choice([-1, 1])
     bend = 0.03 * ny * np.sin(2 * np.pi * x / nx + rng.uniform(0, 2 * np.pi))
-    distance = (y - rng.uniform(0.35, 0.65) * ny - bend) * np.cos(angle) - (x - nx / 2) * np.sin(angle)
+    distance = (y - rng.uniform(0.35, 0.65) * ny - bend) * np.cos(angle) - (x - nx / 2) * np.sin(
+        angle
+    )
     width = max(0.8, 0.02 * min(ny, nx))
     return 1 / (1 + (np.abs(distance) / (1.4 * width)) ** 6)

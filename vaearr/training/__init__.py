@@ -1,4 +1,5 @@
-"""Training: `fit` is the only loop, over one object, `Training`; `train_model` makes it and judges what it learned.
+"""Training: `fit` is the only loop, over one object, `Training`; `train_model` makes it and judges
+what it learned.
 
 `fit_model` is for models that are fitted in closed form.
 """

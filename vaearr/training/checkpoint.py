@@ -1,8 +1,9 @@
-"""All that a training is at a moment, in one file: written aside and renamed in, read without unpickling.
+"""All that a training is at a moment, in one file: written aside and renamed in, read without
+unpickling.
 
-Tensors (weights, optimizer, best weights) are safetensors; numbers and history are JSON in its header. The
-random state needs no place: the numbers of each step follow from (seed, rank, step), the order of the samples from
-(seed, epoch).
+Tensors (weights, optimizer, best weights) are safetensors; numbers and history are JSON in its
+header. The random state needs no place: the numbers of each step follow from (seed, rank, step),
+the order of the samples from (seed, epoch).
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from vaearr.computing.device import pick_precision
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models import build
-from vaearr.models.artifacts import TrainedModel, check_fit, read_header, read_tensors, write_tensors
+from vaearr.models.artifacts import (
+    TrainedModel,
+    check_fit,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
 from vaearr.recipe import differing, stored_and_requested, versions
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import Critic, Step, Sums, make_optimizer, schedule, seeded, seen_shape
@@ -41,10 +48,11 @@ History = dict[str, Any]  # an epoch's row: a number by name, of latent_kl one p
 
 @dataclass
 class Training:
-    """A training: what it is made of, what follows from that, and what changes while it runs and checkpoints hold.
+    """A training: what it is made of, what follows from that, and what changes while it runs and
+    checkpoints hold.
 
-    sums: of the running epoch's terms over samples of this process. schedule: see `step.schedule`; weights: its first
-    columns on the device.
+    sums: of the running epoch's terms over samples of this process. schedule: see `step.schedule`;
+    weights: its first columns on the device.
     """
 
     model: TrainedModel
@@ -73,21 +81,33 @@ class Training:
         shape, adversarial = seen_shape(model, config.augment), config.objective.adversarial
         self.loss_step = Step(model, config, perceptual=self.perceptual)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizers = {"optimizer": make_optimizer(parameters, config)}  # by the group of their tensors in a file
+        self.optimizers = {
+            "optimizer": make_optimizer(parameters, config)
+        }  # by the group of their tensors in a file
         is_half = self.loss_step.precision == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=GRADIENT_SCALE, enabled=is_half)
         self.due = time.monotonic() + 60 * config.checkpoint_minutes  # the next checkpoint
-        most = math.ceil(self.epoch_samples / (config.batch_size * self.team.size)) or len(self.train)
-        self.epoch_batches = min(most, len(self.train))  # the next epoch goes on where the one before has ended
+        most = math.ceil(self.epoch_samples / (config.batch_size * self.team.size)) or len(
+            self.train
+        )
+        self.epoch_batches = min(
+            most, len(self.train)
+        )  # the next epoch goes on where the one before has ended
         self.schedule = schedule(config, self.epoch_batches)
         self.weights = torch.tensor(self.schedule[:, :3], dtype=torch.float32, device=device)
         self.critic: Critic | None = None
         if adversarial is not None:
-            if adversarial.kind == "wgan-gp" and self.team.size > 1:  # second derivatives are not averaged
-                raise UsageError("wgan-gp runs in one process; set objective.adversarial.kind='hinge', or start one.")
+            if (
+                adversarial.kind == "wgan-gp" and self.team.size > 1
+            ):  # second derivatives are not averaged
+                raise UsageError(
+                    "wgan-gp runs in one process; set objective.adversarial.kind='hinge', or start one."
+                )
             with seeded(config.seed, device):
                 name = adversarial.discriminator
-                network = build("discriminator", name, shape, adversarial.options, trust=[name]).to(device)
+                network = build("discriminator", name, shape, adversarial.options, trust=[name]).to(
+                    device
+                )
             self.critic = Critic(network, adversarial, pick_precision(config.precision, device))
             rates = config.replace(learning_rate=adversarial.learning_rate, weight_decay=0.0)
             self.critic_rate = rates.learning_rate
@@ -101,11 +121,17 @@ class Training:
     @property
     def place(self) -> str:
         """Where the training is, in words."""
-        return f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
+        return (
+            f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
+        )
 
     def has_full_critic(self, epoch: int) -> bool:
-        """Whether an epoch ends with the adversarial term at its final weight; always so where there is none."""
-        return epoch >= 0 and bool(self.schedule[(epoch + 1) * self.epoch_batches - 1, 2] == self.schedule[-1, 2])
+        """Whether an epoch ends with the adversarial term at its final weight; always so where
+        there is none.
+        """
+        return epoch >= 0 and bool(
+            self.schedule[(epoch + 1) * self.epoch_batches - 1, 2] == self.schedule[-1, 2]
+        )
 
     @property
     def is_over(self) -> bool:
@@ -118,11 +144,15 @@ class Training:
         """The tensors themselves that a checkpoint holds as they are, by group and name."""
         tensors = {f"weights.{name}": value for name, value in self.model.state_dict().items()}
         if self.critic:
-            tensors |= {f"critic.{name}": value for name, value in self.critic.network.state_dict().items()}
+            tensors |= {
+                f"critic.{name}": value for name, value in self.critic.network.state_dict().items()
+            }
         return tensors
 
     def summed(self) -> dict[str, list[float]]:
-        """Sums of the running epoch's terms over the samples of all processes, and how many samples these are."""
+        """Sums of the running epoch's terms over the samples of all processes, and how many samples
+        these are.
+        """
         if not self.sums:
             return {}
         pairs = self.team.total(torch.stack(list(self.sums.values())))
@@ -135,39 +165,66 @@ class Training:
         """
         tensors = self.tensors()
         weights = [value for name, value in tensors.items() if name.startswith("weights.")]
-        if not all(bool(torch.isfinite(value).all()) for value in [torch.tensor([*sums.values()]), *weights]):
-            found = f"weights or loss are not finite after {self.place}, so no checkpoint was written"
+        if not all(
+            bool(torch.isfinite(value).all())
+            for value in [torch.tensor([*sums.values()]), *weights]
+        ):
+            found = (
+                f"weights or loss are not finite after {self.place}, so no checkpoint was written"
+            )
             raise TrainingError(f"{found}. {REMEDY}.")
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         for group, optimizer in self.optimizers.items():
             for i, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"{group}.{i}.{key}": value for key, value in moments.items() if value is not None}
+                tensors |= {
+                    f"{group}.{i}.{key}": value
+                    for key, value in moments.items()
+                    if value is not None
+                }
         numbers = {name: getattr(self, name) for name in NUMBERS}
         numbers |= {"sums": dict(sums), "scaler": self.scaler.state_dict()}
-        header = {"format": FORMAT, "about": dict(self.about), "state": numbers, "made_with": surroundings()}
+        header = {
+            "format": FORMAT,
+            "about": dict(self.about),
+            "state": numbers,
+            "made_with": surroundings(),
+        }
         write_tensors(path, tensors, header)
 
     def load(self, path: Path) -> str:
-        """Become what a checkpoint holds; returns which threads and versions are others than then, in words.
+        """Become what a checkpoint holds; returns which threads and versions are others than then,
+        in words.
 
-        Raises UsageError when it belongs to a training with other settings and DataError for a file that is not whole
-        or holds other networks.
+        Raises UsageError when it belongs to a training with other settings and DataError for a file
+        that is not whole or holds other networks.
         """
         check_checkpoint(path, self.about)
         tensors, header = read_tensors(path)
         own = self.tensors()
-        held = {name: value for name, value in tensors.items() if name.startswith(("weights.", "critic."))}
-        check_fit(own, held, f"{path} holds other networks; throw it away with restart=True (--restart)")
+        held = {
+            name: value
+            for name, value in tensors.items()
+            if name.startswith(("weights.", "critic."))
+        }
+        check_fit(
+            own, held, f"{path} holds other networks; throw it away with restart=True (--restart)"
+        )
         for name, value in own.items():
             value.copy_(held[name])
-        self.best_weights = {key.removeprefix("best."): v for key, v in tensors.items() if key.startswith("best.")}
+        self.best_weights = {
+            key.removeprefix("best."): v for key, v in tensors.items() if key.startswith("best.")
+        }
         for key, value in tensors.items():
             group, _, rest = key.partition(".")
             if optimizer := self.optimizers.get(group):
                 i, _, name = rest.partition(".")
                 mine = [p for each in optimizer.param_groups for p in each["params"]][int(i)]
                 # in the parameter's memory format: fused kernels go through memory in order
-                like = value.to(mine.device) if value.ndim == 0 else torch.empty_like(mine).copy_(value)
+                like = (
+                    value.to(mine.device)
+                    if value.ndim == 0
+                    else torch.empty_like(mine).copy_(value)
+                )
                 optimizer.state[mine][name] = like
         for name in NUMBERS:
             setattr(self, name, header["state"][name])
@@ -184,18 +241,28 @@ def surroundings() -> dict[str, Any]:
 
 
 def check_checkpoint(path: Path, about: Mapping[str, Any]) -> None:
-    """Raise UsageError or DataError unless the file is a checkpoint of this training. Looks at the header only."""
+    """Raise UsageError or DataError unless the file is a checkpoint of this training. Looks at the
+    header only.
+    """
     header = read_header(path)
     if header.get("format") != FORMAT:
-        raise DataError(f"{path} is not a checkpoint of this vaearr (format {header.get('format')}).")
+        raise DataError(
+            f"{path} is not a checkpoint of this vaearr (format {header.get('format')})."
+        )
     if found := differing(header["about"], about):
         words = stored_and_requested(found)
-        raise UsageError(f"{path} belongs to a training with other settings ({words}); give the same.")
+        raise UsageError(
+            f"{path} belongs to a training with other settings ({words}); give the same."
+        )
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint in a folder that was written last."""
-    return max(folder.glob("checkpoint*.safetensors"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    return max(
+        folder.glob("checkpoint*.safetensors"),
+        key=lambda path: path.stat().st_mtime_ns,
+        default=None,
+    )
 
 
 def fingerprint(values: Any) -> str:

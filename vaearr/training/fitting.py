@@ -29,10 +29,14 @@ OF_A_FIT = ("model", "preprocess", "split", "seed", "batch_size", "memory", *Tra
 def _check_settings(settings: TrainConfig) -> None:
     """Raise UsageError for settings that are given, but mean nothing for a model that is fitted."""
     usual = TrainConfig()
-    given = [name for name in TrainConfig.model_fields if getattr(settings, name) != getattr(usual, name)]
+    given = [
+        name for name in TrainConfig.model_fields if getattr(settings, name) != getattr(usual, name)
+    ]
     unused = [name for name in given if name not in OF_A_FIT]
     if unused:
-        raise UsageError(f"{settings.model.name} is fitted in closed form; leave out {', '.join(unused)}.")
+        raise UsageError(
+            f"{settings.model.name} is fitted in closed form; leave out {', '.join(unused)}."
+        )
 
 
 def fit_model(
@@ -44,10 +48,11 @@ def fit_model(
     data: Mapping[str, Any],
     trust: tuple[str, ...] = (),
 ) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
-    """Fit a model to the training samples, save it in `folder`, and judge its latents: the table of the run's health,
-    and what its manifest says.
+    """Fit a model to the training samples, save it in `folder`, and judge its latents: the table of
+    the run's health, and what its manifest says.
 
-    split: map of the parts. data: fingerprints of the patterns and of the maps that choose among them.
+    split: map of the parts. data: fingerprints of the patterns and of the maps that choose among
+    them.
     """
     _check_settings(settings)
     shutil.rmtree(folder, ignore_errors=True)
@@ -70,7 +75,9 @@ def fit_model(
     found = model.network.fit(samples)
     model.to(device)
     n_latents = model.latent_shape[0]
-    model.record = model.record.replace(model={**settings.model.to_attrs(), "latent_dim": n_latents})
+    model.record = model.record.replace(
+        model={**settings.model.to_attrs(), "latent_dim": n_latents}
+    )
     judged = samples
     if validation.sum() >= MIN_SAMPLES:
         judged = samples.at(validation)

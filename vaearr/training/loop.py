@@ -1,4 +1,6 @@
-"""The training loop, `fit`, over one object, `Training`; `train_model` creates it and measures what it learned."""
+"""The training loop, `fit`, over one object, `Training`; `train_model` creates it and measures what
+it learned.
+"""
 
 from __future__ import annotations
 
@@ -36,21 +38,48 @@ from vaearr.models.preprocess import seen_patterns
 from vaearr.models.quality import ACTIVE_VARIANCE, MIN_SAMPLES, latent_health
 from vaearr.recipe import differing, now, stored_and_requested, versions
 from vaearr.schema import grid
-from vaearr.training.checkpoint import CHECKPOINT, KEPT, REMEDY, History, Training, check_checkpoint, newest_checkpoint
+from vaearr.training.checkpoint import (
+    CHECKPOINT,
+    KEPT,
+    REMEDY,
+    History,
+    Training,
+    check_checkpoint,
+    newest_checkpoint,
+)
 from vaearr.training.fitting import fit_model
 from vaearr.training.processes import ALONE, Processes
-from vaearr.training.records import history_dataset, read_sheets, tensorboard, write_history, write_sheet
+from vaearr.training.records import (
+    history_dataset,
+    read_sheets,
+    tensorboard,
+    write_history,
+    write_sheet,
+)
 from vaearr.training.step import Sums, seed_step, seeded
 
 log = logging.getLogger("vaearr")
 
-# range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within three deviations
-RANGES = {"unit": (0.0, 1.0), "minmax": (0.0, 1.0), "quantile": (0.0, 1.0), "symmetric": (-1.0, 1.0)}
+# range of preprocessed values, which image networks take as -1 to 1; of the others, most lie within
+# three deviations
+RANGES = {
+    "unit": (0.0, 1.0),
+    "minmax": (0.0, 1.0),
+    "quantile": (0.0, 1.0),
+    "symmetric": (-1.0, 1.0),
+}
 DEVIATIONS = (-3.0, 3.0)
 OF_JUDGES = ("adversarial", "critic")  # of the updates with a discriminator
-MAY_BE_NAN = ("label_nll", "label_accuracy", *OF_JUDGES)  # of an epoch without labels, or without a discriminator
+MAY_BE_NAN = (
+    "label_nll",
+    "label_accuracy",
+    *OF_JUDGES,
+)  # of an epoch without labels, or without a discriminator
 AGREE_EVERY = 16  # updates after which several processes ask each other whether to stop or to save
-MIN_EPOCH_SAMPLES, MAX_EPOCH_SAMPLES = 1408, 8192  # of a scan: neighbours are alike, so fewer passes teach as much
+MIN_EPOCH_SAMPLES, MAX_EPOCH_SAMPLES = (
+    1408,
+    8192,
+)  # of a scan: neighbours are alike, so fewer passes teach as much
 VALIDATED = 2048  # samples by which an epoch is judged at most
 MEASURED = 256  # training samples by which the latents are measured where there is no validation
 
@@ -76,19 +105,23 @@ def train_model(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
-    """Train (or fit, see `fit_model`) into `folder` (config.json, weights, history) and judge the latents: the tables
-    of the run (history, health, and sheets where they were asked for), and what its manifest says.
+    """Train (or fit, see `fit_model`) into `folder` (config.json, weights, history) and judge the
+    latents: the tables of the run (history, health, and sheets where they were asked for), and what
+    its manifest says.
 
-    split: map of the parts. data: fingerprints of the patterns and of the maps that choose among them. init: model
-    folder, or checkpoint file made elsewhere, whose weights to start from. perceptual_from: model folder whose encoder
-    the perceptual term looks with. resume: checkpoint to go on from; None looks for what an interruption left in the
-    folder, and `restart` throws that away. trust: networks of the user's own that model folders may name.
+    split: map of the parts. data: fingerprints of the patterns and of the maps that choose among
+    them. init: model folder, or checkpoint file made elsewhere, whose weights to start from.
+    perceptual_from: model folder whose encoder the perceptual term looks with. resume: checkpoint
+    to go on from; None looks for what an interruption left in the folder, and `restart` throws that
+    away. trust: networks of the user's own that model folders may name.
     logs: folder and name for loggers.
     """
     if is_fitted(settings.model.name, trust):
         return team.first_does(fit_model, ds, split, settings, folder, device, data, trust)
     n_validation = int((split == n.VALIDATION).sum())
-    patterns = seen_patterns(in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds)), settings.preprocess)
+    patterns = seen_patterns(
+        in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds)), settings.preprocess
+    )
     preprocessed = ds.drop_dims(schema.signal_dims(ds)).assign({n.PATTERNS: patterns})
     labels, classes = _class_map(ds, settings.objective.label)
     balance, _ = _class_map(ds, settings.balance)
@@ -98,7 +131,11 @@ def train_model(
     if n_validation >= team.size:
         validation = parts.batches(n.VALIDATION, team, labels=labels)
     about = {
-        "settings": {key: value for key, value in settings.to_attrs().items() if key not in TrainConfig.passing},
+        "settings": {
+            key: value
+            for key, value in settings.to_attrs().items()
+            if key not in TrainConfig.passing
+        },
         "data": dict(data),
         "processes": team.size,
         "streamed": train.tier == "streamed",
@@ -118,7 +155,9 @@ def train_model(
     epoch_samples = settings.epoch_samples
     if epoch_samples is None:
         epoch_samples = _default_epoch_samples(ds, train.n_samples_total)
-    state = Training(model, train, validation, settings, folder, team, about, perceptual, epoch_samples)
+    state = Training(
+        model, train, validation, settings, folder, team, about, perceptual, epoch_samples
+    )
     n_weights = sum(p.numel() for p in model.network.parameters())
     _log_start(state, ds, n_weights, n_validation)
     if checkpoint:
@@ -145,13 +184,17 @@ def train_model(
 
 
 def _class_map(ds: xr.Dataset, name: str | None) -> tuple[Any, tuple[int, ...]]:
-    """A map of classes as positions among its classes, and these; None and no classes without a name."""
+    """A map of classes as positions among its classes, and these; None and no classes without a
+    name.
+    """
     if not name:
         return None, ()
     return grid.class_map(ds, name)
 
 
-def _fresh_model(ds: xr.Dataset, settings: TrainConfig, classes: tuple[int, ...], device: torch.device) -> TrainedModel:
+def _fresh_model(
+    ds: xr.Dataset, settings: TrainConfig, classes: tuple[int, ...], device: torch.device
+) -> TrainedModel:
     """An untrained model for the samples of a Dataset."""
     network = for_training(
         settings.model,
@@ -225,7 +268,9 @@ def _log_start(state: Training, ds: xr.Dataset, n_weights: int, n_validation: in
 
 
 def _samples_of_health(state: Training, parts: Parts, n_validation: int) -> PatternBatches:
-    """Each validation sample once, or each training sample where they are too few, to measure the latents by."""
+    """Each validation sample once, or each training sample where they are too few, to measure the
+    latents by.
+    """
     part, batches_of_part = n.TRAIN, state.train
     if state.validation is not None and n_validation >= MIN_SAMPLES:
         part, batches_of_part = n.VALIDATION, state.validation
@@ -234,7 +279,9 @@ def _samples_of_health(state: Training, parts: Parts, n_validation: int) -> Patt
     return batches_of_part
 
 
-def _manifest(state: Training, patterns: dict[str, Any], n_validation: int, n_weights: int) -> dict[str, Any]:
+def _manifest(
+    state: Training, patterns: dict[str, Any], n_validation: int, n_weights: int
+) -> dict[str, Any]:
     return {
         "state": "trained",
         "config": state.config.to_attrs(),
@@ -252,24 +299,31 @@ def _manifest(state: Training, patterns: dict[str, Any], n_validation: int, n_we
     }
 
 
-def _checkpoint_to_resume(folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool) -> Path | None:
+def _checkpoint_to_resume(
+    folder: Path, about: Mapping[str, Any], resume: Path | None, restart: bool
+) -> Path | None:
     """The checkpoint to resume, if any: the given one, or what an interruption left in the folder.
 
-    Raises UsageError or DataError if it does not fit this training, or if another one is in the way.
+    Raises UsageError or DataError if it does not fit this training, or if another one is in the
+    way.
     """
     left_over = newest_checkpoint(folder)
     ways_out = "throw it away with restart=True (--restart), or give another run name."
     if resume is not None:
         check_checkpoint(resume, about)
         if left_over is not None and not resume.is_relative_to(folder) and not restart:
-            raise UsageError(f"an interrupted training of this run is at {left_over}; leave --resume out, {ways_out}")
+            raise UsageError(
+                f"an interrupted training of this run is at {left_over}; leave --resume out, {ways_out}"
+            )
         return resume
     if left_over is None or restart:
         return None
     try:
         check_checkpoint(left_over, about)
     except VaearrError as error:
-        raise type(error)(f"an interrupted training of this run is in the way: {error} Or {ways_out}") from None
+        raise type(error)(
+            f"an interrupted training of this run is in the way: {error} Or {ways_out}"
+        ) from None
     return left_over
 
 
@@ -287,11 +341,18 @@ def _start_from(model: TrainedModel, folder: Path, trust: tuple[str, ...]) -> No
         log.info(in_words(load_foreign(model.network, folder)))
         return
     other = load_folder(folder, trust=trust)
-    one, two = (m.model_config.replace(options={**m.model_config.options, "dropout": 0}) for m in (other, model))
-    found = differing(one.to_attrs(), two.to_attrs()) + differing(other.seen_shape, model.seen_shape, "samples")
+    one, two = (
+        m.model_config.replace(options={**m.model_config.options, "dropout": 0})
+        for m in (other, model)
+    )
+    found = differing(one.to_attrs(), two.to_attrs()) + differing(
+        other.seen_shape, model.seen_shape, "samples"
+    )
     if found:
         words = stored_and_requested(found)
-        raise UsageError(f"the weights in {folder} do not fit ({words}); use the same model settings.")
+        raise UsageError(
+            f"the weights in {folder} do not fit ({words}); use the same model settings."
+        )
     model.network.load_state_dict(other.network.state_dict(), strict=True)
     is_head_known = (other.label, other.classes) == (model.label, model.classes)
     if model.classifier is not None and other.classifier is not None and is_head_known:
@@ -303,13 +364,15 @@ def _perceptual(
 ) -> PerceptualLoss:
     """The module that the settings ask for, on the model's device.
 
-    folder: of the trained model whose encoder is meant. Raises UsageError for one of other samples, and what
-    `PerceptualLoss` raises.
+    folder: of the trained model whose encoder is meant. Raises UsageError for one of other samples,
+    and what `PerceptualLoss` raises.
     """
     network = None
     if folder is not None:
         other = load_folder(folder, trust=trust)
-        if other.input_shape[0] != model.input_shape[0] or len(other.input_shape) != len(model.input_shape):
+        if other.input_shape[0] != model.input_shape[0] or len(other.input_shape) != len(
+            model.input_shape
+        ):
             known = f"the model in {folder} knows samples {other.input_shape}, these are {model.input_shape}"
             raise UsageError(f"objective.perceptual: {known}; name a run on samples of this kind.")
         network = other.network
@@ -318,33 +381,46 @@ def _perceptual(
 
 
 def fit(
-    state: Training, *, resume: Path | None = None, on_epochs: Sequence[OnEpoch] = (), on_step: OnStep | None = None
+    state: Training,
+    *,
+    resume: Path | None = None,
+    on_epochs: Sequence[OnEpoch] = (),
+    on_step: OnStep | None = None,
 ) -> None:
     """Train in place; the model ends with the weights of the best epoch.
 
-    The best epoch is the one with the lowest validation loss at the final beta, lower by `config.min_delta` than the
-    best before it (without validation, the last); with a discriminator, of those that end with its whole weight, and
-    patience begins there. `folder` gets history.csv and .json after every epoch, a checkpoint
-    every `config.checkpoint_minutes`, at SIGINT and SIGTERM (which then take their course) and at the end, one under
-    its own name every `config.checkpoint_every` epochs, and at the end the weights of the last epoch as trained.
+    The best epoch is the one with the lowest validation loss at the final beta, lower by
+    `config.min_delta` than the best before it (without validation, the last); with a discriminator,
+    of those that end with its whole weight, and patience begins there. `folder` gets history.csv
+    and .json after every epoch, a checkpoint every `config.checkpoint_minutes`, at SIGINT and
+    SIGTERM (which then take their course) and at the end, one under its own name every
+    `config.checkpoint_every` epochs, and at the end the weights of the last epoch as trained.
 
-    resume: a checkpoint to go on from, exactly: on the same machine the result is bit for bit that of a training that
-    was never interrupted. Of several processes (`state.team`) each trains on its own share. Raises TrainingError as
-    soon as an epoch's loss is not finite, and when the GPU's memory does not suffice.
+    resume: a checkpoint to go on from, exactly: on the same machine the result is bit for bit that
+    of a training that was never interrupted. Of several processes (`state.team`) each trains on its
+    own share. Raises TrainingError as soon as an epoch's loss is not finite, and when the GPU's
+    memory does not suffice.
     """
     config, team, device = state.config, state.team, state.model.device
     step = team.parallel(state.loss_step, device)
     critic = team.parallel(state.critic, device) if state.critic else None
     if resume and (found := state.load(resume)):
-        log.warning(f"it goes on with {found}; the last digits may differ from an undisturbed training's")
-    if not team.is_first:  # a checkpoint holds the sums over all processes; the first one carries them on
+        log.warning(
+            f"it goes on with {found}; the last digits may differ from an undisturbed training's"
+        )
+    if (
+        not team.is_first
+    ):  # a checkpoint holds the sums over all processes; the first one carries them on
         state.sums = {name: torch.zeros_like(pair) for name, pair in state.sums.items()}
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     with signals_wait() as asked, seeded(config.seed, device):
         try:
             torch.use_deterministic_algorithms(config.deterministic or was_deterministic)
             if takes_logits(config.objective.likelihood):
-                check_targets(state.model.preprocess(next(state.train.epoch(0)).patterns), config.objective.likelihood)
+                check_targets(
+                    state.model.preprocess(next(state.train.epoch(0)).patterns),
+                    config.objective.likelihood,
+                )
             stream = _stream(state)
             while not state.is_over:
                 began = time.perf_counter() - state.seconds
@@ -367,8 +443,9 @@ def fit(
 
 @contextmanager
 def signals_wait() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM only leave their number in the list, until the block ends; then they take their course with
-    whoever handled them before. A second one ends the block at once."""
+    """SIGINT and SIGTERM only leave their number in the list, until the block ends; then they take
+    their course with whoever handled them before. A second one ends the block at once.
+    """
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -377,7 +454,11 @@ def signals_wait() -> Iterator[list[int]]:
             raise SystemExit(128 + number)
 
     is_main = threading.current_thread() is threading.main_thread()
-    handled = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) not in (signal.SIG_IGN, None)]
+    handled = [
+        s
+        for s in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(s) not in (signal.SIG_IGN, None)
+    ]
     before = {number: signal.signal(number, note) for number in (handled if is_main else ())}
     try:
         yield asked
@@ -397,7 +478,11 @@ def _stream(state: Training) -> Iterator[Batch]:
 
 
 def _updates(
-    state: Training, stream: Iterator[Batch], step: nn.Module, critic: nn.Module | None, on_step: OnStep | None
+    state: Training,
+    stream: Iterator[Batch],
+    step: nn.Module,
+    critic: nn.Module | None,
+    on_step: OnStep | None,
 ) -> Iterator[None]:
     """The rest of the running epoch; yields after every update."""
     config, scaler = state.config, state.scaler
@@ -418,7 +503,11 @@ def _updates(
             scaler.scale(critic_loss).backward()
             n_samples = critic_loss.new_full((), len(batch.patterns))
             _add(state.sums, {"critic": torch.stack([critic_loss.detach() * n_samples, n_samples])})
-            _take_step(state, "critic_optimizer", state.critic_rate * (learning_rate / config.learning_rate))
+            _take_step(
+                state,
+                "critic_optimizer",
+                state.critic_rate * (learning_rate / config.learning_rate),
+            )
         _take_step(state, "optimizer", learning_rate)
         scaler.update()
         state.batch += 1
@@ -433,7 +522,9 @@ def _add(sums: Sums, more: Sums) -> None:
 
 
 def _take_step(state: Training, name: str, learning_rate: float) -> None:
-    """Update the parameters of an optimizer; in float16 an update with infinite gradients is skipped."""
+    """Update the parameters of an optimizer; in float16 an update with infinite gradients is
+    skipped.
+    """
     optimizer = state.optimizers[name]
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
@@ -523,22 +614,33 @@ def _keep_if_best(state: Training, row: History) -> None:
 
 @torch.inference_mode()
 def evaluate(state: Training) -> History:
-    """Evaluate the model after an epoch: validation terms, posterior mean decoded, at the final beta, and the latents.
+    """Evaluate the model after an epoch: validation terms, posterior mean decoded, at the final
+    beta, and the latents.
 
-    The adversarial term is left out, which compares nothing from one epoch to the next. Without validation only the
-    latents are measured, on a few training samples. Weights and random state stay as they are.
+    The adversarial term is left out, which compares nothing from one epoch to the next. Without
+    validation only the latents are measured, on a few training samples. Weights and random state
+    stay as they are.
     """
     model, step = state.model, state.loss_step.eval()
     samples, most = state.validation or state.train, VALIDATED if state.validation else MEASURED
-    weights = torch.tensor([state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32)
+    weights = torch.tensor(
+        [state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32
+    )
     sums: Sums = {}
     latents = np.zeros((3, *model.latent_shape))  # sums of the KL divergence, the mean, its square
-    n_samples, n_batches = 0, min(len(samples), -(-most // (state.config.batch_size * state.team.size)))
+    n_samples, n_batches = (
+        0,
+        min(len(samples), -(-most // (state.config.batch_size * state.team.size))),
+    )
     walk = _walk(state) if state.validation else None
     for batch in islice(samples.epoch(0, walk=walk), n_batches):
         n_samples += len(batch.patterns)
         # samples from which windows are cut in training may be too large for a batch
-        size = len(batch.patterns) if state.config.augment.crop is None else model.fitting(len(batch.patterns))
+        size = (
+            len(batch.patterns)
+            if state.config.augment.crop is None
+            else model.fitting(len(batch.patterns))
+        )
         columns = (batch.patterns, batch.target, batch.labels)
         each = [column.split(size) if column is not None else repeat(None) for column in columns]
         for patterns, target, labels in zip(*each, strict=False):
@@ -562,7 +664,10 @@ def _latent_columns(state: Training, latents: np.ndarray, n_samples: int) -> His
     means = (sums[:-1] / sums[-1]).numpy()
     kl, mean, squared = means.reshape(3, latents.shape[1], -1)
     variance = (squared - mean**2).mean(1)
-    return {"latent_kl": kl.sum(1).tolist(), "active_units": int((variance > ACTIVE_VARIANCE).sum())}
+    return {
+        "latent_kl": kl.sum(1).tolist(),
+        "active_units": int((variance > ACTIVE_VARIANCE).sum()),
+    }
 
 
 def _means(sums: Mapping[str, Sequence[float]]) -> History:

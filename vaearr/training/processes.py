@@ -1,6 +1,8 @@
-"""Several processes or machines: started by torchrun, joined by torch.distributed. One process is the plain case.
+"""Several processes or machines: started by torchrun, joined by torch.distributed. One process is
+the plain case.
 
-torchrun and DistributedDataParallel rather than another engine: they come with torch, and the loop stays one loop.
+torchrun and DistributedDataParallel rather than another engine: they come with torch, and the loop
+stays one loop.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this is; sums over all of them are made in place and the same everywhere."""
+    """Which of how many processes this is; sums over all of them are made in place and the same
+    everywhere.
+    """
 
     rank: int = 0
     size: int = 1
@@ -41,7 +45,9 @@ class Processes:
         return values
 
     def first_does(self, work: Callable[..., T], *args: Any) -> T:
-        """Call `work(*args)` in the first process; return its result in all. If it fails, the others end silently."""
+        """Call `work(*args)` in the first process; return its result in all. If it fails, the
+        others end silently.
+        """
         if self.size == 1:
             return work(*args)
         box: list[Any] = [None, 0]
@@ -61,10 +67,14 @@ class Processes:
         """The module with gradients averaged over processes."""
         if self.size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=[device] if device.type == "cuda" else None
+        )
 
     def agree(self, module: nn.Module) -> None:
-        """Give all processes the buffers of the first one, such as the running statistics of batch norms."""
+        """Give all processes the buffers of the first one, such as the running statistics of batch
+        norms.
+        """
         for buffer in module.buffers() if self.size > 1 else ():
             dist.broadcast(buffer, src=0)
 
@@ -74,9 +84,11 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
-    """This process among those that torchrun started (alone without torchrun), and the device that is its own.
+    """This process among those that torchrun started (alone without torchrun), and the device that
+    is its own.
 
-    `torchrun --nproc-per-node 4 -m vaearr -- train …` gives each process the GPU of its local rank, or the CPU.
+    `torchrun --nproc-per-node 4 -m vaearr -- train …` gives each process the GPU of its local rank,
+    or the CPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = pick_device(device)
@@ -84,7 +96,9 @@ def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
         yield Processes(), chosen
         return
     if chosen.index is not None:
-        raise UsageError(f"{size} processes cannot share {chosen}; leave device at auto or {chosen.type}.")
+        raise UsageError(
+            f"{size} processes cannot share {chosen}; leave device at auto or {chosen.type}."
+        )
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)

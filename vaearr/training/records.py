@@ -1,4 +1,6 @@
-"""What a training leaves to be looked at: history over epochs, decoded samples as it goes on, TensorBoard."""
+"""What a training leaves to be looked at: history over epochs, decoded samples as it goes on,
+TensorBoard.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,31 @@ SHEETS, SHEET_DIM, N_SAMPLES = "sheets", "sheet_", 8
 NATS = "nats per sample"
 PER_VALUE = ("reconstruction_nll", "kl")
 UNITS = {
-    "loss": ("reconstruction_nll (+ amplitude_nll) + beta * kl, with all further terms times weight", NATS),
+    "loss": (
+        "reconstruction_nll (+ amplitude_nll) + beta * kl, with all further terms times weight",
+        NATS,
+    ),
     "reconstruction_nll": ("negative log likelihood of the pattern", NATS),
-    "amplitude_nll": ("negative log likelihood of the own pattern at the decoded size; counts after the warm-up", NATS),
+    "amplitude_nll": (
+        "negative log likelihood of the own pattern at the decoded size; counts after the warm-up",
+        NATS,
+    ),
     "kl": ("KL divergence, posterior against prior", NATS),
     "perceptual": ("distance of decoded patterns in the features of a frozen network", "1"),
-    "adversarial": ("adversarial loss of decoded patterns, of the updates with a discriminator", "1"),
+    "adversarial": (
+        "adversarial loss of decoded patterns, of the updates with a discriminator",
+        "1",
+    ),
     "critic": ("loss of the discriminator, of the updates with one", "1"),
     "label_nll": ("cross entropy of the labels, mean over the labelled samples", NATS),
     "label_accuracy": ("share of the labelled samples that the head names right", "1"),
     "beta": ("weight of the KL divergence at the end of the epoch", "1"),
     "learning_rate": ("learning rate of the epoch's last update", "1"),
     "seconds": ("time of the epoch, validation included", "s"),
-    "active_units": (f"latent dimensions whose posterior mean varies (variance > {ACTIVE_VARIANCE})", "1"),
+    "active_units": (
+        f"latent dimensions whose posterior mean varies (variance > {ACTIVE_VARIANCE})",
+        "1",
+    ),
     "latent_kl": ("KL divergence of each latent dimension", NATS),
 }
 
@@ -47,7 +61,8 @@ UNITS = {
 def history_dataset(rows: list[History], n_values: int) -> xr.Dataset:
     """Rows of the epochs over `epoch`, counted from 1, with long_name and units.
 
-    Reconstruction and KL are added per value of a sample (nats/dim). n_values: values of a preprocessed sample.
+    Reconstruction and KL are added per value of a sample (nats/dim). n_values: values of a
+    preprocessed sample.
     """
     variables: dict[str, Any] = {}
     for name in rows[0]:
@@ -58,7 +73,10 @@ def history_dataset(rows: list[History], n_values: int) -> xr.Dataset:
         dims = (n.EPOCH, n.LATENT) if name == "latent_kl" else n.EPOCH
         variables[name] = (dims, column, {"long_name": long_name, "units": units})
         if name.removeprefix("val_") in PER_VALUE:
-            attrs = {"long_name": f"{long_name}, per value of the pattern", "units": "nats per value"}
+            attrs = {
+                "long_name": f"{long_name}, per value of the pattern",
+                "units": "nats per value",
+            }
             variables[f"{name}_per_value"] = (n.EPOCH, np.divide(column, n_values), attrs)
     return xr.Dataset(variables, coords={n.EPOCH: range(1, len(rows) + 1)})
 
@@ -68,7 +86,9 @@ def write_history(state: Training) -> None:
     history = history_dataset(state.rows, math.prod(state.model.seen_shape)).drop_dims(n.LATENT)
     csv = history.to_dataframe().to_csv(lineterminator="\n")
     replace_file(state.folder / "history.csv", csv.encode(), durable=False)
-    replace_file(state.folder / "history.json", json.dumps(as_json(state.rows)).encode(), durable=False)
+    replace_file(
+        state.folder / "history.json", json.dumps(as_json(state.rows)).encode(), durable=False
+    )
 
 
 @torch.inference_mode()
@@ -77,11 +97,15 @@ def write_sheet(state: Training) -> None:
     model, chosen, epoch = state.model.eval(), state.validation or state.train, state.epoch + 1
     n_batches = -(-N_SAMPLES // (chosen.n_samples // len(chosen)))
     stored = torch.cat([batch.patterns for batch in islice(chosen.epoch(0), n_batches)])[:N_SAMPLES]
-    draws = torch.randn(len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(state.config.seed))
+    draws = torch.randn(
+        len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(state.config.seed)
+    )
     at_once = model.fitting(len(stored))
     sheet = {
         "input": model.preprocess(stored),
-        "reconstruction": torch.cat([model.decode_batch(model.encode_batch(s)[0]) for s in stored.split(at_once)]),
+        "reconstruction": torch.cat(
+            [model.decode_batch(model.encode_batch(s)[0]) for s in stored.split(at_once)]
+        ),
         "prior": torch.cat([model.decode_batch(some) for some in draws.split(at_once)]),
     }
     (state.folder / SHEETS).mkdir(exist_ok=True)
@@ -89,7 +113,8 @@ def write_sheet(state: Training) -> None:
 
 
 def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Dataset]:
-    """The table of all sheets, if any: `input (sheet_sample, …)`, `reconstruction` and `prior (epoch, …)`.
+    """The table of all sheets, if any: `input (sheet_sample, …)`, `reconstruction` and `prior
+    (epoch, …)`.
 
     Its dims have names of their own: their sizes differ from those of the store's `sample, y, x`.
     """
@@ -110,7 +135,9 @@ def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Data
 
 
 @contextmanager
-def tensorboard(folder: Path, run: str, settings: TrainConfig) -> Iterator[Callable[[int, History], object]]:
+def tensorboard(
+    folder: Path, run: str, settings: TrainConfig
+) -> Iterator[Callable[[int, History], object]]:
     """What writes the row of an epoch to TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter
 

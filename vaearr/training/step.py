@@ -1,7 +1,8 @@
 """The differentiable part of a training step, and what changes from one update to the next.
 
-`Step` takes stored patterns to the terms of the loss, `Critic` is the discriminator's own loss. `schedule` gives the
-weights and the learning rate of every update, so there is no scheduler whose state would have to be kept.
+`Step` takes stored patterns to the terms of the loss, `Critic` is the discriminator's own loss.
+`schedule` gives the weights and the learning rate of every update, so there is no scheduler whose
+state would have to be kept.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from vaearr.models.augmentation import add_noise, crop_window, draw_geometry
 
 BETAS, MOMENTUM = (0.9, 0.99), 0.9
 
-Sums = dict[str, torch.Tensor]  # name of a term -> its sum over samples, and how many samples these are
+Sums = dict[
+    str, torch.Tensor
+]  # name of a term -> its sum over samples, and how many samples these are
 
 
 class Terms:
@@ -35,8 +38,17 @@ class Terms:
         self.loss: Any = 0.0
         self.sums: Sums = {}
 
-    def add(self, name: str, value: torch.Tensor, weight: Any = 1.0, *, penalty: torch.Tensor | None = None) -> None:
-        """Add `weight` times the mean over the batch; penalty: what is weighted in place of the recorded value."""
+    def add(
+        self,
+        name: str,
+        value: torch.Tensor,
+        weight: Any = 1.0,
+        *,
+        penalty: torch.Tensor | None = None,
+    ) -> None:
+        """Add `weight` times the mean over the batch; penalty: what is weighted in place of the
+        recorded value.
+        """
         self.loss = self.loss + weight * (value if penalty is None else penalty)
         self.record(name, value)
 
@@ -50,9 +62,9 @@ class Terms:
 class StepOutput(NamedTuple):
     """What a step computes for a batch.
 
-    `loss` is the mean over the batch, `sums` are those of `Terms`. `target` holds the preprocessed patterns to predict,
-    `decoded` the prediction. `mean` and `kl` `(B, L, …)` are the posterior mean and the KL divergence of each latent
-    dimension, without gradients.
+    `loss` is the mean over the batch, `sums` are those of `Terms`. `target` holds the preprocessed
+    patterns to predict, `decoded` the prediction. `mean` and `kl` `(B, L, …)` are the posterior
+    mean and the KL divergence of each latent dimension, without gradients.
     """
 
     loss: torch.Tensor
@@ -66,18 +78,32 @@ class StepOutput(NamedTuple):
 class Step(nn.Module):
     """Loss of a batch of stored patterns, in nats per sample.
 
-    perceptual: a module of `models.perceptual`. is_split: the partner's pattern decides on shapes only, and the input
-    pattern on the amplitude.
+    perceptual: a module of `models.perceptual`. is_split: the partner's pattern decides on shapes
+    only, and the input pattern on the amplitude.
     """
 
-    def __init__(self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None
+    ) -> None:
         super().__init__()
         objective = config.objective
         if objective.target == "auto" or objective.input_noise is None:
-            raise UsageError("objective.target or input_noise is not decided; `vaearr.run.train.settled` does it.")
-        self.likelihood: Any = part("objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood])
-        self.model, self.objective, self.augment, self.perceptual = model, objective, config.augment, perceptual
-        self.noise, self.precision = objective.input_noise, pick_precision(config.precision, model.device)
+            raise UsageError(
+                "objective.target or input_noise is not decided; `vaearr.run.train.settled` does it."
+            )
+        self.likelihood: Any = part(
+            "objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood]
+        )
+        self.model, self.objective, self.augment, self.perceptual = (
+            model,
+            objective,
+            config.augment,
+            perceptual,
+        )
+        self.noise, self.precision = (
+            objective.input_noise,
+            pick_precision(config.precision, model.device),
+        )
         self.is_split = objective.target == "neighbour" and model.network.contrast
 
     def forward(
@@ -90,9 +116,9 @@ class Step(nn.Module):
     ) -> StepOutput:
         """Compute the terms of the loss.
 
-        target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none. weights: the first
-        three numbers of a row of `schedule`. critic: gives logit maps of preprocessed patterns, once it is in use; its
-        weights get no gradient here.
+        target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none.
+        weights: the first three numbers of a row of `schedule`. critic: gives logit maps of
+        preprocessed patterns, once it is in use; its weights get no gradient here.
         """
         model, objective = self.model, self.objective
         with autocast(patterns.device, self.precision):
@@ -102,8 +128,12 @@ class Step(nn.Module):
                 wanted = model.preprocess(target)
             shown = clean
             if self.training:
-                clean, wanted, network = self._augmented(sample, wanted, is_own_target=target is None)
-                shown = add_noise(add_noise(clean, self.noise), self.augment.noise, self.augment.circle)
+                clean, wanted, network = self._augmented(
+                    sample, wanted, is_own_target=target is None
+                )
+                shown = add_noise(
+                    add_noise(clean, self.noise), self.augment.noise, self.augment.circle
+                )
             has_logits = losses.takes_logits(objective.likelihood)
             options = {"logits": True} if has_logits else {}
             decoded, mean, logvar = network(shown, **options)
@@ -111,12 +141,15 @@ class Step(nn.Module):
             if labels is not None and model.classifier is not None:
                 class_logits = model.classifier(pooled(mean)).float()
         decoded = decoded.float()
-        # terms of windows are scaled up to complete samples, so that weights and history mean the same
+        # terms of windows are scaled up to complete samples, so that weights and history mean the
+        # same
         n_values = sample[0].numel()
         window_share = n_values / clean[0].numel()
         terms = Terms(len(patterns))
         if target is not None and self.is_split:
-            terms.add("reconstruction_nll", losses.shape_nll(wanted, decoded, self.likelihood).mean())
+            terms.add(
+                "reconstruction_nll", losses.shape_nll(wanted, decoded, self.likelihood).mean()
+            )
             # the value of the amplitude term always counts, its gradient when its time has come
             amplitude = losses.amplitude_nll(clean, decoded, self.likelihood).mean()
             held = amplitude.detach()
@@ -128,8 +161,15 @@ class Step(nn.Module):
         if network.is_deterministic:
             terms.record("kl", kl_sum)
         else:
-            terms.add("kl", kl_sum, weights[0] * window_share, penalty=losses.kl_penalty(kl, objective.free_bits))
-        picture = decoded.sigmoid() if has_logits else decoded  # no logits for the networks that look at it
+            terms.add(
+                "kl",
+                kl_sum,
+                weights[0] * window_share,
+                penalty=losses.kl_penalty(kl, objective.free_bits),
+            )
+        picture = (
+            decoded.sigmoid() if has_logits else decoded
+        )  # no logits for the networks that look at it
         if objective.perceptual is not None and self.perceptual is not None:
             with autocast(patterns.device, self.precision):
                 distance = self.perceptual(wanted, picture).mean()
@@ -146,7 +186,9 @@ class Step(nn.Module):
     def _augmented(
         self, sample: torch.Tensor, wanted: torch.Tensor, *, is_own_target: bool
     ) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Move, turn and crop input and target in the same way; with them comes the network for their size."""
+        """Move, turn and crop input and target in the same way; with them comes the network for
+        their size.
+        """
         network: Any = self.model.network
         move = draw_geometry(len(sample), self.augment, sample.device)
         moved = move(sample)
@@ -158,7 +200,9 @@ class Step(nn.Module):
             network = network.resized(moved.shape[2:])
         return moved, wanted, network
 
-    def _adversarial(self, picture: torch.Tensor, critic: nn.Module, config: AdversarialConfig) -> torch.Tensor:
+    def _adversarial(
+        self, picture: torch.Tensor, critic: nn.Module, config: AdversarialConfig
+    ) -> torch.Tensor:
         """The generator's loss, with the discriminator's weights held."""
         held = {name: parameter.detach() for name, parameter in critic.named_parameters()}
         with autocast(picture.device, self.precision):
@@ -166,7 +210,9 @@ class Step(nn.Module):
         return losses.generator_loss(maps, config.kind)
 
     def _add_labels(self, terms: Terms, class_logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Cross entropy: in the loss its share of all samples, in the history the mean over the labelled ones."""
+        """Cross entropy: in the loss its share of all samples, in the history the mean over the
+        labelled ones.
+        """
         nll = losses.classification_nll(class_logits, labels)
         n_labelled = (labels >= 0).sum().to(nll)
         per_label = len(labels) / n_labelled.clamp_min(1)
@@ -177,9 +223,13 @@ class Step(nn.Module):
 
 
 class Critic(nn.Module):
-    """Loss of the discriminator for preprocessed patterns and what was decoded for them: `2 x (B, C, …) -> ()`."""
+    """Loss of the discriminator for preprocessed patterns and what was decoded for them: `2 x (B,
+    C, …) -> ()`.
+    """
 
-    def __init__(self, network: nn.Module, config: AdversarialConfig, precision: torch.dtype) -> None:
+    def __init__(
+        self, network: nn.Module, config: AdversarialConfig, precision: torch.dtype
+    ) -> None:
         super().__init__()
         self.network, self.config, self.precision = network, config, precision
 
@@ -196,20 +246,33 @@ class Critic(nn.Module):
 def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
     """Shape of what a training shows the network: `(C, …)` of a sample, or of a window of it.
 
-    Raises UsageError for windows of a network that takes whole samples alone, and for windows that do not fit it.
+    Raises UsageError for windows of a network that takes whole samples alone, and for windows that
+    do not fit it.
     """
     crop, stride = augment.crop, model.network.stride
     if crop is None:
         return model.seen_shape
-    if len(crop) != len(stride) or any(size < step or size % step for size, step in zip(crop, stride, strict=True)):
+    if len(crop) != len(stride) or any(
+        size < step or size % step for size, step in zip(crop, stride, strict=True)
+    ):
         given = f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}"
-        raise UsageError(f"{given}; give a multiple of it; a network without a stride takes whole samples.")
+        raise UsageError(
+            f"{given}; give a multiple of it; a network without a stride takes whole samples."
+        )
     return (model.seen_shape[0], *map(min, crop, model.seen_shape[1:]))
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW (decoupled weight decay), Adam or SGD with Nesterov momentum, fused into one kernel per update."""
-    kwargs: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """AdamW (decoupled weight decay), Adam or SGD with Nesterov momentum, fused into one kernel per
+    update.
+    """
+    kwargs: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "fused": True,
+    }
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=MOMENTUM, nesterov=True, **kwargs)
     cls = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
@@ -217,13 +280,14 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> t
 
 
 def schedule(config: TrainConfig, per_epoch: int) -> np.ndarray:
-    """What changes over a training, a row per update: beta; whether the amplitude counts; share of the adversarial
-    weight; learning rate.
+    """What changes over a training, a row per update: beta; whether the amplitude counts; share of
+    the adversarial weight; learning rate.
 
-    Beta rises linearly over the warm-up, against collapse: Bowman et al., "Generating Sentences from a Continuous
-    Space", 2016; Sønderby et al., "Ladder Variational Autoencoders", 2016. The amplitude waits until it has risen:
-    before, shapes are random and would drive it to 0. The adversarial weight is 0 until the decoder has begun to
-    reconstruct, then rises linearly to 1: a discriminator of noise teaches nothing.
+    Beta rises linearly over the warm-up, against collapse: Bowman et al., "Generating Sentences
+    from a Continuous Space", 2016; Sønderby et al., "Ladder Variational Autoencoders", 2016. The
+    amplitude waits until it has risen: before, shapes are random and would drive it to 0. The
+    adversarial weight is 0 until the decoder has begun to reconstruct, then rises linearly to 1: a
+    discriminator of noise teaches nothing.
     """
     critic, n_updates = config.objective.adversarial, per_epoch * config.epochs
     update = np.arange(n_updates)
@@ -233,14 +297,17 @@ def schedule(config: TrainConfig, per_epoch: int) -> np.ndarray:
     if critic is not None:
         start, ramp = round(critic.start * n_updates), max(1, round(critic.rise * n_updates))
         share = np.clip((update - start + 1) / ramp, 0.0, 1.0)
-    return np.stack([beta, update >= rise, share, config.learning_rate * learning_rates(config, per_epoch)], 1)
+    return np.stack(
+        [beta, update >= rise, share, config.learning_rate * learning_rates(config, per_epoch)], 1
+    )
 
 
 def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
     """Shares of the highest learning rate, for each update: a linear rise, then a cosine down.
 
-    With `restarts` the cosine starts again that many times, in parts of equal length (Loshchilov & Hutter, "SGDR", ICLR
-    2017). With `schedule_per="epoch"` the rate is that of the epoch's first update.
+    With `restarts` the cosine starts again that many times, in parts of equal length (Loshchilov &
+    Hutter, "SGDR", ICLR 2017). With `schedule_per="epoch"` the rate is that of the epoch's first
+    update.
     """
     n_updates, n_parts = per_epoch * config.epochs, config.restarts + 1
     update = np.arange(n_updates)
@@ -262,6 +329,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def seed_step(seed: int, rank: int, step: int) -> None:
-    """Make the random numbers of a step a function of (seed, rank, step): a resumed training draws the same."""
+    """Make the random numbers of a step a function of (seed, rank, step): a resumed training draws
+    the same.
+    """
     state = np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))

@@ -1,8 +1,10 @@
-"""Results as pictures: one builder for each kind of result, for the screen, for pages and for paper.
+"""Results as pictures: one builder for each kind of result, for the screen, for pages and for
+paper.
 
-`view` finds the builder of a result and returns a HoloViews object (or a matplotlib Figure, `backend="matplotlib"`);
-`save` writes it as .png, .pdf, .svg or as an .html page that fetches nothing; `journal` is the style of all figures.
-`KINDS` is the table of builders. The libraries are imported when a view is made.
+`view` finds the builder of a result and returns a HoloViews object (or a matplotlib Figure,
+`backend="matplotlib"`); `save` writes it as .png, .pdf, .svg or as an .html page that fetches
+nothing; `journal` is the style of all figures. `KINDS` is the table of builders. The libraries are
+imported when a view is made.
 """
 
 from vaearr.views import (  # noqa: F401  (they register their builders)

@@ -1,4 +1,6 @@
-"""Clusters shaded by a latent, linked to the scatter in the same colours, and compared with a reference."""
+"""Clusters shaded by a latent, linked to the scatter in the same colours, and compared with a
+reference.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ WITHIN = (2.0, 98.0)  # percentiles of the latent within a cluster: darkest and 
 
 
 def shaded(classes: Classes, latent: np.ndarray) -> np.ndarray:
-    """A map of classes as numbers in the list of their `shades`, by where a latent lies in its class; noise is bright.
+    """A map of classes as numbers in the list of their `shades`, by where a latent lies in its
+    class; noise is bright.
 
     Shades run from the 2 % to the 98 % percentile of the class; one with a single value is bright.
     """
@@ -57,12 +60,14 @@ def cluster_view(
     most_points: int = MOST_POINTS,
     **options: Any,
 ) -> Any:
-    """Clusters shaded by a latent, linked to the scatter of that latent against a target in the same base colours.
+    """Clusters shaded by a latent, linked to the scatter of that latent against a target in the
+    same base colours.
 
-    The brightness of a scan point says where its latent lies between the 2 % and 98 % percentiles of its own cluster;
-    the hue is the cluster's, noise is grey. A box or a lasso in one side lights up in the other, also in a saved page.
-    Above `most_points` the scatter shows a random part and says so; r is over all points. `colors`, `segments` and
-    `**options` as of a map. Raises SchemaError where the maps differ in grid, RoiError where no point has all.
+    The brightness of a scan point says where its latent lies between the 2 % and 98 % percentiles
+    of its own cluster; the hue is the cluster's, noise is grey. A box or a lasso in one side lights
+    up in the other, also in a saved page. Above `most_points` the scatter shows a random part and
+    says so; r is over all points. `colors`, `segments` and `**options` as of a map. Raises
+    SchemaError where the maps differ in grid, RoiError where no point has all.
     """
     try:
         xr.align(labels, latent, target, join="exact", copy=False)
@@ -77,7 +82,9 @@ def cluster_view(
         "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": NAN_COLOR}, "tools": ["hover"],
         "title": title(f"{label(labels, 'cluster')}, shaded by {label(latent)}"),
     }  # fmt: skip
-    picture = on_grid(classes.values, {"number": numbers, across: as_map(latent).values}, own | options)
+    picture = on_grid(
+        classes.values, {"number": numbers, across: as_map(latent).values}, own | options
+    )
     table = table_of(**{across: latent, up: target, "cluster": classes.values})
     source = drawn(table, most_points)
     source = source.assign(cluster=np.array(classes.names)[source["cluster"].astype(int)])
@@ -95,25 +102,44 @@ def cluster_view(
 
 def _key(name: str, color: str, axes: list[str]) -> Any:
     """A name and its colour in the legend, as a point outside every view."""
-    return holoviews().Points([(np.nan, np.nan)], axes, label=name).opts(color=color, size=9, line_color=None)
+    return (
+        holoviews()
+        .Points([(np.nan, np.nan)], axes, label=name)
+        .opts(color=color, size=9, line_color=None)
+    )
 
 
 @builder("confusion", "map", "confusion")
 def confusion_view(table: xr.DataArray, **options: Any) -> Any:
-    """How many points of each cluster (rows) are of each reference class (columns); colour = share of the cluster.
+    """How many points of each cluster (rows) are of each reference class (columns); colour = share
+    of the cluster.
 
-    `table` holds counts over two dimensions; entries are named by `<dimension>_name` or the dimension's coordinate.
-    `**options` are those of `holoviews.QuadMesh`. Raises SchemaError for any other table.
+    `table` holds counts over two dimensions; entries are named by `<dimension>_name` or the
+    dimension's coordinate. `**options` are those of `holoviews.QuadMesh`. Raises SchemaError for
+    any other table.
     """
     counts = np.asarray(table.values, dtype="f8")
     if counts.ndim != 2 or 0 in counts.shape or not (counts >= 0).all():
-        raise SchemaError(f"a confusion table holds counts over two dimensions, not {dict(table.sizes)}.")
+        raise SchemaError(
+            f"a confusion table holds counts over two dimensions, not {dict(table.sizes)}."
+        )
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     dims = [str(dim) for dim in table.dims]
-    names = [[text(name) for name in table.coords.get(f"{dim}_name", table[dim]).values] for dim in dims]
-    own: dict[str, Any] = {"cmap": "Blues", "clim": (0.0, 1.5), "xlabel": dims[1], "ylabel": dims[0], "colorbar": False}
+    names = [
+        [text(name) for name in table.coords.get(f"{dim}_name", table[dim]).values] for dim in dims
+    ]
+    own: dict[str, Any] = {
+        "cmap": "Blues",
+        "clim": (0.0, 1.5),
+        "xlabel": dims[1],
+        "ylabel": dims[0],
+        "colorbar": False,
+    }
     own |= {"xticks": list(enumerate(names[1])), "xrotation": 90}
-    own |= {"title": f"n = {int(counts.sum()):,}", "frame_width": max(160, min(640, 80 * counts.shape[1]))}
+    own |= {
+        "title": f"n = {int(counts.sum()):,}",
+        "frame_width": max(160, min(640, 80 * counts.shape[1])),
+    }
     row, column = np.nonzero(counts)
     words = [f"{count:.0f}" for count in counts[row, column]]
     labels = holoviews().Labels((column, row, words), ["column", "row"], "word")

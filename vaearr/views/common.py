@@ -25,14 +25,17 @@ COLORS = (*CLASS_COLORS[:4], "#56B4E9", *CLASS_COLORS[4:6])  # Okabe and Ito's
 PERCENT = (1.0, 99.0)
 UNUSED = "#9a9a9a"  # grey of latents that are not in use and of samples without a class
 NOISE = "noise"  # name of the class of points without one
-Colors = Sequence[str] | Mapping[int, str]  # of classes: one for each in order, or code -> colour for some
+Colors = (
+    Sequence[str] | Mapping[int, str]
+)  # of classes: one for each in order, or code -> colour for some
 _UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree": "°", "1": "", "": ""}
 
 
 def holoviews() -> ModuleType:
     """HoloViews with the bokeh backend.
 
-    In a notebook, figures then need no network; a backend that has been loaded before is left as it is.
+    In a notebook, figures then need no network; a backend that has been loaded before is left as it
+    is.
     """
     hv = importlib.import_module("holoviews")
     if "bokeh" not in hv.Store.renderers:
@@ -42,7 +45,9 @@ def holoviews() -> ModuleType:
 
 @contextmanager
 def bokeh_is_current() -> Iterator[None]:
-    """Options are those of bokeh inside this context, whichever backend of HoloViews a notebook works with."""
+    """Options are those of bokeh inside this context, whichever backend of HoloViews a notebook
+    works with.
+    """
     store = holoviews().Store
     before = store.current_backend
     store.set_current_backend("bokeh")
@@ -53,7 +58,9 @@ def bokeh_is_current() -> Iterator[None]:
 
 
 def text(value: object) -> str:
-    """A label that is shown as it is: no control characters, no TeX (which bokeh would fetch a library for)."""
+    """A label that is shown as it is: no control characters, no TeX (which bokeh would fetch a
+    library for).
+    """
     plain = re.sub(r"[\x00-\x1f\x7f]+", " ", str(value))
     return plain.replace("$$", "$\u200b$").replace("\\(", "\\\u200b(").replace("\\[", "\\\u200b[")
 
@@ -61,7 +68,9 @@ def text(value: object) -> str:
 def brief(value: object, most: int = 24) -> str:
     """`text`, cut in its middle where it is too long for a legend."""
     whole = text(value)
-    return whole if len(whole) <= most else f"{whole[: most // 2]}…{whole[-(most - most // 2 - 1) :]}"
+    return (
+        whole if len(whole) <= most else f"{whole[: most // 2]}…{whole[-(most - most // 2 - 1) :]}"
+    )
 
 
 def title(value: object) -> str:
@@ -106,13 +115,17 @@ def map_dims(da: xr.DataArray) -> tuple[str, str]:
 
 
 def as_map(da: xr.DataArray) -> xr.DataArray:
-    """A map in memory as float32 `(rows, columns)` with ascending numeric coordinates; missing ones are counted out."""
+    """A map in memory as float32 `(rows, columns)` with ascending numeric coordinates; missing ones
+    are counted out.
+    """
     rows, columns = map_dims(da)
     da = da.transpose(rows, columns)
     for dim in (rows, columns):
         if dim not in da.coords or da[dim].dtype.kind not in "iuf":
             attrs = {"long_name": f"{dim} (index)"}
-            da = da.assign_coords({dim: xr.DataArray(np.arange(da.sizes[dim], dtype="f8"), dims=dim, attrs=attrs)})
+            da = da.assign_coords(
+                {dim: xr.DataArray(np.arange(da.sizes[dim], dtype="f8"), dims=dim, attrs=attrs)}
+            )
     if 0 in da.shape:
         raise SchemaError(f"{da.name!r} holds no scan point: its shape is {da.shape}.")
     return da.astype("f4").reset_coords(drop=True).sortby([rows, columns]).load()
@@ -127,13 +140,16 @@ class Classes(NamedTuple):
 
 
 def colored_classes(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
-    """The classes of an array of codes, one colour each, noise grey. Raises UsageError for an array of amounts.
+    """The classes of an array of codes, one colour each, noise grey. Raises UsageError for an array
+    of amounts.
 
-    Noise is code -1 where `flag_meanings` calls it so or names nothing; of other maps, such as `phase`, all codes below
-    0 are missing.
+    Noise is code -1 where `flag_meanings` calls it so or names nothing; of other maps, such as
+    `phase`, all codes below 0 are missing.
     """
     if labels.dtype.kind not in "iu":
-        raise UsageError(f"{labels.name!r} holds {labels.dtype} values; a map of classes holds whole numbers.")
+        raise UsageError(
+            f"{labels.name!r} holds {labels.dtype} values; a map of classes holds whole numbers."
+        )
     known = categories(labels)
     paint = class_colors(list(known), colors)
     is_named = "flag_meanings" in labels.attrs or labels.name == n.PHASE
@@ -157,7 +173,11 @@ def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
     holoviews()
     importlib.import_module("hvplot.pandas")
     own: dict[str, Any] = {"frame_width": 420, "frame_height": 240, "grid": True}
-    own["color"] = list(COLORS) if "by" in options or ("y" not in options and len(table.columns) > 1) else COLORS[0]
+    own["color"] = (
+        list(COLORS)
+        if "by" in options or ("y" not in options and len(table.columns) > 1)
+        else COLORS[0]
+    )
     if kind in ("bar", "hist", "scatter"):
         own["line_color"] = None
     if kind == "bar":
@@ -175,20 +195,32 @@ def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **opti
     groups = {"none": (codes.isnull().values, UNUSED)}
     for position, (name, color) in enumerate(zip(names, colors, strict=True)):
         groups[name] = codes.values == position, color
-    shown = {name: plot(table[rows], kind, color=c, **options) for name, (rows, c) in groups.items() if rows.any()}
+    shown = {
+        name: plot(table[rows], kind, color=c, **options)
+        for name, (rows, c) in groups.items()
+        if rows.any()
+    }
     by = text(labels.attrs.get("long_name", "class"))
     return holoviews().NdOverlay(shown, kdims=by, sort=False).opts(legend_position="right")
 
 
 def paintable(values: np.ndarray, colors: Any, missing: str) -> tuple[np.ndarray, Any]:
-    """Values and colours for HoloViews, which finds no range where none is finite: then all in the missing colour."""
-    return (values, colors) if np.isfinite(values).any() else (np.zeros_like(values), [missing, missing])
+    """Values and colours for HoloViews, which finds no range where none is finite: then all in the
+    missing colour.
+    """
+    return (
+        (values, colors)
+        if np.isfinite(values).any()
+        else (np.zeros_like(values), [missing, missing])
+    )
 
 
 def robust_limits(
     values: np.ndarray, percent: tuple[float, float] = PERCENT, symmetric: bool = False
 ) -> tuple[float, float]:
-    """Colour limits: the given percentiles of the finite values; equal distances from 0 if `symmetric`."""
+    """Colour limits: the given percentiles of the finite values; equal distances from 0 if
+    `symmetric`.
+    """
     finite = np.asarray(values)[np.isfinite(values)]
     if not finite.size:
         return (-1.0, 1.0) if symmetric else (0.0, 1.0)
@@ -209,7 +241,9 @@ def is_regular(coord: np.ndarray) -> bool:
 
 
 def roi_outline(roi: xr.DataArray) -> np.ndarray:
-    """Border of a region along the edges of its scan points: segments `(n, 4)` of x0, y0, x1, y1, runs merged."""
+    """Border of a region along the edges of its scan points: segments `(n, 4)` of x0, y0, x1, y1,
+    runs merged.
+    """
     rows, columns = map_dims(roi)
     grid = as_map(roi)
     return region_outline(grid.values > 0, edges(grid[columns].values), edges(grid[rows].values))

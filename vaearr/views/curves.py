@@ -1,4 +1,6 @@
-"""Curves and bars: training, the health of latents, explained variance, histograms and profiles of maps, sweeps."""
+"""Curves and bars: training, the health of latents, explained variance, histograms and profiles of
+maps, sweeps.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ from vaearr.views.maps import map_plot
 # what a panel of the loss curves shows: heading, and variable -> legend
 LOSS_PANELS: dict[str, dict[str, str]] = {
     "loss": {"loss": "training", "val_loss": "validation"},
-    "reconstruction NLL": {"reconstruction_nll": "training", "val_reconstruction_nll": "validation"},
+    "reconstruction NLL": {
+        "reconstruction_nll": "training",
+        "val_reconstruction_nll": "validation",
+    },
     "KL divergence": {"kl": "training", "val_kl": "validation"},
 }
 NATS = "nats per sample"
@@ -42,9 +47,20 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
     panels = []
     for heading, variables in LOSS_PANELS.items():
         present = [name for name in variables if name in history]
-        table = history[present].to_dataframe()[present].rename(columns=variables).dropna(axis=1, how="all")
+        table = (
+            history[present]
+            .to_dataframe()[present]
+            .rename(columns=variables)
+            .dropna(axis=1, how="all")
+        )
         if len(table.columns):
-            own = {"title": heading, "xlabel": "epoch", "ylabel": NATS, "frame_width": 280, "frame_height": 220}
+            own = {
+                "title": heading,
+                "xlabel": "epoch",
+                "ylabel": NATS,
+                "frame_width": 280,
+                "frame_height": 220,
+            }
             kind = "line" if len(table) > 1 else "scatter"
             panels.append(plot(table, kind, **own | {"legend": "top_right"} | options))
     if not panels:
@@ -60,10 +76,19 @@ def probe_plot(found: xr.Dataset) -> Any:
     """
     panels = []
     for target in map(str, found["target"].values):
-        classes = [name for name in found.get("class", xr.DataArray([])).values if name.startswith(f"{target}: ")]
-        table = found[["score", "low", "high"]].sel(target=target).to_dataframe().dropna().reset_index()
+        classes = [
+            name
+            for name in found.get("class", xr.DataArray([])).values
+            if name.startswith(f"{target}: ")
+        ]
+        table = (
+            found[["score", "low", "high"]].sel(target=target).to_dataframe().dropna().reset_index()
+        )
         table["of"] = table["features"] + ", " + table["probe"]
-        table["below"], table["above"] = table["score"] - table["low"], table["high"] - table["score"]
+        table["below"], table["above"] = (
+            table["score"] - table["low"],
+            table["high"] - table["score"],
+        )
         own: dict[str, Any] = {
             "x": "of",
             "y": "score",
@@ -81,26 +106,39 @@ def probe_plot(found: xr.Dataset) -> Any:
 def health_view(found: xr.Dataset, **options: Any) -> Any:
     """KL divergence of each latent, active ones blue and unused ones grey.
 
-    Of a linear model without a posterior the share of the variance that each explains, of other latents without one
-    the variance of each. `**options` are those of `hvplot.bar`.
+    Of a linear model without a posterior the share of the variance that each explains, of other
+    latents without one the variance of each. `**options` are those of `hvplot.bar`.
     """
     if "explained_variance_ratio" in found and not found["kl"].any():
         return variance_curve(found["explained_variance_ratio"], **options)
     is_known = "aggregate_std" not in found or np.isfinite(found["kl"]).any()
     heights = found["kl"] if is_known else found["aggregate_std"] ** 2
     active = found["is_active"].astype(bool)
-    table = pd.DataFrame({"active": heights.where(active, 0.0), "unused": heights.where(~active, 0.0)})
+    table = pd.DataFrame(
+        {"active": heights.where(active, 0.0), "unused": heights.where(~active, 0.0)}
+    )
     heading = f"{int(active.sum())} of {active.size} latents active"
     if found.attrs.get("kl_total") is not None:
         heading += f", KL {found.attrs['kl_total']:.4g} nats"
-    own = {"title": heading, "xlabel": "latent dimension", "frame_width": 860, "frame_height": 200, "stacked": True}
-    own |= {"ylabel": f"KL ({NATS})" if is_known else "variance of the latents", "color": [COLORS[0], UNUSED]}
+    own = {
+        "title": heading,
+        "xlabel": "latent dimension",
+        "frame_width": 860,
+        "frame_height": 200,
+        "stacked": True,
+    }
+    own |= {
+        "ylabel": f"KL ({NATS})" if is_known else "variance of the latents",
+        "color": [COLORS[0], UNUSED],
+    }
     return plot(table, "bar", **own | options)
 
 
 @builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
 def statistics_view(found: xr.Dataset) -> Any:
-    """KL of each latent, the aggregate posterior beside the prior, range of the means, log-variance."""
+    """KL of each latent, the aggregate posterior beside the prior, range of the means,
+    log-variance.
+    """
     size: dict[str, Any] = {"frame_width": 350, "frame_height": 240}
     aggregate = _means(found, "aggregate_", title="aggregate posterior (dashed: prior)", **size)
     panels = [health_view(found, **size), aggregate * mark_line(-1.0) * mark_line(1.0)]
@@ -111,11 +149,19 @@ def statistics_view(found: xr.Dataset) -> Any:
 
 
 def _means(found: xr.Dataset, before: str = "", **options: Any) -> Any:
-    """The mean of each latent with its standard deviation, and its ends, where they are known, in grey."""
-    columns = {name: found[f"{before}{name}"] for name in ("mean", "std", "min", "max") if f"{before}{name}" in found}
+    """The mean of each latent with its standard deviation, and its ends, where they are known, in
+    grey.
+    """
+    columns = {
+        name: found[f"{before}{name}"]
+        for name in ("mean", "std", "min", "max")
+        if f"{before}{name}" in found
+    }
     table = pd.DataFrame(columns)
     own = {"xlabel": "latent dimension", "ylabel": "latent"} | options
-    shown = plot(table, "scatter", y="mean", **own) * plot(table, "errorbars", y="mean", yerr1="std", **own)
+    shown = plot(table, "scatter", y="mean", **own) * plot(
+        table, "errorbars", y="mean", yerr1="std", **own
+    )
     for end in {"min", "max"} & set(table):
         shown = shown * plot(table, "scatter", y=end, **own | {"color": UNUSED})
     return shown
@@ -132,7 +178,13 @@ def runs_view(found: xr.Dataset) -> Any:
     """Numbers of `va.compare`: a point for each run, those of targets side by side."""
     panels = []
     for name, values in found.data_vars.items():
-        own: dict[str, Any] = {"x": str(values.dims[-1]), "y": str(name), "by": "run", "xlabel": "", "rot": 45}
+        own: dict[str, Any] = {
+            "x": str(values.dims[-1]),
+            "y": str(name),
+            "by": "run",
+            "xlabel": "",
+            "rot": 45,
+        }
         own |= {"title": title(values.attrs.get("long_name", str(name))), "ylabel": ""}
         own |= {"legend": False} if values.ndim == 1 else {}
         own |= {"frame_width": 120 + 30 * values.shape[-1]}
@@ -142,14 +194,22 @@ def runs_view(found: xr.Dataset) -> Any:
 
 @builder("variance", "array", "explained_variance_ratio")
 def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
-    """Share of the total variance that each component explains, `(component,)`, and the sum of the shares so far.
+    """Share of the total variance that each component explains, `(component,)`, and the sum of the
+    shares so far.
 
     `**options` are those of hvplot. Raises SchemaError for other dims.
     """
     if ratio.ndim != 1 or not ratio.size:
-        raise SchemaError(f"{ratio.name!r} has sizes {dict(ratio.sizes)}; expected a value for each component.")
-    table = pd.DataFrame({"share": ratio.values, "sum": np.cumsum(ratio.values)}, np.arange(1, ratio.size + 1))
-    own = {"title": title(f"{ratio.size} components: {table['sum'].iloc[-1]:.1%}"), "xlabel": "component"}
+        raise SchemaError(
+            f"{ratio.name!r} has sizes {dict(ratio.sizes)}; expected a value for each component."
+        )
+    table = pd.DataFrame(
+        {"share": ratio.values, "sum": np.cumsum(ratio.values)}, np.arange(1, ratio.size + 1)
+    )
+    own = {
+        "title": title(f"{ratio.size} components: {table['sum'].iloc[-1]:.1%}"),
+        "xlabel": "component",
+    }
     own |= {"ylabel": "share of the variance", "ylim": (0, 1.03)} | options
     bars = plot(table, "bar", y="share", label="of each", **own)
     return bars * plot(table, "line", y="sum", label="sum so far", **own | {"color": COLORS[1]})
@@ -164,8 +224,8 @@ def contrast_view(
     roi: xr.DataArray | None = None,
     **options: Any,
 ) -> Any:
-    """Grey map with the rows and columns of the profiles in colour, beside it the histogram, then the profiles along
-    x, and along y.
+    """Grey map with the rows and columns of the profiles in colour, beside it the histogram, then
+    the profiles along x, and along y.
 
     `histogram` and `profiles` are made by `vaearr.analysis.side_maps`; `**options` as of a map.
     """
@@ -176,9 +236,15 @@ def contrast_view(
         across = n.Y if along == n.X else n.X
         place, color = profile.attrs[across][0], COLORS[i % len(COLORS)]
         shown = shown * mark_line(place, color, upright=along == n.Y)
-        own = {"title": title(f"profiles of {label(da)}"), "xlabel": label(as_map(da)[along]), "ylabel": label(da)}
+        own = {
+            "title": title(f"profiles of {label(da)}"),
+            "xlabel": label(as_map(da)[along]),
+            "ylabel": label(da),
+        }
         table = pd.DataFrame({"value": profile.values}, profile[along].values)
-        curves.setdefault(along, []).append(plot(table, label=f"{across} = {place:g}", **own | {"color": color}))
+        curves.setdefault(along, []).append(
+            plot(table, label=f"{across} = {place:g}", **own | {"color": color})
+        )
     hv = holoviews()
     panels = [shown, histogram_plot(histogram), *(hv.Overlay(lines) for lines in curves.values())]
     return hv.Layout(panels).cols(2).opts(shared_axes=False)
@@ -186,17 +252,26 @@ def contrast_view(
 
 @builder("histogram", "bin", "count")
 def histogram_plot(histogram: xr.Dataset, **options: Any) -> Any:
-    """How many scan points have which value, of `side_maps.histogram`. `**options` are those of `hvplot.bar`."""
+    """How many scan points have which value, of `side_maps.histogram`. `**options` are those of
+    `hvplot.bar`.
+    """
     width = float(histogram.attrs["width"])
     heading = f"n = {histogram.attrs['n']:,} ({histogram.attrs['n_missing']:,} missing), bins of {width:g}"
-    own = {"title": title(heading), "xlabel": label(histogram["bin"], "value"), "ylabel": "scan points"}
-    table = pd.DataFrame({"scan points": histogram["count"].values}, histogram["bin"].values + width / 2)
+    own = {
+        "title": title(heading),
+        "xlabel": label(histogram["bin"], "value"),
+        "ylabel": "scan points",
+    }
+    table = pd.DataFrame(
+        {"scan points": histogram["count"].values}, histogram["bin"].values + width / 2
+    )
     return plot(table, "bar", **own | {"color": BAR_COLOR} | options)
 
 
 @builder("sweep", "elbo", "elbo_se")
 def elbo_view(table: xr.Dataset) -> Any:
-    """Held-out ELBO of a sweep with its standard error over latent dimensions, a line for each region and beta.
+    """Held-out ELBO of a sweep with its standard error over latent dimensions, a line for each
+    region and beta.
 
     `table` has `region`, `beta`, `latent_dim`, `elbo` and `elbo_se`, one entry for each run.
     """

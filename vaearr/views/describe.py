@@ -22,9 +22,23 @@ ROWS = 20  # of a table
 MAX_COLUMNS = 10
 MAX_CELLS = 60  # of an array of several dims that is printed as a table
 MAX_VALUES = 10_000_000  # larger variables are not read
-SKIPPED_ATTRIBUTES = {"kind", "long_name", "units", "warnings", "flag_values", "flag_meanings", n.PROVENANCE}
-# tables whose rows are sorted: the variable that sorts them, and the dim along which the best are listed
-SORTED_BY = {"association": n.LATENT, "relative_l2_mean": "layer", "relative_l2": "layer", "ari": n.LATENT}
+SKIPPED_ATTRIBUTES = {
+    "kind",
+    "long_name",
+    "units",
+    "warnings",
+    "flag_values",
+    "flag_meanings",
+    n.PROVENANCE,
+}
+# tables whose rows are sorted: the variable that sorts them, and the dim along which the best are
+# listed
+SORTED_BY = {
+    "association": n.LATENT,
+    "relative_l2_mean": "layer",
+    "relative_l2": "layer",
+    "ari": n.LATENT,
+}
 
 
 def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) -> list[str]:
@@ -35,19 +49,24 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
     result
         Any Dataset or DataArray, or a run (its Dataset).
     top
-        Rows to list of a table; of associations for each metric and target. Default: as many as fit a screen.
+        Rows to list of a table; of associations for each metric and target. Default: as many as fit
+        a screen.
 
     Returns
     -------
     list of str
-        Kind and sizes; attributes; least, median and largest value of each variable; the first (of associations and
-        layers the strongest) rows of its table; warnings last.
+        Kind and sizes; attributes; least, median and largest value of each variable; the first (of
+        associations and layers the strongest) rows of its table; warnings last.
     """
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; it must be 1 or more.")
     if isinstance(result, Run):
         result = result.ds
-    ds = result.to_dataset(name=result.name or "value") if isinstance(result, xr.DataArray) else result
+    ds = (
+        result.to_dataset(name=result.name or "value")
+        if isinstance(result, xr.DataArray)
+        else result
+    )
     try:
         kind = kind_of(result)
     except UsageError:
@@ -55,7 +74,9 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
     sizes = " x ".join(f"{size} {dim}" for dim, size in result.sizes.items())
     lines = textwrap.wrap(f"{kind}: {sizes}", WIDTH)
     lines += _attributes(result.attrs)
-    lines += _rows(pd.DataFrame([_statistics(name, variable) for name, variable in ds.data_vars.items()]), ROWS)
+    lines += _rows(
+        pd.DataFrame([_statistics(name, variable) for name, variable in ds.data_vars.items()]), ROWS
+    )
     lines += _table(ds, top)
     warnings = [*ds.attrs.get("warnings", ())]
     for variable in ds.data_vars.values():
@@ -75,10 +96,16 @@ def _attributes(attrs: Mapping[Any, Any]) -> list[str]:
 
 
 def _statistics(name: Any, variable: xr.DataArray) -> dict[str, str]:
-    """Shape of a variable; of numbers the least, median and largest value, and how many are missing."""
+    """Shape of a variable; of numbers the least, median and largest value, and how many are
+    missing.
+    """
     row = dict.fromkeys(("variable", "shape", "min", "median", "max", "missing"), "")
     row |= {"variable": text(name), "shape": " x ".join(map(str, variable.shape))}
-    if variable.dtype.kind in "uifb" and not is_categorical(variable) and variable.size <= MAX_VALUES:
+    if (
+        variable.dtype.kind in "uifb"
+        and not is_categorical(variable)
+        and variable.size <= MAX_VALUES
+    ):
         values = np.asarray(variable.values, dtype="f8")
         finite = values[np.isfinite(values)]
         row["missing"] = str(values.size - finite.size)
@@ -89,12 +116,16 @@ def _statistics(name: Any, variable: xr.DataArray) -> dict[str, str]:
 
 
 def _table(ds: xr.Dataset, top: int | None) -> list[str]:
-    """The rows of the table that a Dataset holds: sorted, sizes of classes, vectors, or small arrays side by side."""
+    """The rows of the table that a Dataset holds: sorted, sizes of classes, vectors, or small
+    arrays side by side.
+    """
     most = top or ROWS
     for sorting, along in SORTED_BY.items():
         dims = [str(dim) for dim in ds[sorting].dims] if sorting in ds else []
         if any(dim.startswith(along) for dim in dims):
-            return _sorted_table(ds, sorting, next(dim for dim in dims if dim.startswith(along)), top)
+            return _sorted_table(
+                ds, sorting, next(dim for dim in dims if dim.startswith(along)), top
+            )
     variables = list(ds.data_vars.values())
     if len(variables) == 1 and is_categorical(variables[0]) and variables[0].size <= MAX_VALUES:
         return _class_sizes(variables[0])
@@ -112,13 +143,19 @@ def _table(ds: xr.Dataset, top: int | None) -> list[str]:
 
 
 def _sorted_table(ds: xr.Dataset, name: str, along: str, top: int | None) -> list[str]:
-    """The labels of a dim with the largest absolute values, for each label of the other dims; ties are marked."""
+    """The labels of a dim with the largest absolute values, for each label of the other dims; ties
+    are marked.
+    """
     dims = ds[name].dims
-    columns = [other for other, variable in ds.data_vars.items() if variable.dims == dims and other != name]
+    columns = [
+        other for other, variable in ds.data_vars.items() if variable.dims == dims and other != name
+    ]
     frame = ds[[name, *columns]].to_dataframe().reset_index().dropna(subset=[name])
     others = [str(dim) for dim in dims if dim != along]
     frame = frame.sort_values(name, key=lambda value: -abs(value), kind="stable")
-    frame["tied"] = frame.assign(size=abs(frame[name]).round(9)).duplicated([*others, "size"], keep=False)
+    frame["tied"] = frame.assign(size=abs(frame[name]).round(9)).duplicated(
+        [*others, "size"], keep=False
+    )
     frame = frame[[*others, along, name, "tied", *columns]]
     if not others:
         return _rows(frame, top or ROWS)

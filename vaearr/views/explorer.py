@@ -1,7 +1,8 @@
-"""Maps with a selector that works in a saved page: side map and latent beside each other, zoom and cross-hair linked.
+"""Maps with a selector that works in a saved page: side map and latent beside each other, zoom and
+cross-hair linked.
 
-The maps travel once, packed (see `page.packed`); the browser unpacks the one that is chosen. The store keeps the full
-precision.
+The maps travel once, packed (see `page.packed`); the browser unpacks the one that is chosen. The
+store keeps the full precision.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ _CHOOSE = f"""
 
 
 def pack(da: xr.DataArray, *, turned: bool = False) -> dict[str, Any]:
-    """A map in 127 steps between its 1 % and 99 % percentiles for the page; maps of up to 127 classes without loss.
+    """A map in 127 steps between its 1 % and 99 % percentiles for the page; maps of up to 127
+    classes without loss.
 
-    More classes than that are numbers to the eye too, and shown as such. turned: column after column.
+    More classes than that are numbers to the eye too, and shown as such. turned: column after
+    column.
     """
     names: list[str] = []
     colors, grid = colors_of(SEQUENTIAL), da
@@ -75,14 +78,24 @@ def even_ticks(low: float, high: float) -> list[float]:
 
 
 @bokeh_is_current()
-def explorer(sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi: xr.DataArray | None = None) -> Any:
-    """Side map and latent beside each other as a bokeh layout, each with a selector; zoom and cross-hair are linked."""
+def explorer(
+    sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi: xr.DataArray | None = None
+) -> Any:
+    """Side map and latent beside each other as a bokeh layout, each with a selector; zoom and
+    cross-hair are linked.
+    """
     from bokeh.layouts import column, row
     from bokeh.models import CrosshairTool
     from bokeh.models.annotations import Span
 
-    panels = [_panel(maps, heading, roi) for maps, heading in ((sides, "side map"), (latents, "latent")) if len(maps)]
-    across, up = (Span(dimension=dim, line_dash="dotted", line_width=1) for dim in ("width", "height"))
+    panels = [
+        _panel(maps, heading, roi)
+        for maps, heading in ((sides, "side map"), (latents, "latent"))
+        if len(maps)
+    ]
+    across, up = (
+        Span(dimension=dim, line_dash="dotted", line_width=1) for dim in ("width", "height")
+    )
     first = panels[0][1]
     for _, figure in panels:
         figure.x_range, figure.y_range = first.x_range, first.y_range
@@ -98,11 +111,18 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
     from bokeh.models.widgets import Select
 
     shown = map_plot(
-        maps[0].rename("value"), roi=roi, title=title(label(maps[0])), clabel="", colorbar=True, frame=FRAME
+        maps[0].rename("value"),
+        roi=roi,
+        title=title(label(maps[0])),
+        clabel="",
+        colorbar=True,
+        frame=FRAME,
     )
     figure = holoviews().renderer("bokeh").get_plot(shown).state
     sources = [drawn.data_source for drawn in figure.select({"type": GlyphRenderer})]
-    source, name = next((one, key) for one in sources for key in ("image", "value") if key in one.data)
+    source, name = next(
+        (one, key) for one in sources for key in ("image", "value") if key in one.data
+    )
     drawn = [pack(da, turned=name == "value") for da in maps]
     bar = figure.select_one({"type": ColorBar})
     bar.ticker = FixedTicker(ticks=drawn[0]["ticks"])
@@ -110,5 +130,7 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
     options: list[Any] = [(str(i), item["title"]) for i, item in enumerate(drawn)]
     select = Select(title=f"Choose a {heading}", value="0", width=240, options=options)
     parts = {"maps": drawn, "select": select, "source": source, "name": name, "figure": figure}
-    select.js_on_change("value", CustomJS(args=parts | {"mapper": mapper, "bar": bar}, code=_CHOOSE))
+    select.js_on_change(
+        "value", CustomJS(args=parts | {"mapper": mapper, "bar": bar}, code=_CHOOSE)
+    )
     return select, figure

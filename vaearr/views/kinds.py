@@ -1,4 +1,6 @@
-"""One view per kind of result: the table of builders, `view` that finds one, `save` that writes what it shows."""
+"""One view per kind of result: the table of builders, `view` that finds one, `save` that writes
+what it shows.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,19 @@ KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
 PAGE_DPI = 170
 ARRAY_SHAPES = {"array", "map", "stack"}  # names by which `_names_of` tells an array
-# builder of each kind, and the names (dims, coordinates, variables) by which a result without `kind` is known
+# builder of each kind, and the names (dims, coordinates, variables) by which a result without
+# `kind` is known
 KINDS: dict[str, tuple[Builder, frozenset[str]]] = {}
 
 
 def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
     """Register a function `(result, **options)` as the one that shows results of a kind.
 
-    It returns a HoloViews object (shown on the screen by bokeh, on paper by `vaearr.views.paper`) or, where pictures
-    have to be set by hand, a matplotlib Figure that serves both. A result without the attribute `kind` belongs to the
-    kind of which it has all names `has` (dims, coordinates, variables, attributes; "map" is an array over
-    two dims, "stack" one with a third), and of several to that with the most.
+    It returns a HoloViews object (shown on the screen by bokeh, on paper by `vaearr.views.paper`)
+    or, where pictures have to be set by hand, a matplotlib Figure that serves both. A result
+    without the attribute `kind` belongs to the kind of which it has all names `has` (dims,
+    coordinates, variables, attributes; "map" is an array over two dims, "stack" one with a third),
+    and of several to that with the most.
     """
 
     def register(build: Builder) -> Builder:
@@ -45,10 +49,11 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
 
 
 def kind_of(result: xr.Dataset | xr.DataArray) -> str:
-    """The kind of a result: that of its attribute `kind` if a view is registered for it, else by its names.
+    """The kind of a result: that of its attribute `kind` if a view is registered for it, else by
+    its names.
 
-    The attribute comes from whoever wrote the result, so nothing that it names is imported, unless it is the entry
-    point of an installed package. Raises UsageError where no view shows the result.
+    The attribute comes from whoever wrote the result, so nothing that it names is imported, unless
+    it is the entry point of an installed package. Raises UsageError where no view shows the result.
     """
     stored_kind = str(result.attrs.get(KIND, ""))
     if stored_kind in KINDS or stored_kind in of_packages("view"):
@@ -60,16 +65,22 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
             matches.append((len(required_names), kind))
     if not matches:
         kinds = ", ".join(sorted(KINDS))
-        raise UsageError(f"no view shows a result with {sorted(names_of_result)}; name a view with kind=…: {kinds}.")
+        raise UsageError(
+            f"no view shows a result with {sorted(names_of_result)}; name a view with kind=…: {kinds}."
+        )
     return max(matches)[1]
 
 
 def _names_of(result: xr.Dataset | xr.DataArray) -> set[str]:
-    """Names by which the kind of a result is recognised: dims, coordinates, variables, attributes, and its shape."""
+    """Names by which the kind of a result is recognised: dims, coordinates, variables, attributes,
+    and its shape.
+    """
     names = {str(name) for name in (*result.dims, *result.coords, *result.attrs)}
     if isinstance(result, xr.Dataset):
         names |= set(map(str, result.data_vars))
-        if n.PATTERNS in result or any({n.Y, n.X} <= set(variable.dims) for variable in result.data_vars.values()):
+        if n.PATTERNS in result or any(
+            {n.Y, n.X} <= set(variable.dims) for variable in result.data_vars.values()
+        ):
             names.add("dataset")
         return names
     names |= {"array", str(result.name), str(result.name).partition("_")[2]}
@@ -96,15 +107,15 @@ def view(
     Parameters
     ----------
     result
-        What an analysis returned, a Dataset or a run (an overview of its maps), patterns (a sheet of samples), or any
-        map, stack of maps or decoded pictures. Maps by name, such as the same latent of several scans, are shown side
-        by side on one colour scale.
+        What an analysis returned, a Dataset or a run (an overview of its maps), patterns (a sheet
+        of samples), or any map, stack of maps or decoded pictures. Maps by name, such as the same
+        latent of several scans, are shown side by side on one colour scale.
     backend
         "bokeh", for notebooks and pages; "matplotlib", in the style of `journal()`.
     kind
-        Which view: a registered one, that of an installed package, a function `(result, **options)` or
-        "package.module:Name" of your own. Default: by the attribute `kind` of the result, else by its names. The
-        attribute never causes an import: a view of your own must be given here.
+        Which view: a registered one, that of an installed package, a function `(result, **options)`
+        or "package.module:Name" of your own. Default: by the attribute `kind` of the result, else
+        by its names. The attribute never causes an import: a view of your own must be given here.
     **options
         Options of the view, such as `roi=` of a map.
 
@@ -126,13 +137,17 @@ def view(
 
 
 def _build(kind: str | Builder, result: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> Any:
-    """Call the builder of a kind. Raises UsageError, with the valid options, for one that it does not have."""
+    """Call the builder of a kind. Raises UsageError, with the valid options, for one that it does
+    not have.
+    """
     build: Any = kind if callable(kind) else part("view", kind, KINDS, trust=[kind])
     if isinstance(build, tuple):
         build, required_names = build
         missing = required_names - _names_of(result)
         if missing and not required_names & ARRAY_SHAPES:
-            raise UsageError(f"the view {kind!r} shows a result with {', '.join(sorted(missing))}; this one has none.")
+            raise UsageError(
+                f"the view {kind!r} shows a result with {', '.join(sorted(missing))}; this one has none."
+            )
     parameters = list(inspect.signature(build).parameters)[1:]
     valid = f"Options of this view: {', '.join(parameters)}."
     try:
@@ -147,7 +162,9 @@ def _build(kind: str | Builder, result: xr.Dataset | xr.DataArray, options: dict
         raise UsageError(f"{error} {valid}") from None
 
 
-def _side_by_side(maps: Mapping[str, xr.DataArray], kind: str | Builder | None, options: dict[str, Any]) -> Any:
+def _side_by_side(
+    maps: Mapping[str, xr.DataArray], kind: str | Builder | None, options: dict[str, Any]
+) -> Any:
     if not maps:
         raise UsageError("no map is given; give maps by name, such as {'a': a.BC, 'b': b.BC}.")
     if not any(is_categorical(map_) for map_ in maps.values()):
@@ -168,12 +185,13 @@ def save(
     width: str = "double",
     **options: Any,
 ) -> Path:
-    """Save a result or a view as .png, .pdf, .svg, or as an .html page that fetches nothing; returns the path.
+    """Save a result or a view as .png, .pdf, .svg, or as an .html page that fetches nothing;
+    returns the path.
 
-    width: "single", "middle" or "double" column of a journal (89, 140, 183 mm), the most that a figure takes; dpi: of a
-    .png. heading and sentences stand above the view in a page. `**options` are those of the result's builder. Raises
-    UsageError for another ending, NoInputError where the folder is not there, ExistsError where the file is and
-    `overwrite` is not set.
+    width: "single", "middle" or "double" column of a journal (89, 140, 183 mm), the most that a
+    figure takes; dpi: of a .png. heading and sentences stand above the view in a page. `**options`
+    are those of the result's builder. Raises UsageError for another ending, NoInputError where the
+    folder is not there, ExistsError where the file is and `overwrite` is not set.
     """
     target = Path(path)
     check_new(target, overwrite)
@@ -197,7 +215,8 @@ def show(section: Section, shown: Any, alt: str) -> None:
 
 
 def bokeh_model(shown: Any) -> Any:
-    """A HoloViews object as a bokeh model; of a HoloMap one for each key, of which a selector shows one.
+    """A HoloViews object as a bokeh model; of a HoloMap one for each key, of which a selector shows
+    one.
 
     Only the frame that is shown is drawn, the others when they are chosen.
     """
@@ -213,7 +232,11 @@ def bokeh_model(shown: Any) -> Any:
     frames = [renderer.get_plot(frame).state for frame in shown]
     for frame in frames[1:]:
         frame.visible = False
-    select = Select(title=str(shown.kdims[0].label), value=names[0], options=list[Any](names), width=160)
+    select = Select(
+        title=str(shown.kdims[0].label), value=names[0], options=list[Any](names), width=160
+    )
     show_chosen = "frames.forEach((frame, i) => { frame.visible = names[i] === cb_obj.value; });"
-    select.js_on_change("value", CustomJS(args={"frames": frames, "names": names}, code=show_chosen))
+    select.js_on_change(
+        "value", CustomJS(args={"frames": frames, "names": names}, code=show_chosen)
+    )
     return column(select, *frames)

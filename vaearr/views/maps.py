@@ -1,4 +1,6 @@
-"""Maps in their coordinates, stacks of them with a selector, elements as colours, and what is laid over any map."""
+"""Maps in their coordinates, stacks of them with a selector, elements as colours, and what is laid
+over any map.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,18 @@ def map_plot(
     nan_color: str = NAN_COLOR,
     **options: Any,
 ) -> Any:
-    """A map over two dimensions in its coordinates: rows downwards, equal scales, NaN in `nan_color`.
+    """A map over two dimensions in its coordinates: rows downwards, equal scales, NaN in
+    `nan_color`.
 
-    Colours run from the 1 % to the 99 % percentile of the finite values, which the colour bar says. Further layers are
-    HoloViews elements laid over it, such as `va.view(ds.BC) * hv.Points((x, y))`.
+    Colours run from the 1 % to the 99 % percentile of the finite values, which the colour bar says.
+    Further layers are HoloViews elements laid over it, such as `va.view(ds.BC) * hv.Points((x,
+    y))`.
 
     Parameters
     ----------
     da
-        The map. Maps of codes (clusters, `phase`, or with `flag_values`) get one colour per code, noise grey, and the
-        names in the colour bar.
+        The map. Maps of codes (clusters, `phase`, or with `flag_values`) get one colour per code,
+        noise grey, and the names in the colour bar.
     roi
         Boolean map whose outline is drawn on top.
     segments
@@ -65,7 +69,8 @@ def map_plot(
 
 
 def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[str, Any]) -> Any:
-    """Arrays on the grid of a map (as `as_map` gives it) as `holoviews.Image`, or QuadMesh where steps are uneven.
+    """Arrays on the grid of a map (as `as_map` gives it) as `holoviews.Image`, or QuadMesh where
+    steps are uneven.
 
     Scales are equal, unless the map is a mere line.
     """
@@ -75,11 +80,19 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
     borders = edges(x.values), edges(y.values)
     width, height = np.ptp(borders[0]), np.ptp(borders[1])
     long = {"frame_width": options.pop("frame", FRAME)}
-    own: dict[str, Any] = {"invert_yaxis": True, "xlabel": c.label(x, across), "ylabel": c.label(y, rows)}
+    own: dict[str, Any] = {
+        "invert_yaxis": True,
+        "xlabel": c.label(x, across),
+        "ylabel": c.label(y, rows),
+    }
     if 1 in values.shape or max(width, height) > 8 * min(width, height):
         own |= long | {"frame_height": 60}
     else:
-        own |= long | {"data_aspect": 1, "xlim": tuple(borders[0][[0, -1]]), "ylim": tuple(borders[1][[0, -1]])}
+        own |= long | {
+            "data_aspect": 1,
+            "xlim": tuple(borders[0][[0, -1]]),
+            "ylim": tuple(borders[1][[0, -1]]),
+        }
     if height > width:
         own["frame_height"], own["frame_width"] = own["frame_width"], own.get("frame_height")
     own |= options
@@ -88,7 +101,9 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
     if c.is_regular(x.values) and c.is_regular(y.values) and 1 not in values.shape:
         shown = hv.Image((x.values, y.values, first, *others), [across, rows], list(columns))
     else:
-        shown = hv.QuadMesh((*borders, first, *others), [across, rows], list(columns)).opts(line_color=None)
+        shown = hv.QuadMesh((*borders, first, *others), [across, rows], list(columns)).opts(
+            line_color=None
+        )
     return shown.opts(**own)
 
 
@@ -100,11 +115,15 @@ def named_bar(names: Sequence[str]) -> dict[str, Any]:
     if len(names) > MAX_NAMES:
         return bar | {"colorbar": False}
     ticks = FixedTicker(ticks=list(range(len(names))))
-    return bar | {"colorbar_opts": {"ticker": ticks, "major_label_overrides": dict(enumerate(names))}}
+    return bar | {
+        "colorbar_opts": {"ticker": ticks, "major_label_overrides": dict(enumerate(names))}
+    }
 
 
 def with_lines(shown: Any, *many: np.ndarray | None) -> Any:
-    """A map with lines `(n, 4)` of x0, y0, x1, y1, black with a white rim so that they are seen on any colour."""
+    """A map with lines `(n, 4)` of x0, y0, x1, y1, black with a white rim so that they are seen on
+    any colour.
+    """
     hv = c.holoviews()
     parts = [shown]
     for segments in many:
@@ -117,10 +136,14 @@ def with_lines(shown: Any, *many: np.ndarray | None) -> Any:
 
 
 def latent_map(ds: xr.Dataset, run: str, latent: int) -> xr.DataArray:
-    """One latent of a run as a map, named after it. Raises NoInputError for a run or latent that is not there."""
+    """One latent of a run as a map, named after it. Raises NoInputError for a run or latent that is
+    not there.
+    """
     variable, dim = n.run_name(n.LATENTS, run), n.run_name(n.LATENT, run)
     if variable not in ds:
-        raise NoInputError(f"the Dataset holds no latents of a run {run!r}.{did_you_mean(run, schema.runs(ds))}")
+        raise NoInputError(
+            f"the Dataset holds no latents of a run {run!r}.{did_you_mean(run, schema.runs(ds))}"
+        )
     known = ds[dim].values
     if latent not in known:
         raise NoInputError(f"run {run!r} has no latent {latent}; it has {known[0]} to {known[-1]}.")
@@ -130,17 +153,24 @@ def latent_map(ds: xr.Dataset, run: str, latent: int) -> xr.DataArray:
 
 @builder("stack", "stack")
 def stack(
-    da: xr.DataArray, entries: Sequence[Any] | None = None, *, roi: xr.DataArray | None = None, **options: Any
+    da: xr.DataArray,
+    entries: Sequence[Any] | None = None,
+    *,
+    roi: xr.DataArray | None = None,
+    **options: Any,
 ) -> Any:
-    """Maps of a variable over one further dim (latents, PCA or NMF scores, elements): all entries, or those named.
+    """Maps of a variable over one further dim (latents, PCA or NMF scores, elements): all entries,
+    or those named.
 
-    On the screen a selector over the entries; on paper all of them beside each other, each from its 1 % to its 99 %
-    percentile, which stand above it. `roi` and `**options` as of a map. Raises SchemaError unless there is one further
-    dim, NoInputError for an entry that is not there.
+    On the screen a selector over the entries; on paper all of them beside each other, each from its
+    1 % to its 99 % percentile, which stand above it. `roi` and `**options` as of a map. Raises
+    SchemaError unless there is one further dim, NoInputError for an entry that is not there.
     """
     further = [str(dim) for dim in da.dims if dim not in n.SCAN_DIMS]
     if len(further) != 1 or da.ndim != 3:
-        raise SchemaError(f"{da.name!r} has dims {da.dims}; expected two map axes and one further dimension.")
+        raise SchemaError(
+            f"{da.name!r} has dims {da.dims}; expected two map axes and one further dimension."
+        )
     (dim,) = further
     known = da[dim].values.tolist()
     name = "latent" if dim.startswith(n.LATENT) else dim
@@ -151,10 +181,14 @@ def stack(
                 f"{dim!r} has no entry {entry}.{did_you_mean(str(entry), [str(label) for label in known])}"
             )
         own = {"title": c.title(f"{name} {entry}")}
-        frames[c.text(entry)] = map_plot(da.isel({dim: known.index(entry)}, drop=True), roi=roi, **own | options)
+        frames[c.text(entry)] = map_plot(
+            da.isel({dim: known.index(entry)}, drop=True), roi=roi, **own | options
+        )
     what = "latent (posterior mean)" if name == "latent" else c.label(da)
     shown = c.holoviews().HoloMap(frames, kdims=[name], sort=False)
-    return shown.relabel(f"{what}: number, 1 % … 99 % percentile = colour range").opts(framewise=True)
+    return shown.relabel(f"{what}: number, 1 % … 99 % percentile = colour range").opts(
+        framewise=True
+    )
 
 
 @builder("side_maps")
@@ -166,7 +200,9 @@ def side_maps(ds: xr.Dataset, **options: Any) -> Any:
 def beside_each_other(maps: Sequence[xr.DataArray], columns: int = 3, **options: Any) -> Any:
     """Maps in rows, zoom linked. Raises NoInputError where there is none."""
     if not maps:
-        raise NoInputError("the Dataset has no maps to show; view one of its variables, such as ds.patterns.")
+        raise NoInputError(
+            "the Dataset has no maps to show; view one of its variables, such as ds.patterns."
+        )
     shown = [map_plot(da, **{"frame": 260} | options) for da in maps]
     return c.holoviews().Layout(shown).cols(columns)
 
@@ -181,25 +217,40 @@ def side_map_list(ds: xr.Dataset) -> list[xr.DataArray]:
 
 
 @builder("rgb", "array", n.CHANNEL, n.Y, n.X)
-def rgb_map(rgb: xr.DataArray, *, roi: xr.DataArray | None = None, nan_color: str = NAN_COLOR, **options: Any) -> Any:
+def rgb_map(
+    rgb: xr.DataArray,
+    *,
+    roi: xr.DataArray | None = None,
+    nan_color: str = NAN_COLOR,
+    **options: Any,
+) -> Any:
     """Elements as red, green and blue: `(y, x, channel)` between 0 and 1, NaN in `nan_color`.
 
-    The attribute `elements` names the channels in the title; one element three times is grey. Raises SchemaError
-    for another shape or values outside 0 to 1.
+    The attribute `elements` names the channels in the title; one element three times is grey.
+    Raises SchemaError for another shape or values outside 0 to 1.
     """
     if rgb.ndim != 3 or rgb.sizes.get(n.CHANNEL) != 3 or rgb.min() < -1e-6 or rgb.max() > 1 + 1e-6:
         span = f"{float(rgb.min()):g} to {float(rgb.max()):g}"
-        raise SchemaError(f"{rgb.name!r} has {dict(rgb.sizes)} values, {span}; expected two dims, 3 channels, 0 to 1.")
+        raise SchemaError(
+            f"{rgb.name!r} has {dict(rgb.sizes)} values, {span}; expected two dims, 3 channels, 0 to 1."
+        )
     planes = [c.as_map(plane) for plane in rgb.transpose(n.CHANNEL, ...)]
     values = np.stack(planes, axis=-1)
     # each scan point as the number of its colour in a list
     whole = np.rint(255 * np.clip(np.nan_to_num(values.reshape(-1, 3)), 0, 1)).astype("u1")
     colors, numbers = np.unique(whole, axis=0, return_inverse=True)
-    paint = np.where(np.isfinite(values).all(axis=-1), numbers.reshape(values.shape[:2]), np.nan).astype("f4")
+    paint = np.where(
+        np.isfinite(values).all(axis=-1), numbers.reshape(values.shape[:2]), np.nan
+    ).astype("f4")
     names = [c.text(name) for name in rgb.attrs.get("elements", ())]
-    words = [f"{name} {color}" for name, color in zip(names, ("red", "green", "blue"), strict=False)]
+    words = [
+        f"{name} {color}" for name, color in zip(names, ("red", "green", "blue"), strict=False)
+    ]
     heading = ", ".join(words) if len(set(names)) > 1 else c.label(rgb, *names[:1])
-    own: dict[str, Any] = {"cmap": [f"#{bytes(color).hex()}" for color in colors], "clim": (-0.5, len(colors) - 0.5)}
+    own: dict[str, Any] = {
+        "cmap": [f"#{bytes(color).hex()}" for color in colors],
+        "clim": (-0.5, len(colors) - 0.5),
+    }
     own |= {"clipping_colors": {"NaN": nan_color}, "title": c.title(heading)}
     body = on_grid(planes[0], {"paint": paint}, own | options)
     return with_lines(body, None if roi is None else c.roi_outline(roi))

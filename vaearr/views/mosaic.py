@@ -71,14 +71,29 @@ def sheet(
         for j, image in enumerate(row):
             y, x = i * cell_height + top, j * cell_width
             shown = np.clip(image, low + 1e-4 * (high - low), high)
-            canvas[y : y + height, x : x + width] = np.where(np.isfinite(image), shown, 2 * low - high)
-            labels += [(x + width / 2, y - top / 2, text) for text in words[len(labels) : len(labels) + 1]]
-    own: dict[str, Any] = {"title": title(heading), "xlabel": "", "ylabel": "", "invert_yaxis": True, "data_aspect": 1}
+            canvas[y : y + height, x : x + width] = np.where(
+                np.isfinite(image), shown, 2 * low - high
+            )
+            labels += [
+                (x + width / 2, y - top / 2, text) for text in words[len(labels) : len(labels) + 1]
+            ]
+    own: dict[str, Any] = {
+        "title": title(heading),
+        "xlabel": "",
+        "ylabel": "",
+        "invert_yaxis": True,
+        "data_aspect": 1,
+    }
     own |= {"frame_width": round((side + GAP) * n_columns), "show_frame": False}
     own |= {"xlim": (0, canvas.shape[1]), "ylim": (0, canvas.shape[0])}
     own |= {"xaxis": "bottom" if columns else None, "yaxis": "left" if names else None}
-    own |= {"xticks": [(i * cell_width + width / 2, name) for i, name in enumerate(columns)] or None}
-    own |= {"yticks": [(i * cell_height + top + height / 2, name) for i, name in enumerate(names)] or None}
+    own |= {
+        "xticks": [(i * cell_width + width / 2, name) for i, name in enumerate(columns)] or None
+    }
+    own |= {
+        "yticks": [(i * cell_height + top + height / 2, name) for i, name in enumerate(names)]
+        or None
+    }
     places = np.arange(canvas.shape[1]) + 0.5, np.arange(canvas.shape[0]) + 0.5
     if channels:
         colors = np.nan_to_num(scaled(canvas, limits), nan=1.0)

@@ -45,7 +45,9 @@ nav a { margin-right: 1rem; color: #005a8f; }
 
 @dataclass
 class Section:
-    """A part of the page: a heading and blocks of safe HTML; bokeh models are put in where they are named."""
+    """A part of the page: a heading and blocks of safe HTML; bokeh models are put in where they are
+    named.
+    """
 
     name: str
     heading: str
@@ -84,7 +86,9 @@ class Section:
 
     def folded(self, summary: str, content: str) -> None:
         """Preformatted text that opens on a click."""
-        self.blocks.append(f"<details><summary>{_safe(summary)}</summary><pre>{_safe(content)}</pre></details>")
+        self.blocks.append(
+            f"<details><summary>{_safe(summary)}</summary><pre>{_safe(content)}</pre></details>"
+        )
 
 
 def _safe(text: str) -> str:
@@ -92,7 +96,9 @@ def _safe(text: str) -> str:
     return html.escape(text.replace("\x00", ""), quote=True)
 
 
-LEVELS = 126  # steps between the limits of what travels packed: finer than colours can be told apart
+LEVELS = (
+    126  # steps between the limits of what travels packed: finer than colours can be told apart
+)
 MISSING = 255  # stands for NaN
 UNPACK = """
 const unpack = async (data) => {
@@ -106,7 +112,9 @@ const unpack = async (data) => {
 
 
 def packed(values: np.ndarray, limits: tuple[float, float]) -> str:
-    """An array in steps between its limits as text for a page, which `UNPACK` reads: differences, deflated."""
+    """An array in steps between its limits as text for a page, which `UNPACK` reads: differences,
+    deflated.
+    """
     low, high = limits
     scaled = np.rint(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
     codes = np.where(np.isfinite(values), scaled, MISSING).astype("u1").ravel()
@@ -124,14 +132,21 @@ def page(heading: str, introduction: Section, sections: Sequence[Section]) -> st
     from bokeh.embed import components
 
     everything = [introduction, *sections]
-    models = {key: _plain_toolbar(model) for section in everything for key, model in section.figures.items()}
+    models = {
+        key: _plain_toolbar(model)
+        for section in everything
+        for key, model in section.figures.items()
+    }
     with _frames_without_size():
         script, divs = components(models) if models else ("", {})
     library = _library() if models else ""
     links = "".join(f'<a href="#{s.name}">{_safe(s.heading)}</a>' for s in sections)
     parts = [
         f"<header><h1>{_safe(heading)}</h1>{_body(introduction, divs)}<nav>{links}</nav></header>",
-        *(f'<section id="{s.name}"><h2>{_safe(s.heading)}</h2>{_body(s, divs)}</section>' for s in sections),
+        *(
+            f'<section id="{s.name}"><h2>{_safe(s.heading)}</h2>{_body(s, divs)}</section>'
+            for s in sections
+        ),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -142,12 +157,19 @@ def page(heading: str, introduction: Section, sections: Sequence[Section]) -> st
 
 
 def _library() -> str:
-    """BokehJS itself. Not by `bokeh.resources`: panel, which hvplot brings, adds scripts from elsewhere there."""
+    """BokehJS itself. Not by `bokeh.resources`: panel, which hvplot brings, adds scripts from
+    elsewhere there.
+    """
     from bokeh.settings import settings
 
     folder = Path(settings.bokehjs_path()) / "js"
-    texts = [(folder / f"{name}.min.js").read_text(encoding="utf-8") for name in ("bokeh", "bokeh-widgets")]
-    return "\n".join("<script>\n" + text.replace("</script", "<\\/script") + "\n</script>" for text in texts)
+    texts = [
+        (folder / f"{name}.min.js").read_text(encoding="utf-8")
+        for name in ("bokeh", "bokeh-widgets")
+    ]
+    return "\n".join(
+        "<script>\n" + text.replace("</script", "<\\/script") + "\n</script>" for text in texts
+    )
 
 
 def _body(section: Section, divs: dict[str, str]) -> str:

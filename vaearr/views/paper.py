@@ -1,6 +1,7 @@
 """Views on paper: the style of a journal, and files.
 
-`on_paper` renders a HoloViews view by HoloViews' matplotlib backend, inside `journal()`: nothing global changes.
+`on_paper` renders a HoloViews view by HoloViews' matplotlib backend, inside `journal()`: nothing
+global changes.
 """
 
 from __future__ import annotations
@@ -61,32 +62,46 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def journal() -> Iterator[None]:
-    """Set the style of a journal inside this context: letters of 6 to 8 pt, editable text in PDF, 300 dpi.
+    """Set the style of a journal inside this context: letters of 6 to 8 pt, editable text in PDF,
+    300 dpi.
 
-    Sans-serif letters, in the first of the listed fonts that is installed; letters that it lacks come from DejaVu
-    Sans. The colour cycle is Okabe and Ito's, which people with any colour vision can tell apart.
+    Sans-serif letters, in the first of the listed fonts that is installed; letters that it lacks
+    come from DejaVu Sans. The colour cycle is Okabe and Ito's, which people with any colour vision
+    can tell apart.
     """
     import matplotlib as mpl
     from cycler import cycler
     from matplotlib.font_manager import fontManager
 
-    installed = {font.name for font in fontManager.ttflist}  # matplotlib warns about each font that is missing
+    installed = {
+        font.name for font in fontManager.ttflist
+    }  # matplotlib warns about each font that is missing
     fonts: dict[Any, Any] = {"font.sans-serif": [name for name in FONTS if name in installed]}
     with mpl.rc_context({**STYLE, **fonts, "axes.prop_cycle": cycler(color=COLORS)}):
         yield
 
 
 # no time in a file, so that the same figure gives the same bytes
-_METADATA: dict[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+_METADATA: dict[str, dict[str, None]] = {
+    ".png": {},
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None},
+}
 
 
 def file_of(figure: Any, ending: str, dpi: int = DPI) -> bytes:
-    """A figure as the bytes of a .png, .pdf or .svg file in the style of `journal()`. Raises UsageError for others."""
+    """A figure as the bytes of a .png, .pdf or .svg file in the style of `journal()`. Raises
+    UsageError for others.
+    """
     if ending.lower() not in _METADATA:
-        raise UsageError(f"a figure cannot end in {ending!r}; it is saved as {', '.join(_METADATA)} or .html.")
+        raise UsageError(
+            f"a figure cannot end in {ending!r}; it is saved as {', '.join(_METADATA)} or .html."
+        )
     data = io.BytesIO()
     with journal(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script no font has: an empty box
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from"
+        )  # a script no font has: an empty box
         figure.savefig(
             data,
             format=ending.lower()[1:],
@@ -99,11 +114,15 @@ def file_of(figure: Any, ending: str, dpi: int = DPI) -> bytes:
 
 
 def check_new(path: Path, overwrite: bool) -> None:
-    """Raise NoInputError where the folder is not there, ExistsError where the file is and `overwrite` is not set."""
+    """Raise NoInputError where the folder is not there, ExistsError where the file is and
+    `overwrite` is not set.
+    """
     if not path.parent.is_dir():
         raise NoInputError(f"there is no folder {path.parent}; make it first.")
     if path.exists() and not overwrite:
-        raise ExistsError(f"{path} is there already; give another name, or overwrite=True (--overwrite).")
+        raise ExistsError(
+            f"{path} is there already; give another name, or overwrite=True (--overwrite)."
+        )
 
 
 def write_new(path: Path, data: bytes, overwrite: bool) -> Path:
@@ -123,7 +142,9 @@ def on_paper(shown: Any, width: str = "double") -> Any:
         raise UsageError(f"width is {width!r}; use {', '.join(COLUMN_WIDTHS)}.")
     if hasattr(shown, "savefig"):
         return shown
-    importlib.import_module("holoviews.plotting.mpl")  # registers the backend; `hv.extension` writes into notebooks
+    importlib.import_module(
+        "holoviews.plotting.mpl"
+    )  # registers the backend; `hv.extension` writes into notebooks
     from matplotlib import pyplot
 
     hv = holoviews()
@@ -132,8 +153,16 @@ def on_paper(shown: Any, width: str = "double") -> Any:
     sizes = [_frame_size(part) for part in layout]
     title = _options_of(layout).get("title", "")
     with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
-    converted = hv.Layout([part.map(_for_matplotlib, with_options) for part in layout]).cols(n_columns)
-    own = {"fig_inches": (WIDTH, WIDTH), "show_title": False, "sublabel_format": None, "hspace": 0.02, "vspace": 0.02}
+    converted = hv.Layout([part.map(_for_matplotlib, with_options) for part in layout]).cols(
+        n_columns
+    )
+    own = {
+        "fig_inches": (WIDTH, WIDTH),
+        "show_title": False,
+        "sublabel_format": None,
+        "hspace": 0.02,
+        "vspace": 0.02,
+    }
     converted = converted.opts(**own, backend="matplotlib")
     with journal(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib")
@@ -141,7 +170,11 @@ def on_paper(shown: Any, width: str = "double") -> Any:
         panels = _arrange(figure, sizes, n_columns, COLUMN_WIDTHS[width])
         if isinstance(shown, hv.Layout) and 1 < len(panels) <= len(LETTERS):
             for letter, axes in zip(LETTERS, panels, strict=False):
-                at = {"xytext": (-22, 5), "xycoords": "axes fraction", "textcoords": "offset points"}
+                at = {
+                    "xytext": (-22, 5),
+                    "xycoords": "axes fraction",
+                    "textcoords": "offset points",
+                }
                 axes.annotate(letter, (0, 1), fontsize=8, fontweight="bold", **at)
         if title:
             figure.suptitle(textwrap.fill(title.replace("{{", "{").replace("}}", "}"), 96))
@@ -173,11 +206,17 @@ def _maps_in_one(shown: Any) -> Any:
     options = _options_of(shown.last)
     unit = str(options.get("xlabel", "")).partition("(")[2].rstrip(")")
     heading = f"{shown.label} ({right - left:.4g} x {top - bottom:.4g} {unit})"
-    return sheet(in_rows(maps), (0.0, 1.0), heading, words=words, cmap=options["cmap"], colorbar=False)
+    return sheet(
+        in_rows(maps), (0.0, 1.0), heading, words=words, cmap=options["cmap"], colorbar=False
+    )
 
 
-def _arrange(figure: Any, sizes: list[tuple[float, float]], n_columns: int, most: float) -> list[Any]:
-    """Give the panels of a figure the sizes that they have on the screen, at most so many inches wide; the panels."""
+def _arrange(
+    figure: Any, sizes: list[tuple[float, float]], n_columns: int, most: float
+) -> list[Any]:
+    """Give the panels of a figure the sizes that they have on the screen, at most so many inches
+    wide; the panels.
+    """
     rows = [sizes[start : start + n_columns] for start in range(0, len(sizes), n_columns)]
     widths = [max(width for width, _ in sizes[column::n_columns]) for column in range(n_columns)]
     heights = [max(height for _, height in row) for row in rows]
@@ -188,13 +227,17 @@ def _arrange(figure: Any, sizes: list[tuple[float, float]], n_columns: int, most
     grid.set_height_ratios(heights)
     beside = 0.75 * n_columns
     scale = min(1.0, max(0.5, most - beside) / sum(widths))
-    figure.set_size_inches(min(most, scale * sum(widths) + beside), scale * sum(heights) + 0.75 * len(rows) + 0.2)
+    figure.set_size_inches(
+        min(most, scale * sum(widths) + beside), scale * sum(heights) + 0.75 * len(rows) + 0.2
+    )
     figure.set_layout_engine("constrained")
     return panels
 
 
 def _options_of(shown: Any) -> dict[str, Any]:
-    """The bokeh options of a view; of an overlay its own, then those of its elements, the first one's first."""
+    """The bokeh options of a view; of an overlay its own, then those of its elements, the first
+    one's first.
+    """
     hv = holoviews()
     options: dict[str, Any] = {}
     if isinstance(shown, hv.Overlay | hv.NdOverlay):
@@ -241,14 +284,20 @@ def _for_matplotlib(shown: Any) -> Any:
     allowed = {name for group in groups.values() for name in group.allowed_keywords}
     options: dict[str, Any] = {"hooks": []}
     for name, value in screen.items():
-        names = [other for other in RENAMED.get(name, (name,)) if other in allowed and name not in SCREEN_ONLY]
+        names = [
+            other
+            for other in RENAMED.get(name, (name,))
+            if other in allowed and name not in SCREEN_ONLY
+        ]
         if names:
             options[names[0]] = value
     if not screen.get("data_aspect"):
         options["aspect"] = "auto"
     if "title" in options:
         letters = max(24, int(LETTERS_PER_INCH * width))
-        options["title"] = "\n".join(textwrap.fill(line, letters) for line in options["title"].splitlines())
+        options["title"] = "\n".join(
+            textwrap.fill(line, letters) for line in options["title"].splitlines()
+        )
     if screen.get("show_frame") is False:
         options["hooks"].append(_hide_frame)
     if isinstance(shown, hv.Element):
@@ -276,7 +325,9 @@ def _hide_frame(plot: Any, element: Any) -> None:
 
 
 def _color_bar(options: dict[str, Any], frame_width: float, plot: Any, element: Any) -> None:
-    """Draw the colour bar of an element beside its frame, as high as the frame, where layouts make room for it."""
+    """Draw the colour bar of an element beside its frame, as high as the frame, where layouts make
+    room for it.
+    """
     axes = plot.handles["axis"]
     label = str(options.get("clabel") or "")
     bar = axes.figure.colorbar(

@@ -1,4 +1,6 @@
-"""A latent against a target, and associations of many: map and scatter linked, heat maps with what is significant."""
+"""A latent against a target, and associations of many: map and scatter linked, heat maps with what
+is significant.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,28 @@ DENSE = 1500  # points from which on a density is shown instead of the points
 DENSITY = "cividis"
 ALPHA = 0.05  # adjusted p-values below it are marked
 BRUSH = {"shared_datasource": True, "tools": ["box_select", "lasso_select"]}
-HIDDEN = {"alpha": 0, "nonselection_alpha": 0, "selection_alpha": 1, "color": "white", "selection_line_color": "black"}
+HIDDEN = {
+    "alpha": 0,
+    "nonselection_alpha": 0,
+    "selection_alpha": 1,
+    "color": "white",
+    "selection_line_color": "black",
+}
 
 
 def table_of(**maps: xr.DataArray) -> pd.DataFrame:
-    """The scan points where all maps are finite: a row each, with their coordinates. Raises RoiError where none is."""
-    table = xr.Dataset({name: c.as_map(da.astype("f4")) for name, da in maps.items()}).to_dataframe().dropna()
+    """The scan points where all maps are finite: a row each, with their coordinates. Raises
+    RoiError where none is.
+    """
+    table = (
+        xr.Dataset({name: c.as_map(da.astype("f4")) for name, da in maps.items()})
+        .to_dataframe()
+        .dropna()
+    )
     if table.empty:
-        raise RoiError(f"no scan point holds all of {', '.join(maps)}; choose another map or region.")
+        raise RoiError(
+            f"no scan point holds all of {', '.join(maps)}; choose another map or region."
+        )
     return table.reset_index()
 
 
@@ -40,16 +56,28 @@ def drawn(table: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def linked(
-    picture: Any, source: pd.DataFrame, place: Sequence[str], plane: Sequence[str], over: Sequence[Any] = (), **how: Any
+    picture: Any,
+    source: pd.DataFrame,
+    place: Sequence[str],
+    plane: Sequence[str],
+    over: Sequence[Any] = (),
+    **how: Any,
 ) -> Any:
-    """A map beside a scatter of the same points: a box or a lasso in one side lights up in the other.
+    """A map beside a scatter of the same points: a box or a lasso in one side lights up in the
+    other.
 
-    The link works in a saved page without Python: the points on the map are there all the time, and seen when they are
-    selected. source: columns of the places on the map and of the plane, and what else is told; over: elements of the
-    plane below or beside the points, and options of these and of the frame in `how`.
+    The link works in a saved page without Python: the points on the map are there all the time, and
+    seen when they are selected. source: columns of the places on the map and of the plane, and what
+    else is told; over: elements of the plane below or beside the points, and options of these and
+    of the frame in `how`.
     """
     hv = c.holoviews()
-    frame = {"frame_width": 340, "frame_height": 320, "fontsize": {"title": "10pt"}, "legend_position": "right"}
+    frame = {
+        "frame_width": 340,
+        "frame_height": 320,
+        "fontsize": {"title": "10pt"},
+        "legend_position": "right",
+    }
     frame |= {key: how.pop(key) for key in ("xlabel", "ylabel", "title")}
     hidden = hv.Points(source, list(place)).opts(size=5, **HIDDEN, **BRUSH)
     points = hv.Points(source, list(plane)).opts(line_color=None, **how, **BRUSH)
@@ -68,12 +96,13 @@ def map_scatter(
     most_points: int = MOST_POINTS,
     **options: Any,
 ) -> Any:
-    """Map of a latent beside that latent against a target; a selection in one lights up in the other.
+    """Map of a latent beside that latent against a target; a selection in one lights up in the
+    other.
 
-    The link works in a saved page without Python. Many points are a density, so that none hides another; at most
-    `most_points` of them can be selected. Pearson's r in the title is over all. A phase ("phase:
-    fe_bcc") is the colour of the points, against band contrast where there is one. `**options` as of a map. Raises
-    RoiError where no point has both.
+    The link works in a saved page without Python. Many points are a density, so that none hides
+    another; at most `most_points` of them can be selected. Pearson's r in the title is over all. A
+    phase ("phase: fe_bcc") is the colour of the points, against band contrast where there is one.
+    `**options` as of a map. Raises RoiError where no point has both.
     """
     one, wanted = latent_map(ds, run, latent), targets_of(ds, [target], roi=roi)
     column, name = wanted.isel(target=0, drop=True), str(wanted["target"].values[0])
@@ -87,11 +116,27 @@ def map_scatter(
     table = table_of(**{across: one if roi is None else one.where(roi), up: shown, "group": column})
     r = table[across].corr(table["group"])
     source = drawn(table, most_points).astype("f4")
-    over, how = [], {"alpha": 0.5, "selection_alpha": 0.9, "nonselection_alpha": 0.06, "color": COLORS[0], "size": 4}
+    over, how = (
+        [],
+        {
+            "alpha": 0.5,
+            "selection_alpha": 0.9,
+            "nonselection_alpha": 0.06,
+            "color": COLORS[0],
+            "size": 4,
+        },
+    )
     if is_phase:
         how |= {"alpha": 1, "color": "group", "cmap": list(COLORS[:2]), "clim": (0, 1), "size": 3}
     elif len(table) >= DENSE:
-        density = {"x": across, "y": up, "cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
+        density = {
+            "x": across,
+            "y": up,
+            "cmap": DENSITY,
+            "gridsize": 40,
+            "color": None,
+            "grid": False,
+        }
         over, how = [c.plot(table, "hexbin", **density)], {"size": 4, **HIDDEN}
     heading = c.title(f"{about}Pearson r = {c.number(r)}, n = {len(table):,}")
     frame = {"xlabel": across, "ylabel": c.label(shown), "title": heading}
@@ -121,7 +166,9 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], **ho
 
 
 def _ticks(names: Sequence[str], share: float) -> list[tuple[int, str]]:
-    """Places and names along an axis of which each name takes a share: not more than there is room for."""
+    """Places and names along an axis of which each name takes a share: not more than there is room
+    for.
+    """
     step = math.ceil(share * len(names)) or 1
     return [(i, c.text(names[i])) for i in range(0, len(names), step)]
 
@@ -133,7 +180,8 @@ def association(found: xr.DataArray | xr.Dataset, metric: str | None = None, **o
     Parameters
     ----------
     found
-        `(metric, latent[, target])` of `va.associate`, or the Dataset of `run.associate`, whose adjusted p-values are
+        `(metric, latent[, target])` of `va.associate`, or the Dataset of `run.associate`, whose
+        adjusted p-values are
         marked: cells below 0.05 get a dot.
     metric
         The only one to show. Signed ones are centred at 0 on a diverging scale.
@@ -142,14 +190,22 @@ def association(found: xr.DataArray | xr.Dataset, metric: str | None = None, **o
     """
     table = found if isinstance(found, xr.Dataset) else found.to_dataset(name="association")
     if "target" not in table.dims:
-        table = table.expand_dims("target") if "target" in table.coords else table.expand_dims(target=["target"])
+        table = (
+            table.expand_dims("target")
+            if "target" in table.coords
+            else table.expand_dims(target=["target"])
+        )
     metrics = [str(name) for name in table["metric"].values]
     if metric is not None and metric not in metrics:
         raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, metrics)}")
     frames = {}
     for name in metrics if metric is None else [metric]:
         frames[name] = _heat(name, table.sel(metric=name), options)
-    return c.holoviews().HoloMap(frames, kdims="metric") if len(frames) > 1 else next(iter(frames.values()))
+    return (
+        c.holoviews().HoloMap(frames, kdims="metric")
+        if len(frames) > 1
+        else next(iter(frames.values()))
+    )
 
 
 def _heat(metric: str, table: xr.Dataset, options: dict[str, Any]) -> Any:

@@ -31,14 +31,16 @@ def data_sheet(ds: xr.Dataset | xr.DataArray, *, by: str | None = None, seed: in
 
     A row for each class, or three rows where there are none.
 
-    Each picture has a grey scale (of colours a brightness) of its own, from its 0.5 % to its 99.5 % percentile; of
-    volumes the middle slice is shown. Above each stands its number or its coordinates.
+    Each picture has a grey scale (of colours a brightness) of its own, from its 0.5 % to its 99.5 %
+    percentile; of volumes the middle slice is shown. Above each stands its number or its
+    coordinates.
 
-    by : variable or coordinate of classes; default: `label`, else the first (for a scan its phase) with two or more
+    by : variable or coordinate of classes; default: `label`, else the first (for a scan its phase)
+    with two or more
     seed : of the choice
 
-    At most 12 classes are shown, the first. Raises NoInputError for a variable that is not there and for a store none
-    of whose samples can be used.
+    At most 12 classes are shown, the first. Raises NoInputError for a variable that is not there
+    and for a store none of whose samples can be used.
     """
     if isinstance(ds, xr.DataArray):
         ds = schema.as_dataset(ds)
@@ -51,14 +53,19 @@ def data_sheet(ds: xr.Dataset | xr.DataArray, *, by: str | None = None, seed: in
     groups = {name: np.argwhere((codes == code) & present) for code, name in class_words.items()}
     groups = {name: places for name, places in groups.items() if len(places)}
     if not groups:
-        raise NoInputError(f"none of the {schema.samples_word(ds)} can be used; there is nothing to show.")
+        raise NoInputError(
+            f"none of the {schema.samples_word(ds)} can be used; there is nothing to show."
+        )
     rng = np.random.default_rng(seed)
     nav = schema.navigation_dims(ds)
     n_shown = COLUMNS if by else 3 * COLUMNS
     rows, names, words = [], [], []
     for name, places in list(groups.items())[:MOST_ROWS]:
         chosen = places[np.sort(rng.permutation(len(places))[:n_shown])]
-        at = {dim: xr.DataArray(place, dims="picture") for dim, place in zip(nav, chosen.T, strict=True)}
+        at = {
+            dim: xr.DataArray(place, dims="picture")
+            for dim, place in zip(nav, chosen.T, strict=True)
+        }
         samples = ds[n.PATTERNS].isel(at).transpose("picture", ...).load()
         rows += in_rows([in_own_limits(image) for image in pictures(samples)])
         coordinates = zip(*(samples[dim].values for dim in nav[::-1]), strict=True)
@@ -75,10 +82,11 @@ MAX_OVERVIEW_LATENTS = 6
 
 @builder("dataset", "dataset")
 def overview(ds: xr.Dataset, run: str | None = None, **options: Any) -> Any:
-    """The maps of a scan: band contrast, elements, phase, clusters, the first latents; of a collection its samples.
+    """The maps of a scan: band contrast, elements, phase, clusters, the first latents; of a
+    collection its samples.
 
-    run: whose latents are shown; default: each run's. Of a 3-D scan the middle plane is shown. `**options` are those
-    of a map. Raises NoInputError where there is nothing to show.
+    run: whose latents are shown; default: each run's. Of a 3-D scan the middle plane is shown.
+    `**options` are those of a map. Raises NoInputError where there is nothing to show.
     """
     if n.PATTERNS in ds and not schema.is_scan(ds):
         return data_sheet(ds)
@@ -87,7 +95,11 @@ def overview(ds: xr.Dataset, run: str | None = None, **options: Any) -> Any:
     maps = side_map_list(ds)
     for name, variable in ds.data_vars.items():
         is_map = set(variable.dims) == {n.Y, n.X} and variable.dtype != bool
-        if is_map and name not in (n.BC, n.PHASE) and not str(name).startswith((n.SPLIT, n.ROI, n.PRESENT)):
+        if (
+            is_map
+            and name not in (n.BC, n.PHASE)
+            and not str(name).startswith((n.SPLIT, n.ROI, n.PRESENT))
+        ):
             maps.append(variable)
     for run_name in schema.runs(ds) if run is None else [run]:
         if ds.get(n.run_name(n.LATENTS, run_name), xr.DataArray()).ndim == 3:
@@ -104,16 +116,22 @@ def _short(value: Any) -> str:
 def path_sheet(found: xr.Dataset) -> Any:
     """The samples in a plane with the numbered points of `path`, and what the points decode to.
 
-    For t-SNE and UMAP a number stands at the sample that is decoded, a line leads to the requested point.
+    For t-SNE and UMAP a number stands at the sample that is decoded, a line leads to the requested
+    point.
     """
     images = pictures(found["decoded"])
     axes = [text(name) for name in found["axis"].values]
     position, requested = found["position"].values, found["requested"].values
-    ways = {"plane": f"others: {brief(found.attrs['base'], 45)}", "pca": "principal components, inverted"}
+    ways = {
+        "plane": f"others: {brief(found.attrs['base'], 45)}",
+        "pca": "principal components, inverted",
+    }
     heading = title(ways.get(found.attrs["space"], "nearest encoded sample"))
     hv = holoviews()
     cloud = scatter(found, found["scatter"].values, axes)
-    ends = (position[:-1], position[1:]) if np.allclose(position, requested) else (requested, position)
+    ends = (
+        (position[:-1], position[1:]) if np.allclose(position, requested) else (requested, position)
+    )
     line = hv.Segments(np.hstack(ends), [*axes, "x1", "y1"]).opts(color=MARK, line_width=1)
     circles = hv.Points(position, axes).opts(color="white", line_color=MARK, size=13)
     numbers = [str(i + 1) for i in range(len(images))]

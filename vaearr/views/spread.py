@@ -1,4 +1,6 @@
-"""How latents spread: samples in a plane, pairs, histograms, heat maps by class, principal components."""
+"""How latents spread: samples in a plane, pairs, histograms, heat maps by class, principal
+components.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,14 @@ SQUARE = {"frame_width": FRAME, "frame_height": FRAME}
 
 
 def scatter(found: xr.Dataset, position: np.ndarray, axes: list[str]) -> Any:
-    """Points `(k, 2)` in a plane, each of a sample, in the colours of their classes; the pointer names the sample."""
+    """Points `(k, 2)` in a plane, each of a sample, in the colours of their classes; the pointer
+    names the sample.
+    """
     table = pd.DataFrame(position, columns=axes).assign(sample=found["number"].values)
     labels = found.coords.get("class")
-    return by_class(table, labels, "scatter", x=axes[0], y=axes[1], hover_cols=["sample"], alpha=0.6, **SQUARE)
+    return by_class(
+        table, labels, "scatter", x=axes[0], y=axes[1], hover_cols=["sample"], alpha=0.6, **SQUARE
+    )
 
 
 @builder("embedding", "position", "axis", "point", "number")
@@ -51,7 +57,9 @@ def embedding_view(found: xr.Dataset) -> Any:
 
 @builder("pairs", "vectors", "correlation", "point")
 def pair_sheet(found: xr.Dataset) -> Any:
-    """The result of `pairs`: histograms on the diagonal, below it kernel densities, above it samples by class and r."""
+    """The result of `pairs`: histograms on the diagonal, below it kernel densities, above it
+    samples by class and r.
+    """
     names = [f"latent {int(dim)}" for dim in found["latent"].values]
     table = pd.DataFrame(found["vectors"].values, columns=names)
     labels = found.coords.get("class")
@@ -61,12 +69,25 @@ def pair_sheet(found: xr.Dataset) -> Any:
             own: dict[str, Any] = {"frame_width": PAIR_FRAME, "frame_height": PAIR_FRAME}
             own |= {"xaxis": i == len(names) - 1, "yaxis": j == 0, "title": ""}
             if i == j:
-                panel = by_class(table, labels, "hist", y=row, xlabel=row, ylabel=row, bins=30, alpha=0.5, **own)
+                panel = by_class(
+                    table, labels, "hist", y=row, xlabel=row, ylabel=row, bins=30, alpha=0.5, **own
+                )
             elif i > j:
-                panel = plot(table, "bivariate", x=column, y=row, cmap=SEQUENTIAL, colorbar=False, color=None, **own)
+                panel = plot(
+                    table,
+                    "bivariate",
+                    x=column,
+                    y=row,
+                    cmap=SEQUENTIAL,
+                    colorbar=False,
+                    color=None,
+                    **own,
+                )
             else:
                 own["title"] = f"r = {number(float(found['correlation'].values[i, j]))}"
-                panel = by_class(table, labels, "scatter", x=column, y=row, alpha=0.6, size=9, **own)
+                panel = by_class(
+                    table, labels, "scatter", x=column, y=row, alpha=0.6, size=9, **own
+                )
             is_corner = i == 0 and j == len(names) - 1
             panels.append(panel.opts(show_legend=is_corner))
     heading = f"pairs of latents, {len(table):,} of {found.attrs['n']:,} samples"
@@ -75,7 +96,9 @@ def pair_sheet(found: xr.Dataset) -> Any:
 
 @builder("histograms", "counts", "edges", "latent", "bin")
 def histogram_view(found: xr.Dataset) -> Any:
-    """The result of `histograms` as a HoloMap over the dimensions; by class, the share of each class's samples."""
+    """The result of `histograms` as a HoloMap over the dimensions; by class, the share of each
+    class's samples.
+    """
     frames = {}
     is_by_class = "class" in found["counts"].dims
     for dim in found["latent"].values:
@@ -83,10 +106,17 @@ def histogram_view(found: xr.Dataset) -> Any:
         edges, counts = one["edges"].values, one["counts"].values
         middles = (edges[1:] + edges[:-1]) / 2
         name = f"latent {int(dim)}"
-        own: dict[str, Any] = {"frame_width": FRAME, "frame_height": 260, "title": name, "xlabel": name}
+        own: dict[str, Any] = {
+            "frame_width": FRAME,
+            "frame_height": 260,
+            "title": name,
+            "xlabel": name,
+        }
         if is_by_class:
             names = [brief(name, 18) for name in found["class"].values]
-            table = pd.DataFrame((counts / np.maximum(counts.sum(1, keepdims=True), 1)).T, middles, names)
+            table = pd.DataFrame(
+                (counts / np.maximum(counts.sum(1, keepdims=True), 1)).T, middles, names
+            )
             own |= {"color": palette(len(names)), "where": "mid", "ylabel": "share of the class"}
             frames[int(dim)] = plot(table, "step", group_label=text(found.attrs["by"]), **own)
         else:
@@ -96,15 +126,23 @@ def histogram_view(found: xr.Dataset) -> Any:
     return holoviews().HoloMap(frames, kdims="latent").relabel(heading)
 
 
-def centred(values: np.ndarray, rows: list[str], columns: list[str], what: str, **options: Any) -> Any:
+def centred(
+    values: np.ndarray, rows: list[str], columns: list[str], what: str, **options: Any
+) -> Any:
     """A heat map `(rows, columns)` centred at 0."""
-    own = {"cmap": DIVERGING, "clim": robust_limits(values, (0, 100), symmetric=True), "title": title(what)}
+    own = {
+        "cmap": DIVERGING,
+        "clim": robust_limits(values, (0, 100), symmetric=True),
+        "title": title(what),
+    }
     return matrix(values, rows, columns, **own | options)
 
 
 @builder("activations", "activation", "latent")
 def activation_view(found: xr.Dataset) -> Any:
-    """The result of `activations`: samples sorted by class, and the means of the classes, as heat maps."""
+    """The result of `activations`: samples sorted by class, and the means of the classes, as heat
+    maps.
+    """
     values, dims = found["activation"].values, [str(int(dim)) for dim in found["latent"].values]
     ticks: list[tuple[float, str]] = []
     if "class_of_point" in found.coords:
@@ -113,10 +151,15 @@ def activation_view(found: xr.Dataset) -> Any:
             place = np.flatnonzero(codes == code)
             if len(place) > len(codes) / 40:
                 ticks.append((float(place.mean()), brief(words[int(code)], 14)))
-    limits, heading = robust_limits(values, symmetric=True), f"{len(values):,} of {found.attrs['n']:,} samples"
+    limits, heading = (
+        robust_limits(values, symmetric=True),
+        f"{len(values):,} of {found.attrs['n']:,} samples",
+    )
     samples = centred(values, [], dims, heading, yticks=ticks or 5, clim=limits, **SQUARE)
     if "class_mean" not in found:
         return samples
     names = [brief(name, 14) for name in found["class"].values]
-    means = centred(found["class_mean"].values, names, dims, f"means by {found.attrs['by']}", **SQUARE)
+    means = centred(
+        found["class_mean"].values, names, dims, f"means by {found.attrs['by']}", **SQUARE
+    )
     return holoviews().Layout([samples, means]).opts(shared_axes=False)

@@ -1,7 +1,8 @@
-"""Volumes as three orthogonal slices, in coordinates, with a cross-hair and the sides of the patient where known.
+"""Volumes as three orthogonal slices, in coordinates, with a cross-hair and the sides of the
+patient where known.
 
-In RAS+ orientation x runs to the patient's right, y to the front, z to the top of the head; the patient's left is on
-the left (the neurological convention).
+In RAS+ orientation x runs to the patient's right, y to the front, z to the top of the head; the
+patient's left is on the left (the neurological convention).
 """
 
 from __future__ import annotations
@@ -34,8 +35,16 @@ from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
 from vaearr.views.pictures import LIMITS, numbers_of, where_of
 
 AXES = (n.Z, n.Y, n.X)
-PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}  # across, up, along
-SIDES = {n.X: ("L", "R"), n.Y: ("P", "A"), n.Z: ("I", "S")}  # at the lower and the upper end of an axis
+PLANES = {
+    "axial": (n.Z, n.Y, n.X),
+    "coronal": (n.Y, n.Z, n.X),
+    "sagittal": (n.X, n.Z, n.Y),
+}  # across, up, along
+SIDES = {
+    n.X: ("L", "R"),
+    n.Y: ("P", "A"),
+    n.Z: ("I", "S"),
+}  # at the lower and the upper end of an axis
 CROSS = "#ffb000"
 PAPER_FRAME = 250  # pixels of the longest side of a slice
 FRAME = 360  # pixels of the longest side of a plane in a page
@@ -95,19 +104,26 @@ def is_volume(da: xr.DataArray) -> bool:
 
 
 def as_volume(da: xr.DataArray) -> xr.DataArray:
-    """One volume (z, y, x) in memory as float32, all coordinates rising; of several channels the first.
+    """One volume (z, y, x) in memory as float32, all coordinates rising; of several channels the
+    first.
 
     Raises SchemaError for other dims, UsageError for coordinates with uneven steps.
     """
     if n.CHANNEL in da.dims:
         da = da.isel({n.CHANNEL: 0}, drop=True)
     if set(map(str, da.dims)) != set(AXES) or 0 in da.shape:
-        raise SchemaError(f"{da.name!r} has dims {da.dims}; expected one volume over z, y and x, so select a sample.")
+        raise SchemaError(
+            f"{da.name!r} has dims {da.dims}; expected one volume over z, y and x, so select a sample."
+        )
     for dim in AXES:
         if dim not in da.coords:
-            da = da.assign_coords({dim: (dim, np.arange(da.sizes[dim], dtype="f8"), {"units": "px"})})
+            da = da.assign_coords(
+                {dim: (dim, np.arange(da.sizes[dim], dtype="f8"), {"units": "px"})}
+            )
         if not is_regular(da[dim].values):
-            raise UsageError(f"the coordinate {dim!r} has uneven steps; slices are drawn on an even grid.")
+            raise UsageError(
+                f"the coordinate {dim!r} has uneven steps; slices are drawn on an even grid."
+            )
     return da.transpose(*AXES).sortby(list(AXES)).astype("f4").reset_coords(drop=True).load()
 
 
@@ -121,12 +137,14 @@ def span_of(volume: xr.DataArray, dim: str) -> float:
 def volume_slices(
     found: xr.DataArray | xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None
 ) -> Any:
-    """Axial, coronal and sagittal slice through one position, true proportions: of a volume (z, y, x) on its axes.
+    """Axial, coronal and sagittal slice through one position, true proportions: of a volume (z, y,
+    x) on its axes.
 
     Of the result of `run.reconstruct`: original, reconstruction and residual of an example, one
-    below the other. Grey runs from the 0.5 % to the 99.5 % percentile of all, the residual has a scale half as wide to
-    both sides of 0; the other two slices are lines. position: in coordinate units, such as `{"z": 12.0}`; the middle
-    of dims that are not named. Raises SchemaError for other arrays, NoInputError where there is no such example.
+    below the other. Grey runs from the 0.5 % to the 99.5 % percentile of all, the residual has a
+    scale half as wide to both sides of 0; the other two slices are lines. position: in coordinate
+    units, such as `{"z": 12.0}`; the middle of dims that are not named. Raises SchemaError for
+    other arrays, NoInputError where there is no such example.
     """
     if isinstance(found, xr.DataArray):
         volumes, heading = {text(label(found)): as_volume(found)}, ""
@@ -139,13 +157,22 @@ def volume_slices(
     slices = []
     for name, (volume, limits, cmap) in scales_of(volumes).items():
         for plane, axes in PLANES.items():
-            own = {"cmap": cmap, "clim": limits, "colorbar": plane == "sagittal", "clabel": text(name)}
+            own = {
+                "cmap": cmap,
+                "clim": limits,
+                "colorbar": plane == "sagittal",
+                "clabel": text(name),
+            }
             slices.append(_slice(volume, plane, axes, at, scale).opts("Image", **own))
     return holoviews().Layout(slices).cols(3).opts(title=title(heading), shared_axes=False)
 
 
-def _slice(volume: xr.DataArray, plane: str, axes: tuple[str, ...], at: dict[str, float], scale: float) -> Any:
-    """One plane of a volume with the lines of the other two, and the sides of the patient where they are known."""
+def _slice(
+    volume: xr.DataArray, plane: str, axes: tuple[str, ...], at: dict[str, float], scale: float
+) -> Any:
+    """One plane of a volume with the lines of the other two, and the sides of the patient where
+    they are known.
+    """
     hv, (across, up, along) = holoviews(), axes
     image = volume.sel({across: at[across]}, method="nearest").transpose(up, along)
     where = value_text(at[across], volume[across].attrs)
@@ -162,12 +189,20 @@ def _slice(volume: xr.DataArray, plane: str, axes: tuple[str, ...], at: dict[str
 def _axis_label(volume: xr.DataArray, dim: str) -> str:
     """Name and unit of an axis, and the sides of the patient at its ends where they are known."""
     name = label(volume[dim].assign_attrs(long_name=dim))
-    return f"{name}, {' to '.join(SIDES[dim])}" if volume.attrs.get("orientation") == "RAS+" else name
+    return (
+        f"{name}, {' to '.join(SIDES[dim])}" if volume.attrs.get("orientation") == "RAS+" else name
+    )
 
 
-def scales_of(volumes: Mapping[str, xr.DataArray]) -> dict[str, tuple[xr.DataArray, tuple[float, float], str]]:
-    """Each volume with its limits and colours: grey on one scale, the residual half as wide to both sides of 0."""
-    grey = robust_limits(np.stack([one.values for name, one in volumes.items() if name != "residual"]), LIMITS)
+def scales_of(
+    volumes: Mapping[str, xr.DataArray],
+) -> dict[str, tuple[xr.DataArray, tuple[float, float], str]]:
+    """Each volume with its limits and colours: grey on one scale, the residual half as wide to both
+    sides of 0.
+    """
+    grey = robust_limits(
+        np.stack([one.values for name, one in volumes.items() if name != "residual"]), LIMITS
+    )
     half = (grey[1] - grey[0]) / 2
     return {
         name: (one, (-half, half), DIVERGING) if name == "residual" else (one, grey, "gray")
@@ -176,7 +211,9 @@ def scales_of(volumes: Mapping[str, xr.DataArray]) -> dict[str, tuple[xr.DataArr
 
 
 def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataArray], str]:
-    """Original, reconstruction and residual (reconstruction - original) of an example, and words for it."""
+    """Original, reconstruction and residual (reconstruction - original) of an example, and words
+    for it.
+    """
     count = found.sizes.get("example", 0)
     if "input" not in found or not 0 <= example < count:
         raise NoInputError(f"there is no example {example}; {count} were kept, set by 'examples'.")
@@ -184,13 +221,16 @@ def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataA
     original, recon = (as_volume(one[name]) for name in ("input", "reconstruction"))
     told = [*where_of(one, "example_", most=80).splitlines(), *numbers_of(one)]
     residual = (recon - original).assign_attrs(original.attrs)
-    return {"original": original, "reconstruction": recon, "residual": residual}, text(", ".join(told))
+    return {"original": original, "reconstruction": recon, "residual": residual}, text(
+        ", ".join(told)
+    )
 
 
 def volume_page(found: xr.Dataset, *, most: int = 4) -> str:
     """An HTML page that needs nothing else, with the first examples as volumes to slide through.
 
-    A volume travels once, deflated in 127 steps between its limits; the browser unpacks it and cuts the slices.
+    A volume travels once, deflated in 127 steps between its limits; the browser unpacks it and cuts
+    the slices.
     """
     intro, sections = Section("about", "Volumes"), []
     intro.say(
@@ -212,13 +252,19 @@ def _viewer(volumes: Mapping[str, xr.DataArray]) -> str:
     scale = FRAME / max(span_of(first, dim) for dim in AXES)
     about: dict[str, Any] = {"shape": first.shape, "volumes": []}
     about["planes"] = [[AXES.index(dim) for dim in plane] for plane in PLANES.values()]
-    about["places"] = [[f"{d} = {value_text(float(v), first[d].attrs)}" for v in first[d].values] for d in AXES]
+    about["places"] = [
+        [f"{d} = {value_text(float(v), first[d].attrs)}" for v in first[d].values] for d in AXES
+    ]
     for volume, (low, high), cmap in scales_of(volumes).values():
         colors = colors_of(cmap, LEVELS + 1) + [NAN_COLOR] * (255 - LEVELS)
         palette = [[*bytes.fromhex(color[1:]), 255] for color in colors]
-        about["volumes"].append({"data": packed(volume.values, (low, high)), "low": low, "high": high})
+        about["volumes"].append(
+            {"data": packed(volume.values, (low, high)), "low": low, "high": high}
+        )
         about["volumes"][-1]["palette"] = palette
-    options = "".join(f'<option value="{i}">{html.escape(name)}</option>' for i, name in enumerate(volumes))
+    options = "".join(
+        f'<option value="{i}">{html.escape(name)}</option>' for i, name in enumerate(volumes)
+    )
     figures = ""
     for plane, (across, up, along) in PLANES.items():
         width, height = (max(1, round(scale * span_of(first, dim))) for dim in (along, up))

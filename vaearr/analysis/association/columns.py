@@ -24,8 +24,12 @@ class Columns:
         """As it is at one moment, while other threads add to it."""
         return {**vars(self), "_made": dict(self._made)}
 
-    def made(self, make: Callable[Concatenate[Columns, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """`make(self, ...)`, made at the first call and kept: orders, ranks and sums serve many partners."""
+    def made(
+        self, make: Callable[Concatenate[Columns, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """`make(self, ...)`, made at the first call and kept: orders, ranks and sums serve many
+        partners.
+        """
         key = (make, args, tuple(kwargs.items()))
         if key not in self._made:
             self._made[key] = make(self, *args, **kwargs)
@@ -58,7 +62,9 @@ def is_constant(columns: Columns) -> np.ndarray:
 
 
 def each_pair(latents: Columns, targets: Columns, pair: Callable[[int, int], float]) -> np.ndarray:
-    """`pair(i, j)` of each latent column with each target column, `(L, T)`; NaN where one of them is constant."""
+    """`pair(i, j)` of each latent column with each target column, `(L, T)`; NaN where one of them
+    is constant.
+    """
     dead, still = latents.made(is_constant), targets.made(is_constant)
     values = np.full((latents.k, targets.k), np.nan)
     for i in np.flatnonzero(~dead).tolist():

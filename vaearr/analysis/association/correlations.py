@@ -1,4 +1,6 @@
-"""Correlations: linear, by ranks, by pairs, and of what a polynomial of the position does not explain."""
+"""Correlations: linear, by ranks, by pairs, and of what a polynomial of the position does not
+explain.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def unit(values: np.ndarray) -> np.ndarray:
     constant = np.ptp(values, axis=0) == 0
     centred = values - values.mean(axis=0)
     centred -= centred.mean(axis=0)  # what rounding left of a large offset
-    centred /= np.maximum(np.abs(centred).max(axis=0), np.finfo(float).tiny)  # no under- or overflow in the squares
+    centred /= np.maximum(
+        np.abs(centred).max(axis=0), np.finfo(float).tiny
+    )  # no under- or overflow in the squares
     norm = np.sqrt(np.einsum("nl,nl->l", centred, centred))
     norm[constant | (norm == 0)] = np.nan
     return np.asarray(centred / norm)
@@ -112,13 +116,16 @@ def kendall(latents: Columns, targets: Columns) -> np.ndarray:
 
 
 def residuals(columns: Columns, degree: int) -> np.ndarray:
-    """Columns `(n, k)` less their least-squares polynomial of the position; exactly 0 where they are all trend.
+    """Columns `(n, k)` less their least-squares polynomial of the position; exactly 0 where they
+    are all trend.
 
-    NaN where the points are fewer than the polynomial's terms (those that they determine) and LEAST_FREE. Raises
-    UsageError for columns without positions.
+    NaN where the points are fewer than the polynomial's terms (those that they determine) and
+    LEAST_FREE. Raises UsageError for columns without positions.
     """
     if columns.positions is None:
-        raise UsageError("the positions of the points are needed to take off a spatial trend; pass them to apply().")
+        raise UsageError(
+            "the positions of the points are needed to take off a spatial trend; pass them to apply()."
+        )
     basis = columns.positions.made(polynomials, degree)
     if columns.n < basis.shape[1] + LEAST_FREE:
         return np.full_like(columns.values, np.nan)
@@ -132,7 +139,8 @@ def residuals(columns: Columns, degree: int) -> np.ndarray:
 def polynomials(positions: Columns, degree: int) -> np.ndarray:
     """Orthonormal basis `(n, rank)` of the polynomials of positions `(n, d)` up to a total degree.
 
-    Coordinates are scaled to -1 … 1; directions in which the points do not determine a polynomial are left out.
+    Coordinates are scaled to -1 … 1; directions in which the points do not determine a polynomial
+    are left out.
     """
     low, high = positions.values.min(axis=0), positions.values.max(axis=0)
     scaled = (2 * positions.values - low - high) / np.where(high > low, high - low, 1.0)
@@ -153,7 +161,9 @@ def _partial_metric(degree: int) -> Kernel:
 
     def kernel(latents: Columns, targets: Columns) -> np.ndarray:
         """Linear correlation of what a polynomial of the position does not explain."""
-        return _correlation(latents.made(_of_residuals, degree), targets.made(_of_residuals, degree))
+        return _correlation(
+            latents.made(_of_residuals, degree), targets.made(_of_residuals, degree)
+        )
 
     kernel.__name__ = "partial_pearson" if degree == 1 else f"partial_pearson_{degree}"
     return metric(

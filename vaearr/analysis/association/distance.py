@@ -22,7 +22,9 @@ class Distances:
 
 
 def distances(columns: Columns) -> list[Distances]:
-    """Distances of each column. The unit cancels in the correlation: values are centred and scaled first."""
+    """Distances of each column. The unit cancels in the correlation: values are centred and scaled
+    first.
+    """
     found = []
     for raw, places in zip(columns.values.T, columns.made(order).T, strict=True):
         scale = max(float(np.abs(raw - np.median(raw)).mean()), np.finfo(float).tiny)
@@ -31,7 +33,9 @@ def distances(columns: Columns) -> list[Distances]:
         before = np.cumsum(ordered) - ordered
         after = ordered.sum() - before - ordered
         means = np.empty_like(values)
-        means[places] = (place * ordered - before + after - (values.size - 1 - place) * ordered) / values.size
+        means[places] = (
+            place * ordered - before + after - (values.size - 1 - place) * ordered
+        ) / values.size
         mean = float(means.mean())
         means -= mean
         variance = 2 * values.var() - mean**2 - 2 * np.mean(means**2)
@@ -58,7 +62,8 @@ def distance_correlation(latents: Columns, targets: Columns) -> np.ndarray:
         x, y = ours[i], theirs[j]
         if x.variance <= 0 or y.variance <= 0:
             return float("nan")
-        # sum over i<j of |dx||dy|: as if all pairs were concordant, and twice the discordant ones on top
+        # sum over i<j of |dx||dy|: as if all pairs were concordant, and twice the discordant ones
+        # on top
         products = n * n * np.mean((x.values - x.values.mean()) * (y.values - y.values.mean()))
         products += 2 * discordant(x.values[x.order], y.values[x.order])[1]
         covariance = 2 * products / n**2 - x.mean * y.mean - 2 * np.mean(x.row_means * y.row_means)

@@ -1,10 +1,11 @@
-"""Gaussian kernels of a column as short vectors: sums over all pairs of points without a matrix of pairs.
+"""Gaussian kernels of a column as short vectors: sums over all pairs of points without a matrix of
+pairs.
 
-On an interval the kernel exp(-d^2 / 2) equals, to the last digits of a double, a cosine series whose period is the
-interval and a margin of REACH. Each point becomes the vector of its weighted cosines and sines, and the kernel of two
-points is the product of their vectors. Where values lie far outside the rest (heavy tails), intervals without points
-are shortened, which changes no kernel that is not zero, and points outside the densest stretch are summed directly over
-their neighbours.
+On an interval the kernel exp(-d^2 / 2) equals, to the last digits of a double, a cosine series
+whose period is the interval and a margin of REACH. Each point becomes the vector of its weighted
+cosines and sines, and the kernel of two points is the product of their vectors. Where values lie
+far outside the rest (heavy tails), intervals without points are shortened, which changes no kernel
+that is not zero, and points outside the densest stretch are summed directly over their neighbours.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ OUTSIDE_AT_ONCE = 64  # points outside the series whose neighbours are held at o
 class Kernel:
     """The Gaussian kernel of a column of n points."""
 
-    place: np.ndarray  # (n,) values in units of the kernel's width, long gaps shortened, 0 = middle of the series
+    place: (
+        np.ndarray
+    )  # (n,) values in units of the kernel's width, long gaps shortened, 0 = middle of the series
     outside: np.ndarray  # (n,) points that the series leaves out
     frequency: float
     weights: np.ndarray  # (waves + 1,) square roots of the series' coefficients
@@ -39,7 +42,9 @@ class Kernel:
         return 2 * self.weights.size - 1
 
     def vectors(self, start: int) -> np.ndarray:
-        """Vectors `(block, length, BLOCK)` of CHUNK points from `start`; zero outside the series and past the end."""
+        """Vectors `(block, length, BLOCK)` of CHUNK points from `start`; zero outside the series
+        and past the end.
+        """
         from vaearr.analysis.association.loops import cosines
 
         place = self.place[start : start + CHUNK]
@@ -51,7 +56,9 @@ class Kernel:
 
 
 def vector_sum(vectors: np.ndarray) -> np.ndarray:
-    """Sum `(length,)` of the vectors of points; along the contiguous axis first, where numpy sums pairwise."""
+    """Sum `(length,)` of the vectors of points; along the contiguous axis first, where numpy sums
+    pairwise.
+    """
     return np.asarray(vectors.sum(axis=2).sum(axis=0))
 
 
@@ -70,7 +77,9 @@ def row_sums(columns: Columns, i: int) -> np.ndarray:
     assert kernel is not None
     starts = range(0, columns.n, CHUNK)
     total = sum(vector_sum(kernel.vectors(start)) for start in starts)
-    sums = np.concatenate([(total @ kernel.vectors(start)).ravel() for start in starts])[: columns.n]
+    sums = np.concatenate([(total @ kernel.vectors(start)).ravel() for start in starts])[
+        : columns.n
+    ]
     for points, neighbours, values in _outside_pairs(kernel.place[:, None], kernel.outside):
         sums += np.bincount(points, values, columns.n)
         values[kernel.outside[neighbours]] = 0  # these are summed in their own turn
@@ -82,13 +91,19 @@ def outside_products(ours: Kernel, theirs: Kernel) -> float:
     """Sum of both kernels' product over the pairs with a point that one of the series leaves out."""
     outside = ours.outside | theirs.outside
     total = 0.0
-    for _, neighbours, values in _outside_pairs(np.column_stack([ours.place, theirs.place]), outside):
+    for _, neighbours, values in _outside_pairs(
+        np.column_stack([ours.place, theirs.place]), outside
+    ):
         total += float(np.sum(np.where(outside[neighbours], 1, 2) * values))
     return total
 
 
-def _outside_pairs(places: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Each point of `places` (n, d) that is outside with each near it: first points, second points, kernels."""
+def _outside_pairs(
+    places: np.ndarray, outside: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Each point of `places` (n, d) that is outside with each near it: first points, second points,
+    kernels.
+    """
     from scipy.spatial import KDTree
 
     points = np.flatnonzero(outside)
@@ -102,7 +117,8 @@ def _outside_pairs(places: np.ndarray, outside: np.ndarray) -> Iterator[tuple[np
 
 
 def median_distance(ordered: np.ndarray) -> float:
-    """Median of the positive distances between values given in ascending order, exact, in O(n) memory.
+    """Median of the positive distances between values given in ascending order, exact, in O(n)
+    memory.
 
     Bisects, counting pairs, until few distances are left between the bounds.
     """
@@ -110,7 +126,10 @@ def median_distance(ordered: np.ndarray) -> float:
 
     n = ordered.size
     below, within = pairs_within(ordered, 0.0), n * (n - 1) // 2
-    lower, upper = (below + within + 1) // 2, (below + within) // 2 + 1  # ranks from 1; the same one if odd
+    lower, upper = (
+        (below + within + 1) // 2,
+        (below + within) // 2 + 1,
+    )  # ranks from 1; the same one if odd
     low, high = 0.0, ordered[-1] - ordered[0]
     while within - below > 4 * n:
         middle = low + (high - low) / 2

@@ -1,4 +1,6 @@
-"""Hilbert-Schmidt independence criterion of two columns with Gaussian kernels, exact, without a matrix of pairs."""
+"""Hilbert-Schmidt independence criterion of two columns with Gaussian kernels, exact, without a
+matrix of pairs.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vaearr.analysis.association.columns import Columns
-from vaearr.analysis.association.gaussian import CHUNK, Kernel, kernels, outside_products, row_sums, vector_sum
+from vaearr.analysis.association.gaussian import (
+    CHUNK,
+    Kernel,
+    kernels,
+    outside_products,
+    row_sums,
+    vector_sum,
+)
 from vaearr.analysis.association.metrics import metric
 
-ROUNDING = 1e-13  # of a kernel's values; what is left of smaller differences after centring is noise
+ROUNDING = (
+    1e-13  # of a kernel's values; what is left of smaller differences after centring is noise
+)
 
 
 class Sums(NamedTuple):
@@ -44,7 +55,8 @@ def hsic(latents: Columns, targets: Columns) -> np.ndarray:
 def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
     """HSIC over the geometric mean of both columns' HSIC with themselves, `(L, T)`, 0 to 1.
 
-    NaN where all distances of a column are so much smaller than the kernel's least width, 1e-6, that its kernel is 1.
+    NaN where all distances of a column are so much smaller than the kernel's least width, 1e-6,
+    that its kernel is 1.
     """
     own = np.outer(latents.made(self_traces), targets.made(self_traces))
     return np.minimum(sums(latents, targets).centred / np.sqrt(own), 1.0)
@@ -57,7 +69,9 @@ def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
     higher="more dependent, along any curve; 0 on average if independent",
 )
 def hsic_unbiased(latents: Columns, targets: Columns) -> np.ndarray:
-    """Unbiased HSIC `(L, T)`, near 0 and also below it for independent columns; NaN for fewer than four points."""
+    """Unbiased HSIC `(L, T)`, near 0 and also below it for independent columns; NaN for fewer than
+    four points.
+    """
     n = latents.n
     if n < 4:
         return np.full((latents.k, targets.k), np.nan)
@@ -115,8 +129,12 @@ def _covariance(a: np.ndarray, b: np.ndarray) -> float:
 Vectors = list[np.ndarray]
 
 
-def _cross(ours: list[Kernel], theirs: list[Kernel], n: int) -> tuple[list[Vectors], Vectors, Vectors]:
-    """Sum over points of the product of both vectors, for each pair of kernels, and the sums of the vectors."""
+def _cross(
+    ours: list[Kernel], theirs: list[Kernel], n: int
+) -> tuple[list[Vectors], Vectors, Vectors]:
+    """Sum over points of the product of both vectors, for each pair of kernels, and the sums of the
+    vectors.
+    """
     crosses = [[np.zeros((k.length, l.length)) for l in theirs] for k in ours]  # noqa: E741
     left, right = [np.zeros(k.length) for k in ours], [np.zeros(k.length) for k in theirs]
     for start in range(0, n, CHUNK):

@@ -1,4 +1,6 @@
-"""Mutual information by nearest neighbours, with the numbers of scikit-learn at a fraction of its time."""
+"""Mutual information by nearest neighbours, with the numbers of scikit-learn at a fraction of its
+time.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Noisy:
 
 
 def noisy(columns: Columns, role: int) -> list[Noisy]:
-    """The columns as scikit-learn sees them one at a time: role 0, a latent, gets the first n draws; 1 the next."""
+    """The columns as scikit-learn sees them one at a time: role 0, a latent, gets the first n
+    draws; 1 the next.
+    """
     from sklearn.preprocessing import scale
 
     noise = np.random.RandomState(SEED).standard_normal(size=(2, columns.n))[role]
@@ -51,7 +55,9 @@ def noisy(columns: Columns, role: int) -> list[Noisy]:
     higher="the target says more about the latent, along any curve",
 )
 def mutual_information(latents: Columns, targets: Columns) -> np.ndarray:
-    """Mutual information by nearest neighbours, `(L, T)` in nats; NaN for so few points that one has no 7."""
+    """Mutual information by nearest neighbours, `(L, T)` in nats; NaN for so few points that one
+    has no 7.
+    """
     from scipy.special import digamma
 
     from vaearr.analysis.association.loops import n_within
@@ -77,5 +83,9 @@ def _distance_to_neighbour(x: Noisy, y: Noisy) -> np.ndarray:
 
     if x.n_distinct < y.n_distinct:
         x, y = y, x
-    size = int(min(np.sqrt(x.values.size * NEIGHBOURS) / 2, 2 * NEIGHBOURS * y.n_distinct))  # no value depends on it
-    return neighbour_distance(x.values, x.sorted, x.place, y.values, y.order, NEIGHBOURS, max(size, NEIGHBOURS))
+    size = int(
+        min(np.sqrt(x.values.size * NEIGHBOURS) / 2, 2 * NEIGHBOURS * y.n_distinct)
+    )  # no value depends on it
+    return neighbour_distance(
+        x.values, x.sorted, x.place, y.values, y.order, NEIGHBOURS, max(size, NEIGHBOURS)
+    )

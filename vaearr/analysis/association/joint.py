@@ -1,4 +1,6 @@
-"""What dcor adds to distance correlation: without its bias, with a test, of all latents together, given other maps."""
+"""What dcor adds to distance correlation: without its bias, with a test, of all latents together,
+given other maps.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def distance_correlation_unbiased(latents: Columns, targets: Columns) -> np.ndar
     return each_pair(
         latents,
         targets,
-        lambda i, j: float(dcor.u_distance_correlation_sqr(latents.values[:, i], targets.values[:, j])),
+        lambda i, j: float(
+            dcor.u_distance_correlation_sqr(latents.values[:, i], targets.values[:, j])
+        ),
     )
 
 
@@ -53,17 +57,20 @@ def associate_jointly(
 ) -> xr.Dataset:
     """How strongly all latents together go with each target, as a table like that of `associate`.
 
-    One latent may tell nothing of a map that two of them tell: `distance_correlation_unbiased` of the vector of all
-    latents, with the p-value of its t-test (Szekely, Rizzo, J. Multivar. Anal. 117, 193 (2013)), which is made for many
-    dimensions. With `given` also `partial_distance_correlation`, what is left of it when these maps, or the position,
-    are known (Szekely, Rizzo, Ann. Stat. 42, 2382 (2014)). Both are squared and may be a little below 0.
+    One latent may tell nothing of a map that two of them tell: `distance_correlation_unbiased` of
+    the vector of all latents, with the p-value of its t-test (Szekely, Rizzo, J. Multivar. Anal.
+    117, 193 (2013)), which is made for many dimensions. With `given` also
+    `partial_distance_correlation`, what is left of it when these maps, or the position, are known
+    (Szekely, Rizzo, Ann. Stat. 42, 2382 (2014)). Both are squared and may be a little below 0.
 
-    latents, target, roi: as of `associate`. given: maps over the same points, or "position". max_points: at most so
-    many points, a seeded choice: time and memory grow with their square (2000: about 1 s for each target, 0.7 GB).
-    The test takes points as independent, which neighbours on a scan are not; see `associate`.
+    latents, target, roi: as of `associate`. given: maps over the same points, or "position".
+    max_points: at most so many points, a seeded choice: time and memory grow with their square
+    (2000: about 1 s for each target, 0.7 GB). The test takes points as independent, which
+    neighbours on a scan are not; see `associate`.
 
-    Returns `association` and `p_value (metric, latent, target)` with the one latent "all"; NaN where a target is
-    constant. Coordinate `n`: points used. Raises as `associate`, RoiError for fewer than 4 points.
+    Returns `association` and `p_value (metric, latent, target)` with the one latent "all"; NaN
+    where a target is constant. Coordinate `n`: points used. Raises as `associate`, RoiError for
+    fewer than 4 points.
     """
     if isinstance(given, str) and given != POSITION:
         raise UsageError(f"given is {given!r}; give maps over the points, or {POSITION!r}.")
@@ -87,7 +94,9 @@ def associate_jointly(
         some = order[usable[order] & np.isfinite(y[order, t])][:max_points]
         used[t] = len(some)
         if used[t] < LEAST:
-            raise RoiError(f"target {label!r} has {used[t]} points with all values; at least {LEAST} are needed.")
+            raise RoiError(
+                f"target {label!r} has {used[t]} points with all values; at least {LEAST} are needed."
+            )
         values[:, 0, t], p_values[0, 0, t] = _of_points(x[some], y[some, t : t + 1], z[some])
     names = [UNBIASED] if given is None else [UNBIASED, PARTIAL]
     dims_of_table = (METRIC, n.LATENT, TARGET)
@@ -112,7 +121,9 @@ def associate_jointly(
 
 
 def _of_points(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[tuple[float, float], float]:
-    """Unbiased value of latents `(n, L)` and a target `(n, 1)`, the same given `z (n, d)`; p-value of the first."""
+    """Unbiased value of latents `(n, L)` and a target `(n, 1)`, the same given `z (n, d)`; p-value
+    of the first.
+    """
     import dcor
 
     if not np.ptp(y):

@@ -1,7 +1,8 @@
 """Loops over points as machine code, without the interpreter's lock: threads run side by side.
 
-Importing this module loads numba, so metrics import it when they are first used. The machine code is kept next to the
-byte code for the next process, or in the user's cache folder; where neither can be written it is made again each time.
+Importing this module loads numba, so metrics import it when they are first used. The machine code
+is kept next to the byte code for the next process, or in the user's cache folder; where neither can
+be written it is made again each time.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def n_within(ordered: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.n
 
 @compiled
 def _farthest(ordered: np.ndarray, place: int, radius: float, outside: int) -> int:
-    """Place of the farthest value within the radius of the one at `place`, on the side of `outside`."""
+    """Place of the farthest value within the radius of the one at `place`, on the side of
+    `outside`.
+    """
     inside = place
     while abs(outside - inside) > 1:
         middle = (inside + outside) >> 1
@@ -85,12 +88,19 @@ def _farthest(ordered: np.ndarray, place: int, radius: float, outside: int) -> i
 
 @compiled
 def neighbour_distance(
-    x: np.ndarray, x_sorted: np.ndarray, x_place: np.ndarray, y: np.ndarray, y_order: np.ndarray, k: int, size: int
+    x: np.ndarray,
+    x_sorted: np.ndarray,
+    x_place: np.ndarray,
+    y: np.ndarray,
+    y_order: np.ndarray,
+    k: int,
+    size: int,
 ) -> np.ndarray:
     """Largest-coordinate distance of each point to its k-th neighbour.
 
-    The plane is cut into strips with `size` points, ascending in x, each sorted by y. A search starts at the
-    point, and leaves a strip, or goes to no further one, where points are farther than the k-th so far.
+    The plane is cut into strips with `size` points, ascending in x, each sorted by y. A search
+    starts at the point, and leaves a strip, or goes to no further one, where points are farther
+    than the k-th so far.
     """
     n = x.size
     n_strips = (n + size - 1) // size
@@ -124,9 +134,19 @@ def neighbour_distance(
 
 @compiled
 def _search(
-    x: np.ndarray, y: np.ndarray, low: int, down: int, up: int, high: int, px: float, py: float, best: np.ndarray
+    x: np.ndarray,
+    y: np.ndarray,
+    low: int,
+    down: int,
+    up: int,
+    high: int,
+    px: float,
+    py: float,
+    best: np.ndarray,
 ) -> None:
-    """Put nearer points of one strip into `best`, ascending in distance, going away from `py` on both sides."""
+    """Put nearer points of one strip into `best`, ascending in distance, going away from `py` on
+    both sides.
+    """
     k = best.size
     while True:
         below = py - y[down] if down >= low else np.inf
@@ -204,7 +224,9 @@ def densest(ordered: np.ndarray, length: float) -> tuple[int, int]:
 
 @compiled
 def cosines(angle: np.ndarray, weights: np.ndarray, waves: np.ndarray) -> None:
-    """Weighted cosines and sines of the multiples of each angle, into `waves` (block, length, BLOCK)."""
+    """Weighted cosines and sines of the multiples of each angle, into `waves` (block, length,
+    BLOCK).
+    """
     size = waves.shape[2]
     for block in range(waves.shape[0]):
         out = waves[block]

@@ -1,9 +1,11 @@
-"""Dependence metrics: one decorated function each, columns of numbers in, one number per latent and target out.
+"""Dependence metrics: one decorated function each, columns of numbers in, one number per latent and
+target out.
 
-A kernel gets `Columns` of finite float64 values, latents (n, L) and targets (n, T), n >= MIN_POINTS, and returns
-(L, T), NaN where a column is constant. Missing values never reach it: `apply` drops them per latent-target pair. What
-a kernel needs of one column it makes with `Columns.made`, so that all partners share it. A further metric is one
-function under `@metric(...)`, also in a package of your own, where it is an entry point of `vaearr.metrics`.
+A kernel gets `Columns` of finite float64 values, latents (n, L) and targets (n, T), n >=
+MIN_POINTS, and returns (L, T), NaN where a column is constant. Missing values never reach it:
+`apply` drops them per latent-target pair. What a kernel needs of one column it makes with
+`Columns.made`, so that all partners share it. A further metric is one function under
+`@metric(...)`, also in a package of your own, where it is an entry point of `vaearr.metrics`.
 """
 
 from __future__ import annotations
@@ -63,16 +65,20 @@ def metric(**about: Any) -> Callable[[Kernel], Kernel]:
 
 
 def choose(metrics: str | Any | Sequence[str | Any]) -> list[Metric]:
-    """The metrics of these names, `"all"` for the seven usual ones; or functions of two columns `(n,)` to a number.
+    """The metrics of these names, `"all"` for the seven usual ones; or functions of two columns
+    `(n,)` to a number.
 
-    Variants (`partial_pearson_2`, `partial_pearson_3`, `hsic_normalised`, `hsic_unbiased`) are used where named. A name
-    may be that of another package's metric, see `vaearr.config.parts.part`. Raises UsageError for an unknown one.
+    Variants (`partial_pearson_2`, `partial_pearson_3`, `hsic_normalised`, `hsic_unbiased`) are used
+    where named. A name may be that of another package's metric, see `vaearr.config.parts.part`.
+    Raises UsageError for an unknown one.
     """
     given = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
     given = [each for one in given for each in (USUAL if one == "all" else [one])]
     if not given:
         raise UsageError(f"no metric given; name one or more of {', '.join(METRICS)}, or 'all'.")
-    found = [part("metric", one, METRICS, trust=[one]) if isinstance(one, str) else one for one in given]
+    found = [
+        part("metric", one, METRICS, trust=[one]) if isinstance(one, str) else one for one in given
+    ]
     chosen = [one if isinstance(one, Metric) else _of_others(one) for one in found]
     return list({one.name: one for one in chosen}.values())
 
@@ -83,15 +89,26 @@ def _of_others(function: Any) -> Metric:
         if function is known.kernel:
             return known
     if not callable(function):
-        raise UsageError(f"{function!r} is no metric: give a name, or a function of two columns to a number.")
+        raise UsageError(
+            f"{function!r} is no metric: give a name, or a function of two columns to a number."
+        )
 
     def kernel(latents: Columns, targets: Columns) -> np.ndarray:
         return each_pair(
-            latents, targets, lambda i, j: float(function(latents.values[:, i].copy(), targets.values[:, j].copy()))
+            latents,
+            targets,
+            lambda i, j: float(function(latents.values[:, i].copy(), targets.values[:, j].copy())),
         )
 
     words = " ".join((function.__doc__ or f"{function.__module__}.{function.__qualname__}").split())
-    return Metric(name=function.__name__, kernel=kernel, signed=True, formula=words, reference=words, higher="stronger")
+    return Metric(
+        name=function.__name__,
+        kernel=kernel,
+        signed=True,
+        formula=words,
+        reference=words,
+        higher="stronger",
+    )
 
 
 def apply(
@@ -100,12 +117,14 @@ def apply(
     targets: np.ndarray,
     positions: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every metric of every latent `(n, L)` with every target `(n, T)`: values `(metric, L, T)` and n `(T,)`.
+    """Every metric of every latent `(n, L)` with every target `(n, T)`: values `(metric, L, T)` and
+    n `(T,)`.
 
-    Each latent-target pair uses the points where both are finite; fewer than MIN_POINTS give NaN. `n` counts, per
-    target, the points where the target and at least one latent are finite. `positions` `(n, d)` are the coordinates of
-    the points. Runs under the dask scheduler in use, threads by default, a few latents and
-    targets to a task; memory beyond the arguments is that of the tasks under way.
+    Each latent-target pair uses the points where both are finite; fewer than MIN_POINTS give NaN.
+    `n` counts, per target, the points where the target and at least one latent are finite.
+    `positions` `(n, d)` are the coordinates of the points. Runs under the dask scheduler in use,
+    threads by default, a few latents and targets to a task; memory beyond the arguments is that of
+    the tasks under way.
     """
     import dask
 
@@ -123,7 +142,9 @@ def apply(
             for target_block in _blocks(columns, TARGETS_AT_ONCE):
                 theirs = dask.delayed(_columns)(all_targets, points, target_block, where)
                 for latent_block in _blocks(members, LATENTS_AT_ONCE):
-                    tasks.append(dask.delayed(_task)(metrics, all_latents, points, latent_block, theirs))
+                    tasks.append(
+                        dask.delayed(_task)(metrics, all_latents, points, latent_block, theirs)
+                    )
                     places.append(np.ix_(every_metric, latent_block, target_block))
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
     for place, found in zip(places, dask.compute(*tasks), strict=True):
@@ -132,12 +153,18 @@ def apply(
     return values, n
 
 
-def _columns(values: np.ndarray, keep: np.ndarray, block: np.ndarray, where: Columns | None) -> Columns:
+def _columns(
+    values: np.ndarray, keep: np.ndarray, block: np.ndarray, where: Columns | None
+) -> Columns:
     return columns_of(values[:, block][keep], where)
 
 
 def _task(
-    metrics: Sequence[Metric], latents: np.ndarray, keep: np.ndarray, block: np.ndarray, targets: Columns
+    metrics: Sequence[Metric],
+    latents: np.ndarray,
+    keep: np.ndarray,
+    block: np.ndarray,
+    targets: Columns,
 ) -> np.ndarray:
     """Values `(metric, latents of the block, targets)`."""
     columns = _columns(latents, keep, block, targets.positions)

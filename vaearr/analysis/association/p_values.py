@@ -46,14 +46,15 @@ WORDS = {
     HIGH: "upper end of the 95 % confidence interval",
 }
 PEARSON, SPEARMAN = "pearson", "spearman"
-HALF_WIDTH = {PEARSON: 1.96, SPEARMAN: 1.96 * 1.06**0.5}  # of arctanh(r), for one effective point above three
+HALF_WIDTH = {
+    PEARSON: 1.96,
+    SPEARMAN: 1.96 * 1.06**0.5,
+}  # of arctanh(r), for one effective point above three
 TREND_DEGREE = {"partial_pearson": 1, "partial_pearson_2": 2, "partial_pearson_3": 3}
 MATRIX_PRODUCTS = (PEARSON, SPEARMAN, *TREND_DEGREE)
 SURROGATE_MEMORY = 2**26  # bytes of surrogate maps held at once
 LEVEL = 0.05  # adjusted p-values that the warning about too few surrogates speaks of
-MIN_EFFECTIVE = (
-    20  # below it the smoothness of a map is not known well enough for a test (tests/benchmarks/test_calibration.py)
-)
+MIN_EFFECTIVE = 20  # below it the smoothness of a map is not known well enough for a test (tests/benchmarks/test_calibration.py)
 TIE = 1e-12  # relative difference below which a surrogate counts as equally strong
 
 
@@ -66,7 +67,9 @@ def significance(
     *,
     progress: Progress = False,
 ) -> xr.Dataset:
-    """`associate` with p-values; `association.surrogates` says how the surrogates are made and where they fail."""
+    """`associate` with p-values; `association.surrogates` says how the surrogates are made and
+    where they fail.
+    """
     import dask
 
     latents, target, roi = dask.compute(latents, target, roi)  # read once, together
@@ -85,15 +88,23 @@ def significance(
                 continue
             region = _region(points, inside, spacing)
             for t in members.tolist():
-                seed = np.random.SeedSequence([settings.seed, zlib.crc32(points.labels[t].encode())])
+                seed = np.random.SeedSequence(
+                    [settings.seed, zlib.crc32(points.labels[t].encode())]
+                )
                 target_values = points.targets[inside, t].astype("f8")
-                numbers = _significance_of(region, target_values, chosen, observed[..., t], settings, seed)
+                numbers = _significance_of(
+                    region, target_values, chosen, observed[..., t], settings, seed
+                )
                 for name, values in numbers.items():
                     found[name][..., t] = values
                 show(t + 1, len(points.labels), f"surrogate maps of {points.labels[t]}")
     ds = table.to_dataset(name=ASSOCIATION)
     for name, values in found.items():
-        ds[name] = (table.dims, values.reshape(table.shape), {"long_name": WORDS[name], "units": "1"})
+        ds[name] = (
+            table.dims,
+            values.reshape(table.shape),
+            {"long_name": WORDS[name], "units": "1"},
+        )
     ds[P_ADJUSTED].attrs["long_name"] += f" ({settings.correction})"
     return ds.assign_attrs(config=settings.to_attrs(), warnings=_warnings(ds, settings))
 
@@ -101,9 +112,9 @@ def significance(
 def adjust(p: np.ndarray, correction: str) -> np.ndarray:
     """p-values of any shape corrected for their number, NaN left out of it.
 
-    `fdr`: Benjamini & Yekutieli, Ann. Stat. 29, 1165 (2001), doi:10.1214/aos/1013699998, the false discovery rate
-    whatever the dependence of the tests. `holm`: Holm, Scand. J. Stat. 6, 65 (1979), the chance of any false
-    discovery. `none`: as they are.
+    `fdr`: Benjamini & Yekutieli, Ann. Stat. 29, 1165 (2001), doi:10.1214/aos/1013699998, the false
+    discovery rate whatever the dependence of the tests. `holm`: Holm, Scand. J. Stat. 6, 65 (1979),
+    the chance of any false discovery. `none`: as they are.
     """
     from scipy.stats import false_discovery_control
 
@@ -207,14 +218,17 @@ def _strengths(
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Strength of a target, (metric, latent), and of each of its surrogates, (surrogate, metric, latent).
+    """Strength of a target, (metric, latent), and of each of its surrogates, (surrogate, metric,
+    latent).
 
-    NaN where a surrogate has none, which counts as stronger. What is a product of matrices is computed here, the other
-    metrics at some of the points, by the scheduler in use.
+    NaN where a surrogate has none, which counts as stronger. What is a product of matrices is
+    computed here, the other metrics at some of the points, by the scheduler in use.
     """
     some = np.arange(len(target))
     if len(some) > settings.max_points:
-        some = np.random.default_rng(seed.spawn(1)[0]).choice(some, settings.max_points, replace=False)
+        some = np.random.default_rng(seed.spawn(1)[0]).choice(
+            some, settings.max_points, replace=False
+        )
         some.sort()
     is_quick = np.array([item.name in MATRIX_PRODUCTS for item in chosen])
     slow = [item for item in chosen if item.name not in MATRIX_PRODUCTS]
@@ -229,7 +243,9 @@ def _strengths(
                 for i in np.flatnonzero(is_quick).tolist():
                     values[i, group.members] = chosen[i].kernel(group.latents, columns)
         if slow:
-            values[~is_quick] = apply(slow, region.latents[some], maps[some], region.positions[some])[0]
+            values[~is_quick] = apply(
+                slow, region.latents[some], maps[some], region.positions[some]
+            )[0]
         values[signed] = np.abs(values[signed])
         return np.moveaxis(values, -1, 0)
 
@@ -239,7 +255,9 @@ def _strengths(
 
 
 def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Share of the maps, the observed one among them, that are at least as strong: (metric, latent)."""
+    """Share of the maps, the observed one among them, that are at least as strong: (metric,
+    latent).
+    """
     hits = (~(null < observed - TIE * np.abs(observed))).sum(axis=0)
     return np.where(np.isfinite(observed), (1 + hits) / (1 + len(null)), np.nan)
 
@@ -247,9 +265,10 @@ def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
 def _of_the_largest(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     """p-values against the largest of all latents and metrics in each surrogate: (metric, latent).
 
-    The chance of any false discovery, with dependent tests and few surrogates (Westfall & Young, Resampling-Based
-    Multiple Testing (1993), single-step maxT). Values are first brought to one scale, by their mean and deviation over
-    all maps, the observed one among them. One that is the same in all maps counts for nothing.
+    The chance of any false discovery, with dependent tests and few surrogates (Westfall & Young,
+    Resampling-Based Multiple Testing (1993), single-step maxT). Values are first brought to one
+    scale, by their mean and deviation over all maps, the observed one among them. One that is the
+    same in all maps counts for nothing.
     """
     known = np.isfinite(observed)
     every = np.concatenate([null[:, known], observed[known][None]])
@@ -257,13 +276,17 @@ def _of_the_largest(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     is_same = deviation <= TIE * np.nanmax(np.abs(every), axis=0)
     scaled = (every - np.nanmean(every, axis=0)) / np.where(is_same, 1.0, deviation)
     scaled[:, is_same] *= 0
-    largest = scaled[:-1].max(axis=1)  # NaN where a surrogate has no value, which counts as stronger
+    largest = scaled[:-1].max(
+        axis=1
+    )  # NaN where a surrogate has no value, which counts as stronger
     p = np.full(observed.shape, np.nan)
     p[known] = _p_values(scaled[-1], largest[:, None])
     return p
 
 
-def _surrogates(region: _Region, target: np.ndarray, count: int, seed: np.random.SeedSequence) -> Iterator[np.ndarray]:
+def _surrogates(
+    region: _Region, target: np.ndarray, count: int, seed: np.random.SeedSequence
+) -> Iterator[np.ndarray]:
     if region.near is not None:
         return field_surrogates(region.near, target, count, seed)
     rng = np.random.default_rng(seed)
@@ -280,8 +303,8 @@ def _batches(surrogates: Iterator[np.ndarray], n_points: int) -> Iterator[np.nda
 def _effective_points(region: _Region, target: np.ndarray, chosen: Sequence[Metric]) -> np.ndarray:
     """Effective number of independent points (metric, latent) of each latent with a target.
 
-    That of Pearson's correlation by the values, less one for each term of a trend that is taken off; that of all
-    other metrics by the ranks.
+    That of Pearson's correlation by the values, less one for each term of a trend that is taken
+    off; that of all other metrics by the ranks.
     """
     by_values, by_ranks = np.full((2, region.latents.shape[1]), np.nan)
     for group in region.groups:
@@ -299,7 +322,9 @@ def _effective_points(region: _Region, target: np.ndarray, chosen: Sequence[Metr
 
 
 def _effective(group: _Group, target: Columns, *, by_ranks: bool) -> np.ndarray:
-    """Effective sample size of the correlation of each latent of a group with a target, by values or by ranks."""
+    """Effective sample size of the correlation of each latent of a group with a target, by values
+    or by ranks.
+    """
     if group.near is None:
         return np.full(group.latents.k, float(target.n))
     first = group.latents.made(_weights, group.near, by_ranks)
@@ -310,19 +335,25 @@ def _weights(columns: Columns, near: Neighbourhood, by_ranks: bool) -> np.ndarra
     """Covariance weights of columns, each to deviation 1."""
     values = ranks(columns) if by_ranks else columns.values
     deviation = np.maximum(values.std(axis=0), np.finfo(float).tiny)
-    return covariance_weights(near, semivariograms(near, (values - values.mean(axis=0)) / deviation))
+    return covariance_weights(
+        near, semivariograms(near, (values - values.mean(axis=0)) / deviation)
+    )
 
 
 def _intervals(observed: np.ndarray, effective: np.ndarray, chosen: Sequence[Metric]) -> np.ndarray:
-    """95 % confidence intervals (2, metric, latent) of correlations; NaN of other metrics, and for so few points.
+    """95 % confidence intervals (2, metric, latent) of correlations; NaN of other metrics, and for
+    so few points.
 
-    On the scale of arctanh(r), with the effective number in the place of n (Fisher, Metron 1, 3 (1921); for ranks
-    Fieller, Hartley & Pearson, Biometrika 44, 470 (1957)). NaN where three effective points or fewer are left.
+    On the scale of arctanh(r), with the effective number in the place of n (Fisher, Metron 1, 3
+    (1921); for ranks Fieller, Hartley & Pearson, Biometrika 44, 470 (1957)). NaN where three
+    effective points or fewer are left.
     """
     ends = np.full((2, *observed.shape), np.nan)
     for i, item in enumerate(chosen):
         if item.name in HALF_WIDTH:
-            width = HALF_WIDTH[item.name] / np.sqrt(np.where(effective[i] > 3, effective[i] - 3, np.nan))
+            width = HALF_WIDTH[item.name] / np.sqrt(
+                np.where(effective[i] > 3, effective[i] - 3, np.nan)
+            )
             with np.errstate(divide="ignore"):
                 centre = np.arctanh(observed[i])
             ends[:, i] = np.tanh(centre - width), np.tanh(centre + width)
@@ -332,7 +363,9 @@ def _intervals(observed: np.ndarray, effective: np.ndarray, chosen: Sequence[Met
 def _warnings(ds: xr.Dataset, settings: SignificanceConfig) -> list[str]:
     found = []
     m = int(ds[P_VALUE].notnull().sum(dim=[METRIC, n.LATENT]).max())
-    factor = {"fdr": m * float(np.sum(1 / np.arange(1, m + 1))), "holm": float(m)}.get(settings.correction, 1.0)
+    factor = {"fdr": m * float(np.sum(1 / np.arange(1, m + 1))), "holm": float(m)}.get(
+        settings.correction, 1.0
+    )
     least = factor / (1 + settings.n_surrogates)
     if least > LEVEL:
         found.append(

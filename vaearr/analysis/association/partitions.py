@@ -31,19 +31,22 @@ def latent_partitions(
     *,
     k_max: int = 12,
 ) -> xr.Dataset:
-    """Adjusted Rand index and normalised mutual information of each latent's clusters with those of a reference.
+    """Adjusted Rand index and normalised mutual information of each latent's clusters with those of
+    a reference.
 
-    Every latent alone, and all features of the reference together, are standardised and clustered by a Gaussian
-    mixture whose number of components has the least BIC from 2 to `k_max`, see `vaearr.cluster`; of fewer different
-    values, to as many as there are. A latent with one value has no groups: NaN.
+    Every latent alone, and all features of the reference together, are standardised and clustered
+    by a Gaussian mixture whose number of components has the least BIC from 2 to `k_max`, see
+    `vaearr.cluster`; of fewer different values, to as many as there are. A latent with one value
+    has no groups: NaN.
 
     Parameters
     ----------
     latents
         Over the navigation dims and one further dim; NaN where there is none.
     reference
-        Scores, elements or maps over the same points, clustered together; or a map of classes (`phase`, clusters:
-        integers with `flag_values`), which is taken as it is, codes below 0 missing.
+        Scores, elements or maps over the same points, clustered together; or a map of classes
+        (`phase`, clusters: integers with `flag_values`), which is taken as it is, codes below 0
+        missing.
     roi
         Boolean map, True = used. Points are used where the reference and that latent are finite.
     k_max
@@ -52,11 +55,13 @@ def latent_partitions(
     Returns
     -------
     xr.Dataset
-        Over `latent`: `ari` (1 the same groups, 0 as by chance; Hubert & Arabie, J. Classif. 2, 193 (1985)), `nmi`
-        (mutual information over the mean entropy, 0 to 1, not corrected for chance), `k`, `k_at_bound`, `n`. attrs:
-        `k_reference`, `k_reference_at_bound`, `n_reference`, `k_range`, `warnings`.
+        Over `latent`: `ari` (1 the same groups, 0 as by chance; Hubert & Arabie, J. Classif. 2, 193
+        (1985)), `nmi` (mutual information over the mean entropy, 0 to 1, not corrected for chance),
+        `k`, `k_at_bound`, `n`. attrs: `k_reference`, `k_reference_at_bound`, `n_reference`,
+        `k_range`, `warnings`.
 
-    Raises UsageError for a k_max below 2, SchemaError for other grids or too few points, RoiError for an empty region.
+    Raises UsageError for a k_max below 2, SchemaError for other grids or too few points, RoiError
+    for an empty region.
     """
     if k_max < K_MIN:
         raise UsageError(f"k_max is {k_max}; it must be at least {K_MIN}.")
@@ -67,11 +72,14 @@ def latent_partitions(
     rows = [_compared(column, labels, k_max) for column in points.latents.T.astype("f8")]
     columns = {name: [row[name] for row in rows] for name in WORDS}
     ds = xr.Dataset(
-        {name: (n.LATENT, values, WORDS[name]) for name, values in columns.items()}, {n.LATENT: points.entries}
+        {name: (n.LATENT, values, WORDS[name]) for name, values in columns.items()},
+        {n.LATENT: points.entries},
     )
     return ds.assign_attrs(
         latents=name_of(latents),
-        reference="classes as given" if has_classes else "Gaussian mixture of the standardised features",
+        reference="classes as given"
+        if has_classes
+        else "Gaussian mixture of the standardised features",
         k_reference=k_reference,
         k_reference_at_bound=at_bound,
         n_reference=int((labels >= 0).sum()),
@@ -102,13 +110,17 @@ def _features(reference: xr.DataArray | xr.Dataset, dims: tuple[str, ...]) -> xr
     """The reference as columns; a map of classes as one column of codes, NaN where there is none."""
     if isinstance(reference, xr.DataArray) and is_categorical(reference):
         if set(reference.dims) != set(dims):
-            raise SchemaError(f"the classes have dims {reference.dims}; a map of classes lies over {dims}.")
+            raise SchemaError(
+                f"the classes have dims {reference.dims}; a map of classes lies over {dims}."
+            )
         return stack([("classes", reference.astype("f8").where(reference >= 0))], dims)
     return stacked(reference, dims)
 
 
 def _reference(points: np.ndarray, has_classes: bool, k_max: int) -> tuple[np.ndarray, int, bool]:
-    """Labels (n,) of the reference, -1 where missing, their number, and whether that is at its bound."""
+    """Labels (n,) of the reference, -1 where missing, their number, and whether that is at its
+    bound.
+    """
     labels = np.full(len(points), -1)
     keep = np.isfinite(points).all(axis=1)
     least = 2 if has_classes else LEAST_POINTS * k_max
@@ -121,18 +133,24 @@ def _reference(points: np.ndarray, has_classes: bool, k_max: int) -> tuple[np.nd
         codes, labels[keep] = np.unique(points[keep, 0], return_inverse=True)
         return labels, len(codes), False
     if not np.ptp(points[keep], axis=0).any():
-        raise SchemaError("the reference is the same at every point of the region; it has no groups to compare with.")
+        raise SchemaError(
+            "the reference is the same at every point of the region; it has no groups to compare with."
+        )
     labels[keep], k, at_bound = _clusters(points[keep], k_max)
     return labels, k, at_bound
 
 
 def _clusters(values: np.ndarray, k_max: int) -> tuple[np.ndarray, int, bool]:
-    """Labels (n,), k and whether k is at its bound, of values (n, f) after standardising; constant features count 0."""
+    """Labels (n,), k and whether k is at its bound, of values (n, f) after standardising; constant
+    features count 0.
+    """
     from vaearr.analysis.clustering.methods import fit
     from vaearr.config import ClusterConfig
 
     centred = values.astype("f8") - values.mean(axis=0, dtype="f8")
-    centred /= np.maximum(np.abs(centred).max(axis=0), np.finfo(float).tiny)  # tiny spreads do not underflow
+    centred /= np.maximum(
+        np.abs(centred).max(axis=0), np.finfo(float).tiny
+    )  # tiny spreads do not underflow
     deviation = centred.std(axis=0)
     scaled = centred / np.where(deviation > 0, deviation, 1.0)
     most = min(k_max, len(np.unique(scaled, axis=0)))  # of few values there are few groups

@@ -1,33 +1,37 @@
-"""Random maps that are as smooth, as patchy and as distributed as a given map, but know nothing of any other.
+"""Random maps that are as smooth, as patchy and as distributed as a given map, but know nothing of
+any other.
 
-Neighbouring scan points are alike, so shuffling single points makes maps that are far too rough, and every smooth
-latent then looks significant. A surrogate here is a Gaussian random field with the map's own spatial autocovariance,
-drawn on the whole grid, read at the points of the map, and given the map's values in the order of the field's. Holes
-and irregular regions need no filling: the autocovariance is found from pairs of points that are both there.
+Neighbouring scan points are alike, so shuffling single points makes maps that are far too rough,
+and every smooth latent then looks significant. A surrogate here is a Gaussian random field with the
+map's own spatial autocovariance, drawn on the whole grid, read at the points of the map, and given
+the map's values in the order of the field's. Holes and irregular regions need no filling: the
+autocovariance is found from pairs of points that are both there.
 
 How the autocovariance is found:
 
 1. Values become normal scores, so that outliers and skew do not decide it.
 2. Semivariogram gamma(h) = mean of (z(s) - z(s + h))^2 / 2 over all pairs, by FFT of the zero-padded map and its mask
-   (Marcotte, Comput. Geosci. 22, 1175 (1996), doi:10.1016/S0098-3004(96)00026-X), in bins of distance and direction.
-   Unlike a sample autocovariance it does not suffer from the removal of the mean (Cressie, Statistics for Spatial
-   Data (1993), ch. 2.4).
+   (Marcotte, Comput. Geosci. 22, 1175 (1996), doi:10.1016/S0098-3004(96)00026-X), in bins of
+   distance and direction. Unlike a sample autocovariance it does not suffer from the removal of the
+   mean (Cressie, Statistics for Spatial Data (1993), ch. 2.4).
 3. It is fitted by a sum with weights >= 0 of Gaussian covariances of many lengths, along some directions also
-   elongated, and a nugget (non-negative least squares with relative errors). Mixtures of Gaussians are every isotropic
-   covariance that is valid in any number of dimensions (Schoenberg, Ann. Math. 39, 811 (1938), doi:10.2307/1968466),
-   and the fit is smooth where single lags are noise. Lengths reach up to the size of the map, so trends are kept.
+   elongated, and a nugget (non-negative least squares with relative errors). Mixtures of Gaussians
+   are every isotropic covariance that is valid in any number of dimensions (Schoenberg, Ann. Math.
+   39, 811 (1938), doi:10.2307/1968466), and the fit is smooth where single lags are noise. Lengths
+   reach up to the size of the map, so trends are kept.
 4. Fields come from the square root of the spectrum on a torus twice the grid (Dietrich & Newsam, SIAM J. Sci. Comput.
-   18, 1088 (1997), doi:10.1137/S1064827592240555). The Gaussians are periodic on that torus, so the spectrum is never
-   negative and nothing is cut off.
+   18, 1088 (1997), doi:10.1137/S1064827592240555). The Gaussians are periodic on that torus, so the
+   spectrum is never negative and nothing is cut off.
 5. A smooth map shows only part of its variance on a small grid, and equal values make a map rougher than the field
-   behind it. So surrogates of the first fit are measured like the map itself, the fit is corrected by the ratio of the
-   two semivariograms, and again (indirect inference, Gourieroux, Monfort & Renault, J. Appl. Econometrics 8, S85
-   (1993), doi:10.1002/jae.3950080507).
+   behind it. So surrogates of the first fit are measured like the map itself, the fit is corrected
+   by the ratio of the two semivariograms, and again (indirect inference, Gourieroux, Monfort &
+   Renault, J. Appl. Econometrics 8, S85 (1993), doi:10.1002/jae.3950080507).
 
-Limits: the map is taken for one draw of a stationary field. Periodic textures (negative correlation at some distance)
-and a smoothness that differs between regions are not reproduced. Under a strong plane trend p-values come out too large
-(about 1 in 100 below 0.05): safe, but weak; `partial_pearson` takes the trend off. Of maps that hold few independent
-points nobody can tell the smoothness well enough: `p_values` gives no p-value there.
+Limits: the map is taken for one draw of a stationary field. Periodic textures (negative correlation
+at some distance) and a smoothness that differs between regions are not reproduced. Under a strong
+plane trend p-values come out too large (about 1 in 100 below 0.05): safe, but weak;
+`partial_pearson` takes the trend off. Of maps that hold few independent points nobody can tell the
+smoothness well enough: `p_values` gives no p-value there.
 """
 
 from __future__ import annotations
@@ -70,7 +74,8 @@ class Neighbourhood:
 
 
 def neighbourhood(mask: np.ndarray, spacing: np.ndarray) -> Neighbourhood:
-    """Lags and candidate covariances for the true points of `mask` (*grid), steps `spacing` apart along each axis.
+    """Lags and candidate covariances for the true points of `mask` (*grid), steps `spacing` apart
+    along each axis.
 
     Axes of length 1 are fine. Lags reach REACH of each side.
     """
@@ -79,7 +84,9 @@ def neighbourhood(mask: np.ndarray, spacing: np.ndarray) -> Neighbourhood:
     steps = spacing / spacing.min()
     torus = tuple(int(scipy.fft.next_fast_len(2 * size)) for size in mask.shape)
     offsets = _torus_offsets(torus).reshape(-1, mask.ndim)
-    pairs = np.rint(scipy.fft.irfftn(np.abs(scipy.fft.rfftn(mask.astype(float), torus)) ** 2, torus)).ravel()
+    pairs = np.rint(
+        scipy.fft.irfftn(np.abs(scipy.fft.rfftn(mask.astype(float), torus)) ** 2, torus)
+    ).ravel()
     near = (np.abs(offsets) <= np.maximum(REACH * np.array(mask.shape), 1)).all(axis=1)
     lags = np.flatnonzero(_is_forward(offsets) & near & (pairs > 0))
     directions = _directions(mask.ndim)
@@ -92,7 +99,10 @@ def neighbourhood(mask: np.ndarray, spacing: np.ndarray) -> Neighbourhood:
     periods = np.array(torus) * steps
     zero = np.zeros((1, mask.ndim))
     parts = [1 - _gaussian(atom, h, periods) / _gaussian(atom, zero, periods) for atom in atoms]
-    design = np.stack([*(np.bincount(bins, weight * part) / per_bin for part in parts), np.ones(len(per_bin))], axis=1)
+    design = np.stack(
+        [*(np.bincount(bins, weight * part) / per_bin for part in parts), np.ones(len(per_bin))],
+        axis=1,
+    )
     distance = np.bincount(bins, weight * np.linalg.norm(h, axis=1)) / per_bin
     return Neighbourhood(mask, steps, torus, atoms, lags, bins, per_bin, distance, design)
 
@@ -113,14 +123,18 @@ def _is_forward(offsets: np.ndarray) -> np.ndarray:
 
 
 def _directions(ndim: int) -> np.ndarray:
-    """Unit vectors along axes and diagonals, one of each opposite pair: 4 in the plane, 13 in space."""
+    """Unit vectors along axes and diagonals, one of each opposite pair: 4 in the plane, 13 in
+    space.
+    """
     steps = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=ndim)))
     steps = steps[_is_forward(steps)]
     return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))
 
 
 def _bin_lags(h: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lags kept, at most LAGS_PER_BIN evenly from each bin of distance and direction, and the bin of each."""
+    """Lags kept, at most LAGS_PER_BIN evenly from each bin of distance and direction, and the bin
+    of each.
+    """
     if not len(h):
         return np.zeros(0, int), np.zeros(0, int)
     r = np.linalg.norm(h, axis=1)
@@ -142,9 +156,12 @@ def _atoms(
     return round_ + [(float(a), s, u) for a in lengths for s in stretches for u in directions]
 
 
-def _gaussian(atom: tuple[float, float, np.ndarray], h: np.ndarray, periods: np.ndarray) -> np.ndarray:
-    """Covariance at offsets h (..., d): a Gaussian, `length` along the direction and length / stretch across it,
-    summed over its periodic images."""
+def _gaussian(
+    atom: tuple[float, float, np.ndarray], h: np.ndarray, periods: np.ndarray
+) -> np.ndarray:
+    """Covariance at offsets h (..., d): a Gaussian, `length` along the direction and length /
+    stretch across it, summed over its periodic images.
+    """
     length, stretch, direction = atom
     widest = max(length, length / stretch)
     images = [range(-1, 2) if 14 * widest > period else range(1) for period in periods]
@@ -169,16 +186,19 @@ def semivariograms(near: Neighbourhood, values: np.ndarray) -> np.ndarray:
         grid[near.mask] = column - column.mean()
         one = scipy.fft.rfftn(grid, near.torus, axes=axes)
         two = scipy.fft.rfftn(grid**2, near.torus, axes=axes)
-        sums = scipy.fft.irfftn((np.conj(two) * mask).real - np.abs(one) ** 2, near.torus, axes=axes)
+        sums = scipy.fft.irfftn(
+            (np.conj(two) * mask).real - np.abs(one) ** 2, near.torus, axes=axes
+        )
         gamma[k] = np.bincount(near.bins, sums.ravel()[near.lags], len(near.pairs)) / near.pairs
     return np.maximum(gamma, 0)
 
 
 def covariance_weights(near: Neighbourhood, gamma: np.ndarray) -> np.ndarray:
-    """Weights >= 0 (k, atom + nugget) whose covariances have the semivariograms `gamma` (k, bin); NaN where all 0.
+    """Weights >= 0 (k, atom + nugget) whose covariances have the semivariograms `gamma` (k, bin);
+    NaN where all 0.
 
-    Weighted by 1 / gamma, in two rounds: close lags matter as much as far ones (Cressie, Math. Geol. 17, 563 (1985),
-    doi:10.1007/BF01032109).
+    Weighted by 1 / gamma, in two rounds: close lags matter as much as far ones (Cressie, Math.
+    Geol. 17, 563 (1985), doi:10.1007/BF01032109).
     """
     from scipy.optimize import nnls
 
@@ -200,7 +220,11 @@ def covariance(near: Neighbourhood, j: np.integer) -> np.ndarray:
         nugget = np.zeros(near.torus)
         nugget.flat[0] = 1.0
         return nugget
-    values = _gaussian(near.atoms[j], _torus_offsets(near.torus) * near.spacing, np.array(near.torus) * near.spacing)
+    values = _gaussian(
+        near.atoms[j],
+        _torus_offsets(near.torus) * near.spacing,
+        np.array(near.torus) * near.spacing,
+    )
     return np.asarray(values / values.flat[0])
 
 
@@ -215,11 +239,13 @@ def spectrum(near: Neighbourhood, weights: np.ndarray) -> np.ndarray:
 
 
 def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Effective sample size `(a, b)` of the correlation of two maps with covariance weights (a, ·) and (b, ·).
+    """Effective sample size `(a, b)` of the correlation of two maps with covariance weights (a, ·)
+    and (b, ·).
 
-    1 + tr(HA) tr(HB) / tr(HAHB), A and B the covariance matrices at the points and H the removal of the mean
-    (Dutilleul, Biometrics 49, 305 (1993), doi:10.2307/2532625): the variance of r under independence is its
-    1 / (n_effective - 1). Without forming a matrix: sums over lags and convolutions with the mask. NaN for NaN weights.
+    1 + tr(HA) tr(HB) / tr(HAHB), A and B the covariance matrices at the points and H the removal of
+    the mean (Dutilleul, Biometrics 49, 305 (1993), doi:10.2307/2532625): the variance of r under
+    independence is its 1 / (n_effective - 1). Without forming a matrix: sums over lags and
+    convolutions with the mask. NaN for NaN weights.
     """
     import scipy.fft
 
@@ -242,7 +268,9 @@ def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray)
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:
-    """Expected standard normal of each value's rank (n,); tied values share the mean over their ranks."""
+    """Expected standard normal of each value's rank (n,); tied values share the mean over their
+    ranks.
+    """
     from scipy.special import ndtri
 
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
@@ -254,7 +282,9 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
 
 
 def fit_map(near: Neighbourhood, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Weights (atom + nugget,) of the field whose surrogates are, on average, as smooth as the map `values` (n,)."""
+    """Weights (atom + nugget,) of the field whose surrogates are, on average, as smooth as the map
+    `values` (n,).
+    """
     scores = normal_scores(values)
     observed = semivariograms(near, scores[:, None])
     target = observed
@@ -271,7 +301,9 @@ def fit_map(near: Neighbourhood, values: np.ndarray, rng: np.random.Generator) -
 
 
 def correlation_length(near: Neighbourhood, weights: np.ndarray) -> float:
-    """Distance, in steps, beyond which two points of the fitted field correlate by less than NEAR; at least 1."""
+    """Distance, in steps, beyond which two points of the fitted field correlate by less than NEAR;
+    at least 1.
+    """
     correlation = 1 - near.design @ weights / weights.sum()
     related = near.distance[correlation >= NEAR]
     return float(max(related.max(initial=0.0), 1.0))
@@ -280,7 +312,9 @@ def correlation_length(near: Neighbourhood, weights: np.ndarray) -> float:
 def field_surrogates(
     near: Neighbourhood, values: np.ndarray, count: int, seed: np.random.SeedSequence
 ) -> Iterator[np.ndarray]:
-    """`count` surrogates (n,) of the map `values` (n,), each a rearrangement of it, from fields as smooth as it is."""
+    """`count` surrogates (n,) of the map `values` (n,), each a rearrangement of it, from fields as
+    smooth as it is.
+    """
     rng = np.random.default_rng(seed)
     weights = fit_map(near, values, rng)
     if np.isfinite(weights).all():
@@ -291,7 +325,11 @@ def field_surrogates(
 
 
 def _rearranged(
-    near: Neighbourhood, weights: np.ndarray, values: np.ndarray, count: int, rng: np.random.Generator
+    near: Neighbourhood,
+    weights: np.ndarray,
+    values: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
 ) -> Iterator[np.ndarray]:
     """The values (n,) in the order of `count` random fields of the covariance with these weights."""
     import scipy.fft
@@ -309,8 +347,14 @@ def _rearranged(
 
 
 def block_side(near: Neighbourhood, values: np.ndarray) -> int:
-    """Side of a block in scan points: twice the correlation length, but at least four blocks along the longest axis."""
+    """Side of a block in scan points: twice the correlation length, but at least four blocks along
+    the longest axis.
+    """
     weights = fit_map(near, values, np.random.default_rng(0))
     if not np.isfinite(weights).all():
         return 1
-    return int(np.clip(np.ceil(2 * correlation_length(near, weights)), 1, max(1, max(near.mask.shape) // 4)))
+    return int(
+        np.clip(
+            np.ceil(2 * correlation_length(near, weights)), 1, max(1, max(near.mask.shape) // 4)
+        )
+    )

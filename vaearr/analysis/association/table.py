@@ -53,49 +53,57 @@ def associate(
     Parameters
     ----------
     latents
-        Latents, or scores such as `pca` and `nmf`, over the navigation dims and one further dim; NaN where there is
-        none. Lazy latents and targets are read together, once.
+        Latents, or scores such as `pca` and `nmf`, over the navigation dims and one further dim;
+        NaN where there is none. Lazy latents and targets are read together, once.
     target
-        A map over the navigation dims; `elements` or a stack with one further dim (one target per entry); a map of
-        codes such as `phase` (a 0/1 indicator per code, codes below 0 are missing); or a Dataset of these.
+        A map over the navigation dims; `elements` or a stack with one further dim (one target per
+        entry); a map of codes such as `phase` (a 0/1 indicator per code, codes below 0 are
+        missing); or a Dataset of these.
     metrics
         Names from METRICS, "all" for the seven usual ones, or functions of two columns to a number.
     roi
-        Boolean map, True = used. Points where latent or target is not finite are left out in any case, pair by pair.
+        Boolean map, True = used. Points where latent or target is not finite are left out in any
+        case, pair by pair.
     significance
-        True, or settings (number of surrogates, correction, seed): a Dataset with p-values that hold for maps.
+        True, or settings (number of surrogates, correction, seed): a Dataset with p-values that
+        hold for maps.
 
     Returns
     -------
     xr.DataArray
-        Dim `latent` stands for the latents' own further dim, whatever its name, with its coordinate; attribute
-        `latents` names the variable. Coordinate `n` counts the finite points of each target, `signed` tells which
-        metrics have a direction. NaN where latent or target is constant or too few points are left (3; 8 for mutual
-        information, 4 for unbiased HSIC; for partial Pearson 2 more than the trend has terms: of fewer, any two maps
-        correlate by 1 or -1). Metrics run under the dask scheduler in use; the numbers depend neither on it nor on
-        chunks. Spatial trends are polynomials of the coordinates of the navigation dims, of the index where there are
-        none.
+        Dim `latent` stands for the latents' own further dim, whatever its name, with its
+        coordinate; attribute `latents` names the variable. Coordinate `n` counts the finite points
+        of each target, `signed` tells which metrics have a direction. NaN where latent or target is
+        constant or too few points are left (3; 8 for mutual information, 4 for unbiased HSIC; for
+        partial Pearson 2 more than the trend has terms: of fewer, any two maps correlate by 1 or
+        -1). Metrics run under the dask scheduler in use; the numbers depend neither on it nor on
+        chunks. Spatial trends are polynomials of the coordinates of the navigation dims, of the
+        index where there are none.
     xr.Dataset
-        With `significance`: `association` as above, and of the same shape, NaN where the association is:
+        With `significance`: `association` as above, and of the same shape, NaN where the
+        association is:
 
         - `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + number of surrogates)
-          (Davison & Hinkley, Bootstrap Methods and their Application (1997), ch. 4); of signed metrics, absolute values
-          are compared. Null hypothesis: the target is a random map, as smooth and as distributed as it is, drawn
-          without regard to the latents. Surrogates are random fields with the map's own autocovariance, from the points
-          where the target and at least one latent are finite; they serve all latents and metrics. The samples of a
-          collection have no neighbours: their values are permuted. Metrics other than Pearson, Spearman and the partial
-          forms are slow, so they are tested at no more than `max_points` points: as valid, and weaker.
+          (Davison & Hinkley, Bootstrap Methods and their Application (1997), ch. 4); of signed
+          metrics, absolute values are compared. Null hypothesis: the target is a random map, as
+          smooth and as distributed as it is, drawn without regard to the latents. Surrogates are
+          random fields with the map's own autocovariance, from the points where the target and at
+          least one latent are finite; they serve all latents and metrics. The samples of a
+          collection have no neighbours: their values are permuted. Metrics other than Pearson,
+          Spearman and the partial forms are slow, so they are tested at no more than `max_points`
+          points: as valid, and weaker.
         - `p_adjusted`: corrected over latents and metrics, target by target, see SignificanceConfig.
         - `n_effective`: the number of independent points that would let r vary as much under the null, from the fitted
-          autocovariances: of values for pearson, less the terms of the trend for its partial forms, of ranks for all
-          other metrics. Where it is below 20, the maps are too smooth to be tested: `p_value` and `p_adjusted` are NaN,
-          and the attribute `warnings` says so.
+          autocovariances: of values for pearson, less the terms of the trend for its partial forms,
+          of ranks for all other metrics. Where it is below 20, the maps are too smooth to be
+          tested: `p_value` and `p_adjusted` are NaN, and the attribute `warnings` says so.
         - `low`, `high`, for pearson and spearman: ends of a 95 % confidence interval with that number of points.
 
-    Flattened samples (`va.to_samples`) are matched by the coordinates that they carry, whatever their order.
+    Flattened samples (`va.to_samples`) are matched by the coordinates that they carry, whatever
+    their order.
 
-    Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets are not over the
-    same points; RoiError if the region is empty; UsageError for an unknown metric.
+    Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets
+    are not over the same points; RoiError if the region is empty; UsageError for an unknown metric.
     """
     if significance:
         from vaearr.analysis.association import p_values
@@ -128,7 +136,9 @@ def associate(
 
 
 class Points(NamedTuple):
-    """Latents `(n, L)` and targets `(n, T)` at the points of a region, their names, and where the points lie."""
+    """Latents `(n, L)` and targets `(n, T)` at the points of a region, their names, and where the
+    points lie.
+    """
 
     latents: np.ndarray
     targets: np.ndarray
@@ -144,7 +154,9 @@ def name_of(latents: xr.DataArray) -> str:
 
 
 def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
-    """The one dim that is no navigation dim, and the navigation dims. Raises SchemaError if that is not so."""
+    """The one dim that is no navigation dim, and the navigation dims. Raises SchemaError if that is
+    not so.
+    """
     dims = [str(dim) for dim in latents.dims]
     further = [dim for dim in dims if dim not in NAVIGATION]
     if len(further) != 1 or len(dims) < 2:
@@ -172,7 +184,9 @@ def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | Non
     elif isinstance(roi, xr.DataArray) and roi.dtype == bool and set(roi.dims) == set(dims):
         mask = roi
     else:
-        found = f"{roi.dtype} over {roi.dims}" if isinstance(roi, xr.DataArray) else type(roi).__name__
+        found = (
+            f"{roi.dtype} over {roi.dims}" if isinstance(roi, xr.DataArray) else type(roi).__name__
+        )
         raise SchemaError(f"the region of interest is {found}; expected a boolean map over {dims}.")
     try:
         latents, targets, mask = xr.align(latents, targets, mask, join="exact", copy=False)
@@ -181,19 +195,32 @@ def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | Non
             f"latents, targets and region of interest do not lie on the same grid: {error} "
             "Select the same points of each first."
         ) from None
-    ordered = (latents.transpose(*dims, latent_dim), targets.transpose(*dims, TARGET), mask.transpose(*dims))
+    ordered = (
+        latents.transpose(*dims, latent_dim),
+        targets.transpose(*dims, TARGET),
+        mask.transpose(*dims),
+    )
     values, maps, inside = (array.values for array in dask.compute(*ordered))
     if not inside.any():
         raise RoiError("the region of interest holds no scan point; widen it.")
     used = slice(None) if inside.all() else inside.ravel()  # the whole field is not copied
     rows, columns = (array.reshape(-1, array.shape[-1])[used] for array in (values, maps))
     entries = xr.DataArray(latents[latent_dim].values, dims=n.LATENT, attrs=n.ATTRS[n.LATENT])
-    return Points(rows, columns, _positions(latents, dims)[used], inside, entries, targets[TARGET].values.tolist())
+    return Points(
+        rows,
+        columns,
+        _positions(latents, dims)[used],
+        inside,
+        entries,
+        targets[TARGET].values.tolist(),
+    )
 
 
 def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
     """Coordinates `(points, d)` of all points; of samples those of the scan, if they carry some."""
-    of_samples = [name for name in n.SCAN_DIMS if name in latents.coords and latents[name].dims == (n.SAMPLE,)]
+    of_samples = [
+        name for name in n.SCAN_DIMS if name in latents.coords and latents[name].dims == (n.SAMPLE,)
+    ]
     axes = []
     for name in of_samples or dims:
         if name in latents.coords and latents[name].dtype.kind in "iuf":
@@ -201,25 +228,33 @@ def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
         else:
             axis = xr.DataArray(np.arange(float(latents.sizes[name])), dims=name)
         if not np.isfinite(axis).all():
-            raise SchemaError(f"coordinate {name!r} is not finite everywhere; a position is needed for each point.")
+            raise SchemaError(
+                f"coordinate {name!r} is not finite everywhere; a position is needed for each point."
+            )
         axes.append(axis.drop_vars(axis.coords))
     every = xr.broadcast(*axes)
     return np.stack([axis.transpose(*dims).values.ravel() for axis in every], axis=1)
 
 
-def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: int = 10) -> xr.Dataset:
-    """The `top` latents that go most strongly with a target, over dimension `rank`; `.to_dataframe()` for a table.
+def ranking(
+    table: xr.DataArray, metric: str, target: str | None = None, top: int = 10
+) -> xr.Dataset:
+    """The `top` latents that go most strongly with a target, over dimension `rank`;
+    `.to_dataframe()` for a table.
 
-    Sorted by |value| for signed metrics. `position` is the place in the competition (1, 2, 2, 4 …) and `is_tied` marks
-    values that another latent shares, also one beyond the cut. Latents without a value (NaN) are left out. Raises
-    NoInputError for a metric or target that the table does not hold, UsageError for a `top` below 0.
+    Sorted by |value| for signed metrics. `position` is the place in the competition (1, 2, 2, 4 …)
+    and `is_tied` marks values that another latent shares, also one beyond the cut. Latents without
+    a value (NaN) are left out. Raises NoInputError for a metric or target that the table does not
+    hold, UsageError for a `top` below 0.
     """
     if top < 0:
         raise UsageError(f"top is {top}; it must be 0 or more.")
     _known(metric, table[METRIC], "metric")
     column = table.sel({METRIC: metric})
     if TARGET in table.dims:
-        target = str(table[TARGET].item()) if target is None and table[TARGET].size == 1 else str(target)
+        target = (
+            str(table[TARGET].item()) if target is None and table[TARGET].size == 1 else str(target)
+        )
         _known(target, table[TARGET], "target")
         column = column.sel({TARGET: target})
     signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
@@ -228,7 +263,9 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
     order = np.argsort(-strength, kind="stable")
     order = order[np.isfinite(strength[order])]
     strength = strength[order]
-    is_next = ~np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)  # weaker than the one before
+    is_next = ~np.isclose(
+        strength[1:], strength[:-1], rtol=1e-9, atol=1e-12
+    )  # weaker than the one before
     group = np.cumsum(np.r_[0, is_next])[: order.size]
     count = np.bincount(group)
     position = (np.cumsum(count) - count + 1)[group]
@@ -240,7 +277,11 @@ def ranking(table: xr.DataArray, metric: str, target: str | None = None, top: in
             "is_tied": (RANK, count[group] > 1),
         },
         coords={RANK: np.arange(1, order.size + 1)},
-        attrs={"metric": metric, "target": target or "", "sorted_by": "absolute value" if signed else "value"},
+        attrs={
+            "metric": metric,
+            "target": target or "",
+            "sorted_by": "absolute value" if signed else "value",
+        },
     ).isel({RANK: slice(top)})
 
 

@@ -1,4 +1,6 @@
-"""Which scan points belong together: clusters of latents and maps, their summary, agreement, and borders."""
+"""Which scan points belong together: clusters of latents and maps, their summary, agreement, and
+borders.
+"""
 
 from vaearr.analysis.clustering.labels import boundary_segments, cluster
 from vaearr.analysis.clustering.methods import METHODS, Method, method

@@ -32,31 +32,38 @@ def cluster(
     Parameters
     ----------
     features
-        A DataArray or a Dataset of variables over the navigation dims and at most one further dim: latents, pca,
-        elements, BC, any map, such as `ds[["latents", "BC"]]`. Lazy ones are read in one pass. A map of codes counts as
-        one 0/1 feature per code.
+        A DataArray or a Dataset of variables over the navigation dims and at most one further dim:
+        latents, pca, elements, BC, any map, such as `ds[["latents", "BC"]]`. Lazy ones are read in
+        one pass. A map of codes counts as one 0/1 feature per code.
     method
-        gmm, kmeans, dbscan, hdbscan, one of your own package (`package.module:Name`), an estimator of scikit-learn's
-        form such as `AgglomerativeClustering(5)`, or a function `points (n, f) -> labels (n,)`; default: that of
-        `config`.
+        gmm, kmeans, dbscan, hdbscan, one of your own package (`package.module:Name`), an estimator
+        of scikit-learn's form such as `AgglomerativeClustering(5)`, or a function `points (n, f) ->
+        labels (n,)`; default: that of `config`.
     roi
         Boolean map, True = used. Points where a feature is not finite are left out in any case.
     config, settings
-        See ClusterConfig; settings replace single ones of `config`, as in `cluster(latents, "gmm", k=4)`.
+        See ClusterConfig; settings replace single ones of `config`, as in `cluster(latents, "gmm",
+        k=4)`.
 
     Returns
     -------
     xr.DataArray
-        int32: 0, 1, … by falling size; NOISE = -1 in no cluster; NOT_CLUSTERED = -2 outside the ROI or a feature
-        missing. Each feature is scaled first, so the numbers do not change with its unit (but for scale="none").
-        Attributes: `flag_values` and `flag_meanings`, `features`, `scale` and `scaling` (center and scale of each),
-        `config`, `parameters` (as used), `k`, `k_at_bound`, `scores` and `criterion`, `n`, `n_noise`,
-        `n_not_clustered`, `n_fitted`, `approximation` (empty = exact), `sizes`, `warnings` (sentences).
+        int32: 0, 1, … by falling size; NOISE = -1 in no cluster; NOT_CLUSTERED = -2 outside the ROI
+        or a feature missing. Each feature is scaled first, so the numbers do not change with its
+        unit (but for scale="none").
+        Attributes: `flag_values` and `flag_meanings`, `features`, `scale` and `scaling` (center and
+        scale of each), `config`, `parameters` (as used), `k`, `k_at_bound`, `scores` and
+        `criterion`, `n`, `n_noise`, `n_not_clustered`, `n_fitted`, `approximation` (empty = exact),
+        `sizes`, `warnings` (sentences).
 
-    Raises UsageError for settings that cannot be meant, SchemaError for features that do not fit together, RoiError
-    and DataError where too little is left to tell clusters apart.
+    Raises UsageError for settings that cannot be meant, SchemaError for features that do not fit
+    together, RoiError and DataError where too little is left to tell clusters apart.
     """
-    named = method if isinstance(method, str | None) else getattr(method, "__name__", type(method).__name__)
+    named = (
+        method
+        if isinstance(method, str | None)
+        else getattr(method, "__name__", type(method).__name__)
+    )
     wanted = (config or ClusterConfig()).replace(method=named, **settings)
     chosen = choose(wanted.method if named is method else method, settings)
     refuse_settings_of_stores(wanted, ("run", "features", "name"), "cluster")
@@ -64,7 +71,10 @@ def cluster(
 
 
 def clustered(
-    features: xr.Dataset | xr.DataArray, wanted: ClusterConfig, chosen: Method, roi: xr.DataArray | None
+    features: xr.Dataset | xr.DataArray,
+    wanted: ClusterConfig,
+    chosen: Method,
+    roi: xr.DataArray | None,
 ) -> xr.DataArray:
     """Cluster by these features with settled settings."""
     table, inside = feature_table(features, roi=roi, latents=wanted.latents)
@@ -77,7 +87,9 @@ def clustered(
         used["k"] = info["k"]
     attrs = n.ATTRS[n.CLUSTERS] | {
         "flag_values": [n.NOT_CLUSTERED, n.NOISE, *range(len(sizes))],
-        "flag_meanings": " ".join(["not_clustered", "noise", *(f"cluster_{number}" for number in range(len(sizes)))]),
+        "flag_meanings": " ".join(
+            ["not_clustered", "noise", *(f"cluster_{number}" for number in range(len(sizes)))]
+        ),
         **about,
         "method": wanted.method,
         "reference": chosen.reference,
@@ -96,21 +108,31 @@ def clustered(
 
 
 def whole_numbers(labels: xr.DataArray) -> np.ndarray:
-    """A map of whole numbers as int64; NaN becomes NOT_CLUSTERED. Raises SchemaError for fractions or other types."""
+    """A map of whole numbers as int64; NaN becomes NOT_CLUSTERED. Raises SchemaError for fractions
+    or other types.
+    """
     values = labels.values
-    if values.dtype.kind not in "biuf" or not np.array_equal(rounded := np.round(values), values, equal_nan=True):
-        raise SchemaError(f"{labels.name!r} holds fractions or no numbers; expected whole numbers, -1 for none.")
+    if values.dtype.kind not in "biuf" or not np.array_equal(
+        rounded := np.round(values), values, equal_nan=True
+    ):
+        raise SchemaError(
+            f"{labels.name!r} holds fractions or no numbers; expected whole numbers, -1 for none."
+        )
     return np.where(np.isfinite(values), rounded, n.NOT_CLUSTERED).astype(np.int64)
 
 
 def boundary_segments(labels: xr.DataArray) -> np.ndarray:
-    """Borders between cells of different labels: segments `(n, 4)` of x0, y0, x1, y1 in coordinate units.
+    """Borders between cells of different labels: segments `(n, 4)` of x0, y0, x1, y1 in coordinate
+    units.
 
-    They run along the edges of the scan points' cells, half-way to the next point; pieces in one line are merged.
-    Points without a label make no border. For a map over y and x; x is the last dim (for dims (x, y) too).
+    They run along the edges of the scan points' cells, half-way to the next point; pieces in one
+    line are merged. Points without a label make no border. For a map over y and x; x is the last
+    dim (for dims (x, y) too).
     """
     if labels.ndim != 2:
-        raise UsageError(f"segments are drawn on a map of two dimensions, {labels.name!r} has {labels.dims}.")
+        raise UsageError(
+            f"segments are drawn on a map of two dimensions, {labels.name!r} has {labels.dims}."
+        )
     if labels.dims == (n.X, n.Y):
         labels = labels.transpose()
     y, x = (edges(labels[dim].values) for dim in labels.dims)

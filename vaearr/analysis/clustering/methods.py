@@ -1,8 +1,9 @@
 """The clustering methods by name: plain arrays and settings in, labels and how they came out back.
 
-A kernel gets finite float64 features `(n, f)`, already scaled, and the settings; it returns a cluster number for each
-point, below 0 for noise, and what is to be told of it (see `fit`, which does what all methods share). A further method
-is one function under `@method(...)`, also in a package of your own, where it is an entry point of `vaearr.clusterings`.
+A kernel gets finite float64 features `(n, f)`, already scaled, and the settings; it returns a
+cluster number for each point, below 0 for noise, and what is to be told of it (see `fit`, which
+does what all methods share). A further method is one function under `@method(...)`, also in a
+package of your own, where it is an entry point of `vaearr.clusterings`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from vaearr.errors import DataError, UsageError
 Kernel = Callable[[np.ndarray, ClusterConfig], tuple[np.ndarray, dict[str, Any]]]
 
 ALWAYS = ("run", "name", "features", "latents", "method", "scale", "max_points", "seed")
-SILHOUETTE_POINTS = 4000  # silhouettes need every pair of distances; this many points tell their mean to about 0.01
+SILHOUETTE_POINTS = (
+    4000  # silhouettes need every pair of distances; this many points tell their mean to about 0.01
+)
 MUCH_NOISE = 0.5  # share of the points from which on a user is told
 
-# Added to the variances, as a share of the features' mean variance. A component cannot become narrower than 1 % of the
-# spread, and so not shrink onto single levels of an 8-bit map, where its likelihood would have no bound.
+# Added to the variances, as a share of the features' mean variance. A component cannot become
+# narrower than 1 % of the spread, and so not shrink onto single levels of an 8-bit map, where its
+# likelihood would have no bound.
 REGULARISATION = 1e-4
 STARTS, SHORT, LONG = 3, 10, 300  # of a mixture: starts, steps of each, steps of the best
 KMEANS_STARTS = 4
@@ -38,7 +42,9 @@ NEIGHBOURS, QUANTILE = 8, 0.98  # of DBSCAN's radius
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A registered method: the kernel, the settings that it reads beside the common ones, and where it is from."""
+    """A registered method: the kernel, the settings that it reads beside the common ones, and where
+    it is from.
+    """
 
     kernel: Kernel
     uses: tuple[str, ...]
@@ -59,7 +65,8 @@ def method(*, uses: tuple[str, ...], reference: str) -> Callable[[Kernel], Kerne
 
 
 def choose(name: str | Any, given: dict[str, Any]) -> Method:
-    """A method by its name, see `vaearr.config.parts.part`, or as such: a kernel, or what has fit_predict.
+    """A method by its name, see `vaearr.config.parts.part`, or as such: a kernel, or what has
+    fit_predict.
 
     Raises UsageError for an unknown one, or a given setting that it does not read.
     """
@@ -69,18 +76,26 @@ def choose(name: str | Any, given: dict[str, Any]) -> Method:
     chosen = found if isinstance(found, Method) else _of_others(found)
     for key, value in given.items():
         if value is not None and key not in (*ALWAYS, *chosen.uses):
-            uses = f"it uses {', '.join(chosen.uses)}" if chosen.uses else "it has settings of its own"
-            raise UsageError(f"method {getattr(name, '__name__', name)!r} does not use {key!r}; {uses}.")
+            uses = (
+                f"it uses {', '.join(chosen.uses)}" if chosen.uses else "it has settings of its own"
+            )
+            raise UsageError(
+                f"method {getattr(name, '__name__', name)!r} does not use {key!r}; {uses}."
+            )
     return chosen
 
 
 def _of_others(found: Any) -> Method:
-    """A decorated kernel, a plain function of points that gives labels, or an estimator (class or object)."""
+    """A decorated kernel, a plain function of points that gives labels, or an estimator (class or
+    object).
+    """
     for known in METHODS.values():
         if found is known.kernel:
             return known
     if not hasattr(found, "fit_predict") and not callable(found):
-        raise UsageError(f"{found!r} is no clustering method: neither a function of points nor has it fit_predict.")
+        raise UsageError(
+            f"{found!r} is no clustering method: neither a function of points nor has it fit_predict."
+        )
 
     def kernel(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
         from sklearn.base import clone
@@ -95,30 +110,40 @@ def _of_others(found: Any) -> Method:
     return Method(kernel=kernel, uses=(), reference=reference)
 
 
-def fit(values: np.ndarray, config: ClusterConfig, chosen: Method | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Labels `(n,)` of points `(n, f)`, clusters numbered by falling size, NOISE = -1, and how they came out.
+def fit(
+    values: np.ndarray, config: ClusterConfig, chosen: Method | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Labels `(n,)` of points `(n, f)`, clusters numbered by falling size, NOISE = -1, and how they
+    came out.
 
-    Deterministic by seed, whatever the number of cores. Of more than `max_points` points, a method is fitted on a
-    seeded sub-sample and says what becomes of the others.
+    Deterministic by seed, whatever the number of cores. Of more than `max_points` points, a method
+    is fitted on a seeded sub-sample and says what becomes of the others.
 
-    The info holds `k`, `k_at_bound` (k is the last of the range), `scores` {k: criterion}, `n_fitted`, `approximation`
-    (a sentence; empty = exact), `warnings`, and whatever else the kernel tells. Raises UsageError or DataError for what
-    cannot be asked of the points.
+    The info holds `k`, `k_at_bound` (k is the last of the range), `scores` {k: criterion},
+    `n_fitted`, `approximation` (a sentence; empty = exact), `warnings`, and whatever else the
+    kernel tells. Raises UsageError or DataError for what cannot be asked of the points.
     """
     values = np.ascontiguousarray(values, np.float64)
     with reproducible():
         raw, info = (chosen or METHODS[config.method]).kernel(values, config)
     labels, k = by_size(raw, values)
-    then = info.pop("then", None)  # of a method that does not say what it does with many points: it took all
+    then = info.pop(
+        "then", None
+    )  # of a method that does not say what it does with many points: it took all
     fitted = len(values) if then is None else min(len(values), config.max_points)
-    approximation = "" if fitted == len(values) else f"found on {fitted} of {len(values)} points, seeded; {then}"
+    approximation = (
+        ""
+        if fitted == len(values)
+        else f"found on {fitted} of {len(values)} points, seeded; {then}"
+    )
     usual = {"k": k, "k_at_bound": False, "scores": {}, "warnings": []}
     return labels, usual | {"n_fitted": fitted, "approximation": approximation} | info
 
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """One thread for BLAS and OpenMP, so that sums do not depend on the number of cores, and no convergence warnings.
+    """One thread for BLAS and OpenMP, so that sums do not depend on the number of cores, and no
+    convergence warnings.
 
     What did not converge is told in the result's own warnings. Both are put back at the end.
     """
@@ -131,7 +156,9 @@ def reproducible() -> Iterator[None]:
 
 
 def subsample(n_points: int, max_points: int, seed: int) -> np.ndarray:
-    """Sorted indices of a seeded random choice without replacement; all of them where there are few enough."""
+    """Sorted indices of a seeded random choice without replacement; all of them where there are few
+    enough.
+    """
     if n_points <= max_points:
         return np.arange(n_points)
     return np.sort(np.random.default_rng(seed).choice(n_points, max_points, replace=False))
@@ -140,8 +167,8 @@ def subsample(n_points: int, max_points: int, seed: int) -> np.ndarray:
 def by_size(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
     """Clusters renumbered by size, the largest first, and their number.
 
-    Equal sizes are ordered by the mean of the first feature, then of the next. Numbers without a point are left out;
-    labels below 0 stay as they are.
+    Equal sizes are ordered by the mean of the first feature, then of the next. Numbers without a
+    point are left out; labels below 0 stay as they are.
     """
     inside = labels >= 0
     _, position, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
@@ -153,7 +180,8 @@ def by_size(labels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def mean_silhouette(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
-    """Mean silhouette width of a seeded sub-sample of the points; NaN of one cluster, or as many as points.
+    """Mean silhouette width of a seeded sub-sample of the points; NaN of one cluster, or as many as
+    points.
 
     Rousseeuw, J. Comput. Appl. Math. 20, 53 (1987), doi:10.1016/0377-0427(87)90125-7.
     """
@@ -176,10 +204,11 @@ def mean_silhouette(values: np.ndarray, labels: np.ndarray, seed: int) -> float:
 def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
     """Gaussian mixture by expectation maximisation, each point to its likeliest component.
 
-    Each k starts three times from k-means (k-means++), runs ten steps, and goes on from the likeliest (Biernacki,
-    Celeux & Govaert, Comput. Stat. Data Anal. 41, 561 (2003), doi:10.1016/S0167-9473(02)00163-6). k is the one with
-    the least BIC (Schwarz 1978) or AIC (Akaike 1974), the greatest mean silhouette, or (hybrid) the least mean of its
-    ranks by these three.
+    Each k starts three times from k-means (k-means++), runs ten steps, and goes on from the
+    likeliest (Biernacki, Celeux & Govaert, Comput. Stat. Data Anal. 41, 561 (2003),
+    doi:10.1016/S0167-9473(02)00163-6). k is the one with the least BIC (Schwarz 1978) or AIC
+    (Akaike 1974), the greatest mean silhouette, or (hybrid) the least mean of its ranks by these
+    three.
     """
     import pandas as pd
     from sklearn.mixture import GaussianMixture
@@ -199,13 +228,17 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
             for start in range(STARTS if k > 1 else 1)
         ]
         best = max(trials, key=lambda trial: trial.lower_bound_)
-        return best if best.converged_ else best.set_params(warm_start=True, max_iter=LONG).fit(part)
+        return (
+            best if best.converged_ else best.set_params(warm_start=True, max_iter=LONG).fit(part)
+        )
 
     def scores(models: list[GaussianMixture], criterion: str) -> list[float]:
         if criterion == "silhouette":
             return [mean_silhouette(part, model.predict(part), config.seed) for model in models]
         if criterion == "hybrid":
-            table = pd.DataFrame({name: scores(models, name) for name in ("bic", "aic", "silhouette")})
+            table = pd.DataFrame(
+                {name: scores(models, name) for name in ("bic", "aic", "silhouette")}
+            )
             table["silhouette"] *= -1
             return list(table.rank(na_option="bottom").mean(axis=1))
         return [float(getattr(model, criterion)(part)) for model in models]
@@ -213,13 +246,22 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
     largest = config.criterion == "silhouette"
     least = 2 if config.criterion in ("silhouette", "hybrid") else 1
     model, info = _best_number(
-        part, config, mixture, lambda models: scores(models, config.criterion), largest=largest, least=least
+        part,
+        config,
+        mixture,
+        lambda models: scores(models, config.criterion),
+        largest=largest,
+        least=least,
     )
     labels = model.predict(values)
     if empty := info["k"] - len(np.unique(labels)):
-        info["warnings"].append(f"{empty} of {info['k']} components hold no point: they are no cluster.")
+        info["warnings"].append(
+            f"{empty} of {info['k']} components hold no point: they are no cluster."
+        )
     if not model.converged_:
-        info["warnings"].append(f"the mixture of {info['k']} components had not converged after {LONG} steps.")
+        info["warnings"].append(
+            f"the mixture of {info['k']} components had not converged after {LONG} steps."
+        )
     return labels, info | {
         "criterion": config.criterion,
         "regularisation": floor,
@@ -229,7 +271,9 @@ def gmm(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str
 
 @method(uses=("k", "k_min", "k_max"), reference="Lloyd, IEEE Trans. Inf. Theory 28, 129 (1982)")
 def kmeans(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
-    """k-means from the best of four k-means++ starts, k by the greatest mean silhouette: it has no likelihood."""
+    """k-means from the best of four k-means++ starts, k by the greatest mean silhouette: it has no
+    likelihood.
+    """
     from sklearn.cluster import KMeans
 
     part = values[subsample(len(values), config.max_points, config.seed)]
@@ -256,10 +300,12 @@ def _best_number(
     largest: bool,
     least: int,
 ) -> tuple[Any, dict[str, Any]]:
-    """The model whose number of clusters has the best score (the fewest of equals), and what is told of the choice.
+    """The model whose number of clusters has the best score (the fewest of equals), and what is
+    told of the choice.
 
-    One fit per number, in threads; each works alone, so the results do not depend on how many there are. Warns where
-    the best number is the last that was tried. Raises UsageError for more clusters than there are different points.
+    One fit per number, in threads; each works alone, so the results do not depend on how many there
+    are. Warns where the best number is the last that was tried. Raises UsageError for more clusters
+    than there are different points.
     """
     from threadpoolctl import threadpool_limits
 
@@ -273,7 +319,9 @@ def _best_number(
         )
 
     def alone(number: int) -> Any:
-        with threadpool_limits(1, user_api="openmp"):  # OpenMP's number of threads is set thread by thread
+        with threadpool_limits(
+            1, user_api="openmp"
+        ):  # OpenMP's number of threads is set thread by thread
             return fitted(number)
 
     numbers = range(low, high + 1)
@@ -284,23 +332,35 @@ def _best_number(
     best = (max if largest else min)(known, key=lambda number: known[number], default=low)
     at_bound = config.k is None and best == high
     notes = (
-        [f"k = {best} is the largest that was tried: more clusters may fit better. Raise k_max."] if at_bound else []
+        [f"k = {best} is the largest that was tried: more clusters may fit better. Raise k_max."]
+        if at_bound
+        else []
     )
-    return models[best - low], {"k": best, "k_at_bound": at_bound, "scores": table, "warnings": notes}
+    return models[best - low], {
+        "k": best,
+        "k_at_bound": at_bound,
+        "scores": table,
+        "warnings": notes,
+    }
 
 
 # ---- regions of high density; what lies between them is noise
 
 
-@method(uses=("eps", "eps_rule", "min_samples"), reference="Ester, Kriegel, Sander & Xu, KDD-96, 226 (1996)")
+@method(
+    uses=("eps", "eps_rule", "min_samples"),
+    reference="Ester, Kriegel, Sander & Xu, KDD-96, 226 (1996)",
+)
 def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
-    """DBSCAN; a point that is no core point, or was not fitted, joins its nearest core point within eps, else noise.
+    """DBSCAN; a point that is no core point, or was not fitted, joins its nearest core point within
+    eps, else noise.
 
-    (The original takes the first core point it meets, which depends on the order of the points.) A core point has at
-    least `min_samples` others within eps, which without a given one comes from the distances to the `min_samples`-th
-    neighbours: their 0.98 quantile, so that 98 % of the points are core points, or the elbow of the sorted curve, where
-    it lies furthest below the line from its first to its last point (Satopaa et al., ICDCSW 2011,
-    doi:10.1109/ICDCSW.2011.20).
+    (The original takes the first core point it meets, which depends on the order of the points.) A
+    core point has at least `min_samples` others within eps, which without a given one comes from
+    the distances to the `min_samples`-th
+    neighbours: their 0.98 quantile, so that 98 % of the points are core points, or the elbow of the
+    sorted curve, where it lies furthest below the line from its first to its last point (Satopaa et
+    al., ICDCSW 2011, doi:10.1109/ICDCSW.2011.20).
     """
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import NearestNeighbors
@@ -308,7 +368,9 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     part = values[subsample(len(values), config.max_points, config.seed)]
     neighbours = config.min_samples or NEIGHBOURS
     if neighbours >= len(part):
-        raise UsageError(f"{len(part)} points have no {neighbours} neighbours each; give a smaller min_samples.")
+        raise UsageError(
+            f"{len(part)} points have no {neighbours} neighbours each; give a smaller min_samples."
+        )
     curve = np.sort(NearestNeighbors(n_neighbors=neighbours).fit(part).kneighbors()[0][:, -1])
     span = (curve[-1] - curve[0]) or 1.0
     elbow = np.argmax(np.linspace(0, 1, len(curve)) - (curve - curve[0]) / span)
@@ -354,7 +416,9 @@ def hdbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict
             "give smaller ones or widen the region of interest."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a library for others: divisions by the distance 0 of equal points
+        warnings.simplefilter(
+            "ignore"
+        )  # of a library for others: divisions by the distance 0 of equal points
         model = library.HDBSCAN(
             min_cluster_size=size,
             min_samples=config.min_samples,

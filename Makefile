@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test contract lint matrix bench pictures docs clean
+.PHONY: setup demo test contract lint keywords matrix bench pictures docs clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,9 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+keywords: setup
+	$(BIN)/python -m tests.keywords
 
 matrix:
 	PYTHON=$(PYTHON) .ci/matrix

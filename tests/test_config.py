@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from pydantic import ValidationError
 
 from vaearr import config as c
 from vaearr.errors import UsageError
+
+from . import keywords
 
 ALL = [
     value for value in vars(c).values() if isinstance(value, type) and issubclass(value, c.Config)
@@ -23,6 +26,11 @@ FLOATS = [
     for key, field in cls.model_fields.items()
     if field.annotation in (float, float | None)
 ]
+
+
+def test_types_of_keywords_are_those_of_the_settings() -> None:
+    """`make keywords` writes them."""
+    assert Path(keywords.keywords.__file__).read_text() == keywords.text()
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "inf", "nan"], ids=str)

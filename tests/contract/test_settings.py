@@ -17,6 +17,7 @@ import pytest
 
 import vaearr as va
 from vaearr import config as c
+from vaearr.config import keywords as types
 from vaearr.config.probes import ProbeConfig
 from vaearr.errors import UsageError
 from vaearr.run import Run
@@ -33,29 +34,24 @@ STEPS: dict[str, tuple[Callable[..., Any], type[c.Config]]] = {
     "probe": (Run.probe, ProbeConfig),
     "cluster": (Run.cluster, c.ClusterConfig),
 }
-OTHERWISE = {  # parameters with a default of their own
-    *(("reconstruct", "roi"), ("associate", "targets"), ("associate", "significance")),
-    *(("cluster", "features"), ("probe", "targets")),
-}
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_every_setting_is_a_keyword(step: str) -> None:
-    """With the type and the default of the field, so that help() and notebooks show them."""
+    """With its type, by parameter or by the type of the keywords, so that editors show them."""
     function, config = STEPS[step]
     parameters = inspect.signature(function).parameters
-    for name, field in config.model_fields.items():
-        if name == "run" and "self" in parameters:
-            continue
-        assert name in parameters, name
-        if name in config.shortcuts or (step, name) in OTHERWISE:
-            continue
-        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
-        assert parameters[name].default == field.get_default(call_default_factory=True), name
-        assert parameters[name].annotation == field.annotation
-    assert set(config.shortcuts) <= set(parameters)
-    with pytest.raises(UsageError, match="has no argument 'confgi'"):
-        function("nowhere", confgi=None)
+    (others,) = (p for p in parameters.values() if p.kind is p.VAR_KEYWORD)
+    assert others.annotation.startswith("Unpack[")
+    keywords = getattr(types, others.annotation[len("Unpack[") : -1]).__optional_keys__
+    assert not keywords & set(parameters)
+    for name in (*config.model_fields, *config.shortcuts):
+        if not (name == "run" and "self" in parameters):
+            assert name in {*parameters, *keywords}, name
+    required = {name: "nowhere" for name, p in parameters.items() if p.default is p.empty}
+    del required[others.name]
+    with pytest.raises(UsageError, match=r"has no argument 'confgi'. Did you mean 'config'\?"):
+        function(**required, confgi=None)
 
 
 @pytest.mark.parametrize("step", STEPS)

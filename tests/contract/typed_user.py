@@ -38,3 +38,9 @@ print(
     kept,
     encoded,
 )
+va.ingest("scan.h5", store, maps={"BC": "bc.csv"}, size=[32, 32], classes=["a"])
+va.train(store, objective={"beta": 2.0}, window=3)  # type: ignore[call-arg]
+va.train(store, epochs="many")  # type: ignore[arg-type]
+run.associate("BC", metrics=["pearson"], quantiles=[0.1, 0.9])
+run.associate("BC", metric="pearson")  # type: ignore[call-arg]
+run.associate("BC", metrics=3)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import xarray as xr
@@ -28,7 +28,8 @@ from vaearr.analysis.association.surrogates import (
 )
 from vaearr.analysis.association.targets import TARGET, columns
 from vaearr.analysis.clustering.features import columns_of, navigation_of, variables_of
-from vaearr.config import resolved, settings_as_keywords
+from vaearr.config import refuse_unknown, resolved
+from vaearr.config.keywords import ProbeArraySettings
 from vaearr.config.probes import ProbeConfig
 from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.schema.grid import laid_over
@@ -64,7 +65,6 @@ class Target(NamedTuple):
     classes: dict[int, str]
 
 
-@settings_as_keywords(ProbeConfig, without=("run", "targets", "features", "name"))
 def probe(
     features: xr.Dataset | xr.DataArray,
     target: xr.Dataset | xr.DataArray,
@@ -72,7 +72,7 @@ def probe(
     by: xr.DataArray | str | None = None,
     roi: xr.DataArray | None = None,
     config: ProbeConfig | None = None,
-    **settings: Any,
+    **settings: Unpack[ProbeArraySettings],
 ) -> xr.Dataset:
     """How well a target is told from features, at points whose group no probe has learned from.
 
@@ -113,6 +113,7 @@ def probe(
     Raises SchemaError for what lies on no navigation dims or another grid, RoiError for fewer than
     20 points, UsageError for fewer than two groups or classes, or a name that is not there.
     """
+    refuse_unknown(probe, ProbeArraySettings, settings)
     settled = resolved(ProbeConfig, config, settings)
     return probe_settled(features, target, settled.by if by is None else by, roi, settled)
 

@@ -707,7 +707,6 @@ class ClusterConfig(Config):
 # ---- settings as keywords of a function ----
 
 C = TypeVar("C", bound=Config)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -796,35 +795,16 @@ def refuse_settings_of_stores(settings: Config, names: Sequence[str], function: 
             )
 
 
-def settings_as_keywords(kind: type[Config], without: Sequence[str] = ()) -> Callable[[F], F]:
-    """Of a function with `config` and `**settings`: its signature names all of them, and no other
-    name is taken.
+def refuse_unknown(
+    function: Callable[..., Any], keywords: type, settings: Mapping[str, Any]
+) -> None:
+    """Raise UsageError for a keyword that a function does not take.
 
-    without: settings that the function has no use for.
+    keywords: the type of its settings, see `vaearr.config.keywords`.
     """
-
-    def wrap(function: F) -> F:
-        own = inspect.signature(function)
-        parameters = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
-        for name, setting in settings_of(kind).items():
-            if name in without:
-                continue
-            default, annotation = setting.default, setting.field.annotation
-            new = inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-            )
-            parameters.setdefault(name, new)
-
-        @functools.wraps(function)
-        def call(*args: Any, **given: Any) -> Any:
-            for name in given:
-                if name not in parameters:
-                    known = did_you_mean(name, list(parameters))
-                    raise UsageError(f"{function.__name__} has no argument {name!r}.{known}")
-            return function(*args, **given)
-
-        call.__signature__ = own.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
-        call.settings = kind  # type: ignore[attr-defined]
-        return call  # type: ignore[return-value]
-
-    return wrap
+    names: frozenset[str] = keywords.__optional_keys__  # type: ignore[attr-defined]
+    for name in settings:
+        if name not in names:
+            parameters = inspect.signature(function).parameters
+            hint = did_you_mean(name, sorted({*parameters, *names} - {"self", "settings"}))
+            raise UsageError(f"{function.__name__} has no argument {name!r}.{hint}")

@@ -8,9 +8,10 @@ KL weight w becomes beta = w x values.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Unpack
 
-from vaearr.config import TrainConfig
+from vaearr.config import TrainConfig, resolved
+from vaearr.config.keywords import TrainSettings
 from vaearr.errors import UsageError, did_you_mean
 
 _PLAIN = {
@@ -142,6 +143,6 @@ def preset_settings(name: str) -> dict[str, Any]:
     return copy.deepcopy(PRESETS[name][1])
 
 
-def preset(name: str, **changes: Any) -> TrainConfig:
-    """The training settings of a preset, with fields replaced as `TrainConfig.replace` does."""
-    return TrainConfig.from_attrs(preset_settings(name)).replace(**changes)
+def preset(name: str, **changes: Unpack[TrainSettings]) -> TrainConfig:
+    """The training settings of a preset, with single ones replaced."""
+    return resolved(TrainConfig, TrainConfig.from_attrs(preset_settings(name)), changes)

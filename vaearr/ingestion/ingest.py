@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -19,7 +19,8 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.computing.progress import Progress, showing
-from vaearr.config import IngestConfig, resolved, settings_as_keywords
+from vaearr.config import IngestConfig, refuse_unknown, resolved
+from vaearr.config.keywords import IngestSettings
 from vaearr.errors import DataError, ExistsError, UsageError, VaearrError
 from vaearr.ingestion.attaching import side_map
 from vaearr.recipe import Recipe, is_made, nested, now, versions
@@ -51,7 +52,6 @@ Given = Detected | xr.Dataset | xr.DataArray
 LEVELS = 16  # float32 numbers, as which networks see patterns, that must lie between the extremes of one of integers
 
 
-@settings_as_keywords(IngestConfig)
 def ingest(
     source: str | Path | xr.Dataset | xr.DataArray,
     store: str | Path,
@@ -59,7 +59,7 @@ def ingest(
     config: IngestConfig | None = None,
     overwrite: bool = False,
     progress: Progress = True,
-    **given: Any,
+    **settings: Unpack[IngestSettings],
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store.
 
@@ -94,7 +94,8 @@ def ingest(
     WriteError
         If the store does not fit on the disk. No store is left behind then.
     """
-    config = resolved(IngestConfig, config, given)
+    refuse_unknown(ingest, IngestSettings, settings)
+    config = resolved(IngestConfig, config, settings)
     given_source: Given = (
         source if isinstance(source, xr.Dataset | xr.DataArray) else detect(source, config)
     )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -22,8 +22,15 @@ from vaearr.config import (
     ReconstructConfig,
     RoiConfig,
     SignificanceConfig,
+    refuse_unknown,
     resolved,
-    settings_as_keywords,
+)
+from vaearr.config.keywords import (
+    AssociateSettings,
+    ClusterSettings,
+    EncodeSettings,
+    ProbeSettings,
+    ReconstructSettings,
 )
 from vaearr.config.parts import trusted_names
 from vaearr.config.probes import ProbeConfig
@@ -200,7 +207,6 @@ class Run:
 
         check_fits(self.ds, self.manifest, self.model)
 
-    @settings_as_keywords(EncodeConfig, without=("run",))
     def encode(
         self,
         data: xr.Dataset | None = None,
@@ -208,7 +214,7 @@ class Run:
         config: EncodeConfig | None = None,
         overwrite: bool = False,
         progress: Progress = True,
-        **settings: Any,
+        **settings: Unpack[EncodeSettings],
     ) -> xr.Dataset:
         """Write the latents into the store; NaN outside the run's region.
 
@@ -249,6 +255,7 @@ class Run:
         """
         from vaearr.run.encode import encode_run
 
+        refuse_unknown(Run.encode, EncodeSettings, settings)
         chosen = self._settings(EncodeConfig, config, settings)
         return encode_run(self, data, chosen, overwrite=overwrite, progress=progress)
 
@@ -294,7 +301,6 @@ class Run:
         """
         return self.model.decode(latents, **settings)
 
-    @settings_as_keywords(AssociateConfig, without=("run",))
     def associate(
         self,
         targets: str | Sequence[str] | None = None,
@@ -303,7 +309,7 @@ class Run:
         config: AssociateConfig | None = None,
         overwrite: bool = False,
         progress: Progress = True,
-        **settings: Any,
+        **settings: Unpack[AssociateSettings],
     ) -> xr.Dataset:
         """Associate the latents with maps, over the run's region.
 
@@ -340,11 +346,13 @@ class Run:
         """
         from vaearr.run.associating import associate_run
 
+        refuse_unknown(Run.associate, AssociateSettings, settings)
+        values = {**settings, "targets": _listed(targets)}
         if significance is not None:
-            settings["significance"] = (
+            values["significance"] = (
                 SignificanceConfig() if significance is True else significance or None
             )
-        chosen = self._settings(AssociateConfig, config, {**settings, "targets": _listed(targets)})
+        chosen = self._settings(AssociateConfig, config, values)
         return associate_run(self, chosen, overwrite=overwrite, progress=progress)
 
     def partitions(
@@ -387,14 +395,13 @@ class Run:
 
         return partition_run(self, reference, name, k_max=k_max, overwrite=overwrite)
 
-    @settings_as_keywords(ClusterConfig, without=("run",))
     def cluster(
         self,
         features: str | Sequence[str] | None = None,
         *,
         config: ClusterConfig | None = None,
         overwrite: bool = False,
-        **settings: Any,
+        **settings: Unpack[ClusterSettings],
     ) -> xr.Dataset:
         """Cluster the points of the run's region, and write the map of labels into the store.
 
@@ -426,17 +433,17 @@ class Run:
         """
         from vaearr.run.clustering import cluster_run
 
+        refuse_unknown(Run.cluster, ClusterSettings, settings)
         chosen = self._settings(ClusterConfig, config, {**settings, "features": _listed(features)})
         return cluster_run(self, chosen, overwrite=overwrite)
 
-    @settings_as_keywords(ProbeConfig, without=("run",))
     def probe(
         self,
         targets: str | Sequence[str] | None = None,
         *,
         config: ProbeConfig | None = None,
         overwrite: bool = False,
-        **settings: Any,
+        **settings: Unpack[ProbeSettings],
     ) -> xr.Dataset:
         """Measure how well the latents, and other variables, predict maps, over the run's region.
 
@@ -465,10 +472,10 @@ class Run:
         """
         from vaearr.run.probing import probe_run
 
+        refuse_unknown(Run.probe, ProbeSettings, settings)
         chosen = self._settings(ProbeConfig, config, {**settings, "targets": _listed(targets)})
         return probe_run(self, chosen, overwrite=overwrite)
 
-    @settings_as_keywords(ReconstructConfig, without=("run",))
     def reconstruct(
         self,
         files: Sequence[str | Path] = (),
@@ -478,7 +485,7 @@ class Run:
         config: ReconstructConfig | None = None,
         overwrite: bool = False,
         progress: Progress = True,
-        **settings: Any,
+        **settings: Unpack[ReconstructSettings],
     ) -> xr.Dataset:
         """Reconstruct the store's samples, or single files, and measure how close each is to its
         input.
@@ -536,6 +543,7 @@ class Run:
             raise UsageError(
                 "reconstruct takes files; give patterns to run.model.reconstruct(patterns)."
             )
+        refuse_unknown(Run.reconstruct, ReconstructSettings, settings)
         chosen = self._settings(ReconstructConfig, config, settings)
         run = self.on(chosen.device)
         if files:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from vaearr.batching.blocks import (
 from vaearr.computing.device import autocast, host_tensor, pick_precision
 from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig
+from vaearr.config.keywords import EncodeSettings
 from vaearr.errors import UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network
 from vaearr.models.preprocess import seen_patterns, side_of
@@ -49,7 +50,15 @@ from vaearr.store import (
 log = logging.getLogger("vaearr")
 
 
-def encode(data: StoreOrRun, run: str | Run | None = None, **settings: Any) -> xr.Dataset:
+def encode(
+    data: StoreOrRun,
+    run: str | Run | None = None,
+    *,
+    config: EncodeConfig | None = None,
+    overwrite: bool = False,
+    progress: Progress = True,
+    **settings: Unpack[EncodeSettings],
+) -> xr.Dataset:
     """Write the latents of a run into its store, see `Run.encode`.
 
     Parameters
@@ -58,8 +67,8 @@ def encode(data: StoreOrRun, run: str | Run | None = None, **settings: Any) -> x
         The store, its Run, or the Dataset that the run was trained on, with its lazy steps.
     run
         The run, by its name in the store of `data` (default: "vae"), or as a Run.
-    **settings
-        Settings, `overwrite` and `progress` as of `Run.encode`.
+    config, overwrite, progress, **settings
+        As of `Run.encode`.
 
     Returns
     -------
@@ -68,7 +77,7 @@ def encode(data: StoreOrRun, run: str | Run | None = None, **settings: Any) -> x
     """
     given = data if isinstance(data, xr.Dataset) else None
     opened = run if isinstance(run, Run) else load_run(data, run)
-    return opened.encode(given, **settings)
+    return opened.encode(given, config=config, overwrite=overwrite, progress=progress, **settings)
 
 
 def encode_run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
 from vaearr.computing.device import pick_device
-from vaearr.config import ImportConfig, RoiConfig, resolved, settings_as_keywords
+from vaearr.config import ImportConfig, RoiConfig, refuse_unknown, resolved
+from vaearr.config.keywords import ImportSettings
 from vaearr.config.parts import trusted_names
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.models.artifacts import (
@@ -59,7 +60,6 @@ UNLIKE = 0.5  # of the odds of the explained variance in training: below, new da
 ELSEWHERE = "choose another name with run='…' (--run; of encode: name='…', --name)"
 
 
-@settings_as_keywords(ImportConfig)
 def import_model(
     store: str | Path,
     checkpoint: str | Path,
@@ -69,7 +69,7 @@ def import_model(
     config: ImportConfig | None = None,
     overwrite: bool = False,
     trust: str | Collection[str] = (),
-    **given: Any,
+    **keywords: Unpack[ImportSettings],
 ) -> Run:
     """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing
     is trained.
@@ -86,7 +86,8 @@ def import_model(
     folder that names a network that is not in `trust` (see `va.load_run`), and what `read_foreign`,
     `load_foreign` and `load_folder` raise for a checkpoint that is damaged or does not fit.
     """
-    settings = resolved(ImportConfig, config, given)
+    refuse_unknown(import_model, ImportSettings, keywords)
+    settings = resolved(ImportConfig, config, keywords)
     names = trusted_names(trust)
     check_run_name(run)
     path, file = check_store(store), Path(checkpoint).expanduser().resolve()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import xarray as xr
 
@@ -17,7 +17,8 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import check_grid, is_same, on_grid, seen
 from vaearr.computing.progress import Progress, showing
-from vaearr.config import RoiConfig, TrainConfig, resolved, settings_as_keywords
+from vaearr.config import RoiConfig, TrainConfig, refuse_unknown, resolved
+from vaearr.config.keywords import TrainSettings
 from vaearr.config.parts import parts_of_users, trusted_names
 from vaearr.errors import UsageError, did_you_mean, need
 from vaearr.models.artifacts import SEEN
@@ -52,7 +53,6 @@ SCANS = (
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
-@settings_as_keywords(TrainConfig)
 def train(
     data: str | Path | xr.Dataset,
     *,
@@ -66,7 +66,7 @@ def train(
     trust: str | Collection[str] = (),
     on_step: Callable[[int, int], None] | None = None,
     progress: Progress = True,
-    **given: Any,
+    **keywords: Unpack[TrainSettings],
 ) -> Run:
     """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and
     `split` maps.
@@ -120,7 +120,8 @@ def train(
     RoiError, UsageError
         If settings do not fit the data, or differ from those of the interrupted training.
     """
-    settings = resolved(TrainConfig, config, given)
+    refuse_unknown(train, TrainSettings, keywords)
+    settings = resolved(TrainConfig, config, keywords)
     trusted = trusted_names(trust) + parts_of_users(settings.model.name)
     check_run_name(run)
     check_extras(settings)

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import h5py
 import xarray as xr
 
 from vaearr import schema
-from vaearr.config import IngestConfig
+from vaearr.config import IngestConfig, refuse_unknown, resolved
+from vaearr.config.keywords import IngestSettings
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import DataError, UsageError
 from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
@@ -231,7 +232,7 @@ def _sniffed(file: Path) -> str:
 
 
 def open_source(
-    path: str | Path, config: IngestConfig | None = None, **settings: Any
+    path: str | Path, config: IngestConfig | None = None, **settings: Unpack[IngestSettings]
 ) -> xr.Dataset:
     """Open a file or folder as a lazy, labelled Dataset.
 
@@ -254,5 +255,6 @@ def open_source(
     NoInputError, DataError
         If the file does not exist or does not hold what it should.
     """
-    config = (config or IngestConfig()).replace(**settings)
-    return detect(path, config).open(config)
+    refuse_unknown(open_source, IngestSettings, settings)
+    chosen = resolved(IngestConfig, config, settings)
+    return detect(path, chosen).open(chosen)

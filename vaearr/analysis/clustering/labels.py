@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,7 @@ from vaearr import names as n
 from vaearr.analysis.clustering.features import feature_table, scaled
 from vaearr.analysis.clustering.methods import Method, choose, fit
 from vaearr.config import ClusterConfig, refuse_settings_of_stores
+from vaearr.config.keywords import ClusterArraySettings
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json
 from vaearr.schema.grid import edges, fill_grid, label_borders
@@ -25,7 +26,7 @@ def cluster(
     *,
     roi: xr.DataArray | None = None,
     config: ClusterConfig | None = None,
-    **settings: Any,
+    **settings: Unpack[ClusterArraySettings],
 ) -> xr.DataArray:
     """Which scan points belong together: a map of cluster numbers over the navigation dims.
 
@@ -65,7 +66,7 @@ def cluster(
         else getattr(method, "__name__", type(method).__name__)
     )
     wanted = (config or ClusterConfig()).replace(method=named, **settings)
-    chosen = choose(wanted.method if named is method else method, settings)
+    chosen = choose(wanted.method if named is method else method, {**settings})
     refuse_settings_of_stores(wanted, ("run", "features", "name"), "cluster")
     return clustered(features, wanted, chosen, roi)
 

@@ -8,7 +8,6 @@ published in the same way, as the key "".
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -25,7 +24,14 @@ from typing import Any
 from vaearr import names as n
 from vaearr.errors import ExistsError, LockedError, WriteError
 from vaearr.store.fingerprints import variable_fingerprint
-from vaearr.store.folders import replace_file, sync_path, sync_tree, write_errors
+from vaearr.store.folders import (
+    move,
+    replace_file,
+    sync_path,
+    sync_tree,
+    try_lock,
+    write_errors,
+)
 from vaearr.store.listing import (
     attributes_of,
     is_of,
@@ -53,38 +59,29 @@ def staging_root(store: Path) -> Path:
 def lock_store(store: Path) -> Iterator[None]:
     """Hold the store's write lock. Raises LockedError, naming the holder, if another process does.
 
-    The lock is the kernel's (flock): a process that dies does not keep it. It is on a hidden
-    sibling of the store, and on the store's folder in case somebody removes the lock file.
+    A hidden file next to the store is locked; while it is, another one names the holder.
     """
-    path = store.with_name(f".{store.name}.lock")
+    lock_file = store.with_name(f".{store.name}.lock")
+    holder_file = store.with_name(f".{store.name}.writer")
     with ExitStack() as stack:
         with write_errors(store):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        stack.callback(os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if store.is_dir():
-                folder = os.open(store, os.O_RDONLY)
-                stack.callback(os.close, folder)
-                try:
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:  # some network file systems lock only files
-                    if isinstance(error, BlockingIOError):
-                        raise
-        except BlockingIOError:
-            text = os.pread(handle, 400, 0).decode(errors="replace")
-            holder = " ".join(text.split()) or "another process"
-            raise LockedError(
-                f"{store} is being written by {holder}; wait for it to end."
-            ) from None
+            store.parent.mkdir(parents=True, exist_ok=True)
+            is_locked = stack.enter_context(try_lock(lock_file, store))
+        if not is_locked:
+            holder = "another process"
+            with suppress(OSError):
+                holder = holder_file.read_text() or holder
+            raise LockedError(f"{store} is being written by {holder}; wait for it to end.")
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         holder = f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
-        with write_errors(store):
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, holder.encode(), 0)
-        yield
+        try:
+            with write_errors(store):
+                holder_file.write_text(holder)
+            yield
+        finally:
+            with suppress(OSError):
+                holder_file.unlink()
 
 
 @contextmanager
@@ -227,7 +224,7 @@ def publish(
         for key, folder in staged.items():
             seal(folder, checksums)
             sync_tree(folder)
-            moves[key] = str(folder.relative_to(staging))
+            moves[key] = folder.relative_to(staging).as_posix()
         staging.mkdir(parents=True, exist_ok=True)
         sync_path(staging)
         replace_file(_journal(store), json.dumps(moves, indent=2).encode())
@@ -264,9 +261,9 @@ def _move(store: Path, moves: Mapping[str, str | None]) -> None:
     for key, folder in left.items():
         target = store / key
         if key in away:
-            target.rename(trash / (key.replace("/", "-") or "store"))
+            move(target, trash / (key.replace("/", "-") or "store"))
         if folder:
-            (staging / folder).rename(target)
+            move(staging / folder, target)
         if key in away or folder:
             sync_path(target.parent)
 

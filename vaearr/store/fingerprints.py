@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,19 +58,12 @@ def variable_fingerprint(store: Path, name: str) -> str:
     for chunk in sorted(chunk_files(sizes)):
         values.update(f"{chunk} {sizes[chunk]} ".encode())
         if has_checksum:
-            values.update(_last_bytes(f"{folder}/{chunk}", sizes[chunk]))
+            with (folder / chunk).open("rb") as file:
+                file.seek(max(0, sizes[chunk] - CHECKSUM_BYTES))
+                values.update(file.read())
         else:
             values.update(sha256_of(folder / chunk).encode())
     return values.hexdigest()[:32]
-
-
-def _last_bytes(path: str, size: int) -> bytes:
-    """The checksum at the end of a chunk file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(handle, CHECKSUM_BYTES, max(0, size - CHECKSUM_BYTES))
-    finally:
-        os.close(handle)
 
 
 def check_chunks(store: Path, name: str, array: zarr.Array) -> dict[str, int]:

@@ -1,5 +1,6 @@
-"""Plain files, and folders of them, that appear complete or not at all; links in a store are never
-followed.
+"""Files and folders that appear complete or not at all, and locks.
+
+All calls that differ between POSIX and Windows are in this module.
 """
 
 from __future__ import annotations
@@ -10,27 +11,53 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout, lock_descriptor
 
 from vaearr.errors import DamagedError, ExistsError, WriteError, listed
 
-PART = ".partial"  # ending of unfinished files, of zarr and of vaearr
+PART = ".partial"  # suffix of unfinished files, of zarr and of vaearr
+IS_WINDOWS = os.name == "nt"
+RENAME_ATTEMPTS = 100  # on Windows, 10 ms apart: a file that is being read cannot be renamed
 CANNOT_WRITE = {
-    *(
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EFBIG,
-        errno.EXDEV,
-        errno.EIO,
-    ),
-    *(errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG),
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.EXDEV,
+    errno.EIO,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
 }
+
+
+@contextmanager
+def try_lock(file: Path, folder: Path) -> Iterator[bool]:
+    """Lock a file without waiting; yields whether that succeeded. A dead process keeps no lock.
+
+    The folder is locked too, in case somebody removes the file. On Windows that is neither possible
+    nor needed: a file that is in use cannot be removed.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(file, timeout=0))
+            is_locked = True
+        except Timeout:
+            is_locked = False
+        if is_locked and folder.is_dir() and not IS_WINDOWS:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            with suppress(OSError):  # some network file systems lock only files
+                is_locked = lock_descriptor(handle, blocking=False)
+        yield is_locked
 
 
 @contextmanager
@@ -58,12 +85,12 @@ def is_there(root: Path, name: str) -> bool:
     Raises DamagedError for a link on the way to it, and for a pipe or a device.
     """
     path = root / name
-    if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
+    if path.resolve() != root.resolve() / name:
         raise DamagedError(
             f"{path} is a symbolic link or lies behind one, which may lead anywhere; put the file there."
         )
     try:
-        mode = os.lstat(path).st_mode
+        mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return False
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -72,17 +99,18 @@ def is_there(root: Path, name: str) -> bool:
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """Size of each file below a folder, by its path in it; 0 for links, pipes and devices."""
+    """Size of each file below a folder, by its path with "/"; 0 for links, pipes and devices."""
     sizes = {}
     for root, folders, files in os.walk(folder):
-        links = [name for name in folders if os.path.islink(f"{root}/{name}")]
-        below = root[len(str(folder)) :].lstrip("/")
-        for name in (*files, *links):
+        relative = Path(root).relative_to(folder).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        for name in (*files, *folders):
             with suppress(FileNotFoundError):  # removed by a writer since it was listed
                 status = os.lstat(f"{root}/{name}")
-                sizes[os.path.join(below, name)] = (
-                    status.st_size if stat.S_ISREG(status.st_mode) else 0
-                )
+                if stat.S_ISREG(status.st_mode):
+                    sizes[prefix + name] = status.st_size
+                elif not stat.S_ISDIR(status.st_mode):
+                    sizes[prefix + name] = 0
     return sizes
 
 
@@ -90,6 +118,18 @@ def sha256_of(path: Path) -> str:
     """Checksum of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder, in place of a file of this name."""
+    for attempt in range(RENAME_ATTEMPTS):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if not IS_WINDOWS or attempt == RENAME_ATTEMPTS - 1:
+                raise
+            time.sleep(0.01)
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -106,7 +146,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
                 if durable:
                     handle.flush()
                     os.fsync(handle.fileno())
-            part.replace(path)
+            move(part, path)
         finally:
             part.unlink(missing_ok=True)
         if durable:
@@ -114,8 +154,10 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """fsync a file or a folder."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file or a folder to the disk (on Windows only a file, which is opened for writing)."""
+    if IS_WINDOWS and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -149,7 +191,7 @@ def staged(folder: Path, *, last: str | None = None) -> Iterator[Path]:
             if folder.exists():
                 _move_files(aside, folder, last)
             else:
-                aside.rename(folder)
+                move(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -167,7 +209,7 @@ def _move_files(aside: Path, folder: Path, last: str | None) -> None:
             )
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (aside / file).replace(folder / file)
+        move(aside / file, folder / file)
     if last is not None:
         for file in file_sizes(folder).keys() - set(files):
             (folder / file).unlink()

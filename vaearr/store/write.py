@@ -21,7 +21,7 @@ from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
 from vaearr.store.commit import NEW, RESULTS, edit_store, existing_keys, publish, staged_work
 from vaearr.store.fingerprints import undecodable, variable_fingerprint
-from vaearr.store.folders import PART, sha256_of, write_errors
+from vaearr.store.folders import PART, move, sha256_of, write_errors
 from vaearr.store.layout import Region, flat, plain, read_ahead
 from vaearr.store.listing import refresh_listing
 from vaearr.store.paths import store_path
@@ -238,7 +238,7 @@ def staged_variables(
                         layout.map_codecs(),
                     )
                     array.attrs.update(flat(spec.attrs))
-                unfinished.rename(folder)
+                move(unfinished, folder)
         arrays = {}
         for variable in specs:
             array = zarr.open_array(folder / variable, mode="r+", zarr_format=3)

@@ -291,7 +291,7 @@ def report_flow(
         page = folder / "index.html"
         log.info(f"the report is there already, and the store has not changed since: {page}")
     else:
-        page = va.report(va.load_run(store, run, trust=trust), out=out)
+        page = va.load_run(store, run, trust=trust).report(out)
         log.info(f"report: {page}")
     text(store_key("report", store, run), link(page), f"report of run {run} of {store.name}")
     return {"store": place(store), "run": run, "page": str(page)}

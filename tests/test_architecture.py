@@ -30,9 +30,8 @@ LAYERS = [
     {"batching", "models"},
     {"ingestion", "training"},
     {"analysis"},
-    {"run"},
     {"views"},
-    {"output", "app"},
+    {"output", "app", "run"},
     {"testing"},
     {"cli"},
     {"__main__"},
@@ -81,8 +80,14 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _imports(path: Path) -> set[str]:
+    """Modules that are imported at run time: imports for types alone do not count."""
     found = set()
-    for node in ast.walk(_tree(path)):
+    tree = _tree(path)
+    for_types: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for_types |= {child for statement in node.body for child in ast.walk(statement)}
+    for node in set(ast.walk(tree)) - for_types:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -151,7 +156,11 @@ def test_nothing_is_unpickled() -> None:
 def test_modules_and_functions_stay_short() -> None:
     for _, path in _modules():
         tree = _tree(path)
-        assert len(path.read_text().splitlines()) <= 900, path
+        n_documented = 0
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+                n_documented += node.body[0].end_lineno - node.body[0].lineno + 1
+        assert len(path.read_text().splitlines()) - n_documented <= 850, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]

@@ -9,14 +9,12 @@ from .analysis.association import (
 from .analysis.clustering import cluster as cluster
 from .analysis.planes import embed as embed
 from .analysis.probing import probe as probe
-from .app.serve import explore as explore
 from .batching import batches as batches
 from .config.presets import preset as preset
 from .ingestion.attaching import attach as attach
 from .ingestion.ingest import ingest as ingest
 from .models.artifacts import load_model as load_model
-from .output.exporting import export as export
-from .output.reporting import report as report
+from .run import Run as Run
 from .run import load_run as load_run
 from .run.comparing import compare as compare
 from .run.concat import concat as concat

@@ -20,16 +20,16 @@ from ..data import random_patterns_dataset
 def test_collections_and_volumes_as_tables(tmp_path: Path) -> None:
     images = create_store(random_patterns_dataset({"sample": 7}), tmp_path / "c.zarr")
     va.attach(images, np.arange(14.0).reshape(7, 2), run="a")
-    out = va.export(images, tmp_path / "c", "csv", run="a", variables=("label",))
+    out = va.load_run(images, "a").export(tmp_path / "c", "csv", variables=("label",))
     assert list(pd.read_csv(out / "latents_a.csv")) == ["sample", "latent_0", "latent_1", "label"]
     volume = create_store(random_patterns_dataset({"z": 2, "y": 3, "x": 4}), tmp_path / "v.zarr")
     va.attach(volume, np.arange(24.0), run="a")
-    frame = pd.read_csv(va.export(volume, tmp_path / "v", "csv", run="a") / "latents_a.csv")
+    frame = pd.read_csv(va.load_run(volume, "a").export(tmp_path / "v") / "latents_a.csv")
     assert list(frame) == ["x", "y", "z", "latent_0"]
     np.testing.assert_array_equal(frame["latent_0"], np.arange(24))
     for format_, words in (("png", "z, y, x"), ("seed0", "Use csv or npy")):
         with pytest.raises(UsageError, match=words):
-            va.export(volume, tmp_path / "no", format_, run="a")
+            va.load_run(volume, "a").export(tmp_path / "no", format_)
 
 
 def test_a_folder_of_ours_is_whole_while_it_is_replaced(

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import vaearr as va
-from vaearr.errors import DataError
+from vaearr.errors import DataError, ExistsError
 
 
 def test_a_run_its_name_and_its_store_are_the_same_to_encode(trained_store: Path) -> None:
@@ -44,22 +44,19 @@ def test_patterns_through_the_network_and_back(trained_store: Path) -> None:
         run.model.reconstruct(patterns.isel(dy=0))
 
 
-def test_reports_exports_and_the_page_take_a_run_or_a_dataset(
-    trained_store: Path, tmp_path: Path
-) -> None:
-    run, ds = va.load_run(trained_store), va.open_store(trained_store)
-    assert (
-        va.report(run)
-        == va.report(trained_store, "vae")
-        == trained_store.with_name("scan.reports") / "vae" / "index.html"
-    )
-    for place, source in (("a", run), ("b", ds), ("c", trained_store)):
-        va.export(source, tmp_path / place, "csv")
-    tables = {(tmp_path / place / "latents.csv").read_text() for place in "abc"}
-    assert len(tables) == 1
+def test_a_run_is_reported_exported_and_explored(trained_store: Path, tmp_path: Path) -> None:
+    run = va.load_run(va.open_store(trained_store))
+    page = run.report()
+    assert page == trained_store.with_name("scan.reports") / "vae" / "index.html"
+    assert run.export(tmp_path / "tables") == tmp_path / "tables"
+    assert (tmp_path / "tables" / "latents.csv").read_text().startswith("x,y,latent_0")
+    saved = run.explore(save=tmp_path / "page.html")
+    assert saved == tmp_path / "page.html"
+    with pytest.raises(ExistsError, match=r"page\.html"):
+        run.explore(save=saved)
 
     async def in_a_notebook() -> bytes:
-        server = va.explore(run, show=False)
+        server = run.explore(show=False)
         page = await asyncio.to_thread(
             lambda: urlopen(f"http://127.0.0.1:{server.port}/", timeout=60).read()
         )

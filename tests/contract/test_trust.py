@@ -178,7 +178,7 @@ FUNCTIONS: dict[str, Callable[[Path], Any]] = {
     ),
     "fidelity": lambda store: va.load_run(store).fidelity(),
     "manifold": lambda store: va.load_run(store).manifold(),
-    "report": va.report,
+    "report": lambda store: va.load_run(store).report(),
 }
 
 

@@ -67,7 +67,7 @@ ENTRANCES: dict[str, Callable[[Path, str], object]] = {
     "run to attach": lambda folder, name: va.attach(folder / STORE, folder / "other.npy", run=name),
     "run to encode": lambda folder, name: va.encode(folder / STORE, name),
     "run to associate": lambda folder, name: va.load_run(folder / STORE, name).associate(),
-    "run to report": lambda folder, name: va.report(folder / STORE, name),
+    "run to report": lambda folder, name: va.load_run(folder / STORE, name).report(),
     "map to attach": lambda folder, name: va.attach(
         folder / STORE, folder / "one.npy", kind="map", name=name
     ),

@@ -8,7 +8,7 @@ import html
 import logging
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import panel as pn
@@ -36,7 +36,6 @@ from vaearr.app.samples import (
     stored,
 )
 from vaearr.errors import UsageError, VaearrError
-from vaearr.run import Run
 from vaearr.run.nearest import evenly_chosen, typical_index
 from vaearr.run.traversals import moved, place_of
 from vaearr.schema.grid import edges
@@ -45,6 +44,9 @@ from vaearr.views import on_paper, view
 from vaearr.views import page as paper
 from vaearr.views.common import holoviews, robust_limits, text
 from vaearr.views.maps import map_plot
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 MARK = "#e5007e"  # colour of the selection
 MAX_SLIDERS = 32

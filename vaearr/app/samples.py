@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,6 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import UsageError
-from vaearr.run import Run
 from vaearr.run.nearest import filled, known_rows
 from vaearr.run.points import classes_of
 from vaearr.run.traversals import place_of, sample_words
@@ -23,6 +22,9 @@ from vaearr.schema import is_categorical, meanings
 from vaearr.views.common import brief, colored_classes, label, robust_limits, text
 from vaearr.views.explorer import even_ticks
 from vaearr.views.pictures import pictures
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 MAX_WORDS = 60  # characters of a name in the heading
 MAX_CELLS = 1_000_000  # of a map, beyond which cells are means over blocks of scan points

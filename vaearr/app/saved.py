@@ -7,7 +7,7 @@ where they are.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -34,7 +34,6 @@ from vaearr.app.samples import (
 )
 from vaearr.errors import UsageError
 from vaearr.recipe import now, versions
-from vaearr.run import Run
 from vaearr.run.nearest import evenly_chosen
 from vaearr.run.traversals import LATENT_DIM, place_of
 from vaearr.views.common import holoviews, robust_limits, text
@@ -44,6 +43,9 @@ from vaearr.views.maps import map_plot
 from vaearr.views.page import Section, page
 from vaearr.views.paper import check_new, write_new
 from vaearr.views.relations import linked
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 STEPS, REACH = 9, 3.0  # frames of a dimension, and the standard deviations they reach
 MOST_DIMS, MOST_POINTS, MOST_PICTURES = 64, 5000, 500
@@ -66,39 +68,8 @@ function moved(input) {
 """
 
 
-def save_page(run: Run, out: str | Path, *, seed: int = 0, overwrite: bool = False) -> Path:
-    """Save the views of a run as one HTML file that works without a network or a server.
-
-    Maps of a scan with a chooser; samples over the two widest latents, selected together with their
-    places on the map, with their stored pictures under the pointer; a slider for each of the
-    dimensions (the 64 widest), whose pictures are decoded beforehand from -3 to 3 standard
-    deviations about a typical sample. Written aside and renamed into place.
-
-    Parameters
-    ----------
-    run
-        An encoded run.
-    out
-        The file, .html.
-    seed
-        Of the at most 5000 samples that are shown.
-    overwrite
-        Replace an existing file.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    Raises
-    ------
-    NoInputError
-        For latents or a folder that do not exist.
-    ExistsError
-        Where the file exists and `overwrite` is not set.
-    UsageError
-        For a name that does not end in .html.
-    """
+def save_page(run: Run, out: str | Path, *, seed: int, overwrite: bool) -> Path:
+    """Save the views of a run as one HTML file that works offline, see `Run.explore`."""
     target = Path(out)
     if target.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{target.name!r} is a page and must end in .html.")

@@ -10,17 +10,18 @@ import ipaddress
 import logging
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vaearr.app.samples import Encoded, encoded_samples, has_network, summary
 from vaearr.errors import UsageError
-from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.views.common import text
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 log = logging.getLogger("vaearr")
 
-LOOPBACK = "127.0.0.1"
 CHECK = 1000  # milliseconds between looks for pages that were closed
 STYLE = """
 #header { padding: 0 10px; min-height: 40px; height: 40px; } #header .title { font-size: 18px; }
@@ -29,49 +30,32 @@ STYLE = """
 """
 
 
-def explore(
-    store: StoreOrRun,
-    run: str | None = None,
-    *,
-    port: int = 0,
-    host: str = LOOPBACK,
-    show: bool = True,
-) -> Any:
-    """Serve the page of a store and a run until interrupted; in a notebook as long as its kernel
-    runs.
-
-    port: 0 takes a free one. host: an address of this machine; another than a loopback one lets
-    everybody in the network read the store through the page, and a warning says so. Raises
-    NoInputError for a run or latents that are not there, UsageError for a host or port that cannot
-    be used.
-
-    Returns None, in a notebook the server, whose `stop()` ends it.
-    """
+def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
+    """Serve the page of a run, see `Run.explore`."""
     import panel as pn
 
-    opened = load_run(store, run)
-    samples = encoded_samples(opened)
+    samples = encoded_samples(run)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(
                 (host, port)
             )  # before the server, which leaves sockets open that it cannot bind
-        if has_network(opened):
-            _ = opened.model  # which takes seconds
+        if has_network(run):
+            _ = run.model  # which takes seconds
         server = pn.serve(
-            lambda: page(opened, samples), port=port, address=host, show=False, start=False, verbose=False,
-            title=f"vaearr: {text(opened.path.name)}", check_unused_sessions_milliseconds=CHECK,
+            lambda: page(run, samples), port=port, address=host, show=False, start=False, verbose=False,
+            title=f"vaearr: {text(run.path.name)}", check_unused_sessions_milliseconds=CHECK,
         )  # fmt: skip
     except (OSError, OverflowError) as error:  # the latter for a port beyond 65535
         raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another.") from None
     _guard(server, host)
     if host != "localhost" and not getattr(_address(host), "is_loopback", False):
         log.warning(
-            f"everybody who reaches {host} can read {opened.path} through this page; there is no password"
+            f"everybody who reaches {host} can read {run.path} through this page; there is no password"
         )
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
-    print(f"{summary(opened)}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
+    print(f"{summary(run)}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
     if show:
         import webbrowser
 

@@ -510,12 +510,10 @@ def explore(
     """
     opened = trusted_run(store, run, trust)
     if save is not None:
-        from vaearr.app.saved import save_page
-
-        page = save_page(opened, save, seed=seed, overwrite=overwrite)
+        page = opened.explore(save=save, seed=seed, overwrite=overwrite)
         say(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
         return
-    va.explore(opened, port=port, host=host, show=show)
+    opened.explore(port=port, host=host, show=show)
 
 
 @app.command()
@@ -528,7 +526,7 @@ def report(
     trust: Trust = None,
 ) -> None:
     """Write one self-contained HTML page about a run, and PNGs of its main views."""
-    say(f"the report is {va.report(trusted_run(store, run, trust), out=out)}")
+    say(f"the report is {trusted_run(store, run, trust).report(out)}")
 
 
 @app.command()
@@ -552,10 +550,10 @@ def export(
     ] = None,
 ) -> None:
     """Write latents, tables, pictures or the files of the earlier programs into a folder."""
-    chosen: Any = format_
-    say(
-        f"files are in {va.export(store, out, chosen, run=run, variables=variable or (), latents=latent or ())}"
-    )
+    opened = va.load_run(store, run)
+    format_name: Any = format_
+    folder = opened.export(out, format_name, variables=variable or (), latents=latent or ())
+    say(f"files are in {folder}")
 
 
 @app.command()

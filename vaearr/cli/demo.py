@@ -62,6 +62,6 @@ def run_demo(
     grains = va.describe(va.load_run(store).cluster(method="hdbscan", name="grains"))
     log.info("\n".join(f"    {line}" for line in grains))
     log.info("8/8 report")
-    page = va.report(store, out=target / REPORTS / n.DEFAULT_RUN)
+    page = va.load_run(store).report(target / REPORTS / n.DEFAULT_RUN)
     code = ["import xarray as xr", f'ds = xr.open_zarr("{store}"); print(ds)']
     return [f"store:  {store}", f"report: {page}", "", *code]

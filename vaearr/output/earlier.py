@@ -8,7 +8,7 @@ latent or target.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -17,8 +17,10 @@ from vaearr import schema
 from vaearr.analysis.association import associate, ranking, targets_of
 from vaearr.output.exporting import encoded, sample_table, write_json, write_table
 from vaearr.recipe import nested
-from vaearr.run import Run
 from vaearr.store import has_table
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 # Our metrics and the names of the earlier programs, in their order.
 METRICS = {

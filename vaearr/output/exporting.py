@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -19,62 +19,18 @@ from vaearr import schema
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
 from vaearr.ingestion.placing import step_numbers_of
 from vaearr.recipe import as_json
-from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.store.folders import staged
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vaearr import Run
 
-def export(
-    store: StoreOrRun,
-    out: str | Path,
-    format: Literal["csv", "parquet", "npy", "png", "pdf", "seed0"] = "csv",
-    *,
-    run: str | None = None,
-    variables: Sequence[str] = (),
-    latents: Sequence[int] = (),
+
+def export_run(
+    run: Run, out: str | Path, format: str, *, variables: Sequence[str], latents: Sequence[int]
 ) -> Path:
-    """Write a run of a store as plain files into a folder.
-
-    The latents and maps that are written are held in memory. Nothing is overwritten: a file with
-    the same content stays, one with other content is an error before anything is changed.
-
-    Parameters
-    ----------
-    store
-        Path of a store, a Run, or a Dataset that was opened from a store.
-    out
-        Folder for the files.
-    format
-        `csv`, `parquet`: a row for each encoded sample, with step numbers x, y[, z], latents and
-        variables. `npy`: the latents of every scan point (NaN outside the ROI) and of the ROI, with
-        the step numbers of the rows. `png`,
-        `pdf`: the sheet of latent maps, or a picture for each variable. `seed0`: the files of the
-        earlier programs.
-    run
-        Name of the run; default: that of a Run, else `vae`.
-    variables
-        Tables: further columns. Pictures: the maps to draw.
-    latents
-        Latent dimensions; empty for all.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    NoInputError
-        If the run, a variable or a latent dimension does not exist.
-    UsageError
-        For an unknown format, or a setting that means nothing for the format.
-    ExistsError
-        If the folder lies in a store, or holds a file with other content.
-    MissingExtraError
-        If an optional package is missing.
-    """
+    """Write a run of a store as plain files into a folder, see `Run.export`."""
     if format not in FORMATS:
         raise UsageError(f"no format is named {format!r}.{did_you_mean(format, list(FORMATS))}")
     if variables and format in ("npy", "seed0"):
@@ -92,10 +48,9 @@ def export(
     for parent in (folder.resolve(), *folder.resolve().parents):
         if (parent / "zarr.json").exists():
             raise ExistsError(f"{parent} is a zarr store; export into a folder outside it.")
-    opened = load_run(store, run)
-    chosen = chosen_latents(opened, latents)
+    chosen = chosen_latents(run, latents)
     with staged(folder) as aside:
-        FORMATS[format](opened, chosen, variables, aside)
+        FORMATS[format](run, chosen, variables, aside)
     return folder
 
 
@@ -217,7 +172,7 @@ def write_earlier(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Pat
     write_earlier_files(run, latents, folder)
 
 
-FORMATS: dict[str, Callable[[Run, xr.DataArray, Sequence[str], Path], None]] = {
+FORMATS: dict[str, Callable[[Any, xr.DataArray, Sequence[str], Path], None]] = {
     "csv": partial(write_sample_table, "csv"),
     "parquet": partial(write_sample_table, "parquet"),
     "npy": write_arrays,

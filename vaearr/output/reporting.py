@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -19,7 +19,6 @@ from vaearr.analysis.association import P_ADJUSTED, associate, element_rgb, rank
 from vaearr.analysis.clustering import boundary_segments, cluster_scores, cluster_summary
 from vaearr.errors import DataError, ExistsError, NoInputError
 from vaearr.recipe import FINGERPRINTS, as_json, nested, now, versions
-from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.run.reconstruct import example_reconstructions
 from vaearr.run.step import current_table
 from vaearr.store import check_inputs, has_table, published_at
@@ -30,6 +29,9 @@ from vaearr.views.describe import describe
 from vaearr.views.explorer import explorer
 from vaearr.views.maps import latent_map, side_map_list
 from vaearr.views.page import Section, page, png
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 GENERATOR = "vaearr report"
 RECORD, PAGE = "report.json", "index.html"
@@ -49,38 +51,12 @@ MOST_METRICS, MOST_CLUSTERINGS, CLUSTER_POINTS = 2, 3, 8_000
 SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy")
 
 
-def report(store: StoreOrRun, run: str | None = None, *, out: str | Path | None = None) -> Path:
-    """Write the report of a run: `index.html`, which works offline, `png/` and `report.json`.
-
-    A report that exists in the folder is replaced file by file, its record last, so that a page
-    always exists.
-
-    Parameters
-    ----------
-    store
-        Path of a store, a Run, or a Dataset that was opened from a store.
-    run
-        Name of the run; default: that of a Run, else `vae`.
-    out
-        Folder of the report; default: `<store without .zarr>.reports/<run>`.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    Raises
-    ------
-    NoInputError
-        If the run does not exist or is not encoded.
-    ExistsError
-        If the folder holds anything but a report.
-    """
+def write_report(run: Run, out: str | Path | None) -> Path:
+    """Write the report of a run into a folder, see `Run.report`."""
     holoviews()  # fails before any work if it is not installed
-    opened = load_run(store, run)
-    contents = Contents(opened)
-    folder = report_folder(opened.path, opened.name, out)
-    fingerprints = check_inputs(opened.path, list(map(str, opened.ds.variables)))
+    contents = Contents(run)
+    folder = report_folder(run.path, run.name, out)
+    fingerprints = check_inputs(run.path, list(map(str, run.ds.variables)))
     sections: list[Section] = []
     left_out: dict[str, str] = {}
     for name, (heading, fill) in contents.parts().items():
@@ -92,7 +68,7 @@ def report(store: StoreOrRun, run: str | None = None, *, out: str | Path | None 
             section = Section(name, heading)
             section.say(f"Left out: {reason}")
         sections.append(section)
-    heading = f"Latents of run “{opened.name}” of {contents.source}"
+    heading = f"Latents of run “{run.name}” of {contents.source}"
     text = page(heading, introduction(contents), [*sections, provenance(contents)])
     record = as_json(record_of(contents, folder, left_out) | {FINGERPRINTS: fingerprints})
     with staged(folder, last=RECORD) as aside:

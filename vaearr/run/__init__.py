@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import xarray as xr
@@ -737,6 +737,152 @@ class Run:
         if pairs is None:
             return compare_layers(self.model, a, b, **settings)
         return compare_pairs(self.model, pairs, **settings)
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write a report of the run: a page that works offline, PNGs and a record of its numbers.
+
+        An existing report in the folder is replaced file by file, its record last.
+
+        Parameters
+        ----------
+        out : str or Path, optional
+            Folder of the report; default: ``<store without .zarr>.reports/<run>``.
+
+        Returns
+        -------
+        Path
+            The page ``index.html``; next to it are ``png/`` and ``report.json``.
+
+        Raises
+        ------
+        NoInputError
+            If the run is not encoded.
+        ExistsError
+            If the folder holds anything but a report.
+
+        Examples
+        --------
+        >>> page = run.report()  # doctest: +SKIP
+        >>> page.name  # doctest: +SKIP
+        'index.html'
+        """
+        from vaearr.output.reporting import write_report
+
+        return write_report(self, out)
+
+    def explore(
+        self,
+        *,
+        save: str | Path | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        show: bool = True,
+        seed: int = 0,
+        overwrite: bool = False,
+    ) -> Any:
+        """Serve an interactive page of the run until interrupted, or save it as one HTML file.
+
+        The page shows maps and scatters of the samples, the selected sample, and what the decoder
+        makes of latents that sliders set. In the saved file, which works without a network or a
+        server, a slider moves one dimension at a time, over pictures that were decoded beforehand
+        for the 64 dimensions that vary most.
+
+        Parameters
+        ----------
+        save : str or Path, optional
+            An .html file to write; nothing is served.
+        port : int
+            Port of the server; 0 takes a free one.
+        host : str
+            Address of this machine. Any other than a loopback address lets everyone in the network
+            read the store through the page, and a warning says so.
+        show : bool
+            Open the page in the browser.
+        seed : int
+            Seed of the choice of the at most 5000 samples in the saved file.
+        overwrite : bool
+            Replace an existing file.
+
+        Returns
+        -------
+        Path, server or None
+            The saved file. In a notebook the server, which ``stop()`` ends; it runs as long as the
+            kernel. Elsewhere None, after an interruption.
+
+        Raises
+        ------
+        NoInputError
+            If the run is not encoded, or the folder of the file does not exist.
+        ExistsError
+            If the file exists and `overwrite` is not set.
+        UsageError
+            If the host or port cannot be used, or the file does not end in .html.
+
+        Examples
+        --------
+        >>> run.explore(save="scan.html")  # doctest: +SKIP
+        PosixPath('scan.html')
+        """
+        if save is not None:
+            from vaearr.app.saved import save_page
+
+            return save_page(self, save, seed=seed, overwrite=overwrite)
+        from vaearr.app.serve import serve
+
+        return serve(self, port=port, host=host, show=show)
+
+    def export(
+        self,
+        out: str | Path,
+        format: Literal["csv", "parquet", "npy", "png", "pdf", "seed0"] = "csv",
+        *,
+        variables: Sequence[str] = (),
+        latents: Sequence[int] = (),
+    ) -> Path:
+        """Write the latents and maps of the store as plain files into a folder.
+
+        Nothing is overwritten: a file with the same content stays, and one with other content is an
+        error before anything is written.
+
+        Parameters
+        ----------
+        out : str or Path
+            Folder for the files.
+        format : str
+            ``"csv"``, ``"parquet"``: a row for each encoded sample, with step numbers x, y[, z],
+            latents and variables. ``"npy"``: latents of every scan point (NaN outside the ROI) and
+            of the ROI, with the step numbers of the rows. ``"png"``, ``"pdf"``: the sheet of latent
+            maps, or a picture of each variable. ``"seed0"``: the files of the earlier programs.
+        variables : sequence of str
+            Further columns of a table, or the maps to draw.
+        latents : sequence of int
+            Latent dimensions; default: all.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        NoInputError
+            If the run is not encoded, or a variable or latent dimension does not exist.
+        UsageError
+            For an unknown format, or a setting that means nothing for the format.
+        ExistsError
+            If the folder lies in a store, or holds a file with other content.
+        MissingExtraError
+            If a package that the format needs is not installed.
+
+        Examples
+        --------
+        >>> folder = run.export("tables", variables=["BC"])  # doctest: +SKIP
+        >>> sorted(path.name for path in folder.iterdir())  # doctest: +SKIP
+        ['latents.csv']
+        """
+        from vaearr.output.exporting import export_run
+
+        return export_run(self, out, format, variables=variables, latents=latents)
 
     def _settings(self, kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
         """The settings of a step of this run."""

@@ -14,19 +14,17 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import VaearrError
 from vaearr.recipe import nested
-from vaearr.schema import is_categorical, meanings
+from vaearr.schema.classes import class_names, class_of_each
 from vaearr.schema.grid import measured
 from vaearr.store import (
     check_store,
     open_store,
     open_table,
-    read_block,
     run_manifest,
     run_names,
     stored_bytes,
 )
 
-MOST_CLASSES = 40  # of a coordinate of text or numbers that is taken for classes
 NAMED = 12  # classes that a line of text lists
 OF_A_RUN = (
     "latent_dim",
@@ -179,54 +177,7 @@ def _value_range(ds: xr.Dataset) -> list[float] | None:
     return [int(end) if end.is_integer() else end for end in ends]
 
 
-def class_names(ds: xr.Dataset) -> list[str]:
-    """Variables and coordinates that give each sample a class, as a source brought them: labels,
-    phases; `label` first.
-
-    Numbers with names (`flag_values`), and text with at most 40 different values; ROIs, splits and
-    clusters are none, and neither are groups such as subjects.
-    """
-    nav, derived, found = set(schema.navigation_dims(ds)), set(schema.cluster_maps(ds)), []
-    for name in map(str, ds.variables):
-        if (
-            set(ds[name].dims) != nav
-            or name in derived
-            or any(_is_of_run(name, own) for own in (n.ROI, n.SPLIT))
-        ):
-            continue
-        is_text = (
-            ds[name].dtype.kind in "UTO"
-            and len(nav) == 1
-            and name.lower() not in {*n.GROUPS, n.PATH}
-        )
-        if is_categorical(ds[name]) or (
-            is_text and len(np.unique(_values(ds, name))) <= min(MOST_CLASSES, ds[name].size - 1)
-        ):
-            found.append(name)
-    return sorted(found, key=lambda name: (name != "label", name))
-
-
-def class_of_each(ds: xr.Dataset, name: str) -> tuple[np.ndarray, dict[int, str]]:
-    """The class of each sample over the navigation dims, as a code, and code -> name; codes below
-    0: no class.
-    """
-    values = _values(ds, name)
-    if is_categorical(ds[name]):
-        return values, meanings(ds[name]) or {int(code): str(code) for code in np.unique(values)}
-    words, codes = np.unique(values, return_inverse=True)
-    return codes.reshape(values.shape), dict(enumerate(map(str, words)))
-
-
 def _counts(ds: xr.Dataset, name: str, present: np.ndarray) -> dict[str, int]:
     codes, known = class_of_each(ds, name)
     counted = {code: int(((codes == code) & present).sum()) for code in known}
     return {known[code]: count for code, count in counted.items() if count or code >= 0}
-
-
-def _values(ds: xr.Dataset, name: str) -> np.ndarray:
-    values = read_block(ds[name].transpose(*schema.navigation_dims(ds)), {})
-    return np.array(values.tolist(), dtype=str) if values.dtype.kind in "UTO" else values
-
-
-def _is_of_run(name: str, own: str) -> bool:
-    return name == own or name.startswith(f"{own}_")

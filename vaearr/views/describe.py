@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,12 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.run import Run
 from vaearr.schema import is_categorical, meanings
 from vaearr.views.common import brief, text
 from vaearr.views.kinds import kind_of
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 WIDTH = 110  # characters of a line
 ROWS = 20  # of a table
@@ -60,7 +62,7 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
     """
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; it must be 1 or more.")
-    if isinstance(result, Run):
+    if not isinstance(result, xr.Dataset | xr.DataArray):  # a run
         result = result.ds
     ds = (
         result.to_dataset(name=result.name or "value")

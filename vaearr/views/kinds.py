@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -16,11 +16,13 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import UsageError
-from vaearr.run import Run
 from vaearr.schema import is_categorical
 from vaearr.views.common import bokeh_is_current, holoviews, robust_limits
 from vaearr.views.page import Section, page
 from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
@@ -126,7 +128,7 @@ def view(
     """
     if backend not in ("bokeh", "matplotlib"):
         raise UsageError(f"backend is {backend!r}; use bokeh or matplotlib.")
-    if isinstance(result, Run):
+    if not isinstance(result, xr.Dataset | xr.DataArray | Mapping):  # a run
         options = {"run": result.name} | options
         result = result.ds
     if not isinstance(result, xr.Dataset | xr.DataArray):

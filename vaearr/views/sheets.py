@@ -11,7 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, did_you_mean
-from vaearr.run.facts import class_names, class_of_each
+from vaearr.schema.classes import class_names, class_of_each
 from vaearr.schema.grid import measured
 from vaearr.views.common import brief, holoviews, robust_limits, text, title, unit
 from vaearr.views.kinds import builder

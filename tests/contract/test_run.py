@@ -45,7 +45,7 @@ def test_it_says_in_a_few_lines_what_it_is(trained_template: Path, known_templat
 
 def test_its_fields_are_those_of_the_store(trained_template: Path) -> None:
     run = va.load_run(trained_template)
-    assert (run.path, run.store, run.name) == (trained_template, trained_template, "vae")
+    assert (run.path, run.name) == (trained_template, "vae")
     assert (
         run.manifest["weights_sha256"]
         == attributes(trained_template / "runs" / "vae")["weights_sha256"]

@@ -43,7 +43,7 @@ def test_refusals(trained_store: Path, collection: Path) -> None:
     for how, message in (
         ({"n_samples": 0}, "n_samples is 0"),
         ({"source": "priro"}, "no source 'priro'"),
-        ({"source": "prior"}, "autoencoder, which has no prior; draw from the fitted"),
+        ({"source": "prior"}, "autoencoder, which has no prior; sample the fitted"),
     ):
         with pytest.raises((UsageError, NoInputError), match=message):
             va.load_run(collection, "ae").sample(**how)
@@ -67,7 +67,7 @@ def test_a_run_that_is_not_encoded_has_a_prior_but_no_fitted_distribution(
 def test_slerp_where_there_is_no_one_arc() -> None:
     one = np.ones(2)
     np.testing.assert_allclose(slerp(one, 3 * one, T), lerp(one, 3 * one, T))
-    with pytest.raises(UsageError, match="no one arc between opposite"):
+    with pytest.raises(UsageError, match="no unique arc between opposite"):
         slerp(one, -2 * one, T)
     with pytest.raises(UsageError, match="all zeros; use lerp"):
         slerp(0 * one, one, T)

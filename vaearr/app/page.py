@@ -36,8 +36,7 @@ from vaearr.app.samples import (
     stored,
 )
 from vaearr.errors import UsageError, VaearrError
-from vaearr.run.nearest import evenly_chosen, typical_index
-from vaearr.run.traversals import moved, place_of
+from vaearr.run.points import evenly_spaced, grid_indices, shifted, typical_index
 from vaearr.schema.grid import edges
 from vaearr.views import common as c
 from vaearr.views import on_paper, view
@@ -159,7 +158,11 @@ class Explorer(param.Parameterized):
         self.layer = pn.widgets.Select(label="Show", options=titles, value=colours, width=150)
         self.across = pn.widgets.Select(label="Across", options=titles, value=widest[0], width=150)
         self.up = pn.widgets.Select(label="Up", options=titles, value=widest[:2][-1], width=150)
-        planes = run.grid[0] if is_map(run) and len(run.grid) == 3 else 1
+        planes = (
+            schema.navigation_shape(run.ds)[0]
+            if is_map(run) and len(schema.navigation_shape(run.ds)) == 3
+            else 1
+        )
         self.level = _index_slider("Plane", planes)
         cut = [dim for dim in (n.Z, n.DZ) if dim in schema.signal_dims(run.ds)]
         self.depth = _index_slider("Slice", run.ds.sizes[cut[0]] if cut else 1)
@@ -243,7 +246,7 @@ class Explorer(param.Parameterized):
             self.select(np.flatnonzero(is_inside), region(low, high))
 
         def marks(selected: np.ndarray, *_: Any) -> Any:
-            positions = points()[selected[evenly_chosen(len(selected), MAX_MARKS)]]
+            positions = points()[selected[evenly_spaced(len(selected), MAX_MARKS)]]
             positions = positions[np.isfinite(positions).all(1)]
             if len(selected) == 1:
                 look = {"size": 15, "marker": "circle_cross", "fill_alpha": 0, "line_width": 2}
@@ -262,7 +265,7 @@ class Explorer(param.Parameterized):
     def _map(self) -> Any:
         """The chosen layer as a map."""
         ds = self.run.ds
-        place = place_of(self.run, self.samples.numbers)
+        place = grid_indices(self.run, self.samples.numbers)
         y_dim, x_dim = list(place)[-2:]
         y, x = ds[y_dim].values, ds[x_dim].values
         positions = np.stack([x[place[x_dim]], y[place[y_dim]]], 1).astype(float)
@@ -361,7 +364,7 @@ class Explorer(param.Parameterized):
 
     def latents(self) -> np.ndarray:
         """Latents of the shown sample moved to the sliders: `(1, latent[, lz, ly, lx])`."""
-        return moved(self.samples.latents[self.row], range(len(self.vector)), self.vector[None])
+        return shifted(self.samples.latents[self.row], range(len(self.vector)), self.vector[None])
 
     def _decode(self) -> None:
         if self.has_network:
@@ -369,7 +372,7 @@ class Explorer(param.Parameterized):
 
     def _samples(self, selected: np.ndarray) -> Any:
         """Pictures of some of the selected samples."""
-        rows = selected[evenly_chosen(len(selected), MAX_PICTURES)]
+        rows = selected[evenly_spaced(len(selected), MAX_PICTURES)]
         numbers = self.samples.numbers[rows]
         patterns = stored(self.run, numbers)
         shown = [self.as_pictures(patterns)]
@@ -429,7 +432,7 @@ def points_plot(
 ) -> Any:
     """Points `(samples, 2)`, of many a part, in the colours of a layer."""
     rows = np.flatnonzero(np.isfinite(points).all(1))
-    rows = rows[evenly_chosen(len(rows), MAX_POINTS)]
+    rows = rows[evenly_spaced(len(rows), MAX_POINTS)]
     figure = holoviews().Points((*points[rows].T, values[rows]), ["across", "up"], "value")
     return figure.opts(
         color="value",

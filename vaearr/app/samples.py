@@ -15,9 +15,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import UsageError
-from vaearr.run.nearest import filled, known_rows
-from vaearr.run.points import classes_of
-from vaearr.run.traversals import place_of, sample_words
+from vaearr.run.points import classes_of, encoded_latents, grid_indices, sample_words
 from vaearr.schema import is_categorical, meanings
 from vaearr.views.common import brief, colored_classes, label, robust_limits, text
 from vaearr.views.explorer import even_ticks
@@ -56,8 +54,7 @@ class Encoded:
 
 def encoded_samples(run: Run) -> Encoded:
     """Read the encoded samples of a run. Raises NoInputError where there is none."""
-    numbers, rows = known_rows(run)
-    latents = filled(run, rows)
+    numbers, latents = encoded_latents(run)
     return Encoded(numbers, latents, latents.reshape(*latents.shape[:2], -1).mean(-1))
 
 
@@ -67,13 +64,13 @@ def has_network(run: Run) -> bool:
 
 def is_map(run: Run) -> bool:
     """Whether the samples are scan points that can be shown as a map, or as planes of one."""
-    return schema.is_scan(run.ds) and len(run.grid) in (2, 3)
+    return schema.is_scan(run.ds) and len(schema.navigation_shape(run.ds)) in (2, 3)
 
 
 def summary(run: Run) -> str:
     """The store, the run and the samples in one line, and which weights made the latents."""
     ds = run.ds
-    grid = " × ".join(map(str, run.grid))
+    grid = " × ".join(map(str, schema.navigation_shape(run.ds)))
     pattern = " × ".join(str(ds.sizes[dim]) for dim in schema.signal_dims(ds))
     weights = str(run.manifest.get("weights_sha256") or "")
     origin = f"weights {text(weights[:8])}" if weights else "latents from elsewhere"
@@ -116,7 +113,7 @@ def layers_of(run: Run) -> dict[str, xr.DataArray]:
 def names_of(run: Run, numbers: np.ndarray) -> list[str]:
     """Samples in words: their coordinates, and labels and files of images and volumes."""
     ds = run.ds
-    places = place_of(run, numbers)
+    places = grid_indices(run, numbers)
     names = []
     for i, number in enumerate(numbers):
         words = [sample_words(run, {dim: indices[i] for dim, indices in places.items()})]
@@ -134,7 +131,7 @@ def names_of(run: Run, numbers: np.ndarray) -> list[str]:
 
 def stored(run: Run, numbers: np.ndarray) -> xr.DataArray:
     """Patterns of samples as stored, `(picture, [channel,] …)`."""
-    values = run.samples(np.stack([*place_of(run, numbers).values()], 1))
+    values = run.patterns_at(np.stack([*grid_indices(run, numbers).values()], 1))
     return xr.DataArray(values, dims=(PICTURE, *schema.signal_dims(run.ds)), name=n.PATTERNS)
 
 
@@ -142,17 +139,17 @@ def seen(run: Run, patterns: xr.DataArray) -> xr.DataArray:
     """Stored patterns as the network sees them, in the units of `decoded`."""
     import torch
 
-    from vaearr.run.draw import seen_batch
+    from vaearr.run.decode import comparable_inputs
 
     raw = torch.from_numpy(patterns.values.reshape(len(patterns), *schema.input_shape(run.ds)))
-    return patterns.copy(data=seen_batch(run, raw).numpy().reshape(patterns.shape))
+    return patterns.copy(data=comparable_inputs(run, raw).numpy().reshape(patterns.shape))
 
 
 def decoded(run: Run, latents: np.ndarray) -> xr.DataArray:
     """Decode `(k, latent[, lz, ly, lx])`: `(picture, [channel,] …)`."""
-    from vaearr.run.draw import decoded_array
+    from vaearr.run.decode import decoded_array
 
-    return decoded_array(run, latents, PICTURE)
+    return decoded_array(run, latents, {PICTURE: len(latents)})
 
 
 def coarse(da: xr.DataArray) -> xr.DataArray:

@@ -34,8 +34,7 @@ from vaearr.app.samples import (
 )
 from vaearr.errors import UsageError
 from vaearr.recipe import now, versions
-from vaearr.run.nearest import evenly_chosen
-from vaearr.run.traversals import LATENT_DIM, place_of
+from vaearr.run.points import LATENT_DIM, evenly_spaced, grid_indices
 from vaearr.views.common import holoviews, robust_limits, text
 from vaearr.views.explorer import explorer
 from vaearr.views.kinds import bokeh_model
@@ -115,7 +114,7 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
     section = Section("samples", "Samples")
     rows = np.sort(np.random.default_rng(seed).permutation(len(samples.numbers))[:MOST_POINTS])
     numbers = samples.numbers[rows]
-    pictured = evenly_chosen(len(rows), MOST_PICTURES)
+    pictured = evenly_spaced(len(rows), MOST_PICTURES)
     thumbnails = np.full(len(rows), "data:,", object)
     for place, image in zip(pictured, as_pictures(stored(run, numbers[pictured])), strict=True):
         thumbnails[place] = png(image, robust_limits(image, GREY), THUMBNAIL)
@@ -145,9 +144,9 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
             "clim": look["limits"],
             "title": text(colour),
         }
-    columns |= {dim: run.ds[dim].values[place] for dim, place in place_of(run, numbers).items()}
+    columns |= {dim: run.ds[dim].values[place] for dim, place in grid_indices(run, numbers).items()}
     source = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
-    if is_map(run) and len(run.grid) == 2:
+    if is_map(run) and len(schema.navigation_shape(run.ds)) == 2:
         background = map_plot(coarse(layers[colour or plane[0]].load()), frame=400)
         shown = linked(background, source, [n.X, n.Y], ["across", "up"], **how)
     else:

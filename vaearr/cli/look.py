@@ -404,7 +404,7 @@ def layers(
         pairs, alone = of.pairs_of_folders(opened.ds, positive, negative, skip_bad=skip_bad)
         found = opened.layers(pairs=pairs, top=top, skip_bad=skip_bad)
         left_out = [*(f"{file} has no partner" for file in alone), *found.attrs["failed"]]
-    found.attrs.update(opened.attrs)
+    found.attrs.update(opened.result_attrs)
     with folder_of(out) as folder:
         if folder:
             write_layer_files(found, folder)

@@ -35,7 +35,6 @@ from vaearr.config.keywords import (
 from vaearr.config.parts import trusted_names
 from vaearr.config.probes import ProbeConfig
 from vaearr.errors import NoInputError, UsageError
-from vaearr.run import spread, traversals
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.store import (
     open_group,
@@ -49,15 +48,24 @@ from vaearr.store import (
 
 if TYPE_CHECKING:
     from vaearr.models.artifacts import TrainedModel
+    from vaearr.run.traversals import Base, Space, Unit
 
 
 class Run:
-    """A run of a store. Nothing is opened before it is needed, the network (torch) last of all.
+    """A run of a store: a trained model, its latents, and the analyses of them.
 
-    `path` and `name` say which; `ds` is the store's Dataset as it is now, `manifest` what the run
-    was made from, `config` its settings, `history` and `health` the tables of its training,
-    `latents` what it encoded, `model` the network with its weights checked. What works on a run
-    takes it in the place of a store's path, and has a method here.
+    A run is opened with `load_run`. Its data are read when they are first used, and its network
+    (torch) is loaded only for methods that need it. Every function that takes the path of a store
+    takes a Run as well.
+
+    Attributes
+    ----------
+    path : Path
+        The store.
+    name : str
+        Name of the run.
+    device : str
+        Device of the network.
     """
 
     def __init__(
@@ -69,19 +77,18 @@ class Run:
         trust: str | Collection[str] = (),
         **known: Any,
     ) -> None:
-        """device: of the network. trust: networks of the user's own that it may be, see `load_run`.
-        known: `manifest`, `history`, `health` by whoever has them already.
-        """
-        self.path = self.store = path
-        self.name, self.device = name, device
+        """Use `load_run`. known: `manifest`, `history` and `health` if already in memory."""
+        self.path = path
+        self.name = name
+        self.device = device
         self.trust = trusted_names(trust)
         self._opened: tuple[Any, xr.Dataset] | None = None
-        self.layouts: dict[Any, xr.Dataset] = {}  # of `scatter`
+        self._layouts: dict[Any, xr.Dataset] = {}  # computed by `scatter`
         self.__dict__.update(known)
 
     @property
     def ds(self) -> xr.Dataset:
-        """The store's Dataset, lazy without dask; opened again where something was published since."""
+        """The current Dataset of the store, lazy without dask."""
         root = open_group(self.path)
         if self._opened is None or self._opened[0] is not root:
             self._opened = root, open_store(self.path, chunks=None)
@@ -89,40 +96,48 @@ class Run:
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What produced the run: settings, fingerprint of the data, checksum of the weights,
-        versions, time.
-        """
+        """What the run was created from: settings, fingerprints of its inputs, versions, time."""
         return run_manifest(self.path, self.name)
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The settings of the training (of an import or attached latents: where they come from)."""
-        found: Mapping[str, Any] = self.manifest["config"]
-        return found
+        """Settings of the training, or the origin of an imported model or of attached latents."""
+        config: Mapping[str, Any] = self.manifest["config"]
+        return config
 
     @cached_property
     def history(self) -> xr.Dataset:
-        """Losses and their parts over `epoch`. Raises NoInputError for a run that was not trained
-        here.
-        """
-        return open_table(self.path, self.name, n.HISTORY)
+        """Losses and their terms over `epoch`. Raises NoInputError without a training."""
+        return self.table(n.HISTORY)
 
     @cached_property
     def health(self) -> xr.Dataset:
-        """KL and activity of each latent dimension, with warnings. Raises NoInputError for attached
-        latents.
-        """
-        return open_table(self.path, self.name, n.HEALTH)
+        """KL and activity of each latent dimension. Raises NoInputError for attached latents."""
+        return self.table(n.HEALTH)
 
     def table(self, name: str) -> xr.Dataset:
-        """A table of the run by its name, such as `association`. Raises NoInputError where it is
-        not there.
+        """Open a table of the run.
+
+        Parameters
+        ----------
+        name : str
+            Name of the table, such as ``"association"``.
+
+        Returns
+        -------
+        xarray.Dataset
+            The table as it is stored.
+
+        Raises
+        ------
+        NoInputError
+            If the run has no such table.
         """
         return open_table(self.path, self.name, name)
 
     @cached_property
     def model(self) -> TrainedModel:
-        """The trained network. Raises NoInputError for attached latents."""
+        """The network with its weights. Raises NoInputError for attached latents."""
         from vaearr.models.artifacts import check_network, load_model
 
         check_network(self.manifest, self.name, "decode")
@@ -130,9 +145,9 @@ class Run:
 
     @property
     def components(self) -> xr.DataArray:
-        """What one unit of each latent adds to a decoded pattern, `(component, *signal)`.
+        """Change of the decoded pattern per unit of each latent, `(component, *signal)`.
 
-        Components of a linear model (pca, nmf, ppca); `va.view` shows them.
+        These are the components of a linear model (pca, nmf, ppca); `va.view` shows them.
         """
         units = xr.DataArray(np.eye(self.model.latent_shape[0]), dims=(n.COMPONENT, n.LATENT))
         decoded = self.model.decode(units) - self.model.decode(0 * units)
@@ -140,68 +155,94 @@ class Run:
         return decoded.assign_coords({n.COMPONENT: labels}).rename("components")
 
     @property
-    def attrs(self) -> dict[str, Any]:
-        """What a result says about where it comes from."""
+    def result_attrs(self) -> dict[str, Any]:
+        """Attributes of every result of this run: its name and the checksum of its weights."""
         return {"run": self.name, "weights_sha256": self.manifest.get("weights_sha256")}
 
-    def own(self, variable: str) -> xr.DataArray:
-        """One of the run's variables, `latents`, `latents_std`, `reconstruction_error`, `roi` or
-        `split`, lazy.
+    def variable(self, name: str) -> xr.DataArray:
+        """Open a variable that belongs to the run.
 
-        The navigation dims come first, then the latent dim, then positions. Raises NoInputError
-        where it is not there.
+        Parameters
+        ----------
+        name : str
+            ``"latents"``, ``"latents_std"``, ``"reconstruction_error"``, ``"roi"`` or ``"split"``,
+            whatever the name of the run.
+
+        Returns
+        -------
+        xarray.DataArray
+            The variable, lazy, ``(*navigation, [latent, [lz, ly, lx]])``.
+
+        Raises
+        ------
+        NoInputError
+            If it does not exist, such as the latents of a run that is not encoded.
         """
-        name, ds = n.run_name(variable, self.name), self.ds
-        if name not in ds:
-            is_attached = self.manifest.get("kind") == n.ATTACHED
-            hint = (
-                ""
-                if is_attached
-                else f"; write it with 'vaearr encode {self.path} --run {self.name}'"
-            )
-            raise NoInputError(f"run {self.name!r} of {self.path} has no {name}{hint}.")
-        latent = [dim for dim in ds[name].dims if dim == n.run_name(n.LATENT, self.name)]
-        return ds[name].transpose(*schema.navigation_dims(ds), *latent, ...)
+        ds = self.ds
+        stored_name = n.run_name(name, self.name)
+        if stored_name not in ds:
+            hint = ""
+            if self.manifest.get("kind") != n.ATTACHED:
+                hint = f"; write it with 'vaearr encode {self.path} --run {self.name}'"
+            raise NoInputError(f"run {self.name!r} of {self.path} has no {stored_name}{hint}.")
+        latent = n.run_name(n.LATENT, self.name)
+        return ds[stored_name].transpose(
+            *schema.navigation_dims(ds), latent, ..., missing_dims="ignore"
+        )
 
     @property
     def latents(self) -> xr.DataArray:
-        """What `encode` wrote, `(*navigation, latent[, lz, ly, lx])`. Raises NoInputError for a run
-        not encoded.
-        """
-        return self.own(n.LATENTS)
+        """Encoded latents, `(*navigation, latent[, lz, ly, lx])`.
 
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Sizes of the navigation dims."""
-        return schema.navigation_shape(self.ds)
+        Raises NoInputError if the run is not encoded.
+        """
+        return self.variable(n.LATENTS)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's latents in the store, `(L[, lz, ly, lx])`."""
-        return self.latents.shape[len(self.grid) :]
+        """Shape of the latents of one sample in the store, `(L[, lz, ly, lx])`."""
+        return self.latents.shape[len(schema.navigation_dims(self.ds)) :]
 
-    def samples(self, points: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-        """The stored patterns of a few grid points, `(k, *signal)`, in native byte order."""
-        nav, patterns = schema.navigation_dims(self.ds), self.ds[n.PATTERNS]
-        places = [
-            {dim: slice(int(i), int(i) + 1) for dim, i in zip(nav, p, strict=True)} for p in points
-        ]
-        found = np.concatenate([read_block(patterns, place) for place in places])
-        return found.reshape(len(places), *found.shape[len(nav) :]).astype(
-            found.dtype.newbyteorder("="), copy=False
-        )
+    def patterns_at(self, points: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
+        """Read the stored patterns at grid points.
 
-    def on(self, device: str) -> Run:
-        """The run with its network on another device."""
-        return (
-            self
-            if device == self.device
-            else Run(self.path, self.name, device=device, trust=self.trust)
-        )
+        Parameters
+        ----------
+        points : array-like of int, shape (k, n_navigation)
+            Index of each sample along each navigation dim.
 
-    def check_model(self) -> None:
-        """Load the network. Raises UsageError for a run of other patterns than the store's, see
-        `model` for others.
+        Returns
+        -------
+        numpy.ndarray
+            Patterns ``(k, *signal)`` in native byte order.
+        """
+        navigation = schema.navigation_dims(self.ds)
+        samples = []
+        for point in points:
+            region = {
+                dim: slice(int(i), int(i) + 1) for dim, i in zip(navigation, point, strict=True)
+            }
+            samples.append(
+                read_block(self.ds[n.PATTERNS], region).squeeze(axis=tuple(range(len(navigation))))
+            )
+        stacked = np.stack(samples)
+        return stacked.astype(stacked.dtype.newbyteorder("="), copy=False)
+
+    def to(self, device: str) -> Run:
+        """Return the run with its network on another device, such as ``"cuda"``."""
+        if device == self.device:
+            return self
+        return Run(self.path, self.name, device=device, trust=self.trust)
+
+    def check_patterns(self) -> None:
+        """Check that the network fits the patterns of the store.
+
+        Raises
+        ------
+        NoInputError
+            If the run has no network.
+        UsageError
+            If the run was trained on patterns that differ from those of the store.
         """
         from vaearr.models.artifacts import check_fits
 
@@ -296,9 +337,7 @@ class Run:
         return apply_run(self, store, name=name, roi=roi, overwrite=overwrite, device=device)
 
     def decode(self, latents: Any, **settings: Any) -> Any:
-        """Patterns that the decoder expects for latents, in preprocessed units, see
-        `TrainedModel.decode`.
-        """
+        """Decode latents into patterns in preprocessed units, see `TrainedModel.decode`."""
         return self.model.decode(latents, **settings)
 
     def associate(
@@ -545,7 +584,7 @@ class Run:
             )
         refuse_unknown(Run.reconstruct, ReconstructSettings, settings)
         chosen = self._settings(ReconstructConfig, config, settings)
-        run = self.on(chosen.device)
+        run = self.to(chosen.device)
         if files:
             return reconstruct_files(run, chosen, files, folder=folder, progress=progress)
         return reconstruct_samples(
@@ -700,16 +739,362 @@ class Run:
 
         return fidelity(self, n_samples, source, features, weights, part, seed, batch_size)
 
-    # what classes, dimensions, planes and lines decode to, and how the encoded samples spread
-    prototypes = traversals.prototypes
-    traverse = traversals.traverse
-    manifold = traversals.manifold
-    line = traversals.line
-    describe = spread.describe
-    histograms = spread.histograms
-    pairs = spread.pairs
-    activations = spread.activations
-    scatter = spread.scatter
+    def prototypes(
+        self, by: str | None = None, *, classes: Sequence[str] | None = None
+    ) -> xr.Dataset:
+        """Decode a typical sample and the mean latents of each class.
+
+        The typical sample of a class is the one nearest the mean, among the half of its samples
+        with the closest neighbours. The mean of a class of several orientations or shapes lies
+        where no sample does, so it decodes to none of them.
+
+        Parameters
+        ----------
+        by : str, optional
+            Map or coordinate with a class for each sample. Default: the first that exists of
+            ``label``, ``phase`` and ``clusters``.
+        classes : sequence of str, optional
+            Names of the classes; default: all with an encoded sample.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``decoded (class, [channel,] dy, dx)`` of the typical sample, its latents
+            ``sample_latents`` and its coordinates ``number``, ``x_of_sample``, …;
+            ``decoded_mean`` of the mean latents ``latents (class, latent[, lz, ly, lx])``;
+            ``n (class)``. The attribute ``scale`` states the units of the patterns.
+
+        Raises
+        ------
+        NoInputError
+            If the run is not encoded, or the map or samples of the classes do not exist.
+        UsageError
+            If the map holds no classes, or lacks one of `classes`.
+        """
+        from vaearr.run.traversals import prototypes
+
+        return prototypes(self, by, classes)
+
+    def traverse(
+        self,
+        dims: int | Sequence[int] | None = None,
+        *,
+        base: Base = "typical",
+        span: tuple[float, float] = (-3.0, 3.0),
+        steps: int = 9,
+        unit: Unit = "std",
+        by: str | None = None,
+    ) -> xr.Dataset:
+        """Decode latents along single dimensions, starting from a base.
+
+        Parameters
+        ----------
+        dims : int or sequence of int, optional
+            Latent dimensions; default: all. The other dimensions keep the values of the base.
+        base : str, int, mapping, Path or array
+            ``"typical"``: the sample nearest the mean of all samples, see `prototypes`;
+            ``"typical:NAME"``: that of a class. ``"mean"`` of all samples, ``"prototype:NAME"``:
+            the mean of a class. Or a sample, by its number or coordinates ``{"x": …, "y": …}``; a
+            file; latents ``(L[, lz, ly, lx])``.
+        span : tuple of float
+            First and last value: offsets from the base in units of ``std``, otherwise values of the
+            dimension.
+        steps : int
+            Number of values of each dimension.
+        unit : {"std", "absolute"}
+            ``"std"``: standard deviations of the aggregate posterior. A channel of a spatial latent
+            is shifted as a whole; its value is the mean over positions.
+        by : str, optional
+            Map of the class that `base` names, see `prototypes`.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``decoded (latent_dim, step, [channel,] dy, dx)``, ``latents (latent_dim, step,
+            latent[, …])``, the coordinate ``value (latent_dim, step)``, and ``base
+            (latent[, …])``; of a base that is a sample of the store also its coordinates
+            ``base_x``, …. The attribute ``base`` describes it.
+
+        Raises
+        ------
+        UsageError
+            If the base, a dimension or the span is not valid.
+        NoInputError
+            If the run is not encoded.
+
+        Examples
+        --------
+        >>> va.view(run.traverse([0, 1], span=(-2, 2)))  # doctest: +SKIP
+        """
+        from vaearr.run.traversals import traverse
+
+        return traverse(self, dims, base, span, steps, unit, by)
+
+    def manifold(
+        self,
+        dims: Sequence[int] = (0, 1),
+        *,
+        base: Base = "typical",
+        span: tuple[float, float] = (-3.0, 3.0),
+        steps: int = 15,
+        unit: Unit = "std",
+        by: str | None = None,
+    ) -> xr.Dataset:
+        """Decode a grid over two latent dimensions.
+
+        Parameters
+        ----------
+        dims : sequence of int
+            The dimension along the columns, to the right, and that along the rows, upwards (the
+            first row holds the smallest value). The other dimensions keep the values of the base.
+        base, span, unit, by
+            As in `traverse`.
+        steps : int
+            Number of values of each dimension.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``decoded (row, column, [channel,] dy, dx)`` and ``latents (row, column, latent[, …])``;
+            the coordinates ``column`` and ``row`` are the values of the two dimensions.
+
+        Raises
+        ------
+        UsageError
+            As in `traverse`, and if there are not two dimensions that vary.
+        NoInputError
+            If the run is not encoded.
+        """
+        from vaearr.run.traversals import manifold
+
+        return manifold(self, dims, base, span, steps, unit, by)
+
+    def line(
+        self,
+        points: Sequence[Sequence[float]] | np.ndarray = (),
+        *,
+        space: Space = "plane",
+        dims: Sequence[int] = (0, 1),
+        steps: int | None = None,
+        base: Base = "typical",
+        by: str | None = None,
+        seed: int = 0,
+        max_points: int = 5000,
+        perplexity: float = 30.0,
+    ) -> xr.Dataset:
+        """Decode points of a plane, or evenly spaced points on the line through them.
+
+        Parameters
+        ----------
+        points : array-like, shape (k, 2)
+            Points in the coordinates of the plane.
+        space : {"plane", "pca", "tsne", "umap"}
+            ``"plane"``: two latent dimensions; the others keep the values of the base. ``"pca"`` is
+            inverted exactly; what is not in its plane stays at the mean. ``"tsne"`` and ``"umap"``
+            have no inverse: the nearest sample to each point is decoded.
+        dims, base
+            Of ``"plane"``, as in `manifold`.
+        steps : int, optional
+            Number of points on the line; by default the points themselves are decoded.
+        by, seed, max_points, perplexity
+            As in `scatter`.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``decoded (step, …)``, ``latents (step, latent[, lz, ly, lx])``, ``requested (step,
+            axis)``, ``position (step, axis)`` of the latents in the plane, and ``scatter (point,
+            axis)``, the samples with their coordinates.
+
+        Raises
+        ------
+        UsageError
+            If the points or the space are not valid, and as in `scatter` and `traverse`.
+        NoInputError
+            If the run is not encoded.
+        """
+        from vaearr.run.traversals import line
+
+        return line(self, points, space, dims, steps, base, by, seed, max_points, perplexity)
+
+    def describe(self) -> xr.Dataset:
+        """Summarise each latent dimension over the encoded samples.
+
+        The numbers are those of `pandas.DataFrame.describe`. Spatial latents are averaged over
+        their positions.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``count``, ``mean``, ``std``, ``min``, ``25%``, ``50%``, ``75%``, ``max``, each
+            ``(latent,)``.
+
+        Raises
+        ------
+        NoInputError
+            If the run is not encoded.
+        """
+        from vaearr.run.spread import describe
+
+        return describe(self)
+
+    def histograms(
+        self,
+        by: str | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        dims: int | Sequence[int] | None = None,
+        bins: int | None = None,
+    ) -> xr.Dataset:
+        """Count the encoded samples along each latent dimension, by class.
+
+        Spatial latents are averaged over their positions.
+
+        Parameters
+        ----------
+        by : str, optional
+            Map or coordinate with a class for each sample. Default: the first that exists of
+            ``label``, ``phase`` and ``clusters``; without any, all samples are counted together.
+        classes : sequence of str, optional
+            Names of the classes; default: all.
+        dims : int or sequence of int, optional
+            Latent dimensions; default: all.
+        bins : int, optional
+            Bins of each dimension between its extremes; default: twice the square root of the
+            number of samples, between 5 and 50.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``counts ([class,] latent, bin)`` and ``edges (latent, edge)``.
+
+        Raises
+        ------
+        NoInputError
+            If the run is not encoded, or the map or samples of the classes do not exist.
+        UsageError
+            If a class or dimension does not exist.
+        """
+        from vaearr.run.spread import histograms
+
+        return histograms(self, by, classes, dims, bins)
+
+    def pairs(
+        self,
+        by: str | None = None,
+        *,
+        dims: Sequence[int] | None = None,
+        max_points: int = 2000,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Collect samples and correlations of latent dimensions for a pair plot.
+
+        Parameters
+        ----------
+        by : str, optional
+            Map or coordinate with a class for each sample, as in `histograms`.
+        dims : sequence of int, optional
+            Two or more dimensions; default: the six of largest variance.
+        max_points : int
+            Largest number of samples in the plot.
+        seed : int
+            Seed of the choice of samples.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``vectors (point, latent)`` with the coordinates and classes of the samples;
+            ``correlation (latent, other)``, Pearson, over all samples, NaN of a constant dimension.
+
+        Raises
+        ------
+        UsageError
+            If there are fewer than two dimensions, and as in `histograms`.
+        NoInputError
+            As in `histograms`.
+        """
+        from vaearr.run.spread import pairs
+
+        return pairs(self, by, dims, max_points, seed)
+
+    def activations(
+        self,
+        by: str | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        dims: int | Sequence[int] | None = None,
+        max_points: int = 2000,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Sort the latents of samples by class, and average them over each class.
+
+        Parameters
+        ----------
+        by, classes, dims
+            As in `histograms`. Samples without a class are left out.
+        max_points, seed
+            As in `pairs`.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``activation (point, latent)``; if there are classes also the coordinate
+            ``class_of_point``, and over all samples ``class_mean (class, latent)`` and ``n
+            (class)``.
+
+        Raises
+        ------
+        NoInputError, UsageError
+            As in `histograms`.
+        """
+        from vaearr.run.spread import activations
+
+        return activations(self, by, classes, dims, max_points, seed)
+
+    def scatter(
+        self,
+        method: Literal["tsne", "pca", "umap"] = "tsne",
+        *,
+        by: str | None = None,
+        seed: int = 0,
+        max_points: int = 5000,
+        perplexity: float = 30.0,
+        neighbours: int = 15,
+    ) -> xr.Dataset:
+        """Lay out samples in a plane by their latents, with their classes.
+
+        The Run keeps the layout: the same call with another `by` is not computed again.
+
+        Parameters
+        ----------
+        method, seed, max_points, perplexity, neighbours
+            As in `va.embed`.
+        by : str, optional
+            Map or coordinate with a class for each sample, as in `histograms`.
+
+        Returns
+        -------
+        xarray.Dataset
+            The result of `va.embed`, with the coordinate ``class`` of each point if there are
+            classes.
+
+        Raises
+        ------
+        NoInputError, UsageError, MissingExtraError
+            As in `va.embed` and `histograms`.
+        """
+        from vaearr.run.spread import scatter
+
+        return scatter(
+            self,
+            self._layouts,
+            method,
+            by,
+            seed=seed,
+            max_points=max_points,
+            perplexity=perplexity,
+            neighbours=neighbours,
+        )
 
     def layers(
         self, a: Any = None, b: Any = None, *, pairs: Any = None, **settings: Any

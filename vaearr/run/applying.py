@@ -100,9 +100,9 @@ def _copied(run: Run, scan: int, store_path: Path, name: str, *, overwrite: bool
     roi = on_grid(scan_of(maps[n.ROI], maps[SCAN], scan, store_ds), store_ds, fill=False)
     split = on_grid(scan_of(maps[n.SPLIT], maps[SCAN], scan, store_ds), store_ds, n.OUTSIDE)
     n_roi = int(roi.sum())
-    roi.attrs = {**run.own(n.ROI).attrs, "n": n_roi}
+    roi.attrs = {**run.variable(n.ROI).attrs, "n": n_roi}
     roi.attrs.pop("kept", None)  # counts of all scans
-    split.attrs = run.own(n.SPLIT).attrs
+    split.attrs = run.variable(n.SPLIT).attrs
     manifest = {**run.manifest, "run": name, "data": data, "n_roi": n_roi}
     manifest.pop(FINGERPRINTS, None)  # of the inputs in the other store
     replaced = removable(store_path, [f"{n.RUNS}/{name}"] if exists else [])

@@ -19,8 +19,10 @@ from vaearr.batching.blocks import (
     Blocks,
     check_grid,
     in_chunks,
+    is_same,
     on_grid,
     read_chosen,
+    seen,
     sides,
 )
 from vaearr.computing.device import autocast, host_tensor, pick_precision
@@ -42,8 +44,6 @@ from vaearr.store import (
     open_store,
     pending,
     publish_staged,
-    same_patterns,
-    sampled_fingerprint,
     staged_variables,
 )
 
@@ -108,7 +108,7 @@ def encode_run(
     ]
     replacing = replaced(run, variables=of_run)
 
-    model = run.on(settings.device).model
+    model = run.to(settings.device).model
     ds = own if data is None else data
     check_fits(ds, run.manifest, model, is_given=data is not None)
     if settings.draws and model.network.is_deterministic:
@@ -242,8 +242,7 @@ def _as_trained(
         return own, patterns
     check_grid(ds, own)
     trained_on = manifest.get("data", {}).get(SEEN)
-    expected = trained_on or sampled_fingerprint(own, roi)
-    if not same_patterns(sampled_fingerprint(ds, roi), expected):
+    if not is_same(seen(ds, roi), trained_on or seen(own, roi)):
         raise UsageError(
             f"run {manifest.get('run')!r} was trained on other patterns than those of this Dataset; give the Dataset "
             "with the same steps as for training."

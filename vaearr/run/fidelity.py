@@ -11,7 +11,7 @@ import xarray as xr
 from vaearr.errors import DataError, UsageError, need
 from vaearr.models.quality import frechet_distance
 from vaearr.run import Run
-from vaearr.run.draw import check_draws, draw_latents, draw_warnings
+from vaearr.run.draw import check_source, prior_warnings_of, sampled_latents
 from vaearr.run.stream import batches_of, part_map, through
 
 MIN_SAMPLES = 2048  # below, the Fréchet distance is biased upward and a warning says so
@@ -20,7 +20,7 @@ FeatureFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
 def fidelity(
-    opened: Run,
+    run: Run,
     n_samples: int,
     source: str,
     features: FeatureFunction | None,
@@ -31,25 +31,25 @@ def fidelity(
 ) -> xr.Dataset:
     """Compute the Fréchet distance of generated samples to the data, see `Run.fidelity`."""
     need("monai", "vaearr[monai]", "the Fréchet distance")
-    opened.check_model()
-    check_draws(opened, n_samples, source)
+    run.check_patterns()
+    check_source(run, n_samples, source)
     parts = {
-        name: part_map(opened, name, most=n_samples, seed=seed)
+        name: part_map(run, name, most=n_samples, seed=seed)
         for name in {"train", "validation", part}
     }
-    name, extract = _features(opened, features, weights, parts[part], batch_size)
+    name, extract = _features(run, features, weights, parts[part], batch_size)
 
     real = {}
     for part_name, chosen in parts.items():
-        real[part_name] = _rows(extract, _preprocessed(opened, chosen, batch_size))
+        real[part_name] = _rows(extract, _preprocessed(run, chosen, batch_size))
     reference = real[part]
     if len(reference) < 2:
         raise DataError(
-            f"the {part} part of run {opened.name!r} has fewer than two samples; choose another (--part)."
+            f"the {part} part of run {run.name!r} has fewer than two samples; choose another (--part)."
         )
-    latents = draw_latents(opened, n_samples, seed, source, batch_size)
-    generated = _rows(extract, (opened.model.decode_batch(torch.from_numpy(z)) for z in latents))
-    rebuilt = _rows(extract, _reconstructed(opened, parts[part], batch_size))
+    latents = sampled_latents(run, n_samples, seed, source, batch_size)
+    generated = _rows(extract, (run.model.decode_batch(torch.from_numpy(z)) for z in latents))
+    rebuilt = _rows(extract, _reconstructed(run, parts[part], batch_size))
     pairs = {
         "draws": (generated, reference),
         "reconstructions": (rebuilt, reference),
@@ -70,19 +70,19 @@ def fidelity(
         ),
     }
     attrs = {
-        **opened.attrs,
+        **run.result_attrs,
         "source": source,
         "seed": seed,
         "part": part,
         "features": name,
         "n_features": reference.shape[1],
-        "warnings": draw_warnings(opened, source) + _warnings(pairs, name),
+        "warnings": prior_warnings_of(run, source) + _warnings(pairs, name),
     }
     return xr.Dataset(columns, coords={"compared": list(pairs)}, attrs=attrs)
 
 
 def _features(
-    opened: Run,
+    run: Run,
     features: FeatureFunction | None,
     weights: str | Path | None,
     reference: xr.DataArray,
@@ -96,8 +96,8 @@ def _features(
     if features is not None:
         return getattr(features, "__name__", "function"), features
     if weights is not None:
-        return _image_features(opened, Path(weights), reference, batch_size)
-    network = opened.model.network
+        return _image_features(run, Path(weights), reference, batch_size)
+    network = run.model.network
 
     def latents(samples: torch.Tensor) -> torch.Tensor:
         mean: torch.Tensor = network.encode(samples)[0]
@@ -111,13 +111,13 @@ def _features(
 
 @torch.inference_mode()
 def _image_features(
-    opened: Run, weights: Path, reference: xr.DataArray, batch_size: int
+    run: Run, weights: Path, reference: xr.DataArray, batch_size: int
 ) -> tuple[str, FeatureFunction]:
     """Features of an image network, which sees the reference's values from -1 to 1."""
     from vaearr.models.perceptual import read_features
 
-    network = read_features(weights).to(opened.model.device).eval()
-    channels, *sides = opened.model.seen_shape
+    network = read_features(weights).to(run.model.device).eval()
+    channels, *sides = run.model.seen_shape
     if len(sides) != 2 or channels not in network.n_channels:
         raise UsageError(
             f"samples have {channels} channels and sides {sides}; an image network takes images with 1 or 3 "
@@ -127,7 +127,7 @@ def _image_features(
         raise UsageError(
             f"samples of sides {sides} are too small: {network.name} takes {network.least} or more."
         )
-    batches = list(_preprocessed(opened, reference, batch_size))
+    batches = list(_preprocessed(run, reference, batch_size))
     low = min(float(batch.min()) for batch in batches)
     high = max(float(batch.max()) for batch in batches)
     if not low < high:
@@ -155,14 +155,14 @@ def _rows(extract: FeatureFunction, batches: Iterable[torch.Tensor]) -> torch.Te
 
 
 @torch.inference_mode()
-def _preprocessed(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
-    for _, stored in batches_of(opened, chosen, batch_size):
-        yield opened.model.preprocess(stored)
+def _preprocessed(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+    for _, stored in batches_of(run, chosen, batch_size):
+        yield run.model.preprocess(stored)
 
 
-def _reconstructed(opened: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
-    for _, stored in batches_of(opened, chosen, batch_size):
-        yield through(opened.model, stored)[3]
+def _reconstructed(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+    for _, stored in batches_of(run, chosen, batch_size):
+        yield through(run.model, stored)[3]
 
 
 def _warnings(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], features: str) -> list[str]:

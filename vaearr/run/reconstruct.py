@@ -20,7 +20,7 @@ from vaearr.errors import NoInputError, UsageError
 from vaearr.models.preprocess import undo, value_range
 from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
 from vaearr.run import Run
-from vaearr.run.draw import scale_attrs
+from vaearr.run.decode import scale_attrs
 from vaearr.run.step import check_name, is_stored, publish, replaced, step_recipe
 from vaearr.run.stream import (
     PARTS,
@@ -89,7 +89,11 @@ def reconstruct_samples(
     if isinstance(roi, RoiConfig):
         config = config.replace(roi=roi)
     chosen = _chosen_points(run, config, roi)
-    inputs = {**run.attrs, "points": fingerprint(chosen.values), "data": run.manifest["data"]}
+    inputs = {
+        **run.result_attrs,
+        "points": fingerprint(chosen.values),
+        "data": run.manifest["data"],
+    }
     recipe = step_recipe(run, config, [n.PATTERNS, n.run_name(n.ROI, run.name)], inputs)
     variable = n.run_name(config.name, run.name)
     variables = [variable] if config.out else []
@@ -128,10 +132,10 @@ def reconstruct_samples(
         if exists:
             return run.table(config.name)
         coords = {dim: run.ds[dim] for dim in schema.navigation_dims(run.ds)}
-        table = evaluation.table(coords, int(chosen.sum()), run.own(n.SPLIT).load())
+        table = evaluation.table(coords, int(chosen.sum()), run.variable(n.SPLIT).load())
         points = example_points(run, chosen, config.examples, config.seed)
         if len(points):
-            table = evaluation.with_examples(table, points, run.samples(points))
+            table = evaluation.with_examples(table, points, run.patterns_at(points))
         table = table.assign_attrs(stamp)
         if staging is None:
             publish(run, tables={config.name: table})
@@ -143,15 +147,15 @@ def reconstruct_samples(
 
 def example_reconstructions(run: Run, count: int = 8, seed: int = 0) -> xr.Dataset:
     """Reconstruct some validation samples in preprocessed units; nothing is stored."""
-    run.check_model()
+    run.check_patterns()
     config = ReconstructConfig(run=run.name, units="preprocessed")
-    chosen = run.own(n.SPLIT).load() != n.OUTSIDE
+    chosen = run.variable(n.SPLIT).load() != n.OUTSIDE
     points = example_points(run, chosen, count, seed)
     if not len(points):
         raise NoInputError(
             f"run {run.name!r} of {run.path} has no scan point in its split; train it again."
         )
-    samples = run.samples(points)
+    samples = run.patterns_at(points)
     evaluation = Evaluation(run, config, chosen.shape)
     evaluation.add(points, samples)
     table = evaluation.table(
@@ -223,7 +227,7 @@ def _check_files(paths: Sequence[Path], config: ReconstructConfig, *, has_files:
 
 def _check_settings(run: Run, config: ReconstructConfig, *, has_files: bool) -> None:
     """Raise UsageError for settings that do not fit each other, the data or the network."""
-    run.check_model()
+    run.check_patterns()
     is_stored_units = config.units == "stored"
     is_integer = run.ds[n.PATTERNS].dtype.kind in "iu"
     if config.data_range == "dtype" and not (is_stored_units and is_integer):
@@ -247,9 +251,9 @@ def _chosen_points(
 ) -> xr.DataArray:
     """The samples that are meant, as a boolean map."""
     wanted = config.roi if roi is None else roi
-    chosen = run.own(n.ROI).load() if wanted is None else resolve_roi(run.ds, wanted)
+    chosen = run.variable(n.ROI).load() if wanted is None else resolve_roi(run.ds, wanted)
     if config.part != "all":
-        chosen = chosen & (run.own(n.SPLIT).load() == PARTS[config.part])
+        chosen = chosen & (run.variable(n.SPLIT).load() == PARTS[config.part])
     if not chosen.any():
         part = f"the {config.part} part of run {run.name!r}"
         raise NoInputError(f"no sample is left to reconstruct: {part} holds none in this region.")
@@ -280,7 +284,7 @@ class Evaluation:
         self.run = run
         self.config = config
         self.shape = shape
-        self.scale = scale_attrs(run, stored=config.units == "stored")
+        self.scale = scale_attrs(run, is_stored=config.units == "stored")
         self.lpips = _lpips(run, config)
         self.range_is, self.range = _data_range(run, config)
         self.metrics: dict[str, np.ndarray] = {}
@@ -342,7 +346,7 @@ class Evaluation:
                 f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
             )
         return table.merge(_summary(table, split)).assign_attrs(
-            **self.run.attrs,
+            **self.run.result_attrs,
             **self.scale,
             n=count,
             compression_ratio=compression_ratio(

@@ -105,7 +105,9 @@ def _rows(run: Run, variable: str, region: Region) -> np.ndarray:
     """Values of one of the run's variables in a region as `(k, L)`, each position of a spatial
     latent a row.
     """
-    values = np.moveaxis(read_block(run.own(variable), region), len(run.grid), -1)
+    values = np.moveaxis(
+        read_block(run.variable(variable), region), len(schema.navigation_shape(run.ds)), -1
+    )
     return values.reshape(-1, values.shape[-1]).astype("f8")
 
 
@@ -131,8 +133,8 @@ def latent_statistics(run: Run) -> xr.Dataset:
     mean = run.latents.rename({n.run_name(n.LATENT, run.name): n.LATENT})
     std = None
     if has_posterior(run):
-        std = run.own(n.LATENTS_STD).rename({n.run_name(n.LATENT, run.name): n.LATENT})
-    found = statistics_of(mean, std, schema.navigation_dims(run.ds)).assign_attrs(run.attrs)
+        std = run.variable(n.LATENTS_STD).rename({n.run_name(n.LATENT, run.name): n.LATENT})
+    found = statistics_of(mean, std, schema.navigation_dims(run.ds)).assign_attrs(run.result_attrs)
     if not found.attrs["n"]:
         raise NoInputError(
             f"run {run.name!r} of {run.path} has no point with known latents; encode it again."
@@ -243,12 +245,12 @@ def held_out(run: Run) -> dict[str, float | int | None]:
     them. Raises NoInputError for a run that is not encoded or that has no training or no validation
     points.
     """
-    split = run.own(n.SPLIT).load()
-    mean, std = run.latents.astype("f8"), run.own(n.LATENTS_STD).astype("f8")
+    split = run.variable(n.SPLIT).load()
+    mean, std = run.latents.astype("f8"), run.variable(n.LATENTS_STD).astype("f8")
     std = std.clip(MIN_VARIANCE)
     within = [dim for dim in mean.dims if dim not in split.dims]
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * np.log(std)).sum(within, skipna=False)
-    kl, error = dask.compute(kl, run.own(n.RECONSTRUCTION_ERROR).astype("f8"))
+    kl, error = dask.compute(kl, run.variable(n.RECONSTRUCTION_ERROR).astype("f8"))
     is_known = kl.notnull() & error.notnull()
     training, held = is_known & (split == n.TRAIN), is_known & (split == n.VALIDATION)
     if not (training.any() and held.any()):

@@ -50,7 +50,7 @@ def part_map(run: Run, part: str, *, most: int | None = None, seed: int = 0) -> 
     """
     if part not in (*PARTS, "all"):
         raise UsageError(f"there is no part {part!r}.{did_you_mean(part, [*PARTS, 'all'])}")
-    split = run.own(n.SPLIT).load()
+    split = run.variable(n.SPLIT).load()
     inside = split == PARTS[part] if part in PARTS else split != n.OUTSIDE
     points = np.flatnonzero(inside.values)
     if most is None or len(points) <= most:
@@ -64,7 +64,7 @@ def example_points(run: Run, chosen: xr.DataArray, count: int, seed: int) -> np.
     """A few of the chosen grid points `(k, navigation)`, row-major: of the validation part where it
     has any.
     """
-    held_out = chosen.values & (run.own(n.SPLIT).load().values == n.VALIDATION)
+    held_out = chosen.values & (run.variable(n.SPLIT).load().values == n.VALIDATION)
     points = np.argwhere(held_out if held_out.any() else chosen.values)
     return points[np.sort(np.random.default_rng(seed).permutation(len(points))[:count])]
 

@@ -1,0 +1,74 @@
+"""Latents -> decoded patterns, in stored units where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vaearr import names as n
+from vaearr import schema
+from vaearr.models.preprocess import needs_input, undo_without_input
+from vaearr.run import Run
+
+BATCH_SIZE = 256
+
+
+def decoded_latents(
+    run: Run, latents: np.ndarray, sizes: Mapping[str, int], long_name: str
+) -> xr.Dataset:
+    """Decode latents `(k, L[, lz, ly, lx])` over new dims of these sizes, whose product is k.
+
+    Returns `latents (*dims, latent[, lz, ly, lx])` and `decoded (*dims, [channel,] dy, dx)`.
+    """
+    shape = (*sizes.values(), *latents.shape[1:])
+    dims = (*sizes, *n.latent_dims(latents.ndim - 1))
+    decoded = xr.Dataset({"decoded": decoded_array(run, latents, sizes)}, attrs=run.result_attrs)
+    decoded["latents"] = n.named(dims, latents.reshape(shape).astype("f4"), long_name)
+    return decoded.assign_coords({n.LATENT: np.arange(latents.shape[1])})
+
+
+def decoded_array(run: Run, latents: np.ndarray, sizes: Mapping[str, int]) -> xr.DataArray:
+    """Decode latents `(k, L[, lz, ly, lx])` into patterns `(*dims, [channel,] dy, dx)`.
+
+    Patterns are in stored units if the preprocessing treats all patterns the same way. With a
+    normalisation or a dynamic background they are in preprocessed units, because no input exists
+    whose scale could be restored. The attribute `scale` states which.
+    """
+    model = run.model
+    batches = []
+    for batch in torch.from_numpy(np.asarray(latents, np.float32)).split(model.fitting(BATCH_SIZE)):
+        decoded = model.decode_batch(batch)
+        if not needs_input(model.preprocess_config):
+            decoded = undo_without_input(
+                decoded, model.preprocess.background, model.preprocess_config
+            )
+        batches.append(model.preprocess.enlarged(decoded).cpu().numpy())
+    signal = schema.signal_dims(run.ds)
+    return xr.DataArray(
+        np.concatenate(batches).reshape(*sizes.values(), *(run.ds.sizes[dim] for dim in signal)),
+        dims=(*sizes, *signal),
+        coords={dim: run.ds[dim] for dim in signal if dim in run.ds.coords},
+        name="decoded",
+        attrs={"long_name": "decoded pattern", n.SIGNAL_DIMS: list(signal), **scale_attrs(run)},
+    )
+
+
+def scale_attrs(run: Run, *, is_stored: bool | None = None) -> dict[str, str]:
+    """Units of patterns: stored ones, or 1 if preprocessed; by default those of `decoded_array`."""
+    if is_stored is None:
+        is_stored = not needs_input(run.model.preprocess_config)
+    if is_stored:
+        return {"units": str(run.ds[n.PATTERNS].attrs.get("units", "1")), "scale": "stored"}
+    return {"units": "1", "scale": "preprocessed"}
+
+
+@torch.inference_mode()
+def comparable_inputs(run: Run, patterns: torch.Tensor) -> torch.Tensor:
+    """Stored patterns `(B, C, …)` in the units of `decoded_array`."""
+    if not needs_input(run.model.preprocess_config):
+        return patterns.float()
+    preprocess = run.model.preprocess
+    return preprocess.enlarged(preprocess(patterns.to(run.model.device))).cpu()

@@ -19,12 +19,12 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.p_values import step_of
+from vaearr.analysis.association.points import steps_of
 from vaearr.analysis.association.surrogates import (
     Neighbourhood,
     block_side,
-    field_surrogates,
     neighbourhood,
+    surrogate_maps,
 )
 from vaearr.analysis.association.targets import TARGET, columns
 from vaearr.analysis.clustering.features import columns_of, navigation_of, variables_of
@@ -188,9 +188,8 @@ def _probed(
         raise RoiError(
             f"{target.label!r} and the features are known together at {inside.sum()} points; {MIN_POINTS} needed."
         )
-    near = None
-    if n.SAMPLE not in nav:
-        near = neighbourhood(inside, np.array([step_of(values, dim) for dim in nav]))
+    spacing = steps_of(values, nav)
+    near = None if spacing is None else neighbourhood(inside, spacing)
     groups, left_out = _groups(by, values, inside, near, features)
     inside &= groups >= 0
     seed = np.random.SeedSequence([config.seed, zlib.crc32(target.label.encode())])
@@ -325,9 +324,7 @@ def _random_targets(
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
     if len(first) < len(values) and (values == values[first][member]).all():
         return (values[first][rng.permutation(len(first))][member] for _ in range(count))
-    if near is None:
-        return (rng.permutation(values) for _ in range(count))
-    return field_surrogates(near, values, count, seed)
+    return surrogate_maps(near, values, count, seed)
 
 
 def _at(

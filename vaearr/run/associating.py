@@ -6,12 +6,11 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.metrics import choose
-from vaearr.analysis.association.p_values import significance
+from vaearr.analysis.association.metrics import ASSOCIATION, choose
 from vaearr.analysis.association.partitions import latent_partitions
-from vaearr.analysis.association.table import ASSOCIATION, associate
+from vaearr.analysis.association.table import associate
 from vaearr.analysis.association.targets import TARGET, targets_of
-from vaearr.computing.progress import Progress, showing_tasks
+from vaearr.computing.progress import Progress
 from vaearr.config import AssociateConfig
 from vaearr.errors import NoInputError, did_you_mean
 from vaearr.run import Run
@@ -23,8 +22,6 @@ def associate_run(
     run: Run, config: AssociateConfig, *, overwrite: bool, progress: Progress
 ) -> xr.Dataset:
     """Associate latents with maps over the run's region, see `Run.associate`."""
-    from dask import compute
-
     ds = open_store(run.path)
     latents = schema.run_latents(ds, run.name)
     roi = ds.get(n.run_name(n.ROI, run.name))
@@ -43,14 +40,16 @@ def associate_run(
     name = "_".join(filter(None, [ASSOCIATION, config.name]))
     if is_stored(run, recipe, tables=[name], overwrite=overwrite):
         return run.table(name)
-    latents, targets, roi = compute(latents, targets, roi)  # read once, together
-    if config.significance is None:
-        with showing_tasks(progress, "comparing"):
-            table = associate(latents, targets, config.metrics, roi=roi).to_dataset()
-    else:
-        table = significance(
-            latents, targets, config.metrics, roi, config.significance, progress=progress
-        )
+    table = associate(
+        latents,
+        targets,
+        config.metrics,
+        roi,
+        significance=config.significance,
+        progress=progress,
+    )
+    if isinstance(table, xr.DataArray):
+        table = table.to_dataset()
     table = table.assign_attrs({n.PROVENANCE: recipe.stamp()})
     publish(run, tables={name: table})
     return table

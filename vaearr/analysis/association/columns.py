@@ -1,39 +1,32 @@
-"""Columns of values that metrics take, with what is derived from a column computed once and shared."""
+"""Columns of values that metrics take; what is derived from a column is computed once and shared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any
 
 import numpy as np
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Finite float64 values `(n, k)`, stored column by column, and where their points lie."""
+    """Finite float64 values `(n, k)`, stored column by column, and the positions of their points."""
 
     values: np.ndarray
     positions: Columns | None = None  # (n, d) coordinates of the points
-    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _results: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """As it is at one moment, while other threads add to it."""
-        return {**vars(self), "_made": dict(self._made)}
+        """Copy the cached results: other threads may add to them while this is pickled."""
+        return {**vars(self), "_results": dict(self._results)}
 
-    def made(
-        self, make: Callable[Concatenate[Columns, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        """`make(self, ...)`, made at the first call and kept: orders, ranks and sums serve many
-        partners.
-        """
-        key = (make, args, tuple(kwargs.items()))
-        if key not in self._made:
-            self._made[key] = make(self, *args, **kwargs)
-        return cast(R, self._made[key])
+    def cached(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(self, *args)`, computed at the first call and then kept."""
+        key = (function, args)
+        if key not in self._results:
+            self._results[key] = function(self, *args)
+        return self._results[key]
 
     @property
     def n(self) -> int:
@@ -56,18 +49,15 @@ def order(columns: Columns) -> np.ndarray:
     return np.asfortranarray(np.argsort(columns.values, axis=0, kind="stable"))
 
 
-def is_constant(columns: Columns) -> np.ndarray:
-    """Which columns `(k,)` hold one value only."""
-    return np.asarray(np.ptp(columns.values, axis=0) == 0)
+def varying(columns: Columns) -> np.ndarray:
+    """Indices of the columns that hold more than one value."""
+    return np.flatnonzero(np.ptp(columns.values, axis=0) != 0)
 
 
 def each_pair(latents: Columns, targets: Columns, pair: Callable[[int, int], float]) -> np.ndarray:
-    """`pair(i, j)` of each latent column with each target column, `(L, T)`; NaN where one of them
-    is constant.
-    """
-    dead, still = latents.made(is_constant), targets.made(is_constant)
+    """`pair(i, j)` for each latent and target column, `(L, T)`; NaN where a column is constant."""
     values = np.full((latents.k, targets.k), np.nan)
-    for i in np.flatnonzero(~dead).tolist():
-        for j in np.flatnonzero(~still).tolist():
+    for i in latents.cached(varying):
+        for j in targets.cached(varying):
             values[i, j] = pair(i, j)
     return values

@@ -65,7 +65,7 @@ def vector_sum(vectors: np.ndarray) -> np.ndarray:
 def kernels(columns: Columns) -> list[Kernel | None]:
     """The kernel of each column, None for a constant one."""
     found: list[Kernel | None] = []
-    for values, places in zip(columns.values.T, columns.made(order).T, strict=True):
+    for values, places in zip(columns.values.T, columns.cached(order).T, strict=True):
         is_constant = values[places[0]] == values[places[-1]]
         found.append(None if is_constant else _kernel(values, places))
     return found
@@ -73,7 +73,7 @@ def kernels(columns: Columns) -> list[Kernel | None]:
 
 def row_sums(columns: Columns, i: int) -> np.ndarray:
     """Sum of the kernel of each point with all points, `(n,)`, of a column that is not constant."""
-    kernel = columns.made(kernels)[i]
+    kernel = columns.cached(kernels)[i]
     assert kernel is not None
     starts = range(0, columns.n, CHUNK)
     total = sum(vector_sum(kernel.vectors(start)) for start in starts)

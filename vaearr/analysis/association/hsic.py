@@ -17,7 +17,6 @@ from vaearr.analysis.association.gaussian import (
     row_sums,
     vector_sum,
 )
-from vaearr.analysis.association.metrics import metric
 
 ROUNDING = (
     1e-13  # of a kernel's values; what is left of smaller differences after centring is noise
@@ -34,40 +33,21 @@ class Sums(NamedTuple):
     theirs: np.ndarray  # sum of L_ij
 
 
-@metric(
-    signed=False,
-    formula="tr(KHLH) / (n-1)^2, K and L of exp(-d^2 / (2 sigma^2 + 1e-12)), sigma the median of the positive distances"
-    " between points, H = 1 - 1/n",
-    reference="Gretton, Bousquet, Smola, Schölkopf, Algorithmic Learning Theory, 63 (2005), doi:10.1007/11564089_7",
-    higher="more dependent, along any curve; independent columns give about 1/n, not 0",
-)
 def hsic(latents: Columns, targets: Columns) -> np.ndarray:
     """Biased HSIC `(L, T)`."""
     return sums(latents, targets).centred / (latents.n - 1) ** 2
 
 
-@metric(
-    signed=False,
-    formula="hsic(latent, target) / sqrt(hsic(latent, latent) hsic(target, target))",
-    reference="Cortes, Mohri, Rostamizadeh, J. Mach. Learn. Res. 13, 795 (2012)",
-    higher="more dependent, along any curve; at most 1",
-)
 def hsic_normalised(latents: Columns, targets: Columns) -> np.ndarray:
     """HSIC over the geometric mean of both columns' HSIC with themselves, `(L, T)`, 0 to 1.
 
     NaN where all distances of a column are so much smaller than the kernel's least width, 1e-6,
     that its kernel is 1.
     """
-    own = np.outer(latents.made(self_traces), targets.made(self_traces))
+    own = np.outer(latents.cached(self_traces), targets.cached(self_traces))
     return np.minimum(sums(latents, targets).centred / np.sqrt(own), 1.0)
 
 
-@metric(
-    signed=False,
-    formula="(tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1) / (n(n-3)), K and L of hsic with diagonals of 0",
-    reference="Song, Smola, Gretton, Bedo, Borgwardt, J. Mach. Learn. Res. 13, 1393 (2012)",
-    higher="more dependent, along any curve; 0 on average if independent",
-)
 def hsic_unbiased(latents: Columns, targets: Columns) -> np.ndarray:
     """Unbiased HSIC `(L, T)`, near 0 and also below it for independent columns; NaN for fewer than
     four points.
@@ -96,21 +76,21 @@ def sums(latents: Columns, targets: Columns) -> Sums:
 
 
 def _varying(columns: Columns) -> list[int]:
-    return [i for i, kernel in enumerate(columns.made(kernels)) if kernel is not None]
+    return [i for i, kernel in enumerate(columns.cached(kernels)) if kernel is not None]
 
 
 def _sums(latents: Columns, targets: Columns, ours: list[int], theirs: list[int]) -> Sums:
     found = Sums(*np.full((len(Sums._fields), latents.k, targets.k), np.nan))
     n = latents.n
-    our_kernels: Any = [latents.made(kernels)[i] for i in ours]
-    their_kernels: Any = [targets.made(kernels)[j] for j in theirs]
+    our_kernels: Any = [latents.cached(kernels)[i] for i in ours]
+    their_kernels: Any = [targets.cached(kernels)[j] for j in theirs]
     crosses, left, right = _cross(our_kernels, their_kernels, n)
     for i, k, row, a in zip(ours, our_kernels, crosses, left, strict=True):
         for j, l, cross, b in zip(theirs, their_kernels, row, right, strict=True):  # noqa: E741
             products = float(np.sum(cross**2))
             if k.outside.any() or l.outside.any():
                 products += outside_products(k, l)
-                k_rows, l_rows = latents.made(row_sums, i), targets.made(row_sums, j)
+                k_rows, l_rows = latents.cached(row_sums, i), targets.cached(row_sums, j)
                 k_sum, l_sum = k_rows.sum(), l_rows.sum()
                 centred = products - 2 * _covariance(k_rows, l_rows) - k_sum * l_sum / n**2
                 values = (centred, products, k_rows @ l_rows, k_sum, l_sum)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from vaearr.analysis.association.columns import Columns, each_pair
-from vaearr.analysis.association.metrics import metric
 
 NEIGHBOURS, SEED = 7, 0
 NOISE = 1e-10  # of the mean absolute value: makes equal values differ
@@ -45,15 +44,6 @@ def noisy(columns: Columns, role: int) -> list[Noisy]:
     return found
 
 
-@metric(
-    signed=False,
-    formula="psi(n) + psi(k) - <psi(n_latent)> - <psi(n_target)>, k = 7 neighbours in the larger coordinate"
-    " difference, n_* the points nearer than the k-th in one coordinate, itself included; both scaled to deviation 1,"
-    " with noise of 1e-10 (seed 0); 0 if below; nats",
-    reference="Kraskov, Stögbauer, Grassberger, Phys. Rev. E 69, 066138 (2004), doi:10.1103/PhysRevE.69.066138; the"
-    " numbers of scikit-learn's mutual_info_regression(latent, target, n_neighbors=7, random_state=0)",
-    higher="the target says more about the latent, along any curve",
-)
 def mutual_information(latents: Columns, targets: Columns) -> np.ndarray:
     """Mutual information by nearest neighbours, `(L, T)` in nats; NaN for so few points that one
     has no 7.
@@ -65,7 +55,7 @@ def mutual_information(latents: Columns, targets: Columns) -> np.ndarray:
     n = latents.n
     if n <= NEIGHBOURS:
         return np.full((latents.k, targets.k), np.nan)
-    ours, theirs = latents.made(noisy, 0), targets.made(noisy, 1)
+    ours, theirs = latents.cached(noisy, 0), targets.cached(noisy, 1)
     table = digamma(np.arange(n + 1.0))
 
     def pair(i: int, j: int) -> float:

@@ -1,6 +1,4 @@
-"""What dcor adds to distance correlation: without its bias, with a test, of all latents together,
-given other maps.
-"""
+"""Distance correlation of all latents together with a target, given other maps."""
 
 from __future__ import annotations
 
@@ -10,40 +8,16 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association.columns import Columns, each_pair
-from vaearr.analysis.association.metrics import metric
+from vaearr.analysis.association.distance import MIN_UNBIASED
+from vaearr.analysis.association.metrics import ASSOCIATION, METRIC
 from vaearr.analysis.association.p_values import P_VALUE
-from vaearr.analysis.association.table import ASSOCIATION, METRIC, gather, latent_dims
-from vaearr.analysis.association.targets import TARGET, stacked
+from vaearr.analysis.association.points import gather
+from vaearr.analysis.association.targets import TARGET
 from vaearr.errors import RoiError, UsageError
-from vaearr.schema.grid import align_samples
 
-LEAST = 4  # points that the unbiased estimate needs
-ALL = "all"  # the one entry of `latent`: all of them together
+ALL_LATENTS = "all"  # the one entry of `latent`
 UNBIASED, PARTIAL = "distance_correlation_unbiased", "partial_distance_correlation"
 POSITION = "position"
-
-
-@metric(
-    signed=False,
-    formula="dCov^2 / sqrt(dVar^2(latent) dVar^2(target)) of U-centred distances: squared, of mean 0 for independent"
-    " columns",
-    reference="Szekely, Rizzo, J. Multivar. Anal. 117, 193 (2013), doi:10.1016/j.jmva.2013.02.012, by dcor",
-    higher="more dependent, along any curve; about 0, also below, if independent",
-)
-def distance_correlation_unbiased(latents: Columns, targets: Columns) -> np.ndarray:
-    """Bias-corrected squared distance correlation."""
-    if latents.n < LEAST:
-        return np.full((latents.k, targets.k), np.nan)
-    import dcor
-
-    return each_pair(
-        latents,
-        targets,
-        lambda i, j: float(
-            dcor.u_distance_correlation_sqr(latents.values[:, i], targets.values[:, j])
-        ),
-    )
 
 
 def associate_jointly(
@@ -55,80 +29,126 @@ def associate_jointly(
     max_points: int = 2000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """How strongly all latents together go with each target, as a table like that of `associate`.
+    """Measure how strongly all latents together depend on each target.
 
-    One latent may tell nothing of a map that two of them tell: `distance_correlation_unbiased` of
-    the vector of all latents, with the p-value of its t-test (Szekely, Rizzo, J. Multivar. Anal.
-    117, 193 (2013)), which is made for many dimensions. With `given` also
-    `partial_distance_correlation`, what is left of it when these maps, or the position, are known
-    (Szekely, Rizzo, Ann. Stat. 42, 2382 (2014)). Both are squared and may be a little below 0.
+    A target may depend on two latents together and on neither alone. The bias-corrected distance
+    correlation [1]_ is computed for the vector of all latents, by dcor.
 
-    latents, target, roi: as of `associate`. given: maps over the same points, or "position".
-    max_points: at most so many points, a seeded choice: time and memory grow with their square
-    (2000: about 1 s for each target, 0.7 GB). The test takes points as independent, which
-    neighbours on a scan are not; see `associate`.
+    Parameters
+    ----------
+    latents
+        Latents over the navigation dims and one further dim; NaN where missing.
+    target
+        Maps over the navigation dims, as for `va.associate`.
+    given
+        Maps over the same points, or "position": their influence is removed in a second metric.
+    roi
+        Boolean map, True = used. Default: all points.
+    max_points
+        Largest number of points; of more, a random subset is used. Time and memory grow with its
+        square (2000 points: about 1 s for each target, 0.7 GB).
+    seed
+        Seed of the random subset.
 
-    Returns `association` and `p_value (metric, latent, target)` with the one latent "all"; NaN
-    where a target is constant. Coordinate `n`: points used. Raises as `associate`, RoiError for
-    fewer than 4 points.
+    Returns
+    -------
+    xarray.Dataset
+        `association` and `p_value` over (metric, latent, target), with the one latent "all"; NaN
+        where a target is constant. Metric `distance_correlation_unbiased`, with the p-value of its
+        t-test, which is made for many dimensions and takes points as independent (neighbours on a
+        scan are not, see `va.associate`); with `given` also `partial_distance_correlation` [2]_.
+        Both are squared and may be slightly below 0. Coordinate `n`: points used.
+
+    Raises
+    ------
+    RoiError
+        For fewer than 4 points.
+    SchemaError
+        If latents, targets and given maps do not fit together, as for `va.associate`.
+    UsageError
+        For other values of `given`, and for a `max_points` below 4.
+
+    References
+    ----------
+    .. [1] Szekely & Rizzo, J. Multivar. Anal. 117, 193 (2013), doi:10.1016/j.jmva.2013.02.012.
+    .. [2] Szekely & Rizzo, Ann. Stat. 42, 2382 (2014), doi:10.1214/14-AOS1255.
+
+    Examples
+    --------
+    >>> import vaearr as va
+    >>> from vaearr.testing import synthetic_scan
+    >>> ds = synthetic_scan(nx=16, ny=12)
+    >>> latents = ds.elements.rename(element="latent")
+    >>> va.associate_jointly(latents, ds.BC, given="position").metric.values.tolist()
+    ['distance_correlation_unbiased', 'partial_distance_correlation']
     """
     if isinstance(given, str) and given != POSITION:
         raise UsageError(f"given is {given!r}; give maps over the points, or {POSITION!r}.")
-    if max_points < LEAST:
-        raise UsageError(f"max_points is {max_points}; it must be at least {LEAST}.")
-    dims = latent_dims(latents)[1]
-    points = gather(latents, stacked(align_samples(latents, target, "the target"), dims), roi)
-    x, y, labels = points.latents, points.targets, points.labels
+    if max_points < MIN_UNBIASED:
+        raise UsageError(f"max_points is {max_points}; it must be at least {MIN_UNBIASED}.")
+    points = gather(latents, target, roi)
+    labels = points.target_labels
     if given is None:
-        z, known = np.empty((len(x), 0)), []
-    elif isinstance(given, str):
-        z, known = points.positions, [POSITION]
+        metrics = [UNBIASED]
+        given_values = np.empty((len(points.latents), 0))
+        given_labels = []
     else:
-        others = gather(latents, stacked(align_samples(latents, given, "given"), dims), roi)
-        z, known = others.targets, others.labels
-    usable = np.isfinite(x).all(axis=1) & np.isfinite(z).all(axis=1)
-    order = np.random.default_rng(seed).permutation(len(x))
-    used = np.zeros(len(labels), int)
-    values, p_values = np.full((2, 2, 1, len(labels)), np.nan)
+        metrics = [UNBIASED, PARTIAL]
+        if isinstance(given, str):
+            given_values = points.positions
+            given_labels = [POSITION]
+        else:
+            given_points = gather(latents, given, roi, "given")
+            given_values = given_points.targets
+            given_labels = given_points.target_labels
+    known = np.isfinite(points.latents).all(axis=1) & np.isfinite(given_values).all(axis=1)
+    order = np.random.default_rng(seed).permutation(len(known))
+    n_used = np.zeros(len(labels), int)
+    values = np.full((len(metrics), 1, len(labels)), np.nan)
+    p_values = np.full(values.shape, np.nan)
     for t, label in enumerate(labels):
-        some = order[usable[order] & np.isfinite(y[order, t])][:max_points]
-        used[t] = len(some)
-        if used[t] < LEAST:
+        column = points.targets[:, t : t + 1]
+        used = order[known[order] & np.isfinite(column[order, 0])][:max_points]
+        n_used[t] = len(used)
+        if n_used[t] < MIN_UNBIASED:
             raise RoiError(
-                f"target {label!r} has {used[t]} points with all values; at least {LEAST} are needed."
+                f"target {label!r} has {n_used[t]} points with all values; at least {MIN_UNBIASED} "
+                "are needed."
             )
-        values[:, 0, t], p_values[0, 0, t] = _of_points(x[some], y[some, t : t + 1], z[some])
-    names = [UNBIASED] if given is None else [UNBIASED, PARTIAL]
-    dims_of_table = (METRIC, n.LATENT, TARGET)
-    words = {
-        ASSOCIATION: {"long_name": "association of all latents and target", "units": "1"},
-        P_VALUE: {"long_name": "p-value of the t-test, points independent", "units": "1"},
-    }
+        if np.ptp(column[used]):
+            x = points.latents[used].astype("f8")
+            y = column[used].astype("f8")
+            values[:, 0, t] = _correlations(x, y, given_values[used].astype("f8"))
+            p_values[0, 0, t] = _p_value(x, y)
+    dims = (METRIC, n.LATENT, TARGET)
+    long_name = "association of all latents and target"
     return xr.Dataset(
         {
-            ASSOCIATION: (dims_of_table, values[: len(names)], words[ASSOCIATION]),
-            P_VALUE: (dims_of_table, p_values[: len(names)], words[P_VALUE]),
+            ASSOCIATION: n.named(dims, values, long_name),
+            P_VALUE: n.named(dims, p_values, "p-value of the t-test, points independent"),
         },
         coords={
-            METRIC: names,
-            n.LATENT: [ALL],
+            METRIC: metrics,
+            n.LATENT: [ALL_LATENTS],
             TARGET: labels,
-            "n": (TARGET, used, {"long_name": "points used", "units": "1"}),
-            "signed": (METRIC, [False] * len(names)),
+            "n": n.named(TARGET, n_used, "points used"),
+            "signed": (METRIC, [False] * len(metrics)),
         },
-        attrs={"given": known, "seed": seed},
+        attrs={"given": given_labels, "seed": seed},
     )
 
 
-def _of_points(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[tuple[float, float], float]:
-    """Unbiased value of latents `(n, L)` and a target `(n, 1)`, the same given `z (n, d)`; p-value
-    of the first.
-    """
+def _correlations(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> list[float]:
+    """Unbiased value of latents `(n, L)` and a target `(n, 1)`, and the same given `(n, d)`."""
     import dcor
 
-    if not np.ptp(y):
-        return (np.nan, np.nan), np.nan
-    x, y = x.astype("f8"), y.astype("f8")
-    value = float(dcor.u_distance_correlation_sqr(x, y))
-    partial = float(dcor.partial_distance_correlation(x, y, z.astype("f8"))) if z.size else np.nan
-    return (value, partial), float(dcor.independence.distance_correlation_t_test(x, y).pvalue)
+    values = [float(dcor.u_distance_correlation_sqr(x, y))]
+    if given.size:
+        values.append(float(dcor.partial_distance_correlation(x, y, given)))
+    return values
+
+
+def _p_value(x: np.ndarray, y: np.ndarray) -> float:
+    import dcor
+
+    return float(dcor.independence.distance_correlation_t_test(x, y).pvalue)

@@ -1,112 +1,221 @@
-"""Dependence metrics: one decorated function each, columns of numbers in, one number per latent and
-target out.
+"""The table of dependence metrics, and how they are computed for latents and targets.
 
-A kernel gets `Columns` of finite float64 values, latents (n, L) and targets (n, T), n >=
-MIN_POINTS, and returns (L, T), NaN where a column is constant. Missing values never reach it:
-`apply` drops them per latent-target pair. What a kernel needs of one column it makes with
-`Columns.made`, so that all partners share it. A further metric is one function under
-`@metric(...)`, also in a package of your own, where it is an entry point of `vaearr.metrics`.
+A metric is one row of METRICS: what its numbers mean and its kernel. A kernel gets `Columns` of
+finite float64 values, latents `(n, L)` and targets `(n, T)` with n >= MIN_POINTS, and returns
+`(L, T)`, NaN where a column is constant. `Columns.cached` shares what a kernel derives from one
+column among all its partners. Metrics of other packages are plain functions, see `choose`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from vaearr.analysis.association import correlations, distance, hsic, information
 from vaearr.analysis.association.columns import Columns, columns_of, each_pair
 from vaearr.config.parts import part
 from vaearr.errors import UsageError
 
-Kernel = Callable[[Columns, Columns], np.ndarray]
-
-MIN_POINTS = 3  # fewer finite points say nothing: the value is NaN
-LATENTS_AT_ONCE, TARGETS_AT_ONCE = 4, 16  # columns of one task
+METRIC, ASSOCIATION = "metric", "association"  # dim and variable of a table
+MIN_POINTS = 3  # with fewer finite points the value is NaN
+LATENTS_PER_TASK, TARGETS_PER_TASK = 4, 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A registered metric: the kernel and what its numbers mean."""
+    """A metric: its kernel and what its numbers mean."""
 
     name: str
-    kernel: Kernel
+    kernel: Callable[[Columns, Columns], np.ndarray]
     signed: bool  # negative values are as strong as positive ones; rankings use |value|
     formula: str
     reference: str
     higher: str  # what a larger (absolute) value means
+    is_usual: bool = False  # one of "all"
+    is_fast: bool = False  # a product of matrices, tested at all points
+    trend_degree: int | None = None  # of the trend removed from the values; None: by ranks
+    interval: float | None = None  # half-width for arctanh(value), one effective point above three
 
     def describe(self) -> dict[str, str | bool]:
         """The metadata, ready for attributes."""
         return {key: getattr(self, key) for key in ("signed", "formula", "reference", "higher")}
 
 
-METRICS: dict[str, Metric] = {}
-USUAL = [
-    "pearson",
-    "spearman",
-    "kendall",
-    "mutual_information",
-    "distance_correlation",
-    "hsic",
-    "partial_pearson",
-]  # "all"
+def _partial_pearson(degree: int) -> Metric:
+    return Metric(
+        name="partial_pearson" if degree == 1 else f"partial_pearson_{degree}",
+        kernel=partial(correlations.partial_pearson, degree=degree),
+        signed=True,
+        formula=f"pearson of the residuals after a least-squares polynomial of degree {degree} in"
+        " the coordinates; NaN for fewer points than its terms and two",
+        reference="trend surfaces: Legendre, Ecology 74, 1659 (1993), doi:10.2307/1939924",
+        higher="closer to a straight line once large-scale trends are removed; the sign is its"
+        " direction",
+        is_usual=degree == 1,
+        is_fast=True,
+        trend_degree=degree,
+    )
 
 
-def metric(**about: Any) -> Callable[[Kernel], Kernel]:
-    """Register the decorated kernel under its own name; about: the other fields of `Metric`."""
-
-    def register(kernel: Kernel) -> Kernel:
-        METRICS[kernel.__name__] = Metric(name=kernel.__name__, kernel=kernel, **about)
-        return kernel
-
-    return register
+ROWS = (
+    Metric(
+        name="pearson",
+        kernel=correlations.pearson,
+        signed=True,
+        formula="cov(latent, target) / (std(latent) std(target))",
+        reference="Pearson, Proc. R. Soc. Lond. 58, 240 (1895), doi:10.1098/rspl.1895.0041",
+        higher="closer to a straight line; the sign is its direction",
+        is_usual=True,
+        is_fast=True,
+        trend_degree=0,
+        interval=1.96,
+    ),
+    Metric(
+        name="spearman",
+        kernel=correlations.spearman,
+        signed=True,
+        formula="pearson(rank(latent), rank(target)), ties get the average rank",
+        reference="Spearman, Am. J. Psychol. 15, 72 (1904), doi:10.2307/1412159",
+        higher="closer to monotonic; the sign is its direction",
+        is_usual=True,
+        is_fast=True,
+        interval=1.96 * 1.06**0.5,
+    ),
+    Metric(
+        name="kendall",
+        kernel=correlations.kendall,
+        signed=True,
+        formula="tau-b = (C - D) / sqrt((N - ties(latent)) (N - ties(target))), C and D the"
+        " concordant and discordant of N = n(n-1)/2 pairs",
+        reference="Kendall, Biometrika 33, 239 (1945), doi:10.1093/biomet/33.3.239; in O(n log n)"
+        " after Knight, J. Am. Stat. Assoc. 61, 436 (1966)",
+        higher="closer to monotonic; the sign is its direction",
+        is_usual=True,
+    ),
+    Metric(
+        name="mutual_information",
+        kernel=information.mutual_information,
+        signed=False,
+        formula="psi(n) + psi(k) - <psi(n_latent)> - <psi(n_target)>, k = 7 neighbours in the"
+        " larger coordinate difference, n_* the points nearer than the k-th in one coordinate,"
+        " itself included; both scaled to deviation 1, with noise of 1e-10 (seed 0); 0 if below;"
+        " nats",
+        reference="Kraskov, Stögbauer, Grassberger, Phys. Rev. E 69, 066138 (2004),"
+        " doi:10.1103/PhysRevE.69.066138; the numbers of scikit-learn's"
+        " mutual_info_regression(latent, target, n_neighbors=7, random_state=0)",
+        higher="the target says more about the latent, along any curve",
+        is_usual=True,
+    ),
+    Metric(
+        name="distance_correlation",
+        kernel=distance.distance_correlation,
+        signed=False,
+        formula="sqrt(dCov^2 / sqrt(dVar^2(latent) dVar^2(target))), dCov^2 the mean over all n^2"
+        " pairs of the product of the doubly centred distances (V-statistic)",
+        reference="Szekely, Rizzo, Bakirov, Ann. Stat. 35, 2769 (2007),"
+        " doi:10.1214/009053607000000505; in O(n log n) after Chaudhuri, Hu, Comput. Stat. Data"
+        " Anal. 135, 15 (2019), doi:10.1016/j.csda.2019.01.016",
+        higher="more dependent, along any curve; 0 only if independent, 1 if a straight line",
+        is_usual=True,
+    ),
+    Metric(
+        name="hsic",
+        kernel=hsic.hsic,
+        signed=False,
+        formula="tr(KHLH) / (n-1)^2, K and L of exp(-d^2 / (2 sigma^2 + 1e-12)), sigma the median"
+        " of the positive distances between points, H = 1 - 1/n",
+        reference="Gretton, Bousquet, Smola, Schölkopf, Algorithmic Learning Theory, 63 (2005),"
+        " doi:10.1007/11564089_7",
+        higher="more dependent, along any curve; independent columns give about 1/n, not 0",
+        is_usual=True,
+    ),
+    *map(_partial_pearson, (1, 2, 3)),
+    Metric(
+        name="hsic_normalised",
+        kernel=hsic.hsic_normalised,
+        signed=False,
+        formula="hsic(latent, target) / sqrt(hsic(latent, latent) hsic(target, target))",
+        reference="Cortes, Mohri, Rostamizadeh, J. Mach. Learn. Res. 13, 795 (2012)",
+        higher="more dependent, along any curve; at most 1",
+    ),
+    Metric(
+        name="hsic_unbiased",
+        kernel=hsic.hsic_unbiased,
+        signed=False,
+        formula="(tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1) / (n(n-3)), K and L of hsic"
+        " with diagonals of 0",
+        reference="Song, Smola, Gretton, Bedo, Borgwardt, J. Mach. Learn. Res. 13, 1393 (2012)",
+        higher="more dependent, along any curve; 0 on average if independent",
+    ),
+    Metric(
+        name="distance_correlation_unbiased",
+        kernel=distance.distance_correlation_unbiased,
+        signed=False,
+        formula="dCov^2 / sqrt(dVar^2(latent) dVar^2(target)) of U-centred distances: squared, of"
+        " mean 0 for independent columns",
+        reference="Szekely, Rizzo, J. Multivar. Anal. 117, 193 (2013),"
+        " doi:10.1016/j.jmva.2013.02.012, by dcor",
+        higher="more dependent, along any curve; about 0, also below, if independent",
+    ),
+)
+METRICS = {metric.name: metric for metric in ROWS}
 
 
 def choose(metrics: str | Any | Sequence[str | Any]) -> list[Metric]:
-    """The metrics of these names, `"all"` for the seven usual ones; or functions of two columns
-    `(n,)` to a number.
+    """Look up metrics.
 
-    Variants (`partial_pearson_2`, `partial_pearson_3`, `hsic_normalised`, `hsic_unbiased`) are used
-    where named. A name may be that of another package's metric, see `vaearr.config.parts.part`.
-    Raises UsageError for an unknown one.
+    Parameters
+    ----------
+    metrics
+        Names from METRICS, names of metrics of other packages (see `vaearr.config.parts.part`),
+        "all" for the usual ones, or functions of two columns `(n,)` to a number; one or several.
+
+    Raises
+    ------
+    UsageError
+        For an unknown metric, and if none is given.
     """
-    given = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
-    given = [each for one in given for each in (USUAL if one == "all" else [one])]
-    if not given:
+    requested = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+    chosen: dict[str, Metric] = {}
+    for item in requested:
+        if item == "all":
+            chosen |= {metric.name: metric for metric in ROWS if metric.is_usual}
+        else:
+            metric = _metric(item)
+            chosen[metric.name] = metric
+    if not chosen:
         raise UsageError(f"no metric given; name one or more of {', '.join(METRICS)}, or 'all'.")
-    found = [
-        part("metric", one, METRICS, trust=[one]) if isinstance(one, str) else one for one in given
-    ]
-    chosen = [one if isinstance(one, Metric) else _of_others(one) for one in found]
-    return list({one.name: one for one in chosen}.values())
+    return list(chosen.values())
 
 
-def _of_others(function: Any) -> Metric:
-    """A decorated kernel, or a plain function of two columns without missing values."""
-    for known in METRICS.values():
-        if function is known.kernel:
-            return known
+def _metric(item: str | Any) -> Metric:
+    """A metric by its name, or one made from a function of two columns without missing values."""
+    function = part("metric", item, METRICS, trust=[item]) if isinstance(item, str) else item
+    if isinstance(function, Metric):
+        return function
     if not callable(function):
         raise UsageError(
             f"{function!r} is no metric: give a name, or a function of two columns to a number."
         )
 
     def kernel(latents: Columns, targets: Columns) -> np.ndarray:
-        return each_pair(
-            latents,
-            targets,
-            lambda i, j: float(function(latents.values[:, i].copy(), targets.values[:, j].copy())),
-        )
+        def pair(i: int, j: int) -> float:
+            return float(function(latents.values[:, i].copy(), targets.values[:, j].copy()))
 
-    words = " ".join((function.__doc__ or f"{function.__module__}.{function.__qualname__}").split())
+        return each_pair(latents, targets, pair)
+
+    text = function.__doc__ or f"{function.__module__}.{function.__qualname__}"
+    text = " ".join(text.split())
     return Metric(
         name=function.__name__,
         kernel=kernel,
         signed=True,
-        formula=words,
-        reference=words,
+        formula=text,
+        reference=text,
         higher="stronger",
     )
 
@@ -117,49 +226,62 @@ def apply(
     targets: np.ndarray,
     positions: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every metric of every latent `(n, L)` with every target `(n, T)`: values `(metric, L, T)` and
-    n `(T,)`.
+    """Compute each metric of each latent with each target, under the dask scheduler in use.
 
-    Each latent-target pair uses the points where both are finite; fewer than MIN_POINTS give NaN.
-    `n` counts, per target, the points where the target and at least one latent are finite.
-    `positions` `(n, d)` are the coordinates of the points. Runs under the dask scheduler in use,
-    threads by default, a few latents and targets to a task; memory beyond the arguments is that of
-    the tasks under way.
+    Each pair uses the points where both are finite. A task takes a few latents and targets; memory
+    beyond the arguments is that of the running tasks.
+
+    Parameters
+    ----------
+    metrics
+        The metrics.
+    latents, targets
+        Values `(n, L)` and `(n, T)`.
+    positions
+        Coordinates of the points `(n, d)`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Values `(metric, L, T)`; NaN for fewer than MIN_POINTS points.
+    numpy.ndarray
+        Number of points where the target and at least one latent are finite, `(T,)`.
     """
     import dask
 
-    finite_latents, finite_targets = np.isfinite(latents), np.isfinite(targets)
-    every_metric = np.arange(len(metrics))
+    finite_latents = np.isfinite(latents)
+    finite_targets = np.isfinite(targets)
     all_latents = dask.delayed(latents, pure=False, traverse=False)
     all_targets = dask.delayed(targets, pure=False, traverse=False)
-    tasks, places = [], []
-    for latent_points, members in same_missing(finite_latents):  # nearly always one group
-        for keep, columns in same_missing(finite_targets & latent_points[:, None]):
+    tasks = []
+    blocks = []
+    for latent_points, latent_group in same_missing(finite_latents):  # nearly always one group
+        for keep, target_group in same_missing(finite_targets & latent_points[:, None]):
             if keep.sum() < MIN_POINTS:
                 continue
             points = dask.delayed(keep, pure=False, traverse=False)
             where = dask.delayed(columns_of(positions[keep]), pure=False, traverse=False)
-            for target_block in _blocks(columns, TARGETS_AT_ONCE):
-                theirs = dask.delayed(_columns)(all_targets, points, target_block, where)
-                for latent_block in _blocks(members, LATENTS_AT_ONCE):
+            for target_block in _blocks(target_group, TARGETS_PER_TASK):
+                columns = dask.delayed(_columns)(all_targets, points, target_block, where)
+                for latent_block in _blocks(latent_group, LATENTS_PER_TASK):
                     tasks.append(
-                        dask.delayed(_task)(metrics, all_latents, points, latent_block, theirs)
+                        dask.delayed(_values)(metrics, all_latents, points, latent_block, columns)
                     )
-                    places.append(np.ix_(every_metric, latent_block, target_block))
+                    blocks.append((latent_block, target_block))
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
-    for place, found in zip(places, dask.compute(*tasks), strict=True):
-        values[place] = found
+    for (latent_block, target_block), result in zip(blocks, dask.compute(*tasks), strict=True):
+        values[:, latent_block[:, None], target_block] = result
     n = (finite_targets & finite_latents.any(axis=1)[:, None]).sum(axis=0)
     return values, n
 
 
 def _columns(
-    values: np.ndarray, keep: np.ndarray, block: np.ndarray, where: Columns | None
+    values: np.ndarray, keep: np.ndarray, block: np.ndarray, positions: Columns | None
 ) -> Columns:
-    return columns_of(values[:, block][keep], where)
+    return columns_of(values[:, block][keep], positions)
 
 
-def _task(
+def _values(
     metrics: Sequence[Metric],
     latents: np.ndarray,
     keep: np.ndarray,
@@ -168,7 +290,7 @@ def _task(
 ) -> np.ndarray:
     """Values `(metric, latents of the block, targets)`."""
     columns = _columns(latents, keep, block, targets.positions)
-    return np.stack([item.kernel(columns, targets) for item in metrics])
+    return np.stack([metric.kernel(columns, targets) for metric in metrics])
 
 
 def _blocks(members: np.ndarray, size: int) -> list[np.ndarray]:

@@ -309,18 +309,21 @@ def correlation_length(near: Neighbourhood, weights: np.ndarray) -> float:
     return float(max(related.max(initial=0.0), 1.0))
 
 
-def field_surrogates(
-    near: Neighbourhood, values: np.ndarray, count: int, seed: np.random.SeedSequence
+def surrogate_maps(
+    near: Neighbourhood | None, values: np.ndarray, count: int, seed: np.random.SeedSequence
 ) -> Iterator[np.ndarray]:
-    """`count` surrogates (n,) of the map `values` (n,), each a rearrangement of it, from fields as
-    smooth as it is.
+    """`count` rearrangements (n,) of the map `values` (n,), as smooth as the map.
+
+    Samples without neighbours (`near` is None), constant maps and maps whose points are all out of
+    reach of each other are permuted.
     """
     rng = np.random.default_rng(seed)
-    weights = fit_map(near, values, rng)
-    if np.isfinite(weights).all():
-        yield from _rearranged(near, weights, values, count, rng)
-        return
-    for _ in range(count):  # constant, or no two points in reach of each other
+    if near is not None:
+        weights = fit_map(near, values, rng)
+        if np.isfinite(weights).all():
+            yield from _rearranged(near, weights, values, count, rng)
+            return
+    for _ in range(count):
         yield rng.permutation(values)
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association.metrics import METRICS, apply, choose
-from vaearr.analysis.association.targets import TARGET, is_single, stacked
+from vaearr.analysis.association import p_values
+from vaearr.analysis.association.metrics import ASSOCIATION, METRIC, METRICS, apply, choose
+from vaearr.analysis.association.points import gather, latent_dims, name_of, steps_of
+from vaearr.analysis.association.targets import TARGET, is_single
+from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import SignificanceConfig
-from vaearr.errors import NoInputError, RoiError, SchemaError, UsageError, did_you_mean
-from vaearr.schema.grid import align_samples
+from vaearr.errors import NoInputError, UsageError, did_you_mean
 
-METRIC, RANK, ASSOCIATION = "metric", "rank", "association"
-NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
-
+RANK = "rank"
 
 Metrics = str | Callable[..., float] | Sequence[str | Callable[..., float]]
 
@@ -29,7 +29,8 @@ def associate(
     metrics: Metrics = "all",
     roi: xr.DataArray | None = None,
     *,
-    significance: Literal[False] = False,
+    significance: Literal[False] | None = False,
+    progress: Progress = False,
 ) -> xr.DataArray: ...
 @overload
 def associate(
@@ -39,6 +40,7 @@ def associate(
     roi: xr.DataArray | None = None,
     *,
     significance: Literal[True] | SignificanceConfig,
+    progress: Progress = False,
 ) -> xr.Dataset: ...
 def associate(
     latents: xr.DataArray,
@@ -46,230 +48,174 @@ def associate(
     metrics: Metrics = "all",
     roi: xr.DataArray | None = None,
     *,
-    significance: bool | SignificanceConfig = False,
+    significance: bool | SignificanceConfig | None = False,
+    progress: Progress = False,
 ) -> xr.DataArray | xr.Dataset:
-    """How strongly each latent goes with each target: `(metric, latent[, target])`.
+    """Measure how strongly each latent depends on each target.
+
+    Metrics run under the dask scheduler in use; neither it nor the chunks change the numbers.
 
     Parameters
     ----------
     latents
         Latents, or scores such as `pca` and `nmf`, over the navigation dims and one further dim;
-        NaN where there is none. Lazy latents and targets are read together, once.
+        NaN where missing. Lazy latents and targets are read together, once. Flattened samples
+        (`va.to_samples`) are matched by their coordinates, in any order.
     target
         A map over the navigation dims; `elements` or a stack with one further dim (one target per
         entry); a map of codes such as `phase` (a 0/1 indicator per code, codes below 0 are
         missing); or a Dataset of these.
     metrics
-        Names from METRICS, "all" for the seven usual ones, or functions of two columns to a number.
+        Names from `vaearr.analysis.association.METRICS`, "all" for the seven usual ones, or
+        functions of two columns to a number; one or several.
     roi
         Boolean map, True = used. Points where latent or target is not finite are left out in any
-        case, pair by pair.
+        case, pair by pair. Default: all points.
     significance
-        True, or settings (number of surrogates, correction, seed): a Dataset with p-values that
-        hold for maps.
+        Whether p-values are computed, which account for the smoothness of the maps; or the
+        settings (number of surrogates, correction, seed).
+    progress
+        Whether to show progress, or a function that is called with (done, total, text).
 
     Returns
     -------
-    xr.DataArray
-        Dim `latent` stands for the latents' own further dim, whatever its name, with its
-        coordinate; attribute `latents` names the variable. Coordinate `n` counts the finite points
-        of each target, `signed` tells which metrics have a direction. NaN where latent or target is
-        constant or too few points are left (3; 8 for mutual information, 4 for unbiased HSIC; for
-        partial Pearson 2 more than the trend has terms: of fewer, any two maps correlate by 1 or
-        -1). Metrics run under the dask scheduler in use; the numbers depend neither on it nor on
-        chunks. Spatial trends are polynomials of the coordinates of the navigation dims, of the
-        index where there are none.
-    xr.Dataset
+    xarray.DataArray
+        Dims `metric`, `latent` and `target`, without `target` for a single map. `latent` carries
+        the coordinate of the latents' further dim, whatever its name; the attribute `latents`
+        names the variable. Coordinate `n` counts the finite points of each target, `signed` marks
+        the metrics that have a direction. NaN where latent or target is constant or too few points
+        are left: 3; 8 for mutual information, 4 for unbiased estimates; for partial Pearson 2 more
+        than the trend has terms, since any two maps of fewer points correlate by 1 or -1. Spatial
+        trends are polynomials of the coordinates, or of the index where there are none.
+    xarray.Dataset
         With `significance`: `association` as above, and of the same shape, NaN where the
         association is:
 
-        - `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + number of surrogates)
-          (Davison & Hinkley, Bootstrap Methods and their Application (1997), ch. 4); of signed
-          metrics, absolute values are compared. Null hypothesis: the target is a random map, as
-          smooth and as distributed as it is, drawn without regard to the latents. Surrogates are
-          random fields with the map's own autocovariance, from the points where the target and at
-          least one latent are finite; they serve all latents and metrics. The samples of a
-          collection have no neighbours: their values are permuted. Metrics other than Pearson,
-          Spearman and the partial forms are slow, so they are tested at no more than `max_points`
-          points: as valid, and weaker.
-        - `p_adjusted`: corrected over latents and metrics, target by target, see SignificanceConfig.
-        - `n_effective`: the number of independent points that would let r vary as much under the null, from the fitted
-          autocovariances: of values for pearson, less the terms of the trend for its partial forms,
-          of ranks for all other metrics. Where it is below 20, the maps are too smooth to be
-          tested: `p_value` and `p_adjusted` are NaN, and the attribute `warnings` says so.
-        - `low`, `high`, for pearson and spearman: ends of a 95 % confidence interval with that number of points.
+        - `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + number of
+          surrogates) [1]_; absolute values of signed metrics are compared. Null hypothesis: the
+          target is a random map with its own smoothness and distribution, independent of the
+          latents. Surrogates are random fields with the map's autocovariance, from the points
+          where the target and at least one latent are finite; they serve all latents and metrics.
+          The values of a collection, whose samples have no neighbours, are permuted. Metrics other
+          than Pearson, Spearman and the partial forms are slow: they are tested at no more than
+          `max_points` points, which is as valid, and weaker.
+        - `p_adjusted`: corrected over latents and metrics, for each target.
+        - `n_effective`: the number of independent points for which r would vary as much under the
+          null hypothesis [2]_, from the fitted autocovariances: of values for Pearson, less the
+          terms of the trend for its partial forms, of ranks for all other metrics. Where it is
+          below 20, the maps are too smooth to be tested: `p_value` and `p_adjusted` are NaN, and
+          the attribute `warnings` says so.
+        - `low`, `high`, for Pearson and Spearman: ends of the 95 % confidence interval with that
+          number of points.
 
-    Flattened samples (`va.to_samples`) are matched by the coordinates that they carry, whatever
-    their order.
+    Raises
+    ------
+    SchemaError
+        If the latents lack a navigation dim or do not have exactly one further dim, or if targets
+        are not over the same points.
+    RoiError
+        If the region is empty.
+    UsageError
+        For an unknown metric.
 
-    Raises SchemaError if the latents lack a navigation dim or have not one further dim, if targets
-    are not over the same points; RoiError if the region is empty; UsageError for an unknown metric.
+    References
+    ----------
+    .. [1] Davison & Hinkley, Bootstrap Methods and their Application (1997), ch. 4.
+    .. [2] Dutilleul, Biometrics 49, 305 (1993), doi:10.2307/2532625.
+
+    Examples
+    --------
+    >>> import vaearr as va
+    >>> from vaearr.testing import synthetic_scan
+    >>> ds = synthetic_scan(nx=16, ny=12)
+    >>> latents = ds.elements.rename(element="latent")
+    >>> table = va.associate(latents, ds.BC, ["pearson", "spearman"])
+    >>> table.dims
+    ('metric', 'latent')
     """
-    if significance:
-        from vaearr.analysis.association import p_values
-
-        settings = SignificanceConfig() if significance is True else significance
-        return p_values.significance(latents, target, metrics, roi, settings)
-    chosen, dims = choose(metrics), latent_dims(latents)[1]
-    target = align_samples(latents, target, "the target")
-    points = gather(latents, stacked(target, dims), roi)
-    numbers, count = apply(chosen, points.latents, points.targets, points.positions)
+    settings = SignificanceConfig() if significance is True else significance
+    chosen = choose(metrics)
+    points = gather(latents, target, roi)
+    with showing_tasks(progress, "comparing"):
+        values, count = apply(chosen, points.latents, points.targets, points.positions)
     table = xr.DataArray(
-        numbers,
+        values,
         dims=(METRIC, n.LATENT, TARGET),
         coords={
-            METRIC: [item.name for item in chosen],
-            n.LATENT: points.entries,
-            TARGET: points.labels,
+            METRIC: [metric.name for metric in chosen],
+            n.LATENT: points.latent_labels,
+            TARGET: points.target_labels,
             "n": (TARGET, count, {"long_name": "finite scan points", "units": "1"}),
-            "signed": (METRIC, [item.signed for item in chosen]),
+            "signed": (METRIC, [metric.signed for metric in chosen]),
         },
         name=ASSOCIATION,
         attrs={
             "long_name": "association of latent and target",
             "units": "1",
             "latents": name_of(latents),
-            "metrics": {item.name: item.describe() for item in chosen},
+            "metrics": {metric.name: metric.describe() for metric in chosen},
         },
     )
-    return table.isel({TARGET: 0}) if is_single(target, dims) else table
-
-
-class Points(NamedTuple):
-    """Latents `(n, L)` and targets `(n, T)` at the points of a region, their names, and where the
-    points lie.
-    """
-
-    latents: np.ndarray
-    targets: np.ndarray
-    positions: np.ndarray  # (n, d)
-    inside: np.ndarray  # the region, on the whole grid
-    entries: xr.DataArray  # the latents' further coordinate, as `latent`
-    labels: list[str]  # of the targets
-
-
-def name_of(latents: xr.DataArray) -> str:
-    """Name of the variable that latents are."""
-    return n.LATENTS if latents.name is None else str(latents.name)
-
-
-def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
-    """The one dim that is no navigation dim, and the navigation dims. Raises SchemaError if that is
-    not so.
-    """
-    dims = [str(dim) for dim in latents.dims]
-    further = [dim for dim in dims if dim not in NAVIGATION]
-    if len(further) != 1 or len(dims) < 2:
-        raise SchemaError(
-            f"latents have dims {dims}; expected navigation dims (of {', '.join(NAVIGATION)}) and one further "
-            f"dimension such as {n.LATENT!r}."
+    dims = latent_dims(latents)[1]
+    result: xr.DataArray | xr.Dataset = table
+    if settings:
+        tests = p_values.significance(
+            points, chosen, values, settings, steps_of(latents, dims), progress
         )
-    if 0 in latents.shape:
-        raise SchemaError(f"the latents are empty: their sizes are {dict(latents.sizes)}.")
-    return further[0], tuple(dim for dim in dims if dim != further[0])
-
-
-def gather(latents: xr.DataArray, targets: xr.DataArray, roi: xr.DataArray | None) -> Points:
-    """Latents, and targets `(target, …)`, at the points of the ROI, read from disk in one pass.
-
-    Raises SchemaError for different grids, RoiError for an empty region.
-    """
-    import dask
-
-    latent_dim, dims = latent_dims(latents)
-    if isinstance(roi, xr.DataArray):
-        roi = align_samples(latents, roi, "the region of interest")
-    if roi is None:
-        mask = xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
-    elif isinstance(roi, xr.DataArray) and roi.dtype == bool and set(roi.dims) == set(dims):
-        mask = roi
-    else:
-        found = (
-            f"{roi.dtype} over {roi.dims}" if isinstance(roi, xr.DataArray) else type(roi).__name__
-        )
-        raise SchemaError(f"the region of interest is {found}; expected a boolean map over {dims}.")
-    try:
-        latents, targets, mask = xr.align(latents, targets, mask, join="exact", copy=False)
-    except ValueError as error:
-        raise SchemaError(
-            f"latents, targets and region of interest do not lie on the same grid: {error} "
-            "Select the same points of each first."
-        ) from None
-    ordered = (
-        latents.transpose(*dims, latent_dim),
-        targets.transpose(*dims, TARGET),
-        mask.transpose(*dims),
-    )
-    values, maps, inside = (array.values for array in dask.compute(*ordered))
-    if not inside.any():
-        raise RoiError("the region of interest holds no scan point; widen it.")
-    used = slice(None) if inside.all() else inside.ravel()  # the whole field is not copied
-    rows, columns = (array.reshape(-1, array.shape[-1])[used] for array in (values, maps))
-    entries = xr.DataArray(latents[latent_dim].values, dims=n.LATENT, attrs=n.ATTRS[n.LATENT])
-    return Points(
-        rows,
-        columns,
-        _positions(latents, dims)[used],
-        inside,
-        entries,
-        targets[TARGET].values.tolist(),
-    )
-
-
-def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
-    """Coordinates `(points, d)` of all points; of samples those of the scan, if they carry some."""
-    of_samples = [
-        name for name in n.SCAN_DIMS if name in latents.coords and latents[name].dims == (n.SAMPLE,)
-    ]
-    axes = []
-    for name in of_samples or dims:
-        if name in latents.coords and latents[name].dtype.kind in "iuf":
-            axis = latents[name].astype("f8")
-        else:
-            axis = xr.DataArray(np.arange(float(latents.sizes[name])), dims=name)
-        if not np.isfinite(axis).all():
-            raise SchemaError(
-                f"coordinate {name!r} is not finite everywhere; a position is needed for each point."
-            )
-        axes.append(axis.drop_vars(axis.coords))
-    every = xr.broadcast(*axes)
-    return np.stack([axis.transpose(*dims).values.ravel() for axis in every], axis=1)
+        result = p_values.with_tests(table, tests, settings)
+    return result.isel({TARGET: 0}) if is_single(target, dims) else result
 
 
 def ranking(
     table: xr.DataArray, metric: str, target: str | None = None, top: int = 10
 ) -> xr.Dataset:
-    """The `top` latents that go most strongly with a target, over dimension `rank`;
-    `.to_dataframe()` for a table.
+    """List the latents that depend most strongly on a target.
 
-    Sorted by |value| for signed metrics. `position` is the place in the competition (1, 2, 2, 4 …)
-    and `is_tied` marks values that another latent shares, also one beyond the cut. Latents without
-    a value (NaN) are left out. Raises NoInputError for a metric or target that the table does not
-    hold, UsageError for a `top` below 0.
+    Parameters
+    ----------
+    table
+        A table of `va.associate`.
+    metric
+        One of its metrics.
+    target
+        One of its targets; needed where there are several.
+    top
+        Number of latents.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over dim `rank`, sorted by |value| for signed metrics, else by value; latents without a
+        value (NaN) are left out. `latent`, `value`, `position` in the competition (1, 2, 2, 4 …)
+        and `is_tied`, True for a value that another latent shares, also one beyond the cut.
+
+    Raises
+    ------
+    NoInputError
+        For a metric or target that the table does not hold.
+    UsageError
+        For a `top` below 0.
     """
     if top < 0:
         raise UsageError(f"top is {top}; it must be 0 or more.")
-    _known(metric, table[METRIC], "metric")
+    _check_label(metric, table[METRIC])
     column = table.sel({METRIC: metric})
     if TARGET in table.dims:
-        target = (
-            str(table[TARGET].item()) if target is None and table[TARGET].size == 1 else str(target)
-        )
-        _known(target, table[TARGET], "target")
-        column = column.sel({TARGET: target})
+        if target is None and table.sizes[TARGET] == 1:
+            target = str(table[TARGET].item())
+        _check_label(str(target), table[TARGET])
+        column = column.sel({TARGET: str(target)})
     signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
     values = np.asarray(column.values, dtype="f8")
     strength = np.abs(values) if signed else values
     order = np.argsort(-strength, kind="stable")
     order = order[np.isfinite(strength[order])]
     strength = strength[order]
-    is_next = ~np.isclose(
-        strength[1:], strength[:-1], rtol=1e-9, atol=1e-12
-    )  # weaker than the one before
-    group = np.cumsum(np.r_[0, is_next])[: order.size]
+    is_weaker = ~np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)
+    group = np.cumsum(np.r_[0, is_weaker])[: order.size]
     count = np.bincount(group)
     position = (np.cumsum(count) - count + 1)[group]
-    return xr.Dataset(
+    ranked = xr.Dataset(
         {
             n.LATENT: (RANK, column[n.LATENT].values[order]),
             "value": (RANK, values[order], {"long_name": metric, "units": "1"}),
@@ -282,10 +228,11 @@ def ranking(
             "target": target or "",
             "sorted_by": "absolute value" if signed else "value",
         },
-    ).isel({RANK: slice(top)})
+    )
+    return ranked.isel({RANK: slice(top)})
 
 
-def _known(name: str, entries: xr.DataArray, what: str) -> None:
-    known = [str(entry) for entry in entries.values]
+def _check_label(name: str, labels: xr.DataArray) -> None:
+    known = [str(label) for label in labels.values]
     if name not in known:
-        raise NoInputError(f"the table has no {what} {name!r}.{did_you_mean(name, known)}")
+        raise NoInputError(f"the table has no {labels.name} {name!r}.{did_you_mean(name, known)}")

@@ -1,0 +1,142 @@
+"""Latents and targets as columns of numbers at the points of a region."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from vaearr import names as n
+from vaearr.analysis.association.targets import TARGET, stacked
+from vaearr.errors import RoiError, SchemaError
+from vaearr.schema.grid import align_samples
+
+NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
+
+
+class Points(NamedTuple):
+    """Values at the points of a region."""
+
+    latents: np.ndarray  # (n, L)
+    targets: np.ndarray  # (n, T)
+    positions: np.ndarray  # (n, d) coordinates
+    inside: np.ndarray  # the region, over the complete grid
+    latent_labels: xr.DataArray  # the latents' further coordinate, as `latent`
+    target_labels: list[str]
+
+
+def name_of(latents: xr.DataArray) -> str:
+    """Name of the variable that holds the latents."""
+    return n.LATENTS if latents.name is None else str(latents.name)
+
+
+def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
+    """The one dim that is no navigation dim, and the navigation dims.
+
+    Raises SchemaError unless there is exactly one of the former and at least one of the latter.
+    """
+    dims = [str(dim) for dim in latents.dims]
+    further = [dim for dim in dims if dim not in NAVIGATION]
+    if len(further) != 1 or len(dims) < 2:
+        raise SchemaError(
+            f"latents have dims {dims}; expected navigation dims (of {', '.join(NAVIGATION)}) and "
+            f"one further dimension such as {n.LATENT!r}."
+        )
+    if 0 in latents.shape:
+        raise SchemaError(f"the latents are empty: their sizes are {dict(latents.sizes)}.")
+    return further[0], tuple(dim for dim in dims if dim != further[0])
+
+
+def gather(
+    latents: xr.DataArray,
+    target: xr.DataArray | xr.Dataset,
+    roi: xr.DataArray | None,
+    what: str = "the target",
+) -> Points:
+    """Values of latents and targets at the points of the ROI, read from disk in one pass.
+
+    Raises SchemaError for different grids, RoiError for an empty region.
+    """
+    import dask
+
+    latent_dim, dims = latent_dims(latents)
+    targets = stacked(align_samples(latents, target, what), dims)
+    mask = _mask(latents, targets, roi, dims)
+    try:
+        latents, targets, mask = xr.align(latents, targets, mask, join="exact", copy=False)
+    except ValueError as error:
+        raise SchemaError(
+            f"latents, targets and region of interest do not lie on the same grid: {error} "
+            "Select the same points of each first."
+        ) from None
+    latent_values, target_values, inside = dask.compute(
+        latents.transpose(*dims, latent_dim).data,
+        targets.transpose(*dims, TARGET).data,
+        mask.transpose(*dims).data,
+    )
+    if not inside.any():
+        raise RoiError("the region of interest holds no scan point; widen it.")
+    used = slice(None) if inside.all() else inside.ravel()  # all points are not copied
+    return Points(
+        latent_values.reshape(-1, latents.sizes[latent_dim])[used],
+        target_values.reshape(-1, targets.sizes[TARGET])[used],
+        _positions(latents, dims)[used],
+        inside,
+        xr.DataArray(latents[latent_dim].values, dims=n.LATENT, attrs=n.ATTRS[n.LATENT]),
+        targets[TARGET].values.tolist(),
+    )
+
+
+def _mask(
+    latents: xr.DataArray,
+    targets: xr.DataArray,
+    roi: xr.DataArray | None,
+    dims: tuple[str, ...],
+) -> xr.DataArray:
+    """The region as a boolean map over navigation dims."""
+    if roi is None:
+        return xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
+    kind = type(roi).__name__
+    if isinstance(roi, xr.DataArray):
+        roi = align_samples(latents, roi, "the region of interest")
+        if roi.dtype == bool and set(roi.dims) == set(dims):
+            return roi
+        kind = f"{roi.dtype} over {roi.dims}"
+    raise SchemaError(f"the region of interest is {kind}; expected a boolean map over {dims}.")
+
+
+def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
+    """Coordinates `(points, d)` of all points; for samples of a scan, those of the scan."""
+    sample_coords = [name for name, axis in latents.coords.items() if axis.dims == (n.SAMPLE,)]
+    names = [name for name in n.SCAN_DIMS if name in sample_coords] or dims
+    grids = xr.broadcast(*[_axis(latents, name) for name in names])
+    return np.stack([grid.transpose(*dims).values.ravel() for grid in grids], axis=1)
+
+
+def _axis(latents: xr.DataArray, name: str) -> xr.DataArray:
+    """A coordinate as numbers; the index where it has none."""
+    if name in latents.coords and latents[name].dtype.kind in "iuf":
+        axis = latents[name].astype("f8")
+    else:
+        axis = xr.DataArray(np.arange(float(latents.sizes[name])), dims=name)
+    if not np.isfinite(axis).all():
+        raise SchemaError(
+            f"coordinate {name!r} is not finite everywhere; a position is needed for each point."
+        )
+    return axis.drop_vars(axis.coords)
+
+
+def steps_of(array: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray | None:
+    """Distance of neighbouring points along each dim; None of samples, which have no neighbours.
+
+    1 for a dim without a numeric coordinate.
+    """
+    if n.SAMPLE in dims:
+        return None
+    steps = np.ones(len(dims))
+    for i, dim in enumerate(dims):
+        axis = _axis(array, dim).values
+        if len(axis) > 1:
+            steps[i] = np.median(np.abs(np.diff(axis))) or 1.0
+    return steps

@@ -168,14 +168,49 @@ def test_modules_and_functions_stay_short() -> None:
 
 
 PRIVATE = ("xarray.core", "xarray.backends.", "zarr.core", "dask._")
+OF_NAMED_TUPLES = {"_replace", "_fields", "_asdict"}
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+@cache
+def _private_names_of_the_package() -> set[str]:
+    """Private functions, classes, variables and attributes that vaearr defines itself."""
+    names = set()
+    for _, path in _modules():
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr)
+    return names
 
 
 def test_private_names_of_libraries_are_borrowed_in_one_place() -> None:
     for _, path in _modules():
-        found = [module for module in _imports(path) if module.startswith(PRIVATE)]
-        assert not found or path.stem == "borrowed", (
-            f"{path} imports {found}; use vaearr.computing.borrowed"
-        )
+        if path.stem == "borrowed":
+            continue
+        modules = {module for module in _imports(path) if module.startswith(PRIVATE)}
+        attributes = {
+            node.attr for node in ast.walk(_tree(path)) if isinstance(node, ast.Attribute)
+        }
+        private_names = modules | set(filter(_is_private, attributes))
+        borrowed_names = private_names - OF_NAMED_TUPLES - _private_names_of_the_package()
+        assert not borrowed_names, f"{path} uses {borrowed_names}; see vaearr.computing.borrowed"
+
+
+def test_nothing_is_faked_at_run_time() -> None:
+    for name, path in _modules():
+        if name == "cli":  # typer reads the options of a command from its signature
+            continue
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                faked = node.attr in {"__signature__", "__class__", "__globals__", "__wrapped__"}
+                assert not faked, f"{path}:{node.lineno} sets {node.attr}"
 
 
 def test_what_is_borrowed_is_there(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -264,17 +263,3 @@ def test_options_that_a_view_does_not_have(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         va.view(va.open_store(trained_template).BC, **options)
-
-
-def test_views_and_text_need_no_network_library(trained_template: Path) -> None:
-    script = (
-        "import sys, vaearr as va; ds = va.open_store(sys.argv[1]); va.view(ds.BC); va.describe(ds.latents);"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(trained_template)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["False"]

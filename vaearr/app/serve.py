@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vaearr.app.samples import Encoded, encoded_samples, has_network, summary
+from vaearr.computing import borrowed
 from vaearr.errors import UsageError
 from vaearr.views.common import text
 
@@ -75,9 +76,9 @@ def page(run: Run, samples: Encoded) -> Any:
 
     from vaearr.app.page import Explorer
 
-    pn.theme.Fast._resources.pop("font", None)  # which the browser would fetch from another host
-    if pn.state.curdoc is not None:  # panel itself takes the address apart, but for IPv6 cannot
-        pn.state._locations[pn.state.curdoc] = Location()
+    borrowed.remove_web_fonts(pn.theme.Fast)
+    if pn.state.curdoc is not None:
+        borrowed.set_location(pn.state, Location())
     shown = Explorer(run, samples)
     return pn.template.FastListTemplate(
         title="vaearr",
@@ -113,7 +114,7 @@ def _guard(server: Any, host: str) -> None:
             words = refusal(request, host)
             return {"target_kwargs": {"words": words}} if words else None
 
-    application = server._tornado
+    application = borrowed.tornado_application(server)
     application.websocket_origins.add("*")  # which of them may talk is decided before
     application.default_router.rules.insert(0, Rule(Unwanted(), Refused))
 

@@ -1,9 +1,33 @@
-"""What vaearr takes from dask and xarray beyond what they promise to keep: all of it here."""
+"""What vaearr takes from other libraries beyond what they promise to keep: all of it here."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from dask._task_spec import DataNode
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
-__all__ = ["DataNode", "LazilyIndexedArray", "ZarrArrayWrapper"]
+__all__ = [
+    "DataNode",  # data inside a dask graph that is not copied
+    "LazilyIndexedArray",  # an array on disk that xarray reads when it is indexed
+    "ZarrArrayWrapper",  # a zarr array as xarray reads it
+    "remove_web_fonts",
+    "set_location",
+    "tornado_application",
+]
+
+
+def tornado_application(server: Any) -> Any:
+    """Return the Tornado application of a bokeh server, which has no public name for it."""
+    return server._tornado
+
+
+def remove_web_fonts(design: Any) -> None:
+    """Keep a panel design from loading fonts from another host, which no option prevents."""
+    design._resources.pop("font", None)
+
+
+def set_location(state: Any, location: Any) -> None:
+    """Set the address of a panel document; panel's parser fails for IPv6 addresses."""
+    state._locations[state.curdoc] = location

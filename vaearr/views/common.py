@@ -171,7 +171,8 @@ def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
     kind: line, step, scatter, bar, errorbars or another of hvplot's, whose options are `**options`.
     """
     holoviews()
-    importlib.import_module("hvplot.pandas")
+    from hvplot import hvPlot
+
     own: dict[str, Any] = {"frame_width": 420, "frame_height": 240, "grid": True}
     own["color"] = (
         list(COLORS)
@@ -184,7 +185,7 @@ def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
         own["bar_width"] = 0.95
     if kind == "scatter":
         own["size"] = 30
-    return getattr(table.hvplot, kind)(**own | options)
+    return getattr(hvPlot(table), kind)(**own | options)
 
 
 def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **options: Any) -> Any:

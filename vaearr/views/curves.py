@@ -46,23 +46,24 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
     """
     panels = []
     for heading, variables in LOSS_PANELS.items():
-        present = [name for name in variables if name in history]
-        table = (
-            history[present]
-            .to_dataframe()[present]
-            .rename(columns=variables)
-            .dropna(axis=1, how="all")
-        )
-        if len(table.columns):
-            own = {
-                "title": heading,
-                "xlabel": "epoch",
-                "ylabel": NATS,
-                "frame_width": 280,
-                "frame_height": 220,
-            }
-            kind = "line" if len(table) > 1 else "scatter"
-            panels.append(plot(table, kind, **own | {"legend": "top_right"} | options))
+        curves = {
+            legend: history[name].to_series()
+            for name, legend in variables.items()
+            if name in history
+        }
+        table = pd.DataFrame(curves).dropna(axis=1, how="all")
+        if table.empty:
+            continue
+        style: dict[str, Any] = {
+            "title": heading,
+            "xlabel": "epoch",
+            "ylabel": NATS,
+            "frame_width": 280,
+            "frame_height": 220,
+            "legend": "top_right",
+        }
+        kind = "line" if len(table) > 1 else "scatter"
+        panels.append(plot(table, kind, **style | options))
     if not panels:
         raise NoInputError("the history holds no losses; has the run been trained?")
     return holoviews().Layout(panels).cols(3).opts(shared_axes=False)

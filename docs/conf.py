@@ -13,7 +13,6 @@ from typing import Any
 
 import bokeh
 import panel
-from typer.main import get_command
 
 import vaearr
 import vaearr.config
@@ -92,7 +91,7 @@ def _settings() -> Iterator[str]:
 def _commands() -> Iterator[str]:
     """Each command with its arguments and options."""
     yield "# Commands\n\n`vaearr COMMAND --help` says the same in the terminal.\n"
-    root: Any = get_command(app)
+    root: Any = app
 
     def of(command: Any, path: str) -> Iterator[str]:
         yield f"\n## {path}\n\n{inspect.cleandoc(command.help or '')}\n"

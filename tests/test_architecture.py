@@ -50,7 +50,8 @@ HOMES = {
     "matplotlib": {"views"},
     "prefect": set(),
     "distributed": {"computing"},
-    "typer": {"cli"},
+    "click": {"cli"},
+    "cloup": {"cli"},
     "rich": {"computing"},
     "safetensors": {"models"},
     "pydantic": {"config"},
@@ -115,7 +116,7 @@ def test_imports_go_one_way() -> None:
 
 def test_flows_are_called_by_name_in_one_place() -> None:
     assert [path.name for _, path in _modules() if '"vaearr.flows' in path.read_text()] == [
-        "commands.py"
+        "pages.py"
     ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -39,7 +41,7 @@ def test_unforeseen_errors_are_one_line(
     def app(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_command", lambda: app)
+    monkeypatch.setattr(cli, "app", app)
     for options in ((), ("--debug",)):
         monkeypatch.setattr(sys, "argv", ["vaearr", *options])
         with pytest.raises(SystemExit) as stop:
@@ -50,10 +52,22 @@ def test_unforeseen_errors_are_one_line(
         assert ("Traceback" in told) == bool(options)
 
 
-def test_every_option_has_words() -> None:
-    root: Any = cli._command()
-    looks = root.commands["look"].commands
-    for name, command in {**root.commands, **looks}.items():
-        assert command.help, name
+def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def test_every_option_has_words_and_examples_are_commands() -> None:
+    for path, command in commands(cli.app, "vaearr"):
+        assert command.help, path
         for parameter in command.params:
-            assert getattr(parameter, "help", ""), f"{name} {parameter.name}"
+            assert getattr(parameter, "help", ""), f"{path} {parameter.name}"
+        examples = command.epilog.splitlines()[2:]
+        assert examples, path
+        for example in examples:
+            assert example.strip().startswith(path)
+            words = shlex.split(example.strip().removeprefix(path))
+            command.make_context(path, words)  # parses the options

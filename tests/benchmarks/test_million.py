@@ -51,7 +51,16 @@ def _laid_out(small: dict[str, Path], maps: xr.Dataset, folder: Path) -> dict[st
 def _steps(files: dict[str, Path], store: Path, points: int) -> dict[str, tuple[object, ...]]:
     """Commands; training holds at most a third of the patterns, so that both scans are streamed."""
     memory = points * SHAPE[0] * SHAPE[1] / 3 / 2**30
-    train = ("train", store, "--epochs", 2, "--set", "epoch_samples=0", "--memory", f"{memory:.4f}")
+    train = (
+        "train",
+        store,
+        "--epochs",
+        2,
+        "--set",
+        "epoch_samples=0",
+        "--set",
+        f"memory={memory:.4f}",
+    )
     return {
         "ingest": (
             "ingest",

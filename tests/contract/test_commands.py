@@ -130,7 +130,7 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["report", "{store}", "--run", "b"], 66, "no run 'b'"),
         (["report", "{store}", "--out", "{files}"], 73, ""),
         (["flarn"], 2, "No such command 'flarn'"),
-        (["train", "{store}", "--nosuch", "1"], 2, "No such option: --nosuch"),
+        (["train", "{store}", "--nosuch", "1"], 2, "No such option '--nosuch'"),
         (["train"], 2, "Missing argument"),
         (["look", "traverse", "{store}", "--steps", "many"], 2, "--steps"),
         (["look", "scatter", "{store}", "--seed", "-1"], 2, "--seed"),

@@ -5,6 +5,7 @@ config's field.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -55,23 +56,27 @@ def test_every_setting_is_a_keyword(step: str) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_setting_is_an_option(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the help text of the field; groups of settings are named beside --set."""
-    monkeypatch.setenv("COLUMNS", "200")
-    text = " ".join(vaearr(step, "--help").out.split())
+def test_every_setting_is_listed(step: str) -> None:
+    """With its description; those of groups by `group.name`."""
+    rows = {row["name"]: row for row in json.loads(vaearr("settings", step, "--json").out)}
+    words = " ".join(vaearr("settings", step).out.split())
     for name, field in STEPS[step][1].model_fields.items():
-        assert field.description, name
-        if (step, name) in {
-            ("reconstruct", "out"),
-            ("reconstruct", "roi"),
-        }:  # --variable, and --x, --y, --z, --where
+        group = c.group_of(field)
+        if group is not None:
+            assert all(
+                any(row.startswith(f"{name}.{inner}") for row in rows)
+                for inner in group.model_fields
+            )
             continue
-        assert "".join(field.description.split()) in text.replace(" ", ""), name
-        flag = ALIASES.get(name, "--" + name.replace("_", "-").removesuffix("s"))
-        assert f" {flag}" in text or f"; {name} (" in text, name
+        assert field.description == rows[name]["help"]
+        assert f" {name} " in words
+        default = field.get_default(call_default_factory=True)
+        assert rows[name]["default"] == json.loads(json.dumps(default))
 
 
-ALIASES = {"phase_names": "--phase", "classes": "--class", "n_components": "--components"}
+def test_settings_of_an_unknown_step_are_refused() -> None:
+    assert "Did you mean 'train'" in vaearr("settings", "trian", code=USAGE).error
+    assert set(json.loads(vaearr("settings", "--json").out)) == set(STEPS)
 
 
 def test_keywords_do_what_settings_do(
@@ -122,17 +127,17 @@ def test_odd_numbers_are_one_line(number: str, trained_template: Path) -> None:
 
 
 def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
-    """Fields that had no option of their own have one now, and stand over --config."""
+    """Options and --set replace settings of --config."""
     (tmp_path / "a.json").write_text('{"patience": 3, "epochs": 9}')
     words = (
         "--config",
         tmp_path / "a.json",
         "--epochs",
         2,
-        "--optimizer",
-        "adam",
-        "--weight-decay",
-        0.5,
+        "--set",
+        "optimizer=adam",
+        "--set",
+        "weight_decay=0.5",
     )
     vaearr("train", scan_store, *words, *TINY)
     made = nested(attributes(scan_store, "runs/vae")["config"])
@@ -141,44 +146,32 @@ def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-COMMANDS = {
-    *(
-        "demo",
-        "ingest",
-        "attach",
-        "info",
-        "verify",
-        "train",
-        "import",
-        "encode",
-        "reconstruct",
-        "associate",
-        "probe",
-    ),
-    *("cluster", "judge", "explore", "report", "export", "run", "look"),
+SECTIONS = {
+    "Data": ["demo", "ingest", "attach", "info", "list", "verify"],
+    "Learn": ["train", "import", "encode", "reconstruct", "judge"],
+    "Analyse": ["associate", "probe", "cluster"],
+    "Look": ["look", "explore", "report"],
+    "Share": ["export", "run"],
+    "Help": ["settings", "doctor"],
 }
 LOOKS = {
-    *(
-        "prototypes",
-        "traverse",
-        "manifold",
-        "line",
-        "scatter",
-        "pairs",
-        "histograms",
-        "activations",
-    ),
-    *("interpolate", "sample", "statistics", "describe", "layers", "contrast"),
+    *("prototypes", "traverse", "manifold", "line", "scatter", "pairs", "histograms"),
+    *("activations", "interpolate", "sample", "statistics", "describe", "layers", "contrast"),
 }
 
 
-def test_help_fits_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    for words, names in (((), COMMANDS), (("look",), LOOKS)):
-        lines = vaearr(*words, "--help").out.splitlines()
-        assert len(lines) <= 30
-        listed = lines[lines.index("Commands:") + 1 :]
-        assert sorted(names) == sorted(line.split()[0] for line in listed)
+def test_help_has_a_line_for_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In sections, with complete summaries."""
+    monkeypatch.setenv("COLUMNS", "102")
+    sections = vaearr("-h").out.split("\n\n")[3:]
+    listed = {}
+    for section in sections:
+        title, *lines = section.strip().splitlines()
+        listed[title.removesuffix(":")] = [line.split()[0] for line in lines]
+        assert all(line.endswith(".") for line in lines), title
+    assert listed == SECTIONS
+    lines = vaearr("look", "--help").out.splitlines()
+    assert {line.split()[0] for line in lines[lines.index("Commands:") + 1 :]} == LOOKS
 
 
 @pytest.mark.parametrize(
@@ -205,7 +198,7 @@ def test_settings_of_a_file(name: str, text: str, tmp_path: Path) -> None:
 
 def test_completion_in_a_shell() -> None:
     asked = {
-        "_VAEARR_COMPLETE": "complete_bash",
+        "_VAEARR_COMPLETE": "bash_complete",
         "COMP_WORDS": "vaearr train --la",
         "COMP_CWORD": "2",
     }

@@ -8,7 +8,6 @@ import sys
 
 import nbformat
 import pytest
-import typer
 
 from tests.notebooks.running import FOLDER
 from tests.notebooks.test_run import FIGURES
@@ -43,7 +42,7 @@ def test_stored_clean(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_commands_that_the_prose_names_exist(path):
-    known = typer.main.get_command(app).commands
+    known = app.commands
     prose = "\n".join(
         c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown"
     )

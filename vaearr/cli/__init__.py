@@ -10,19 +10,16 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from functools import cache
 from types import FrameType
 from typing import Any
 
-import typer
-from typer.main import get_command
+import click
 
-from vaearr.cli import commands, look
+from vaearr.cli import data, help, look, pages, steps
 from vaearr.cli.common import app, say
 from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
-__all__ = ["app", "commands", "look", "main"]
+__all__ = ["app", "data", "help", "look", "main", "pages", "steps"]
 
 # How often a waiting OpenMP thread looks before it sleeps. The default of 300 000 can take 15 ms,
 # in which it keeps a core from other processes. libgomp reads this when torch or scikit-learn is
@@ -40,10 +37,14 @@ def _explain(error: Any) -> tuple[str, int]:
     """An error as one line, and its exit code."""
     if isinstance(error, VaearrError):
         return BOTH_SPELLINGS.sub(r"\1", str(error)), error.exit_code
-    if hasattr(error, "format_message"):  # of typer: an unknown option or command
+    if isinstance(error, click.ClickException):  # such as an unknown option or command
         context = getattr(error, "ctx", None)
-        help_hint = f"; see '{context.command_path} --help'" if context else ""
-        return f"{error.format_message().rstrip('.')}{help_hint}.", error.exit_code
+        message = error.format_message()
+        if message[-1] not in ".?":
+            message += "."
+        if context:
+            message += f" See '{context.command_path} --help'."
+        return message, error.exit_code
     if isinstance(error, OSError):
         file = "" if error.filename is None else f" {error.filename}"
         code = (
@@ -64,15 +65,6 @@ class _Lines(logging.Handler):
         say(f"{prefix}{record.getMessage()}")
 
 
-@cache
-def _command() -> Callable[..., Any]:
-    """All commands, built once a process, which takes as long as a short command."""
-    command: Any = get_command(app)
-    for option in command.params:
-        option.hidden = option.name == "show_completion"  # --help fits a screen
-    return command
-
-
 def main() -> None:
     """Run the command line: an error is one line on stderr; `--debug` shows where it came from."""
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -84,7 +76,7 @@ def main() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        raise SystemExit(128 + number)  # not KeyboardInterrupt: typer would end that without a word
+        raise SystemExit(128 + number)  # not KeyboardInterrupt: click would end that without a word
 
     log = logging.getLogger("vaearr")
     lines = _Lines()
@@ -99,13 +91,13 @@ def main() -> None:
         ):  # ignored ones stay so, as under nohup
             handlers[number] = signal.signal(number, stop)
     try:
-        code = _command()(arguments, standalone_mode=False)  # errors of typer are explained here
+        code = app(arguments, prog_name="vaearr", standalone_mode=False)  # errors: see _explain
         if code:
             raise SystemExit(code)
     except (Exception, SystemExit) as error:
         if received:  # whatever a library made of the SystemExit on its way here
             word = STOPS[received[0]]
-            typer.echo(
+            click.echo(
                 f"vaearr: {word}; nothing unfinished was published, run the same command again",
                 err=True,
             )
@@ -115,7 +107,7 @@ def main() -> None:
         if "--debug" in sys.argv:
             traceback.print_exc()
         message, code = _explain(error)
-        typer.echo(f"vaearr: {' '.join(message.split())}", err=True)
+        click.echo(f"vaearr: {' '.join(message.split())}", err=True)
         raise SystemExit(code) from None
     finally:
         log.removeHandler(lines)

@@ -1,44 +1,41 @@
 """`vaearr look …`: what a latent space decodes to, how the latents are distributed, and comparisons
 of layers.
-
-Most commands are the method of a run of the same name (`COMMANDS`); their options are those of
-`OPTIONS`.
 """
 
 from __future__ import annotations
 
-import inspect
+import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
+import cloup
 
 import vaearr as va
 from vaearr.cli.common import (
-    Device,
-    Overwrite,
-    RunName,
-    Store,
-    Trust,
+    DEVICE_NAME,
+    LOOK,
+    OVERWRITE,
+    PATH,
+    RUN_NAME,
+    STORE,
+    TRUST,
+    add_command,
     app,
     folder_of,
-    given,
-    look,
-    numbers,
-    optional,
     print_lines,
     refuse,
     say,
     trusted_run,
 )
+from vaearr.cli.settings import Numbers
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
-from vaearr.names import BC, DEFAULT_RUN
+from vaearr.names import BC
 
 ENDINGS = {
     ".png": ".png or .pdf, the sheet",
-    ".pdf": "",
     ".html": ".html, a page",
     ".npz": ".npz, the arrays",
     ".csv": ".csv, the table",
@@ -48,178 +45,252 @@ ENDINGS = {
 PICTURES = (".png", ".pdf", ".html", ".npz")
 SAMPLE = "number of a sample, X:Y[:Z] of a scan point, or file"
 
-# Options of the methods of a run, by the name of their parameter.
-OPTIONS: dict[str, Any] = {
-    "a": optional(str, "--from", help=SAMPLE),
-    "b": optional(str, "--to", help=SAMPLE),
-    "base": optional(
-        str,
-        help="typical (default) or mean, typical:NAME or prototype:NAME of a class, X:Y[:Z] of a scan point, or "
-        "number of a sample",
-    ),
-    "bins": optional(int, min=1, help="bins of each dimension"),
-    "by": optional(str, help="map with the classes; default: label, phase or clusters"),
-    "classes": optional(list[str], "--class", help="only this class of --by; repeatable"),
-    "dims": optional(list[int], "--dim", min=0, help="latent dimension; repeatable"),
-    "max_points": optional(int, min=1, help="use at most so many samples"),
-    "method": optional(
-        str, help="scatter: tsne (default), pca or umap; interpolate: lerp (default) or slerp"
-    ),
-    "n_samples": optional(int, "--n", min=1, help="number of samples; default: 16"),
-    "neighbours": optional(int, min=2, help="UMAP: neighbours of a point; default: 15"),
-    "perplexity": optional(float, help="t-SNE: about how many neighbours count; default: 30"),
-    "points": optional(
-        list[str], "--point", metavar="X:Y", help="in the plane, such as --point=-1:2; repeatable"
-    ),
-    "seed": optional(int, min=0, help="seed of random numbers; default: 0"),
-    "source": optional(str, help="prior (default), or fitted: the Gaussian of the run's latents"),
-    "space": optional(str, help="plane of two latents (default), pca, tsne or umap"),
-    "span": optional(
-        str, metavar="LOW:HIGH", help="to either side of the base, such as --span=-3:3"
-    ),
-    "steps": optional(
-        int, min=0, help="pictures of each dimension, side or line; default: 9, of a manifold 15"
-    ),
-    "unit": optional(
-        str, help="unit of --span: std of the aggregate posterior (default), or absolute"
-    ),
-    "store": Store,
-    "run": RunName,
-    "trust": Trust,
-    "overwrite": Overwrite,
-}
-DEFAULTS = {"store": inspect.Parameter.empty, "run": DEFAULT_RUN, "overwrite": False}
-DEFAULTS |= {"a": inspect.Parameter.empty, "b": inspect.Parameter.empty}
 
-# Methods of a run: what their command does, its options, and the endings of --out.
-COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "prototypes": ("Decode a typical sample and the mean of each class.", "by classes", PICTURES),
-    "traverse": (
-        "Move single latent dimensions and decode.",
-        "dims base span steps unit by",
-        (*PICTURES, ".gif"),
-    ),
-    "manifold": (
-        "Decode a grid over two dimensions: the first --dim to the right, the second upwards.",
-        "dims span steps base unit by",
-        PICTURES,
-    ),
-    "line": (
-        "Decode points, or a line, in a plane: of two latents, of PCA, t-SNE or UMAP.\n\nThe other dimensions keep the "
-        "values of --base. PCA is inverted exactly; for t-SNE and UMAP the nearest sample is decoded.",
-        "points space dims steps base by seed max_points perplexity",
-        (*PICTURES, ".gif"),
-    ),
-    "interpolate": (
-        "Decode the interpolation between two samples or files.",
-        "a b steps method",
-        (*PICTURES, ".gif", ""),
-    ),
-    "sample": ("Sample latents and decode them.", "n_samples seed source", (*PICTURES, "")),
-    "scatter": (
-        "Show samples in a plane by their latents, coloured by class.",
-        "method seed max_points perplexity neighbours by",
-        PICTURES,
-    ),
-    "pairs": (
-        "Show each two of some latents: density and correlation.",
-        "dims by max_points seed",
-        PICTURES,
-    ),
-    "histograms": (
-        "Show histograms of latents, one for each class.",
-        "by classes dims bins",
-        PICTURES,
-    ),
-    "activations": (
-        "Show the latents of samples sorted by class.",
-        "by classes dims max_points seed",
-        PICTURES,
-    ),
-    "describe": (
-        "Print count, mean, spread, quartiles and range of latents.",
-        "",
-        (".csv", ".npz"),
-    ),
-    "statistics": (
-        "Show KL, active units, the aggregate posterior and the prior.",
-        "",
-        (*PICTURES, ".csv"),
-    ),
-}
+@cloup.group("look")
+def look() -> None:
+    """Show pictures and numbers of a latent space, and of the data it was learned from."""
+
+
+app.add_command(look, section=LOOK)
 
 
 def point_of(text: str) -> Any:
     """A scan point X:Y or X:Y:Z, the number of a sample, or else a file."""
     try:
-        values = [float(part) for part in text.split(":")]
+        values = [float(number) for number in text.split(":")]
     except ValueError:
         return Path(text)
     return dict(zip("xyz", values, strict=False)) if len(values) > 1 else int(values[0])
 
 
 def base_of(text: str) -> Any:
-    """What `--base` names: a word, a scan point or the number of a sample."""
+    """The value of `--base`: a word, a scan point or the number of a sample."""
     point = point_of(text)
     return text if isinstance(point, Path) else point
 
 
-READ: dict[str, Callable[[Any], Any]] = {
-    "a": point_of,
-    "b": point_of,
-    "base": base_of,
-    "span": lambda text: numbers(text, "--span", "LOW:HIGH"),
-    "points": lambda texts: [numbers(text, "--point", "X:Y") for text in texts],
-}
+# ---- options that several commands have
+
+COUNT = click.IntRange(min=1)
+BASE = cloup.option(
+    "--base",
+    type=base_of,
+    metavar="POINT",
+    help="typical (default) or mean, typical:NAME or prototype:NAME of a class, X:Y[:Z] of a scan "
+    "point, or number of a sample",
+)
+BY = cloup.option("--by", help="map with the classes; default: label, phase or clusters")
+CLASSES = cloup.option(
+    "--class", "classes", multiple=True, help="only this class of --by; repeatable"
+)
+DIMS = cloup.option(
+    "--dim",
+    "dims",
+    type=click.IntRange(min=0),
+    multiple=True,
+    help="latent dimension; repeatable",
+)
+MAX_POINTS = cloup.option("--max-points", type=COUNT, help="use at most so many samples")
+PERPLEXITY = cloup.option(
+    "--perplexity", type=float, help="t-SNE: effective number of neighbours; default: 30"
+)
+SEED = cloup.option("--seed", type=click.IntRange(min=0), help="seed of random numbers; default: 0")
+SPAN = cloup.option(
+    "--span",
+    type=Numbers("LOW:HIGH"),
+    metavar="LOW:HIGH",
+    help="to either side of the base, such as --span=-3:3",
+)
+STEPS = cloup.option(
+    "--steps",
+    type=click.IntRange(min=0),
+    help="pictures of each dimension, side or line; default: 9, of a manifold 15",
+)
+UNIT = cloup.option(
+    "--unit", help="unit of --span: std of the aggregate posterior (default), or absolute"
+)
 
 
-def add_command(name: str, words: str, options: list[str], endings: tuple[str, ...]) -> None:
-    """Register a method of a run as a command of `look`, which prints the result and writes it to
-    --out.
+def view(endings: Sequence[str], *examples: str) -> Callable[[Callable[..., Any]], Any]:
+    """Register a function of an opened run as a command of `look`.
+
+    The command prints the result, and writes it to --out, whose ending is one of `endings`. Options
+    that are not given keep the default of the run's method.
     """
 
-    def call(
-        store: str,
-        run: str,
-        trust: list[str] | None,
-        out: Path | None,
-        overwrite: bool,
-        **options: Any,
-    ) -> None:
-        if out is not None:
-            check_out(out, endings, overwrite)
-        settings = {
-            key: READ.get(key, lambda value: value)(value)
-            for key, value in given(**options).items()
-        }
-        found = getattr(trusted_run(store, run, trust), name)(**settings)
-        if out is not None:
-            write(found, out, name, overwrite)
-        print_lines(va.describe(found))
+    def decorate(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def call(
+            store: str,
+            run: str,
+            trust: tuple[str, ...],
+            out: Path | None,
+            overwrite: bool,
+            **options: Any,
+        ) -> None:
+            if out is not None:
+                check_out(out, endings, overwrite)
+            given = {name: value for name, value in options.items() if value not in (None, ())}
+            result = function(trusted_run(store, run, trust), **given)
+            if out is not None:
+                write(result, out, function.__name__, overwrite)
+            print_lines(va.describe(result))
 
-    help_of_out = "file to write: " + "; ".join(filter(None, map(ENDINGS.get, endings)))
-    annotations = {**OPTIONS, "out": optional(Path, help=help_of_out)}
-    parameters = [
-        inspect.Parameter(
-            key,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=DEFAULTS.get(key),
-            annotation=annotations[key],
-        )
-        for key in [*options, "store", "run", "trust", "out", "overwrite"]
-    ]
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
-    look.command(name, help=words)(call)
+        forms = [ENDINGS[ending] for ending in endings if ending in ENDINGS]
+        out_option = cloup.option("--out", type=PATH, help=f"file to write: {'; '.join(forms)}")
+        for add_option in (OVERWRITE, out_option, TRUST, RUN_NAME, STORE):
+            call = add_option(call)
+        return add_command(look, call, examples)
+
+    return decorate
 
 
-for _name, (_words, _options, _endings) in COMMANDS.items():
-    add_command(_name, _words, _options.split(), _endings)
+@view(PICTURES, "vaearr look prototypes scan.zarr --by phase --out prototypes.png")
+@BY
+@CLASSES
+def prototypes(run: Any, **options: Any) -> Any:
+    """Decode a typical sample and the mean of each class."""
+    return run.prototypes(**options)
+
+
+@view((*PICTURES, ".gif"), "vaearr look traverse scan.zarr --dim 0 --out traverse.gif")
+@DIMS
+@BASE
+@SPAN
+@STEPS
+@UNIT
+@BY
+def traverse(run: Any, **options: Any) -> Any:
+    """Move single latent dimensions and decode."""
+    return run.traverse(**options)
+
+
+@view(PICTURES, "vaearr look manifold scan.zarr --dim 0 --dim 1 --out plane.png")
+@DIMS
+@SPAN
+@STEPS
+@BASE
+@UNIT
+@BY
+def manifold(run: Any, **options: Any) -> Any:
+    """Decode a grid over two dimensions: the first --dim to the right, the second upwards."""
+    return run.manifold(**options)
+
+
+@view(
+    (*PICTURES, ".gif"),
+    "vaearr look line scan.zarr --space pca --point=-2:0 --point=2:1 --out path.png",
+)
+@cloup.option(
+    "--point",
+    "points",
+    type=Numbers("X:Y"),
+    metavar="X:Y",
+    multiple=True,
+    help="in the plane, such as --point=-1:2; repeatable",
+)
+@cloup.option("--space", help="plane of two latents (default), pca, tsne or umap")
+@DIMS
+@STEPS
+@BASE
+@BY
+@SEED
+@MAX_POINTS
+@PERPLEXITY
+def line(run: Any, **options: Any) -> Any:
+    """Decode points, or a line, in a plane: of two latents, of PCA, t-SNE or UMAP.
+
+    The other dimensions keep the values of --base. PCA is inverted exactly; for t-SNE and UMAP the
+    nearest sample is decoded.
+    """
+    return run.line(**options)
+
+
+@view(
+    (*PICTURES, ".gif", ""),
+    "vaearr look interpolate scan.zarr --from 2:4 --to 9:7 --method slerp --out path.gif",
+)
+@cloup.option("--from", "a", type=point_of, metavar="POINT", required=True, help=SAMPLE)
+@cloup.option("--to", "b", type=point_of, metavar="POINT", required=True, help=SAMPLE)
+@STEPS
+@cloup.option("--method", help="lerp (default) or slerp")
+def interpolate(run: Any, **options: Any) -> Any:
+    """Decode the interpolation between two samples or files."""
+    return run.interpolate(**options)
+
+
+@view((*PICTURES, ""), "vaearr look sample scan.zarr --n 16 --out samples")
+@cloup.option("--n", "n_samples", type=COUNT, help="number of samples; default: 16")
+@SEED
+@cloup.option("--source", help="prior (default), or fitted: the Gaussian of the run's latents")
+def sample(run: Any, **options: Any) -> Any:
+    """Sample latents and decode them."""
+    return run.sample(**options)
+
+
+@view(PICTURES, "vaearr look scatter scan.zarr --method umap --out scatter.html")
+@cloup.option("--method", help="tsne (default), pca or umap")
+@SEED
+@MAX_POINTS
+@PERPLEXITY
+@cloup.option(
+    "--neighbours",
+    type=click.IntRange(min=2),
+    help="UMAP: neighbours of a point; default: 15",
+)
+@BY
+def scatter(run: Any, **options: Any) -> Any:
+    """Show samples in a plane by their latents, coloured by class."""
+    return run.scatter(**options)
+
+
+@view(PICTURES, "vaearr look pairs scan.zarr --by phase --out pairs.png")
+@DIMS
+@BY
+@MAX_POINTS
+@SEED
+def pairs(run: Any, **options: Any) -> Any:
+    """Show each two of some latents: density and correlation."""
+    return run.pairs(**options)
+
+
+@view(PICTURES, "vaearr look histograms scan.zarr --by phase --out histograms.png")
+@BY
+@CLASSES
+@DIMS
+@cloup.option("--bins", type=COUNT, help="bins of each dimension")
+def histograms(run: Any, **options: Any) -> Any:
+    """Show histograms of latents, one for each class."""
+    return run.histograms(**options)
+
+
+@view(PICTURES, "vaearr look activations scan.zarr --out activations.png")
+@BY
+@CLASSES
+@DIMS
+@MAX_POINTS
+@SEED
+def activations(run: Any, **options: Any) -> Any:
+    """Show the latents of samples sorted by class."""
+    return run.activations(**options)
+
+
+@view((".csv", ".npz"), "vaearr look describe scan.zarr --out latents.csv")
+def describe(run: Any) -> Any:
+    """Print count, mean, spread, quartiles and range of latents."""
+    return run.describe()
+
+
+@view((*PICTURES, ".csv"), "vaearr look statistics scan.zarr --out statistics.png")
+def statistics(run: Any) -> Any:
+    """Show KL, active units, the aggregate posterior and the prior."""
+    return run.statistics()
 
 
 # ---- what is written
 
 
-def check_out(out: Path, endings: tuple[str, ...], overwrite: bool) -> None:
+def check_out(out: Path, endings: Sequence[str], overwrite: bool) -> None:
     """Refuse a file that cannot be written, before anything is computed."""
     if out.suffix.lower() not in endings:
         raise UsageError(f"--out {out.name!r} must end in {', '.join(filter(None, endings))}.")
@@ -231,7 +302,7 @@ def check_out(out: Path, endings: tuple[str, ...], overwrite: bool) -> None:
         )
 
 
-def write(found: Any, out: Path, name: str, overwrite: bool) -> None:
+def write(result: Any, out: Path, name: str, overwrite: bool) -> None:
     """Write the view, an animation, the arrays or the table of a result, by the ending of `out`."""
     from vaearr.views import save
     from vaearr.views.paper import write_new
@@ -240,27 +311,27 @@ def write(found: Any, out: Path, name: str, overwrite: bool) -> None:
     ending = out.suffix.lower()
     if ending == ".gif":
         refuse(
-            found.sizes["step"] < 2,
+            result.sizes["step"] < 2,
             "an animation needs two points or more; give another --point or ending.",
         )
-        save_animation(frames(found), out, overwrite=overwrite)
+        save_animation(frames(result), out, overwrite=overwrite)
     elif ending == ".npz":
-        write_new(out, arrays(found), overwrite)
+        write_new(out, arrays(result), overwrite)
     elif ending == ".csv":
-        write_new(out, found.to_dataframe().to_csv(lineterminator="\n").encode(), overwrite)
+        write_new(out, result.to_dataframe().to_csv(lineterminator="\n").encode(), overwrite)
     elif ending:
-        save(found, out, overwrite=overwrite)
+        save(result, out, overwrite=overwrite)
     else:
-        write_folder(found, out, name)
+        write_folder(result, out, name)
     say(f"written: {out}")
 
 
-def arrays(found: Any) -> bytes:
+def arrays(result: Any) -> bytes:
     """All variables and coordinates by their names as .npz; nothing is pickled."""
     import numpy as np
 
     values = {}
-    for name, variable in found.variables.items():
+    for name, variable in result.variables.items():
         is_text = variable.dtype.kind in "OT"
         values[str(name)] = variable.values.astype(str) if is_text else variable.values
     data = io.BytesIO()
@@ -268,7 +339,7 @@ def arrays(found: Any) -> bytes:
     return data.getvalue()
 
 
-def write_folder(found: Any, out: Path, name: str) -> None:
+def write_folder(result: Any, out: Path, name: str) -> None:
     """The sheet, single pictures, and the latents as a table with a row for each picture."""
     import numpy as np
 
@@ -277,9 +348,9 @@ def write_folder(found: Any, out: Path, name: str) -> None:
     from vaearr.views.pictures import save_pictures
 
     with staged(out) as folder:
-        save(found, folder / f"{name}.png")
-        save_pictures(found["decoded"], folder, name)
-        latents = found["latents"].values
+        save(result, folder / f"{name}.png")
+        save_pictures(result["decoded"], folder, name)
+        latents = result["latents"].values
         rows = latents.reshape(len(latents), -1)
         columns = ",".join(f"latent_{i}" for i in range(rows.shape[1]))
         np.savetxt(folder / "z.csv", rows, "%.9g", delimiter=",", header=columns, comments="")
@@ -288,34 +359,40 @@ def write_folder(found: Any, out: Path, name: str) -> None:
 # ---- maps and layers
 
 
-@look.command()
+@STORE
+@cloup.option("--map", "variable", default=BC, help="map to show")
+@cloup.option("--out", type=PATH, help="PNG or PDF with map, histogram and profiles")
+@cloup.option("--width", type=float, default=10.0, help="width of a bin of the histogram")
+@cloup.option(
+    "--row", "rows", type=float, multiple=True, help="profile along the row at this y; repeatable"
+)
+@cloup.option(
+    "--column",
+    "columns",
+    type=float,
+    multiple=True,
+    help="profile along the column at this x; repeatable",
+)
+@cloup.option("--top", type=float, help="percent of the points with the largest values")
+@cloup.option("--where", help='points by a condition, such as "BC >= 45"')
+@cloup.option("--keep", type=PATH, help="CSV to write the points of --top or --where to")
+@OVERWRITE
 def contrast(
-    store: Store,
-    variable: Annotated[str, typer.Option("--map", help="map to look at")] = BC,
-    out: Annotated[
-        Path | None, typer.Option(help="PNG or PDF with map, histogram and profiles")
-    ] = None,
-    width: Annotated[float, typer.Option(help="width of a bin of the histogram")] = 10.0,
-    row: Annotated[
-        list[float] | None, typer.Option(help="profile along the row at this y; repeatable")
-    ] = None,
-    column: Annotated[
-        list[float] | None, typer.Option(help="profile along the column at this x; repeatable")
-    ] = None,
-    top: Annotated[
-        float | None, typer.Option(help="percent of the points with the largest values")
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option(help='points by a condition, such as "BC >= 45"')
-    ] = None,
-    keep: Annotated[
-        Path | None, typer.Option(help="CSV to write the points of --top or --where to")
-    ] = None,
-    overwrite: Overwrite = False,
+    store: str,
+    variable: str,
+    out: Path | None,
+    width: float,
+    rows: Sequence[float],
+    columns: Sequence[float],
+    top: float | None,
+    where: str | None,
+    keep: Path | None,
+    overwrite: bool,
 ) -> None:
     """Show histogram, profiles and selected points of band contrast or any other map."""
     from vaearr.analysis.side_maps import histogram, profile, top_percent, write_kept_coordinates
     from vaearr.schema import maps
+    from vaearr.views import save
 
     refuse(
         keep and (top is None) == (where is None),
@@ -326,29 +403,25 @@ def contrast(
     ds = va.open_store(store, chunks=None)
     if variable not in maps(ds):
         raise NoInputError(f"{store} has no map {variable!r}.{did_you_mean(variable, maps(ds))}")
-    da = ds[variable].load()
-    counts = histogram(da, width)
+    values = ds[variable].load()
+    counts = histogram(values, width)
     print_lines(va.describe(counts))
     selected = None
     if top is not None:
-        selected = top_percent(da, top)
-        attrs = selected.attrs
-        typer.echo(
-            f"the strongest {top:g} %: {attrs['n_kept']} points from {attrs['threshold']:g} on"
-        )
+        selected = top_percent(values, top)
+        threshold = selected.attrs["threshold"]
+        n_points = selected.attrs["n_kept"]
+        click.echo(f"the strongest {top:g} %: {n_points} points from {threshold:g} on")
     elif where is not None:
         selected = va.roi(ds, where=where)
-        typer.echo(f"{where}: {selected.attrs['n']} points")
+        click.echo(f"{where}: {selected.attrs['n']} points")
     if keep and selected is not None:
         say(f"their coordinates are in {write_kept_coordinates(ds, selected, keep)}")
     if out:
-        from vaearr.views import save
-
-        profiles = [profile(da, "y", y) for y in row or ()] + [
-            profile(da, "x", x) for x in column or ()
-        ]
+        profiles = [profile(values, "y", y) for y in rows]
+        profiles += [profile(values, "x", x) for x in columns]
         save(
-            da,
+            values,
             out,
             kind="contrast",
             histogram=counts,
@@ -359,25 +432,34 @@ def contrast(
         say(f"written: {out}")
 
 
-@look.command()
+@STORE
+@RUN_NAME
+@cloup.option("--a", help=f"first sample: {SAMPLE}")
+@cloup.option("--b", help="second sample, given like --a")
+@cloup.option("--positive", type=PATH, help="folder of files, each a of a pair")
+@cloup.option("--negative", type=PATH, help="folder of files of the same names, each b of a pair")
+@cloup.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=10,
+    help="layers that are listed and whose maps are kept",
+)
+@cloup.option("--skip-bad", is_flag=True, help="leave out pairs that cannot be compared")
+@cloup.option("--out", type=PATH, help="folder for tables and pictures")
+@DEVICE_NAME
+@TRUST
 def layers(
-    store: Store,
-    run: RunName = DEFAULT_RUN,
-    a: Annotated[str | None, typer.Option(help=f"first sample: {SAMPLE}")] = None,
-    b: Annotated[str | None, typer.Option(help="second sample, given like --a")] = None,
-    positive: Annotated[Path | None, typer.Option(help="folder of files, each a of a pair")] = None,
-    negative: Annotated[
-        Path | None, typer.Option(help="folder of files of the same names, each b of a pair")
-    ] = None,
-    top: Annotated[
-        int, typer.Option(min=0, help="layers that are listed and whose maps are kept")
-    ] = 10,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="leave out pairs that cannot be compared")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="folder for tables and pictures")] = None,
-    device: Device = "auto",
-    trust: Trust = None,
+    store: str,
+    run: str,
+    a: str | None,
+    b: str | None,
+    positive: Path | None,
+    negative: Path | None,
+    top: int,
+    skip_bad: bool,
+    out: Path | None,
+    device: str,
+    trust: tuple[str, ...],
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
@@ -385,34 +467,49 @@ def layers(
     top_layers.png, layer_curves.png, difference_maps.png, of many pairs pairs.csv, and the earlier
     programs' layer_differences.json or aggregated_results.json.
     """
-    named = set(given(a=a, b=b, positive=positive, negative=negative))
-    refuse(
-        named not in ({"a", "b"}, {"positive", "negative"}),
-        "name what is compared by either --a with --b, or --positive with --negative.",
-    )
-    from vaearr.analysis import layers as of
+    from vaearr.analysis.layers import pairs_of_folders, sample_of
     from vaearr.output.layer_files import write_layer_files
 
+    is_given = tuple(value is not None for value in (a, b, positive, negative))
+    refuse(
+        is_given not in ((True, True, False, False), (False, False, True, True)),
+        "name what is compared by either --a with --b, or --positive with --negative.",
+    )
     opened = trusted_run(store, run, trust, device=device)
-    left_out: list[str] = []
+    omitted: list[str] = []
     if a is not None and b is not None:
-        first, second = (of.sample_of(opened.ds, point_of(text)) for text in (a, b))
-        found = opened.layers(first, second, top=top)
+        first = sample_of(opened.ds, point_of(a))
+        second = sample_of(opened.ds, point_of(b))
+        result = opened.layers(first, second, top=top)
     else:
         assert positive is not None
         assert negative is not None
-        pairs, alone = of.pairs_of_folders(opened.ds, positive, negative, skip_bad=skip_bad)
-        found = opened.layers(pairs=pairs, top=top, skip_bad=skip_bad)
-        left_out = [*(f"{file} has no partner" for file in alone), *found.attrs["failed"]]
-    found.attrs.update(opened.result_attrs)
+        file_pairs, unpaired = pairs_of_folders(opened.ds, positive, negative, skip_bad=skip_bad)
+        result = opened.layers(pairs=file_pairs, top=top, skip_bad=skip_bad)
+        omitted = [f"{file} has no partner" for file in unpaired]
+        omitted += result.attrs["failed"]
+    result.attrs.update(opened.result_attrs)
     with folder_of(out) as folder:
         if folder:
-            write_layer_files(found, folder)
-    for words in left_out:
-        say(f"left out: {words}")
-    print_lines(va.describe(found))
+            write_layer_files(result, folder)
+    for reason in omitted:
+        say(f"left out: {reason}")
+    print_lines(va.describe(result))
 
 
-app.add_typer(
-    look, name="look", short_help="Pictures and numbers of a latent space: vaearr look --help"
+add_command(
+    look,
+    contrast,
+    (
+        "vaearr look contrast scan.zarr --row 4 --top 10 --out bc.png",
+        "vaearr look contrast scan.zarr --where 'BC >= 45' --keep kept.csv",
+    ),
+)
+add_command(
+    look,
+    layers,
+    (
+        "vaearr look layers photos.zarr --a one.png --b other.png --out layers",
+        "vaearr look layers photos.zarr --positive ill --negative well --out pairs",
+    ),
 )

@@ -1,0 +1,285 @@
+"""Options made from the fields of a config, how their values are written, and `vaearr settings`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import click
+import cloup
+import yaml
+
+from vaearr.config import Config, RoiConfig, Setting, group_of, over, placed, settings_of
+from vaearr.errors import UsageError
+
+Command = Callable[..., None]
+
+# How numbers that belong together are written.
+FORMS = {
+    "nav_shape": "ROWSxCOLUMNS",
+    "size": "ROWSxCOLUMNS",
+    "window": "ROWSxCOLUMNS",
+    "spacing": "ZxYxX",
+    "quantiles": "LOW:HIGH",
+    **dict.fromkeys(("x", "y", "z"), "START:STOP"),
+}
+TYPES = {bool: "true|false", int: "INTEGER", float: "FLOAT", str: "TEXT", Path: "FILE"}
+
+
+class Numbers(click.ParamType):
+    """Numbers in a form such as START:STOP or ROWSxCOLUMNS; an omitted end is None."""
+
+    def __init__(self, form: str) -> None:
+        self.name = form
+
+    def convert(self, value: str, param: Any, context: Any) -> Any:
+        if value == "none":
+            return value
+        separator = ":" if ":" in self.name else "x"
+        try:
+            numbers = [float(text) if text else None for text in value.lower().split(separator)]
+        except ValueError:
+            numbers = []
+        if len(numbers) < 2:
+            self.fail(f"{value!r} is not {self.name}, such as 20{separator}90", param, context)
+        return numbers
+
+
+def type_name(annotation: Any) -> str:
+    """The type of a setting as help texts name it."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(parts[0])
+    if origin is Literal:
+        return "|".join(map(str, parts))
+    if origin is dict:
+        return f"{{NAME: {type_name(parts[1])}}}"
+    if origin is tuple:
+        return f"[{type_name(parts[0])}, …]"
+    if parts:
+        return "|".join(type_name(part) for part in parts if part is not NoneType)
+    return TYPES.get(annotation, "VALUE")
+
+
+def _type_of(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type and its parameters, without `| None` and without what pydantic checks."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_of(parts[0])
+    types = [part for part in parts if part is not NoneType]
+    if len(types) == 1 and len(parts) == 2:
+        return _type_of(types[0])
+    return origin or annotation, parts
+
+
+def is_repeatable(setting: Setting) -> bool:
+    """Whether a setting holds several items, each given by an option of its own."""
+    kind, parts = _type_of(setting.field.annotation)
+    return kind is dict or (kind is tuple and Ellipsis in parts)
+
+
+def _setting_option(name: str, setting: Setting, flag: str) -> Any:
+    """The option of a setting; its value is checked by the config."""
+    words = setting.field.description or ""
+    default = setting.default
+    if isinstance(default, tuple):
+        default = ", ".join(map(str, default))
+    if default not in (None, "", {}):
+        words = f"{words} [default: {default}]"
+    kind, parts = _type_of(setting.field.annotation)
+    if kind is bool:
+        return cloup.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=words)
+    if name in FORMS:
+        form = FORMS[name]
+        return cloup.option(flag, name, type=Numbers(form), metavar=form, help=words)
+    if not is_repeatable(setting):
+        return cloup.option(flag, name, metavar=type_name(setting.field.annotation), help=words)
+    metavar = "NAME=VALUE" if kind is dict else type_name(parts[0])
+    return cloup.option(flag, name, multiple=True, metavar=metavar, help=f"{words}; repeatable")
+
+
+def _given_settings(
+    settings: Mapping[str, Setting], flags: Mapping[str, str], values: dict[str, Any]
+) -> dict[str, Any]:
+    """Take the settings that were given as options out of a command's values."""
+    given = {}
+    for name, setting in settings.items():
+        value = values.pop(name)
+        if value is None or value == ():
+            continue
+        if _type_of(setting.field.annotation)[0] is dict:
+            value = key_values(value, flags[name])
+        is_none = value == "none" and setting.takes_none
+        given[name] = None if is_none else value
+    return given
+
+
+def _flags(settings: Mapping[str, Setting], flags: Mapping[str, str]) -> dict[str, str]:
+    """The option of each setting: its name, in the singular if it is repeatable."""
+    names = {}
+    for name, setting in settings.items():
+        singular = name.removesuffix("s") if is_repeatable(setting) else name
+        names[name] = flags.get(name, f"--{singular.replace('_', '-')}")
+    return names
+
+
+def settings_options(
+    kind: type[Config],
+    *names: str,
+    without: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+) -> Callable[[Command], Command]:
+    """Add options for settings of a config, --config and --set to a command.
+
+    The command gets their values as its keyword `settings`, nested like the config. names: settings
+    that have an option, by default all but groups and those in `without`. flags: options that are
+    not named after their setting.
+    """
+    known = settings_of(kind)
+    plain_names = [name for name in known if known[name].group is None and name not in without]
+    settings = {name: known[name] for name in names or plain_names}
+    options = _flags(settings, flags or {})
+    step = kind.__name__.removesuffix("Config").lower()
+    others = [
+        cloup.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            help="JSON, YAML or TOML file with settings; options and --set replace single ones",
+        ),
+        cloup.option(
+            "--set",
+            "sets",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"any setting that 'vaearr settings {step}' lists; repeatable",
+        ),
+    ]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def call(config: Path | None, sets: Sequence[str], **values: Any) -> None:
+            chosen = placed(kind, settings_file(config) if config else {})
+            chosen = over(chosen, placed(kind, nested_values(sets, "--set")))
+            given = placed(kind, _given_settings(settings, options, values))
+            command(**values, settings=over(chosen, given))
+
+        made = [_setting_option(name, settings[name], flag) for name, flag in options.items()]
+        return cloup.option_group("Settings", *made, *others)(call)
+
+    return decorate
+
+
+def roi_options(command: Command) -> Command:
+    """Add --x, --y, --z and --where; the command gets the keyword `roi`, None without any."""
+    settings = settings_of(RoiConfig)
+    options = _flags(settings, {})
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        conditions = _given_settings(settings, options, values)
+        command(**values, roi=RoiConfig.from_attrs(conditions) if conditions else None)
+
+    made = [_setting_option(name, settings[name], flag) for name, flag in options.items()]
+    return cloup.option_group("Region of interest", *made)(call)
+
+
+def setting_table(kind: type[Config], group: str = "") -> list[dict[str, Any]]:
+    """Name, type, default and description of each setting of a config and its groups."""
+    rows: list[dict[str, Any]] = []
+    for name, field in kind.model_fields.items():
+        inner = group_of(field)
+        if inner is not None:
+            rows += setting_table(inner, f"{group}{name}.")
+            continue
+        default = field.get_default(call_default_factory=True)
+        rows.append(
+            {
+                "name": f"{group}{name}",
+                "type": type_name(field.annotation),
+                "default": list(default) if isinstance(default, tuple) else default,
+                "help": field.description,
+            }
+        )
+    return rows
+
+
+# ---- how values are written
+
+
+def plain(text: str) -> Any:
+    """A value in JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def key_values(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """`NAME=VALUE` texts, each name once."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{flag} {name!r} is not NAME=VALUE.")
+        if name in values:
+            raise UsageError(
+                f"{flag} {name} is given twice, as {values[name]!r} and {value!r}; give it once."
+            )
+        values[name] = value
+    return values
+
+
+def nested_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
+    """`NAME=VALUE` and `NAME.INNER=VALUE` as nested values; single ones replace those of an
+    object.
+    """
+    values = key_values(texts, flag)
+    nested: dict[str, Any] = {}
+    for key in sorted(values, key=lambda key: key.count(".")):
+        *path, last = key.split(".")
+        inner = nested
+        for name in path:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise UsageError(
+                    f"{flag} {key}: {name!r} is set to {inner!r} already; nothing can be set "
+                    "inside it."
+                )
+        inner[last] = plain(values[key])
+    return nested
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+    "yml": yaml.safe_load,
+}
+
+
+def settings_file(file: Path) -> dict[str, Any]:
+    """Settings of a file: TOML or YAML by its ending, else JSON."""
+    ending = file.suffix.lower()[1:]
+    form = ending if ending in PARSERS else "json"
+    try:
+        values = PARSERS[form](file.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"there is no settings file {file}.") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read as a settings file: {error.strerror}.") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{file} cannot be read as a settings file: it is not {form.upper()}: {reason}."
+        ) from None
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{file} holds a {form.upper()} {type(values).__name__}; settings are an object, "
+            'such as {"epochs": 20} or epochs: 20 in YAML.'
+        )
+    return values

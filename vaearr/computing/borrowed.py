@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dask._task_spec import DataNode
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
 __all__ = [
-    "DataNode",  # data inside a dask graph that is not copied
     "LazilyIndexedArray",  # an array on disk that xarray reads when it is indexed
     "ZarrArrayWrapper",  # a zarr array as xarray reads it
     "remove_web_fonts",

@@ -19,10 +19,8 @@ from vaearr.batching.blocks import (
     Blocks,
     check_grid,
     in_chunks,
-    is_same,
     on_grid,
     read_chosen,
-    seen,
     sides,
 )
 from vaearr.computing.device import autocast, host_tensor, pick_precision
@@ -44,6 +42,8 @@ from vaearr.store import (
     open_store,
     pending,
     publish_staged,
+    same_patterns,
+    sampled_fingerprint,
     staged_variables,
 )
 
@@ -242,7 +242,8 @@ def _as_trained(
         return own, patterns
     check_grid(ds, own)
     trained_on = manifest.get("data", {}).get(SEEN)
-    if not is_same(seen(ds, roi), trained_on or seen(own, roi)):
+    expected = trained_on or sampled_fingerprint(own, roi)
+    if not same_patterns(sampled_fingerprint(ds, roi), expected):
         raise UsageError(
             f"run {manifest.get('run')!r} was trained on other patterns than those of this Dataset; give the Dataset "
             "with the same steps as for training."

@@ -15,7 +15,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.batching.blocks import check_grid, is_same, on_grid, seen
+from vaearr.batching.blocks import check_grid, on_grid
 from vaearr.computing.progress import Progress, showing
 from vaearr.config import RoiConfig, TrainConfig, refuse_unknown, resolved
 from vaearr.config.keywords import TrainSettings
@@ -37,6 +37,8 @@ from vaearr.store import (
     run_folder,
     run_manifest,
     run_names,
+    same_patterns,
+    sampled_fingerprint,
     staged_run,
     store_of,
 )
@@ -297,8 +299,8 @@ def _scan_inputs(
     store_roi = on_grid(roi, store_ds, fill=False)
     fingerprint = data_fingerprint(store_ds)
     if ds is not store_ds and bool(store_roi.any()):
-        sampled = seen(ds, store_roi)
-        if not is_same(sampled, seen(store_ds, store_roi)):
+        sampled = sampled_fingerprint(ds, store_roi)
+        if not same_patterns(sampled, sampled_fingerprint(store_ds, store_roi)):
             log.info("the patterns differ from the store's; 'va.encode' needs this Dataset, too")
             fingerprint |= {SEEN: sampled}
     return store_roi, fingerprint

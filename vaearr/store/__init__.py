@@ -5,7 +5,13 @@ A published variable is complete or it is not there. Everything unfinished lies 
 of the store. Stores lie on a file system; a finished one can also be read from a URL.
 """
 
-from vaearr.store.fingerprints import check_inputs, check_patterns, variable_fingerprint
+from vaearr.store.fingerprints import (
+    check_inputs,
+    check_patterns,
+    same_patterns,
+    sampled_fingerprint,
+    variable_fingerprint,
+)
 from vaearr.store.layout import Region, read_ahead
 from vaearr.store.paths import as_url, store_path
 from vaearr.store.read import (

@@ -13,11 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
 import zarr
 
 from vaearr import names as n
-from vaearr.errors import DamagedError, DataError
+from vaearr import schema
+from vaearr.errors import DamagedError, DataError, UsageError
 from vaearr.recipe import FINGERPRINTS, nested
+from vaearr.schema.pattern_steps import STEPS
 from vaearr.store.folders import PART, file_sizes, is_there, sha256_of
 from vaearr.store.layout import chunks_of
 from vaearr.store.listing import SEAL, attributes_of, read_metadata
@@ -25,6 +29,8 @@ from vaearr.store.paths import METADATA
 
 VALUE_METADATA = ("shape", "data_type", "chunk_grid", "codecs", "fill_value")
 CHECKSUM_BYTES = 4
+FINGERPRINT_SAMPLES = 16
+FINGERPRINT_TOLERANCE = 1e-3  # relative and absolute difference that another machine may cause
 
 
 def variable_fingerprint(store: Path, name: str) -> str:
@@ -154,3 +160,71 @@ def _check_input(store: Path, name: str, fingerprints: dict[str, str]) -> None:
                 f"{name!r} of {store} was created from other inputs: {source} changed since; create "
                 f"{name!r} again with --overwrite (overwrite=True), or restore {source} from a copy."
             )
+
+
+def sampled_fingerprint(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
+    """Identify the patterns of a Dataset with lazy steps by a few of them, spread over a region.
+
+    Parameters
+    ----------
+    ds
+        The patterns.
+    roi
+        Boolean map over the navigation dims, of the complete grid of the store.
+
+    Returns
+    -------
+    dict
+        Shape and dtype of a sample, mean and standard deviation of each chosen pattern, and the
+        recorded steps.
+
+    Raises
+    ------
+    UsageError
+        If the Dataset lacks chosen points.
+    DataError
+        If a chosen pattern holds NaN or infinite values.
+    """
+    points = np.argwhere(roi.values)
+    n_samples = min(FINGERPRINT_SAMPLES, len(points))
+    points = points[np.linspace(0, len(points) - 1, n_samples).astype(int)]
+    positions = {}
+    for axis, dim in enumerate(roi.dims):
+        values = roi[dim].values[points[:, axis]]
+        missing = values[~np.isin(values, ds[dim].values)]
+        if len(missing):
+            raise UsageError(
+                f"the Dataset lacks points of the run's region, such as {dim} = {missing[0]}; "
+                "give the whole region."
+            )
+        positions[dim] = xr.DataArray(values, dims="chosen")
+    chosen = ds[n.PATTERNS].sel(positions).transpose("chosen", ...)
+    rows = chosen.values.reshape(len(points), -1).astype("f8")
+    is_finite = np.isfinite(rows).all(1)
+    if not is_finite.all():
+        where = ", ".join(f"{dim} = {at.values[~is_finite][0]}" for dim, at in positions.items())
+        raise DataError(
+            f"patterns of the region hold NaN or infinite values, such as at {where}; leave these "
+            "points out, or check whether a step gave the patterns new coordinates: values assigned "
+            "to a Dataset are aligned with its old coordinates (use ds.drop_dims before, or "
+            "vaearr.schema.pattern_steps, which does)."
+        )
+    return {
+        "sample_shape": list(schema.input_shape(ds)),
+        "dtype": str(ds[n.PATTERNS].dtype),
+        "mean": rows.mean(1).tolist(),
+        "std": rows.std(1).tolist(),
+        "steps": nested(ds[n.PATTERNS].attrs, STEPS),
+    }
+
+
+def same_patterns(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two sampled fingerprints are of the same patterns."""
+    if any(first[key] != second[key] for key in ("sample_shape", "dtype")):
+        return False
+    if len(first["mean"]) != len(second["mean"]):
+        return False
+    return all(
+        np.allclose(first[key], second[key], FINGERPRINT_TOLERANCE, FINGERPRINT_TOLERANCE)
+        for key in ("mean", "std")
+    )

@@ -1,12 +1,12 @@
-"""How a step runs: a flow run with artifacts where a Prefect server records it, else a plain
-function.
+"""How a step runs as a flow: its result, its artifacts and its log.
+
+Inside a flow run, Prefect records progress, tables and links to pages. Without a server the same
+functions run and record nothing.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import logging
 import re
 import time
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import xarray as xr
 from prefect import Flow, flow, get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -23,145 +25,173 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.context import FlowRunContext
+from prefect.serializers import JSONSerializer
 
 import vaearr as va
-from vaearr.errors import NoInputError
 from vaearr.recipe import as_json
-from vaearr.store import check_store, store_path
+from vaearr.store import check_store, has_table, store_path
+from vaearr.store.folders import write_errors
+from vaearr.views import save
 
-SECONDS = 2.0  # between two updates of a progress artifact
-MOST_ROWS = 100
-DPI = 150  # of a picture in the server's database
-
-# a flow whose result, plain JSON, can be fetched afterwards:
-# `run_deployment("train-vae/train-vae").state.result()`
-kept_flow: Any = functools.partial(flow, persist_result=True, result_serializer="json")
+PROGRESS_SECONDS = 2.0  # between two updates of a progress artifact
+MAX_ROWS = 100  # of a table artifact
+ADDRESS = "address"  # where a result lies, in its encoding
 
 log = logging.getLogger("vaearr")
 
 
+# ---- results
+
+
+def with_address(
+    result: xr.Dataset, store: Path, run: str | None = None, name: str | None = None
+) -> xr.Dataset:
+    """Note the address of a result: the store, the run, and the name of the table or clusters."""
+    result = result.copy(deep=False)
+    result.encoding[ADDRESS] = {"store": str(store_path(store)), "run": run, "name": name}
+    return result
+
+
+def address_of(result: Any) -> dict[str, Any]:
+    """What Prefect stores instead of the result of a flow."""
+    if isinstance(result, Path):
+        return {"path": str(result)}
+    address: dict[str, Any] = result.encoding[ADDRESS]
+    return address
+
+
+def open_result(address: dict[str, Any]) -> Any:
+    """Open the result of a flow from its address."""
+    if "path" in address:
+        return Path(address["path"])
+    store = Path(address["store"])
+    run_name = address["run"]
+    name = address["name"]
+    if name is None:
+        result = va.open_store(store)
+    elif run_name is None:
+        result = open_sweep(store, name)
+    else:
+        run = va.load_run(store, run_name)
+        result = _clusters(run, name) if name in run.ds else run.table(name)
+    return with_address(result, store, run_name, name)
+
+
+def _clusters(run: va.Run, name: str) -> xr.Dataset:
+    """A map of clusters, with the summary that was stored with it."""
+    labels = run.ds[[name]].load()
+    table = f"clusters_{name}"
+    return run.table(table).assign(labels) if has_table(run.path, run.name, table) else labels
+
+
+def sweep_file(store: Path, name: str) -> Path:
+    """The table of a sweep, next to the store."""
+    path = check_store(store)
+    return path.with_name(f"{path.name.removesuffix('.zarr')}.sweeps") / f"{name}.csv"
+
+
+def open_sweep(store: Path, name: str) -> xr.Dataset:
+    """The table of a sweep, over `run`."""
+    return pd.read_csv(sweep_file(store, name)).set_index("run").to_xarray()
+
+
+# a flow whose result can be opened afterwards: `run_deployment(…).state.result()`
+kept_flow: Any = functools.partial(
+    flow,
+    persist_result=True,
+    result_serializer=JSONSerializer(
+        object_encoder=f"{__name__}.{address_of.__name__}",
+        object_decoder=f"{__name__}.{open_result.__name__}",
+    ),
+)
+
+
+# ---- recording
+
+
 def is_recorded() -> bool:
-    """Whether a server records what runs here: inside a flow run."""
+    """Whether this runs inside a flow run, which a server records."""
     return FlowRunContext.get() is not None
 
 
-def _kept_by_the_server(record: logging.LogRecord) -> bool:
-    """A filter of vaearr's log: what is told inside a flow run goes to the log of that run, and no
-    further.
-    """
+def _log_to_server(record: logging.LogRecord) -> bool:
+    """A filter of vaearr's log: inside a flow run, messages go to the log of that run only."""
     if is_recorded():
         get_run_logger().log(record.levelno, record.getMessage())
     return not is_recorded()
 
 
-log.addFilter(_kept_by_the_server)
+log.addFilter(_log_to_server)
 log.setLevel(logging.INFO)
 
 
-def place(store: Path) -> str:
-    """Where a store is, from the root, for whoever fetches a result."""
-    return str(store_path(store))
-
-
 def step(part: Flow[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a flow as one step of another: recorded as a flow run of its own, or its function where
-    nothing records.
-    """
+    """Run a flow as a step of another: as a flow run of its own if a server records it."""
     return part(*args, **kwargs) if is_recorded() else part.fn(*args, **kwargs)
 
 
 def key_of(*parts: str) -> str:
-    """A key that Prefect takes: small letters, digits and dashes."""
+    """A key that Prefect accepts: small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 def store_key(what: str, store: Path, *parts: str) -> str:
-    """Key of what is shown of a store, such as `train-vae-loss-scan-vae`."""
+    """Key of an artifact of a store, such as `train-vae-loss-scan-vae`."""
     return key_of(what, store.name.removesuffix(".zarr"), *parts)
 
 
 @contextmanager
 def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
-    """`show(done, total, text)` tells how far a step is, in the log and as a bar that is updated in
-    place.
+    """Report the progress of a step, by the function `(done, total, text)` that is returned.
+
+    It goes to the log and to an artifact that is updated in place.
     """
     artifact: Any = None
     if is_recorded():
         artifact = create_progress_artifact(progress=0.0, key=key, description=what)
-    last = time.monotonic()
+    last_update = time.monotonic()
 
     def update(done: int, total: int, text: str = what) -> None:
-        nonlocal last
-        if done < total and time.monotonic() - last < SECONDS:
+        nonlocal last_update
+        if done < total and time.monotonic() - last_update < PROGRESS_SECONDS:
             return
-        last = time.monotonic()
+        last_update = time.monotonic()
         words = f"{text}: {done} of {total}"
         log.info(words)
         if artifact:
-            update_progress_artifact(
-                artifact, progress=100.0 * done / max(total, 1), description=words
-            )
+            percent = 100.0 * done / max(total, 1)
+            update_progress_artifact(artifact, progress=percent, description=words)
 
     yield update
 
 
-def table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    """Rows of numbers and names, at most a hundred; NumPy's become Python's, what is not finite
-    stays empty.
-    """
+def table(key: str, rows: Sequence[Mapping[Any, Any]], description: str) -> None:
+    """Record the first rows of a table."""
     if is_recorded():
-        plain = [as_json(dict(row)) for row in rows[:MOST_ROWS]]
-        create_table_artifact(
-            table=plain, key=key, description=f"{description}, {len(rows)} in all"
-        )
+        plain_rows = [as_json(dict(row)) for row in rows[:MAX_ROWS]]
+        create_table_artifact(plain_rows, key, f"{description}, {len(rows)} in all")
 
 
-def text(key: str, markdown: str, description: str) -> None:
-    """Text with markup."""
-    if is_recorded():
-        create_markdown_artifact(markdown=markdown, key=key, description=description)
-
-
-def picture(store: Path, key: str, result: Any, description: str, **options: Any) -> None:
-    """The view of a result as a picture, and the same on a page, which lies beside the store and
-    works offline.
-    """
+def page(store: Path, key: str, result: Any, description: str, **options: Any) -> None:
+    """Save the view of a result as a page next to the store, and record a link to it."""
     if not is_recorded():
         return
-    from vaearr.store.folders import write_errors
-    from vaearr.views import on_paper, save
-
-    try:
-        shown, path = va.view(result, **options), check_store(store)
-    except NoInputError as reason:
-        log.info(f"no picture of {description}: {reason}")
-        return
+    path = check_store(store)
     folder = path.with_name(f"{path.name.removesuffix('.zarr')}.views")
+    heading = f"{path.name}: {description}"
     with write_errors(folder):
         folder.mkdir(exist_ok=True)
-        heading = f"{path.name}: {description}"
-        page = save(shown, folder.resolve() / f"{key}.html", heading=heading, overwrite=True)
-    inline = f"![{description}](data:image/png;base64,{_small_png(on_paper(shown))})"
-    text(
-        key, f"{inline}\n\n{link(page)}", description
-    )  # an image artifact's page would spell the data out beside it
+        file = save(result, folder / f"{key}.html", heading=heading, overwrite=True, **options)
+    link(key, file, description)
 
 
-def link(page: Path) -> str:
-    """Words that lead from a server's page to one on the disk."""
-    return (
-        f"[{page.as_uri()}]({page.as_uri()})\n\nA page on the disk of the machine that ran, `{page}`. Browsers follow "
-        "no link from a server's page to a disk: copy the address into their address bar."
-    )
-
-
-def _small_png(figure: Any) -> str:
-    """The figure as PNG of 256 colours, as text."""
-    from PIL import Image
-
-    from vaearr.views.page import png
-
-    data = io.BytesIO()
-    with Image.open(io.BytesIO(png(figure, DPI))) as image:
-        image.convert("RGB").quantize(256).save(data, "png", optimize=True)
-    return base64.b64encode(data.getvalue()).decode()
+def link(key: str, file: Path, description: str) -> None:
+    """Record a link to a page on this disk."""
+    if is_recorded():
+        address = file.absolute().as_uri()
+        text = (
+            f"[{address}]({address})\n\nThe page is a file of the machine that ran the flow, "
+            f"`{file}`. Browsers do not follow links from a server to a disk: copy the address "
+            "into the address bar."
+        )
+        create_markdown_artifact(text, key, description)

@@ -19,6 +19,7 @@ from panel.io import hold
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.latents import evenly_spaced, shifted, typical_index
 from vaearr.app.samples import (
     GREY,
     NO_MODEL,
@@ -26,18 +27,15 @@ from vaearr.app.samples import (
     as_pictures,
     coarse,
     coloured,
-    decoded,
     has_network,
     is_map,
     layers_of,
     names_of,
     png,
-    seen,
     stored,
 )
 from vaearr.errors import UsageError, VaearrError
-from vaearr.run.points import evenly_spaced, grid_indices, shifted, typical_index
-from vaearr.schema.grid import edges
+from vaearr.schema.grid import edges, grid_indices
 from vaearr.views import common as c
 from vaearr.views import on_paper, view
 from vaearr.views import page as paper
@@ -182,10 +180,10 @@ class Explorer(param.Parameterized):
         patterns = stored(self.run, number)
         self.show("stored", patterns)
         if self.has_network:
-            rebuilt = decoded(self.run, self.samples.latents[[self.row]])
+            rebuilt = self.run.decode_samples(self.samples.latents[[self.row]])
             self.limits = robust_limits(rebuilt.values, GREY)
             self.show("rebuilt", rebuilt)
-            self.show("seen", seen(self.run, patterns))
+            self.show("seen", self.run.as_decoded(patterns))
         self.go_to(self.samples.vectors[self.row])
         self.selected = rows
 
@@ -265,7 +263,7 @@ class Explorer(param.Parameterized):
     def _map(self) -> Any:
         """The chosen layer as a map."""
         ds = self.run.ds
-        place = grid_indices(self.run, self.samples.numbers)
+        place = grid_indices(self.run.ds, self.samples.numbers)
         y_dim, x_dim = list(place)[-2:]
         y, x = ds[y_dim].values, ds[x_dim].values
         positions = np.stack([x[place[x_dim]], y[place[y_dim]]], 1).astype(float)
@@ -368,7 +366,7 @@ class Explorer(param.Parameterized):
 
     def _decode(self) -> None:
         if self.has_network:
-            self.show("live", decoded(self.run, self.latents()))
+            self.show("live", self.run.decode_samples(self.latents()))
 
     def _samples(self, selected: np.ndarray) -> Any:
         """Pictures of some of the selected samples."""
@@ -378,8 +376,8 @@ class Explorer(param.Parameterized):
         shown = [self.as_pictures(patterns)]
         title = f"some of the {len(selected):,} selected samples, evenly spread"
         if self.has_network:
-            rebuilt = decoded(self.run, self.samples.latents[rows])
-            shown = [self.as_pictures(seen(self.run, patterns)), self.as_pictures(rebuilt)]
+            rebuilt = self.run.decode_samples(self.samples.latents[rows])
+            shown = [self.as_pictures(self.run.as_decoded(patterns)), self.as_pictures(rebuilt)]
             title += "; input above reconstruction"
         images = np.stack(shown, 1)
         return sheet(title, names_of(self.run, numbers), images, robust_limits(images, GREY))

@@ -15,8 +15,9 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import UsageError
-from vaearr.run.points import classes_of, encoded_latents, grid_indices, sample_words
 from vaearr.schema import is_categorical, meanings
+from vaearr.schema.classes import classes_of
+from vaearr.schema.grid import grid_indices, sample_words
 from vaearr.views.common import brief, colored_classes, label, robust_limits, text
 from vaearr.views.explorer import even_ticks
 from vaearr.views.pictures import pictures
@@ -54,7 +55,7 @@ class Encoded:
 
 def encoded_samples(run: Run) -> Encoded:
     """Read the encoded samples of a run. Raises NoInputError where there is none."""
-    numbers, latents = encoded_latents(run)
+    numbers, latents = run.encoded_latents()
     return Encoded(numbers, latents, latents.reshape(*latents.shape[:2], -1).mean(-1))
 
 
@@ -113,10 +114,10 @@ def layers_of(run: Run) -> dict[str, xr.DataArray]:
 def names_of(run: Run, numbers: np.ndarray) -> list[str]:
     """Samples in words: their coordinates, and labels and files of images and volumes."""
     ds = run.ds
-    places = grid_indices(run, numbers)
+    places = grid_indices(run.ds, numbers)
     names = []
     for i, number in enumerate(numbers):
-        words = [sample_words(run, {dim: indices[i] for dim, indices in places.items()})]
+        words = [sample_words(run.ds, {dim: indices[i] for dim, indices in places.items()})]
         for name in () if schema.is_scan(ds) else ("label", "path"):
             if name in ds.variables:
                 value = ds[name].values.ravel()[number]
@@ -131,25 +132,8 @@ def names_of(run: Run, numbers: np.ndarray) -> list[str]:
 
 def stored(run: Run, numbers: np.ndarray) -> xr.DataArray:
     """Patterns of samples as stored, `(picture, [channel,] …)`."""
-    values = run.patterns_at(np.stack([*grid_indices(run, numbers).values()], 1))
+    values = run.patterns_at(np.stack([*grid_indices(run.ds, numbers).values()], 1))
     return xr.DataArray(values, dims=(PICTURE, *schema.signal_dims(run.ds)), name=n.PATTERNS)
-
-
-def seen(run: Run, patterns: xr.DataArray) -> xr.DataArray:
-    """Stored patterns as the network sees them, in the units of `decoded`."""
-    import torch
-
-    from vaearr.run.decode import comparable_inputs
-
-    raw = torch.from_numpy(patterns.values.reshape(len(patterns), *schema.input_shape(run.ds)))
-    return patterns.copy(data=comparable_inputs(run, raw).numpy().reshape(patterns.shape))
-
-
-def decoded(run: Run, latents: np.ndarray) -> xr.DataArray:
-    """Decode `(k, latent[, lz, ly, lx])`: `(picture, [channel,] …)`."""
-    from vaearr.run.decode import decoded_array
-
-    return decoded_array(run, latents, {PICTURE: len(latents)})
 
 
 def coarse(da: xr.DataArray) -> xr.DataArray:

@@ -15,6 +15,7 @@ from bokeh.models import HoverTool
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.latents import evenly_spaced
 from vaearr.app.samples import (
     GREY,
     NO_MODEL,
@@ -34,7 +35,7 @@ from vaearr.app.samples import (
 )
 from vaearr.errors import UsageError
 from vaearr.recipe import now, versions
-from vaearr.run.points import LATENT_DIM, evenly_spaced, grid_indices
+from vaearr.schema.grid import grid_indices
 from vaearr.views.common import holoviews, robust_limits, text
 from vaearr.views.explorer import explorer
 from vaearr.views.kinds import bokeh_model
@@ -144,7 +145,9 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
             "clim": look["limits"],
             "title": text(colour),
         }
-    columns |= {dim: run.ds[dim].values[place] for dim, place in grid_indices(run, numbers).items()}
+    columns |= {
+        dim: run.ds[dim].values[place] for dim, place in grid_indices(run.ds, numbers).items()
+    }
     source = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
     if is_map(run) and len(schema.navigation_shape(run.ds)) == 2:
         background = map_plot(coarse(layers[colour or plane[0]].load()), frame=400)
@@ -172,7 +175,7 @@ def _sliders(run: Run, samples: Encoded) -> Section:
     dims = sorted(samples.widest[:MOST_DIMS])
     found = run.traverse(dims, span=(-REACH, REACH), steps=STEPS)
     decoded = found["decoded"].reset_coords(drop=True)
-    frames = [as_pictures(decoded.sel({LATENT_DIM: dim}, drop=True)) for dim in dims]
+    frames = [as_pictures(decoded.sel(latent_dim=dim, drop=True)) for dim in dims]
     limits = robust_limits(np.stack(frames), GREY)
     section.blocks.append(f'{STYLE}<div class="dims">')
     for dim, images in zip(dims, frames, strict=True):

@@ -19,8 +19,6 @@ from vaearr.analysis.association import P_ADJUSTED, associate, element_rgb, rank
 from vaearr.analysis.clustering import boundary_segments, cluster_scores, cluster_summary
 from vaearr.errors import DataError, ExistsError, NoInputError
 from vaearr.recipe import FINGERPRINTS, as_json, nested, now, versions
-from vaearr.run.reconstruct import example_reconstructions
-from vaearr.run.step import current_table
 from vaearr.store import check_inputs, has_table, published_at
 from vaearr.store.folders import staged
 from vaearr.views import on_paper, show, view
@@ -183,7 +181,7 @@ class Contents:
         any map.
         """
         ds = self.run.ds
-        found = current_table(self.run, "association")
+        found = self.run.current_table("association")
         if found is None:
             table = associate(
                 self.latents, targets_of(ds, roi=self.roi), COMPUTED_METRICS, roi=self.roi
@@ -470,7 +468,7 @@ def health(contents: Contents, section: Section) -> None:
 
 def reconstructions(contents: Contents, section: Section) -> None:
     """Patterns, reconstructions, residuals."""
-    samples = example_reconstructions(contents.run)
+    samples = contents.run.example_reconstructions()
     contents.show(section, "reconstructions", samples, kind="reconstruction")
 
 

@@ -135,6 +135,23 @@ class Run:
         """
         return open_table(self.path, self.name, name)
 
+    def current_table(self, name: str) -> xr.Dataset | None:
+        """Open a table of the run if it is up to date.
+
+        Parameters
+        ----------
+        name : str
+            Name of the table, such as ``"association"``.
+
+        Returns
+        -------
+        xarray.Dataset or None
+            None if there is no such table, or a variable that it was computed from has changed.
+        """
+        from vaearr.run.step import current_table
+
+        return current_table(self, name)
+
     @cached_property
     def model(self) -> TrainedModel:
         """The network with its weights. Raises NoInputError for attached latents."""
@@ -339,6 +356,64 @@ class Run:
     def decode(self, latents: Any, **settings: Any) -> Any:
         """Decode latents into patterns in preprocessed units, see `TrainedModel.decode`."""
         return self.model.decode(latents, **settings)
+
+    def decode_samples(self, latents: np.ndarray, dim: str = n.SAMPLE) -> xr.DataArray:
+        """Decode latents into patterns in stored units, as far as the preprocessing allows.
+
+        Parameters
+        ----------
+        latents : numpy.ndarray
+            ``(k, latent[, lz, ly, lx])``.
+        dim : str
+            Name of the first dimension of the result.
+
+        Returns
+        -------
+        xarray.DataArray
+            ``(dim, *signal)``. With a normalisation or a dynamic background the patterns are in
+            preprocessed units, because no input exists whose scale could be restored; the attribute
+            ``scale`` is ``"stored"`` or ``"preprocessed"``.
+        """
+        from vaearr.run.decode import decoded_array
+
+        return decoded_array(self, latents, {dim: len(latents)})
+
+    def as_decoded(self, patterns: xr.DataArray) -> xr.DataArray:
+        """Convert stored patterns to the units of decoded ones, to show them side by side.
+
+        Parameters
+        ----------
+        patterns : DataArray
+            ``(k, *signal)``, in memory.
+
+        Returns
+        -------
+        xarray.DataArray
+            The patterns in the units of `decode_samples`.
+        """
+        from vaearr.run.decode import comparable_patterns
+
+        return comparable_patterns(self, patterns)
+
+    def encoded_latents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Read the latents of all encoded samples.
+
+        Returns
+        -------
+        numbers : numpy.ndarray
+            ``(k,)``, row-major position of each sample in the navigation grid.
+        latents : numpy.ndarray
+            ``(k, latent[, lz, ly, lx])``; positions that a mask left out hold the mean of their
+            channel.
+
+        Raises
+        ------
+        NoInputError
+            If no sample is encoded.
+        """
+        from vaearr.run.points import encoded_latents
+
+        return encoded_latents(self)
 
     def associate(
         self,
@@ -591,6 +666,30 @@ class Run:
             run, chosen, roi=roi, folder=folder, overwrite=overwrite, progress=progress
         )
 
+    def example_reconstructions(self, count: int = 8, seed: int = 0) -> xr.Dataset:
+        """Reconstruct some validation samples in preprocessed units; nothing is stored.
+
+        Parameters
+        ----------
+        count : int
+            Number of samples.
+        seed : int
+            Seed of their choice.
+
+        Returns
+        -------
+        xarray.Dataset
+            As `reconstruct`, with ``input`` and ``reconstruction (example, …)``.
+
+        Raises
+        ------
+        NoInputError
+            If the run has no network or no samples in its split.
+        """
+        from vaearr.run.reconstruct import example_reconstructions
+
+        return example_reconstructions(self, count, seed)
+
     def sample(self, n_samples: int = 16, seed: int = 0, *, source: str = "prior") -> xr.Dataset:
         """Sample latents and decode them.
 
@@ -670,9 +769,9 @@ class Run:
             If the run is not encoded.
         """
         from vaearr.run.statistics import latent_statistics
-        from vaearr.run.step import current_table, publish, step_recipe
+        from vaearr.run.step import publish, step_recipe
 
-        stored = current_table(self, n.LATENT_STATISTICS)
+        stored = self.current_table(n.LATENT_STATISTICS)
         if stored is not None:
             return stored
         statistics = latent_statistics(self)

@@ -72,3 +72,10 @@ def comparable_inputs(run: Run, patterns: torch.Tensor) -> torch.Tensor:
         return patterns.float()
     preprocess = run.model.preprocess
     return preprocess.enlarged(preprocess(patterns.to(run.model.device))).cpu()
+
+
+def comparable_patterns(run: Run, patterns: xr.DataArray) -> xr.DataArray:
+    """Stored patterns in the units of decoded ones, see `Run.as_decoded`."""
+    shape = (len(patterns), *schema.input_shape(run.ds))
+    inputs = comparable_inputs(run, torch.from_numpy(patterns.values.reshape(shape)))
+    return patterns.copy(data=inputs.numpy().reshape(patterns.shape))

@@ -145,8 +145,8 @@ def reconstruct_samples(
     return table
 
 
-def example_reconstructions(run: Run, count: int = 8, seed: int = 0) -> xr.Dataset:
-    """Reconstruct some validation samples in preprocessed units; nothing is stored."""
+def example_reconstructions(run: Run, count: int, seed: int) -> xr.Dataset:
+    """Reconstruct some validation samples, see `Run.example_reconstructions`."""
     run.check_patterns()
     config = ReconstructConfig(run=run.name, units="preprocessed")
     chosen = run.variable(n.SPLIT).load() != n.OUTSIDE

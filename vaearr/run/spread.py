@@ -13,8 +13,9 @@ from vaearr import names as n
 from vaearr.analysis import planes
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run import Run
-from vaearr.run.points import CLASS, POINT, classes_of, latent_points, subset
+from vaearr.run.points import POINT, latent_points, subset
 from vaearr.run.statistics import correlations
+from vaearr.schema.classes import CLASS, classes_of
 from vaearr.store import check_inputs
 
 N_PAIRED = 6  # dimensions of a pair plot by default

@@ -12,27 +12,15 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from vaearr import names as n
+from vaearr.analysis.latents import channel_means, shifted, typical_index
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import Run
 from vaearr.run.decode import decoded_array, decoded_latents
 from vaearr.run.draw import stored_sample
-from vaearr.run.points import (
-    CLASS,
-    LATENT_DIM,
-    POINT,
-    channel_means,
-    classes_of,
-    dimensions,
-    encoded_latents,
-    grid_indices,
-    latent_points,
-    sample_words,
-    shifted,
-    subset,
-    typical_index,
-)
+from vaearr.run.points import LATENT_DIM, POINT, dimensions, encoded_latents, latent_points, subset
 from vaearr.run.statistics import latent_sums
-from vaearr.schema.grid import find_point
+from vaearr.schema.classes import CLASS, classes_of
+from vaearr.schema.grid import find_point, grid_indices, sample_words
 
 TYPICAL, MEAN, PROTOTYPE = "typical", "mean", "prototype"
 STEP, AXIS = "step", "axis"
@@ -91,7 +79,7 @@ def prototypes(run: Run, by: str | None, classes: Sequence[str] | None) -> xr.Da
     result.coords["number"] = n.named(
         CLASS, numbers[typical], "number of the typical sample, row-major"
     )
-    for dim, indices in grid_indices(run, numbers[typical]).items():
+    for dim, indices in grid_indices(run.ds, numbers[typical]).items():
         coordinate = run.ds[dim]
         result.coords[f"{dim}_of_sample"] = CLASS, coordinate.values[indices], coordinate.attrs
     return result.assign_attrs(by=by)
@@ -241,7 +229,7 @@ def start_of(run: Run, base: Base, by: str | None) -> Start:
         if isinstance(base, Path):
             return Start(latents, base.name, {})
         indices = find_point(run.ds, base)
-        return Start(latents, sample_words(run, indices), _base_coords(run, indices))
+        return Start(latents, sample_words(run.ds, indices), _base_coords(run, indices))
     latents = np.asarray(base, np.float64)
     if latents.shape != run.latent_shape or not np.isfinite(latents).all():
         raise UsageError(
@@ -275,8 +263,8 @@ def _start_of_samples(run: Run, base: str, by: str | None) -> Start:
     if kind != TYPICAL:
         return Start(mean, f"mean of {group}", {})
     typical = typical_index(latents, mean)
-    indices = grid_indices(run, numbers[typical])
-    description = f"{sample_words(run, indices)}, typical of {group}"
+    indices = grid_indices(run.ds, numbers[typical])
+    description = f"{sample_words(run.ds, indices)}, typical of {group}"
     return Start(latents[typical].astype("f8"), description, _base_coords(run, indices))
 
 

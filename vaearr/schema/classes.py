@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.schema import is_categorical, meanings
 
+CLASS = "class"
+CLASS_VARIABLES = ("label", n.PHASE, n.CLUSTERS)  # the first that exists is the default
+MAX_CLASSES = 1000
 MOST_CLASSES = 40  # different texts of a coordinate that is taken for classes
 
 
@@ -51,3 +59,72 @@ def class_of_each(ds: xr.Dataset, name: str) -> tuple[np.ndarray, dict[int, str]
 def _values(ds: xr.Dataset, name: str) -> np.ndarray:
     values = np.asarray(ds[name].transpose(*schema.navigation_dims(ds)).values)
     return np.array(values.tolist(), dtype=str) if values.dtype.kind in "UTO" else values
+
+
+def classes_of(
+    ds: xr.Dataset, by: str | None = None, classes: Sequence[str] | None = None
+) -> xr.DataArray | None:
+    """The class of each sample by a map or coordinate, over the navigation dims.
+
+    Codes are 0, 1, … with names in `flag_meanings`, and -1 for no class. Negative codes and empty
+    texts of the variable are no class.
+
+    by: a variable of integers, texts or booleans; None for the first that exists of label, phase
+    and clusters; None is returned if there is none. classes: names of the classes to keep. Raises
+    NoInputError for an unknown variable, UsageError for one that holds no classes or lacks one.
+    """
+    if by is None:
+        existing = [name for name in CLASS_VARIABLES if name in ds.variables]
+        if not existing and classes is None:
+            return None
+        by = existing[0] if existing else CLASS_VARIABLES[0]
+    values = _class_values(ds, by)
+    names = _class_names(ds[by], values)
+    for name in classes or ():
+        if name not in names.values():
+            hint = did_you_mean(name, list(names.values()))
+            raise UsageError(f"{by!r} has no class {name!r}.{hint}")
+    if classes is not None:
+        names = {value: name for value, name in names.items() if name in classes}
+    if len(names) > MAX_CLASSES:
+        raise UsageError(f"{by!r} has {len(names)} classes; at most {MAX_CLASSES} are supported.")
+    codes = pd.Index(list(names)).get_indexer(pd.Index(values.ravel()))  # -1 for other values
+    attrs = {
+        "long_name": by,
+        "flag_values": list(range(-1, len(names))),
+        "flag_meanings": ["none", *names.values()],
+    }
+    navigation = schema.navigation_dims(ds)
+    return xr.DataArray(codes.reshape(values.shape), dims=navigation, name=CLASS, attrs=attrs)
+
+
+def _class_values(ds: xr.Dataset, name: str) -> np.ndarray:
+    """Values of a variable that holds a class for each sample; everything but integers as text."""
+    navigation = schema.navigation_dims(ds)
+    if name not in ds.variables:
+        candidates = [
+            str(other)
+            for other, variable in ds.variables.items()
+            if set(variable.dims) == set(navigation)
+        ]
+        raise NoInputError(
+            f"there is no map or coordinate {name!r}.{did_you_mean(name, candidates)}"
+        )
+    variable = ds[name]
+    if set(variable.dims) != set(navigation) or variable.dtype.kind not in "biuOUT":
+        dims = ", ".join(map(str, variable.dims))
+        raise UsageError(
+            f"{name!r} ({variable.dtype} over {dims}) does not hold one class for each sample; "
+            "name another map, or cluster the samples first."
+        )
+    values = variable.transpose(*navigation).values
+    if values.dtype.kind in "iu":
+        return values
+    return np.array([str(value) for value in values.ravel()]).reshape(values.shape)
+
+
+def _class_names(variable: xr.DataArray, values: np.ndarray) -> dict[Any, str]:
+    """Value -> name of each class, in the order of the values."""
+    if values.dtype.kind in "iu":
+        return dict(sorted(schema.categories(variable).items()))
+    return {value: str(value) for value in np.unique(values) if value}

@@ -542,6 +542,21 @@ def _position(coordinate: xr.DataArray, value: Any) -> int:
     return int(hits[0])
 
 
+def grid_indices(ds: xr.Dataset, number: Any) -> dict[str, Any]:
+    """Indices along each navigation dim of samples with these row-major numbers."""
+    shape = schema.navigation_shape(ds)
+    indices = np.unravel_index(number, shape)
+    return dict(zip(schema.navigation_dims(ds), indices, strict=True))
+
+
+def sample_words(ds: xr.Dataset, indices: Mapping[str, int]) -> str:
+    """Describe a sample, such as `sample at x 1.5, y 0.25` or `sample 12`."""
+    values = {dim: ds[dim].values[index] for dim, index in indices.items()}
+    if n.SAMPLE in values:
+        return f"sample {values[n.SAMPLE]}"
+    return "sample at " + ", ".join(f"{dim} {value:g}" for dim, value in reversed(values.items()))
+
+
 def edges(coord: np.ndarray) -> np.ndarray:
     """Borders `(n + 1,)` of the cells around `n` ascending or descending coordinates, half-way
     between neighbours.

@@ -1,0 +1,54 @@
+"""Arrays of latents: the typical sample, an even choice of samples, shifted copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+MAX_SAMPLES = 10_000  # samples between which distances are computed
+N_NEIGHBOURS = 5
+
+
+def typical_index(latents: np.ndarray, mean: np.ndarray) -> int:
+    """Find the sample that represents samples `(k, …)` with this mean.
+
+    It is the sample nearest the mean, among the half of the samples with the closest neighbours.
+    The mean of several orientations lies where no sample does; the sample nearest to it overall is
+    often a pattern without contrast.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    candidates = evenly_spaced(len(latents), MAX_SAMPLES)
+    vectors = latents[candidates].reshape(len(candidates), -1)
+    n_neighbours = min(N_NEIGHBOURS, len(vectors) - 1)
+    if n_neighbours:
+        distances, _ = NearestNeighbors().fit(vectors).kneighbors(n_neighbors=n_neighbours)
+        is_close = distances[:, -1] <= np.median(distances[:, -1])
+        candidates = candidates[is_close]
+        vectors = vectors[is_close]
+    offsets = vectors - mean.reshape(1, -1)
+    return int(candidates[(offsets**2).sum(1).argmin()])
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers below `count`, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def shifted(latents: np.ndarray, dims: Sequence[int], values: np.ndarray) -> np.ndarray:
+    """Copies `(k, L[, …])` float32 of latents `(L[, …])` with values `(k, len(dims))` of `dims`.
+
+    A channel of a spatial latent is shifted as a whole until its mean is the value.
+    """
+    selected = list(dims)
+    shift = values - channel_means(latents)[selected]
+    copies = np.repeat(latents[None].astype("f8"), len(values), axis=0)
+    copies[:, selected] += shift.reshape(*shift.shape, *(1,) * (latents.ndim - 1))
+    return copies.astype(np.float32)
+
+
+def channel_means(latents: np.ndarray) -> np.ndarray:
+    """Value `(L,)` of each dimension of latents `(L[, …])`: the mean over its positions."""
+    means: np.ndarray = latents.reshape(len(latents), -1).mean(1)
+    return means

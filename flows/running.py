@@ -25,7 +25,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.context import FlowRunContext
-from prefect.serializers import JSONSerializer
+from prefect.serializers import (
+    JSONSerializer,
+    prefect_json_object_decoder,
+    prefect_json_object_encoder,
+)
 
 import vaearr as va
 from vaearr.recipe import as_json
@@ -54,9 +58,13 @@ def with_address(
 
 def address_of(result: Any) -> dict[str, Any]:
     """What Prefect stores instead of the result of a flow."""
+    address: dict[str, Any]
     if isinstance(result, Path):
-        return {"path": str(result)}
-    address: dict[str, Any] = result.encoding[ADDRESS]
+        address = {"path": str(result)}
+    elif isinstance(result, xr.Dataset):
+        address = result.encoding[ADDRESS]
+    else:  # the error of a flow that failed
+        address = prefect_json_object_encoder(result)
     return address
 
 
@@ -64,6 +72,8 @@ def open_result(address: dict[str, Any]) -> Any:
     """Open the result of a flow from its address."""
     if "path" in address:
         return Path(address["path"])
+    if "store" not in address:
+        return prefect_json_object_decoder(address)
     store = Path(address["store"])
     run_name = address["run"]
     name = address["name"]

@@ -171,9 +171,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
 def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path) -> None:
     kmeans = {"method": "kmeans", "k": 3}
     flows = [
+        words("encode", store=trained_store, encode={"precision": "bfloat16"}, overwrite=True),
         words("associate", store=trained_store, overwrite=True),
         words("cluster", store=trained_store, cluster=kmeans, overwrite=True),
-        words("encode", store=trained_store, encode={"precision": "bfloat16"}, overwrite=True),
         words("report", store=trained_store),
     ]
     asked = [sys.executable, "-c", RUN_AND_FETCH, str(trained_store), json.dumps(flows)]

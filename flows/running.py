@@ -58,20 +58,13 @@ def with_address(
 
 def address_of(result: Any) -> dict[str, Any]:
     """What Prefect stores instead of the result of a flow."""
-    address: dict[str, Any]
-    if isinstance(result, Path):
-        address = {"path": str(result)}
-    elif isinstance(result, xr.Dataset):
-        address = result.encoding[ADDRESS]
-    else:  # the error of a flow that failed
-        address = prefect_json_object_encoder(result)
-    return address
+    if isinstance(result, xr.Dataset):
+        return dict(result.encoding[ADDRESS])
+    return dict(prefect_json_object_encoder(result))  # the path of a page, or an error
 
 
 def open_result(address: dict[str, Any]) -> Any:
     """Open the result of a flow from its address."""
-    if "path" in address:
-        return Path(address["path"])
     if "store" not in address:
         return prefect_json_object_decoder(address)
     store = Path(address["store"])

@@ -178,7 +178,7 @@ def test_import_takes_settings_and_background_from_beside_the_weights(
 ) -> None:
     folder = shutil.copytree(model_folder(good), tmp_path / "alone")
     done = vaearr("import", again, folder / named, "--run", "b")
-    assert "cannot be told" in done.err  # how well it did in training stayed in the store
+    assert "is not known" in done.err  # how well it did in training stayed in the store
     vaearr("encode", again, "--run", "b")
     ds = zarr(again)
     np.testing.assert_allclose(ds.latents_b, va.load_model(good).encode(ds.patterns), atol=1e-5)

@@ -19,7 +19,7 @@ from tests.reliability.jobs import STORE, TRAINING
 from tests.reliability.test_kills import hashes
 from vaearr.config import ClusterConfig
 from vaearr.errors import VaearrError
-from vaearr.run.reconstruct import inside_name
+from vaearr.run.sample_files import inside_name
 from vaearr.run.train import train
 from vaearr.store import write_results, write_table
 from vaearr.store.remove import remove

@@ -19,7 +19,7 @@ from vaearr import names as n
 from vaearr.config import IngestConfig, PreprocessConfig, RoiConfig
 from vaearr.errors import DataError, ExistsError, NoInputError, RoiError, UsageError
 from vaearr.models.quality import image_metrics
-from vaearr.run.reconstruct import sample_names
+from vaearr.run.sample_files import sample_names
 from vaearr.store import open_store
 
 from ..conftest import TINY_TRAINING

@@ -75,16 +75,14 @@ class Run:
         *,
         device: str = "cpu",
         trust: str | Collection[str] = (),
-        **known: Any,
     ) -> None:
-        """Use `load_run`. known: `manifest`, `history` and `health` if already in memory."""
+        """Use `load_run`."""
         self.path = path
         self.name = name
         self.device = device
         self.trust = trusted_names(trust)
         self._opened: tuple[Any, xr.Dataset] | None = None
         self._layouts: dict[Any, xr.Dataset] = {}  # computed by `scatter`
-        self.__dict__.update(known)
 
     @property
     def ds(self) -> xr.Dataset:
@@ -274,31 +272,30 @@ class Run:
         progress: Progress = True,
         **settings: Unpack[EncodeSettings],
     ) -> xr.Dataset:
-        """Write the latents into the store; NaN outside the run's region.
+        """Write the latents of the samples of the region into the store.
 
-        The unit of work is a chunk of the store: after an interruption the same call resumes.
-        Nothing is visible before all is written. Latents that exist with the same settings stay as
-        they are.
+        An interrupted call is resumed by the same call. The variables appear once they are
+        complete. Latents that exist with the same settings are kept.
 
         Parameters
         ----------
-        data
-            The Dataset that the run was trained on, with its lazy steps; default: the store's
-            patterns.
-        config
-            Settings; keywords replace single ones.
-        overwrite
+        data : xarray.Dataset, optional
+            The Dataset that the run was trained on, with its lazy steps; default: the patterns of
+            the store.
+        config : EncodeConfig, optional
+            Settings. Other keywords replace single ones.
+        overwrite : bool
             Replace latents that were created with different settings.
-        progress
-            False shows no progress; a function is called with blocks done, blocks in all and a
-            text.
+        progress : bool or callable
+            Show a progress bar, or call a function with the blocks done, the number of blocks and
+            a text.
 
         Returns
         -------
         xarray.Dataset
-            The opened store with ``latents`` (posterior mean) and ``latents_std`` over the
-            navigation dims and ``latent[, lz, ly, lx]``, ``reconstruction_error`` over the
-            navigation dims and, with ``draws``, ``z_draws`` with a dim ``draw``. Latents of
+            The opened store with ``latents`` (posterior mean) and ``latents_std`` ``(*navigation,
+            latent[, lz, ly, lx])``, ``reconstruction_error (*navigation)`` and, with ``draws``,
+            ``z_draws (*navigation, draw, latent[, …])``; NaN outside the region. Latents of
             collections and spatial latents have the attributes ``channel_mean``, ``channel_std``
             and ``diffusion_scale``.
 
@@ -310,6 +307,11 @@ class Run:
             If latents exist that were created with different settings.
         UsageError
             If the run was trained on other data, or settings do not fit.
+
+        Examples
+        --------
+        >>> ds = run.encode(batch_size=512)  # doctest: +SKIP
+        >>> ds.latents.sel(latent=0).hvplot.image()  # doctest: +SKIP
         """
         from vaearr.run.encode import encode_run
 
@@ -326,35 +328,61 @@ class Run:
         overwrite: bool = False,
         device: str = "auto",
     ) -> Run:
-        """Copy the run into another store, so that its patterns can be encoded by the same model.
+        """Copy the run into another store, to encode the patterns there with the same model.
 
         Parameters
         ----------
         store : str, Path, Dataset or Run
-            The other store. Of a run trained on scans joined by `va.concat`, a store of one of
-            these scans gets the model, history, health, and its part of the ROI and split. In any
-            other store the run counts as imported, see `va.import_model`: its health is measured on
-            the new patterns, and a warning says if they look unlike those of the training.
+            The other store. If the run was trained on scans joined by `va.concat` and this is one
+            of them, it gets the model, history and health, and its part of the ROI and the split.
+            In any other store the run counts as imported, see `va.import_model`: its health is
+            computed from the patterns there, and a warning says if they differ from those of the
+            training.
         name : str, optional
             Name of the run there; default: its name here.
-        roi : DataArray or RoiConfig, optional
+        roi : xarray.DataArray or RoiConfig, optional
             Points to encode in a store that was not trained on, as in `va.train`.
         overwrite : bool
             Replace a different run of that name.
         device : str
-            Device on which the health of an imported run is measured.
+            Device on which the health of an imported run is computed.
 
         Returns
         -------
         Run
             The run in the other store; an existing one if it was applied the same way before.
+
+        Raises
+        ------
+        ExistsError
+            If a different run of that name exists there.
+        UsageError
+            If the model does not fit the patterns there, or `roi` is given for a store of the
+            training.
+
+        Examples
+        --------
+        >>> run.apply("other.zarr").encode()  # doctest: +SKIP
         """
         from vaearr.run.applying import apply_run
 
         return apply_run(self, store, name=name, roi=roi, overwrite=overwrite, device=device)
 
     def decode(self, latents: Any, **settings: Any) -> Any:
-        """Decode latents into patterns in preprocessed units, see `TrainedModel.decode`."""
+        """Decode latents into patterns in preprocessed units.
+
+        Parameters
+        ----------
+        latents : array-like
+            Latents ``(…, L[, lz, ly, lx])``.
+        **settings
+            Settings of `TrainedModel.decode`.
+
+        Returns
+        -------
+        numpy.ndarray or xarray.DataArray
+            Patterns ``(…, *signal)``, of the same kind as `latents`.
+        """
         return self.model.decode(latents, **settings)
 
     def decode_samples(self, latents: np.ndarray, dim: str = n.SAMPLE) -> xr.DataArray:
@@ -425,31 +453,31 @@ class Run:
         progress: Progress = True,
         **settings: Unpack[AssociateSettings],
     ) -> xr.Dataset:
-        """Associate the latents with maps, over the run's region.
+        """Associate the latents with maps over the region of the run.
 
         The same call again returns the stored table.
 
         Parameters
         ----------
-        targets
+        targets : str or sequence of str, optional
             Names of variables ("BC", "elements", "phase"), of their entries ("Fe") or sums of
-            elements ("Fe + 0.5*Ni", "rgb(Fe, Ni, Cr)"); default: BC, every element and phase, as
-            far as present.
-        significance
-            True, or settings: p-values from surrogate maps too.
-        config
-            Settings; keywords replace single ones.
-        overwrite
-            Replace a table that was created differently.
-        progress
-            False shows no progress.
+            elements ("Fe + 0.5*Ni", "rgb(Fe, Ni, Cr)"); default: BC, every element and phase that
+            exists.
+        significance : bool or SignificanceConfig, optional
+            Compute p-values from surrogate maps as well.
+        config : AssociateConfig, optional
+            Settings. Other keywords replace single ones.
+        overwrite : bool
+            Replace a table that was created with different settings.
+        progress : bool or callable
+            Show a progress bar, or call a function.
 
         Returns
         -------
         xarray.Dataset
-            Kept as table ``association`` of the run, or ``association_<name>``: ``association
-            (metric, latent, target)``, with `significance` also ``p_value``, ``p_adjusted`` and
-            ``n_effective``.
+            ``association (metric, latent, target)``, with `significance` also ``p_value``,
+            ``p_adjusted`` and ``n_effective``. Stored as table ``association`` of the run, or
+            ``association_<name>``.
 
         Raises
         ------
@@ -457,8 +485,13 @@ class Run:
             If the name holds another table.
         NoInputError
             If the run is not encoded or a target does not exist.
+
+        Examples
+        --------
+        >>> table = run.associate("BC", metrics=["pearson"])  # doctest: +SKIP
+        >>> abs(table.association).idxmax("latent")  # doctest: +SKIP
         """
-        from vaearr.run.associating import associate_run
+        from vaearr.run.analyses import associate_run
 
         refuse_unknown(Run.associate, AssociateSettings, settings)
         values = {**settings, "targets": _listed(targets)}
@@ -477,24 +510,24 @@ class Run:
         name: str | None = None,
         overwrite: bool = False,
     ) -> xr.Dataset:
-        """Compare clusters of each latent with clusters of a reference, over the run's region.
+        """Compare clusters of each latent with clusters of a reference over the region of the run.
 
         Parameters
         ----------
-        reference
+        reference : str
             A variable of the store: scores, elements, a map, or a map of classes.
-        k_max
-            Largest number of clusters of a latent, and of a reference that is no map of classes.
-        name
+        k_max : int
+            Largest number of clusters of a latent, and of a reference without classes.
+        name : str, optional
             The table is ``partitions_<reference>_<name>``; default: ``partitions_<reference>``.
-        overwrite
-            Replace a table that was created differently.
+        overwrite : bool
+            Replace a table that was created with different settings.
 
         Returns
         -------
         xarray.Dataset
             Agreement of the clusters of each latent, see
-            `vaearr.analysis.association.latent_partitions`.
+            `vaearr.analysis.association.latent_partitions`. Stored as a table of the run.
 
         Raises
         ------
@@ -505,7 +538,7 @@ class Run:
         UsageError
             If `k_max` is below 2.
         """
-        from vaearr.run.associating import partition_run
+        from vaearr.run.analyses import partition_run
 
         return partition_run(self, reference, name, k_max=k_max, overwrite=overwrite)
 
@@ -517,26 +550,26 @@ class Run:
         overwrite: bool = False,
         **settings: Unpack[ClusterSettings],
     ) -> xr.Dataset:
-        """Cluster the points of the run's region, and write the map of labels into the store.
+        """Cluster the points of the region, and write the map of labels into the store.
 
         The same call again returns the stored result.
 
         Parameters
         ----------
-        features
-            Variables to cluster by, or entries of them ("Fe", "latents: 3"); default: the run's
-            latents.
-        config
-            Settings; keywords replace single ones.
-        overwrite
-            Replace clusters that were created differently.
+        features : str or sequence of str, optional
+            Variables to cluster by, or entries of them ("Fe", "latents: 3"); default: the latents
+            of the run.
+        config : ClusterConfig, optional
+            Settings. Other keywords replace single ones.
+        overwrite : bool
+            Replace clusters that were created with different settings.
 
         Returns
         -------
         xarray.Dataset
-            The map, variable ``name`` of the store, with its summary, kept as table
-            ``clusters_<name>`` of the run, and, where there are phases, the scores against them
-            (``ari``, ``nmi``, …), kept with the confusion matrix as ``clusters_<name>_scores``.
+            The map, stored as variable ``name``, with its summary, stored as table
+            ``clusters_<name>`` of the run. If there are phases, also the scores against them
+            (``ari``, ``nmi``, …), stored with the confusion matrix as ``clusters_<name>_scores``.
 
         Raises
         ------
@@ -544,8 +577,12 @@ class Run:
             If the name holds anything else.
         NoInputError
             If the run is not encoded or a feature does not exist.
+
+        Examples
+        --------
+        >>> run.cluster(["latents", "BC"], method="hdbscan", name="grains")  # doctest: +SKIP
         """
-        from vaearr.run.clustering import cluster_run
+        from vaearr.run.analyses import cluster_run
 
         refuse_unknown(Run.cluster, ClusterSettings, settings)
         chosen = self._settings(ClusterConfig, config, {**settings, "features": _listed(features)})
@@ -559,23 +596,23 @@ class Run:
         overwrite: bool = False,
         **settings: Unpack[ProbeSettings],
     ) -> xr.Dataset:
-        """Measure how well the latents, and other variables, predict maps, over the run's region.
+        """Measure how well latents and other features predict maps over the region of the run.
 
         The same call again returns the stored table.
 
         Parameters
         ----------
-        targets
+        targets : str or sequence of str, optional
             Maps to predict, as in `associate`.
-        config
-            Settings; keywords replace single ones.
-        overwrite
-            Replace a table that was created differently.
+        config : ProbeConfig, optional
+            Settings. Other keywords replace single ones.
+        overwrite : bool
+            Replace a table that was created with different settings.
 
         Returns
         -------
         xarray.Dataset
-            Kept as table ``probe`` of the run, or ``probe_<name>``, see `va.probe`.
+            Scores, see `va.probe`. Stored as table ``probe`` of the run, or ``probe_<name>``.
 
         Raises
         ------
@@ -583,8 +620,12 @@ class Run:
             If the name holds another table.
         NoInputError
             If the run is not encoded, or a feature or target does not exist.
+
+        Examples
+        --------
+        >>> run.probe("phase").score  # doctest: +SKIP
         """
-        from vaearr.run.probing import probe_run
+        from vaearr.run.analyses import probe_run
 
         refuse_unknown(Run.probe, ProbeSettings, settings)
         chosen = self._settings(ProbeConfig, config, {**settings, "targets": _listed(targets)})
@@ -601,42 +642,39 @@ class Run:
         progress: Progress = True,
         **settings: Unpack[ReconstructSettings],
     ) -> xr.Dataset:
-        """Reconstruct the store's samples, or single files, and measure how close each is to its
-        input.
+        """Reconstruct samples of the store, or single files, and compare them with their inputs.
 
-        Posterior means are decoded. What the preprocessing took from a pattern (its mean and scale,
-        its dynamic background) is given back to it, so that only the patterns' shape passes the
-        network. Of the store's samples the same call again returns the stored table.
+        Posterior means are decoded. What the preprocessing removed from a pattern (its mean and
+        scale, its dynamic background) is restored, so that the network is only responsible for the
+        shape. For samples of the store the same call again returns the stored table.
 
         Parameters
         ----------
-        files
-            Files to reconstruct instead of the store's samples; they are prepared as the ingest of
-            the store prepared its own, and nothing is written into the store.
-        roi
-            Map or conditions, instead of the run's region.
-        folder
+        files : sequence of str or Path
+            Files to reconstruct instead of samples of the store; they are prepared as in the ingest
+            of the store, and nothing is stored.
+        roi : xarray.DataArray or RoiConfig, optional
+            Map or conditions; default: the region of the run.
+        folder : str or Path, optional
             Folder for a file of each reconstruction: PNG, NIfTI or .npy in stored units, in the
-            size and affine of its source. Collections name them after their files, scans after the
-            point. It appears when all are complete.
-        config
-            Settings; keywords replace single ones. ``out="variable"`` also writes the
+            size and affine of its source. It appears once it is complete.
+        config : ReconstructConfig, optional
+            Settings. Other keywords replace single ones. ``out="variable"`` also writes the
             reconstructions as the float32 variable ``reconstruction`` (of a run b
             ``reconstruction_b``).
-        overwrite
+        overwrite : bool
             Replace a table or variable that was created with different settings.
-        progress
-            False shows no progress; a function is called with the number done, that of all and a
+        progress : bool or callable
+            Show a progress bar, or call a function with the number done, the total number and a
             text.
 
         Returns
         -------
         xarray.Dataset
-            Kept as table `name` of the run. ``mse``, ``mae``, ``psnr`` (dB) and, where every side
-            of a sample is 11 or more, ``ssim`` over the navigation dims (of files over ``file``),
-            NaN where nothing was reconstructed; ``summary (part, metric, statistic)`` and ``count
-            (part, metric)`` for all points and the parts of the split; ``input`` and
-            ``reconstruction (example, …)``.
+            ``mse``, ``mae``, ``psnr`` (dB) and, for samples with sides of 11 or more, ``ssim`` over
+            the navigation dims (of files over ``file``), NaN for samples left out; ``summary (part,
+            metric, statistic)`` and ``count (part, metric)``; the examples ``input`` and
+            ``reconstruction (example, *signal)``. Stored as table ``name`` of the run.
 
         Raises
         ------
@@ -650,6 +688,10 @@ class Run:
             If settings do not fit.
         DataError
             If the store, the model or a file is damaged.
+
+        Examples
+        --------
+        >>> run.reconstruct(part="validation").psnr.mean()  # doctest: +SKIP
         """
         from vaearr.run.reconstruct import reconstruct_files, reconstruct_samples
 
@@ -661,7 +703,8 @@ class Run:
         chosen = self._settings(ReconstructConfig, config, settings)
         run = self.to(chosen.device)
         if files:
-            return reconstruct_files(run, chosen, files, folder=folder, progress=progress)
+            paths = [Path(file) for file in files]
+            return reconstruct_files(run, chosen, paths, folder=folder, progress=progress)
         return reconstruct_samples(
             run, chosen, roi=roi, folder=folder, overwrite=overwrite, progress=progress
         )
@@ -695,15 +738,15 @@ class Run:
 
         Parameters
         ----------
-        n_samples
+        n_samples : int
             Number of samples.
-        seed
+        seed : int
             The same seed gives the same samples, and fewer are the first of more.
-        source
-            ``"prior"``: N(0, 1). ``"fitted"``: the Gaussian with mean and covariances of the
-            aggregate posterior of an encoded run. The positions of a spatial latent are sampled one
-            by one, so that what they decode to has no large structure: that is the work of a
-            diffusion stage.
+        source : {"prior", "fitted"}
+            ``"prior"``: N(0, 1). ``"fitted"``: the Gaussian with the mean and covariance of the
+            aggregate posterior of an encoded run. Positions of a spatial latent are sampled
+            independently, so that the decoded samples have no large structure; a diffusion model on
+            the latents would add it.
 
         Returns
         -------
@@ -718,6 +761,10 @@ class Run:
             For the prior of an autoencoder, which has none.
         NoInputError
             For the fitted distribution of a run that is not encoded.
+
+        Examples
+        --------
+        >>> va.view(run.sample(16, seed=1))  # doctest: +SKIP
         """
         from vaearr.run.draw import sample
 
@@ -728,59 +775,52 @@ class Run:
 
         Parameters
         ----------
-        a, b
+        a, b : mapping, int, str or Path
             Coordinates such as ``{"x": 2.0, "y": 0.5}``, the nearest scan point within half a step;
-            for a collection the value of its coordinate ``sample``; or a Path, of a file that
-            becomes a sample as the store's own did.
-        steps
-            Number of points, ends included.
-        method
-            ``"lerp"`` or ``"slerp"``.
+            for a collection the value of its coordinate ``sample``; or a file, which is prepared as
+            in the ingest of the store.
+        steps : int
+            Number of points, both ends included.
+        method : {"lerp", "slerp"}
+            Linear or spherical linear interpolation.
 
         Returns
         -------
         xarray.Dataset
-            ``latents (step, latent[, lz, ly, lx])``, ``decoded (step, …)`` and ``input (end, …)``,
-            the two patterns in the units of ``decoded`` (its attribute ``scale``); coordinate ``t``
-            from 0 to 1.
+            ``latents (step, latent[, lz, ly, lx])``, ``decoded (step, *signal)`` and ``input (end,
+            *signal)``, the two patterns in the units of ``decoded`` (attribute ``scale``);
+            coordinate ``t`` from 0 to 1.
 
         Raises
         ------
         UsageError
-            For a method or point that does not exist, and for vectors without an arc between them.
+            If the method or a point does not exist, or no unique arc connects the two vectors.
+
+        Examples
+        --------
+        >>> way = run.interpolate({"x": 2.0, "y": 0.5}, {"x": 9.0, "y": 7.0})  # doctest: +SKIP
         """
         from vaearr.run.draw import interpolate
 
         return interpolate(self, a, b, steps, method)
 
     def statistics(self) -> xr.Dataset:
-        """Compute statistics of each latent dimension over the points of the run's region, and keep
-        them.
+        """Compute statistics of each latent dimension over the region of the run, and store them.
 
         Returns
         -------
         xarray.Dataset
-            Table ``latent_statistics`` of the run, computed anew if the latents have changed, see
-            `vaearr.run.statistics.latent_statistics`.
+            Table ``latent_statistics`` of the run, see `vaearr.run.statistics.latent_statistics`.
+            It is computed again only if the latents have changed.
 
         Raises
         ------
         NoInputError
             If the run is not encoded.
         """
-        from vaearr.run.statistics import latent_statistics
-        from vaearr.run.step import publish, step_recipe
+        from vaearr.run.statistics import stored_statistics
 
-        stored = self.current_table(n.LATENT_STATISTICS)
-        if stored is not None:
-            return stored
-        statistics = latent_statistics(self)
-        recipe = step_recipe(
-            self, None, [n.run_name(name, self.name) for name in (n.LATENTS, n.LATENTS_STD)]
-        )
-        statistics.attrs[n.PROVENANCE] = recipe.stamp()
-        publish(self, tables={n.LATENT_STATISTICS: statistics})
-        return statistics
+        return stored_statistics(self)
 
     def fidelity(
         self,
@@ -800,30 +840,30 @@ class Run:
 
         Parameters
         ----------
-        n_samples
-            Number of generated samples, and of samples of each part of the split at most.
-        source
-            ``"prior"``, or ``"fitted"`` for the Gaussian of the latents of an encoded run.
-        features
-            Function from preprocessed samples ``(B, C, …)`` to features ``(B, d)``. By default the
-            posterior mean, of spatial latents mean and standard deviation of each channel.
-        weights
-            File with the weights of an image network (alexnet or vgg16 as torchvision
-            names them), whose features are used instead; for images only.
-        part
-            Reference: the validation, train or all samples of the run.
-        seed
+        n_samples : int
+            Number of generated samples, and largest number of samples of each part of the split.
+        source : {"prior", "fitted"}
+            As in `sample`.
+        features : callable, optional
+            Function from preprocessed samples ``(B, C, …)`` to features ``(B, d)``; default: the
+            posterior mean, of spatial latents the mean and standard deviation of each channel.
+        weights : str or Path, optional
+            File with the weights of an image network (alexnet or vgg16 as in torchvision), whose
+            features are used instead; for images only.
+        part : {"validation", "train", "all"}
+            Samples that are the reference.
+        seed : int
             Seed of the generated samples, as in `sample`, and of the choice of reference samples.
-        batch_size
-            Samples at once.
+        batch_size : int
+            Samples in one batch.
 
         Returns
         -------
         xarray.Dataset
             ``frechet (compared)``: of ``draws`` and of ``reconstructions`` against the reference,
-            and of the training ``data`` against the validation data, below which no distance can be
-            expected; NaN where a side has fewer than two samples. ``n`` and ``n_reference``:
-            samples on each side. The attribute ``warnings`` holds what limits the numbers.
+            and of the training ``data`` against the validation data, the smallest distance that can
+            be expected; NaN if a side has fewer than two samples. ``n`` and ``n_reference``:
+            samples on each side. The attribute ``warnings`` states the limits of the numbers.
 
         Raises
         ------
@@ -1198,12 +1238,11 @@ class Run:
     def layers(
         self, a: Any = None, b: Any = None, *, pairs: Any = None, **settings: Any
     ) -> xr.Dataset:
-        """Measure how far two samples, or many pairs of samples, are apart at each layer of the
-        network.
+        """Compare two samples, or pairs of samples, at each layer of the network.
 
         Parameters
         ----------
-        a, b
+        a, b : array-like
             Two samples, see `vaearr.analysis.layers.compare_layers`.
         pairs
             Instead of `a` and `b`: many pairs, see `vaearr.analysis.layers.compare_pairs`.
@@ -1215,6 +1254,10 @@ class Run:
         xarray.Dataset
             Distances over ``layer``, in the order of execution; of pairs with their spread and
             paired tests.
+
+        Examples
+        --------
+        >>> run.layers(run.ds.patterns[3, 4], run.ds.patterns[8, 2])  # doctest: +SKIP
         """
         from vaearr.analysis.layers import compare_layers, compare_pairs
 
@@ -1369,7 +1412,7 @@ class Run:
         return export_run(self, out, format, variables=variables, latents=latents)
 
     def _settings(self, kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
-        """The settings of a step of this run."""
+        """Settings of a step of this run."""
         return resolved(kind, config, {**given, "run": self.name})
 
     def __repr__(self) -> str:
@@ -1378,16 +1421,13 @@ class Run:
     def _repr_html_(self) -> str:
         heading, *lines = map(escape, self._lines())
         rows = "".join(f"<tr><td>{line}</td></tr>" for line in lines)
-        kind = self.manifest.get("kind")
-        table = (
-            ""
-            if kind == n.ATTACHED
-            else self.health.to_dataframe().to_html(float_format="{:.3g}".format)
-        )
-        return f"<b>{heading}</b><table>{rows}</table><details><summary>health</summary>{table}</details>"
+        html = f"<b>{heading}</b><table>{rows}</table>"
+        if self.manifest.get("kind") == n.ATTACHED:
+            return html
+        health = self.health.to_dataframe().to_html(float_format="{:.3g}".format)
+        return f"{html}<details><summary>health</summary>{health}</details>"
 
     def _lines(self) -> list[str]:
-        """What a reader wants to know first, in words."""
         facts = run_facts(self.path, self.ds, self.name)
         return [
             f"<run {self.name!r} of {self.path}>",
@@ -1405,24 +1445,24 @@ def load_run(
     device: str = "cpu",
     trust: str | Collection[str] = (),
 ) -> Run:
-    """Open a run of a store; nothing is read before it is used.
+    """Open a run of a store.
 
     Parameters
     ----------
-    store
-        Path of the store, or a Dataset that was opened from it. A Run is returned as it is.
-    run
+    store : str, Path, xarray.Dataset or Run
+        Path of the store, or a Dataset that was opened from it. A Run is returned unchanged.
+    run : str, optional
         Name of the run; default: "vae", or that of a Run.
-    device
+    device : str
         Device of the network.
-    trust
-        Networks of your own packages that the run may name, as `package.module:Name`. Such a name
-        in a store is refused otherwise, because loading it imports and runs that package.
+    trust : str or sequence of str
+        Networks of your packages that the run may name, as `package.module:Name`. Other names in a
+        store are refused, because loading them imports and runs that package.
 
     Returns
     -------
     Run
-        Functions that take a store's path take it, too.
+        The run. Nothing is read before it is used.
 
     Raises
     ------
@@ -1430,6 +1470,11 @@ def load_run(
         If the store has no such run; the message lists those it has.
     UsageError
         If a Run of another name is given.
+
+    Examples
+    --------
+    >>> run = va.load_run("scan.zarr")  # doctest: +SKIP
+    >>> run.latents  # doctest: +SKIP
     """
     if isinstance(store, Run):
         if run not in (None, store.name):
@@ -1444,12 +1489,12 @@ def load_run(
 
 
 def path_of(store: StoreOrRun) -> Path:
-    """The store that is meant."""
+    """Path of a store."""
     return store.path if isinstance(store, Run) else store_of(store)
 
 
 def _listed(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """One name or several, as a setting."""
-    if names is None:
-        return None
-    return (names,) if isinstance(names, str) else tuple(names)
+    """Names as a setting."""
+    if isinstance(names, str):
+        return (names,)
+    return None if names is None else tuple(names)

@@ -1,8 +1,9 @@
-"""Runs compared with each other, such as a VAE with principal components."""
+"""Compare runs, such as a VAE with principal components."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pandas as pd
 import xarray as xr
@@ -24,45 +25,46 @@ LONG_NAMES = {
 
 
 def compare(runs: Sequence[Run]) -> xr.Dataset:
-    """Compare what runs hold of the same samples.
+    """Compare scores of runs of the same samples.
 
     Parameters
     ----------
-    runs
-        Encoded runs, such as `[run, pca]`.
+    runs : sequence of Run
+        Encoded runs, such as ``[vae, pca]``.
 
     Returns
     -------
     xarray.Dataset
-        Over `run`: `explained_variance` and `n_active` of the health, `association (run, target)`,
-        the largest
-        |Pearson| of a latent with band contrast, elements and phases; where a run has been reconstructed `psnr` in dB,
-        where it has been probed `score (run, target)`. `va.view` shows them.
+        Over ``run``: ``explained_variance`` and ``n_active`` of the health; ``association (run,
+        target)``, the largest |Pearson r| of a latent with each map; ``psnr`` in dB of runs that
+        were reconstructed; ``score (run, target)`` of runs that were probed. `va.view` plots it.
 
     Raises
     ------
     NoInputError
-        For a run that is not encoded.
+        If a run is not encoded.
+
+    Examples
+    --------
+    >>> runs = [va.load_run("scan.zarr", name) for name in ("vae", "pca")]  # doctest: +SKIP
+    >>> va.view(va.compare(runs))  # doctest: +SKIP
     """
-    rows = [_numbers(run) for run in runs]
+    scores = [_scores(run) for run in runs]
     names = pd.Index([run.name for run in runs], name="run")
-    return xr.concat(rows, names, data_vars="all", join="outer")
+    return xr.concat(scores, names, data_vars="all", join="outer")
 
 
-def _numbers(run: Run) -> xr.Dataset:
+def _scores(run: Run) -> xr.Dataset:
     health = run.health.attrs
-    numbers = xr.Dataset({name: float(health[name]) for name in ("explained_variance", "n_active")})
+    scores = xr.Dataset({name: float(health[name]) for name in ("explained_variance", "n_active")})
     latents = schema.vectors(run.latents)
-    try:
-        found = associate(latents, targets_of(run.ds), "pearson").squeeze("metric", drop=True)
-    except NoInputError:  # no maps to compare with
-        found = None
-    if found is not None:
-        numbers["association"] = abs(found).max(n.LATENT)
+    with suppress(NoInputError):  # a store may have no maps
+        association = associate(latents, targets_of(run.ds), "pearson").squeeze("metric", drop=True)
+        scores["association"] = abs(association).max(n.LATENT)
     if has_table(run.path, run.name, n.RECONSTRUCTION):
-        numbers["psnr"] = run.table(n.RECONSTRUCTION)["psnr"].mean()
+        scores["psnr"] = run.table(n.RECONSTRUCTION)["psnr"].mean()
     if has_table(run.path, run.name, "probe"):
-        numbers["score"] = run.table("probe")["score"].isel(features=0, drop=True).max("probe")
-    for name in numbers.data_vars:
-        numbers[name].attrs = {"long_name": LONG_NAMES[str(name)]}
-    return numbers.reset_coords(drop=True)
+        scores["score"] = run.table("probe")["score"].isel(features=0, drop=True).max("probe")
+    for name in scores.data_vars:
+        scores[name].attrs = {"long_name": LONG_NAMES[str(name)]}
+    return scores.reset_coords(drop=True)

@@ -1,4 +1,4 @@
-"""Several scans as one lazy Dataset, so that one model can be trained on all of them."""
+"""Join several scans into one lazy Dataset, to train one model on them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,29 @@ from vaearr.run import StoreOrRun, path_of
 from vaearr.schema.pattern_steps import OF_THE_VALUES
 from vaearr.store import open_store
 
-SCAN = (
-    "scan"  # coordinate along the first navigation dim: the number of the scan that a row is from
-)
+SCAN = "scan"  # coordinate along the first navigation dim: the number of the scan of a row
 GAP = -1  # its value in the row between two scans
 STORES, FIRST_ROWS = "stores", "first_rows"  # attributes of that coordinate
 
 
 def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
-    """Lay several scans one below the other, as one lazy Dataset.
+    """Join several scans into one lazy Dataset, one below the other.
 
     A row of unmeasured points separates two scans, so that points of different scans are never
-    neighbours. Narrower scans are filled up with unmeasured points. `present` is False at both.
+    neighbours. Narrower scans are padded with unmeasured points. `present` is False at both.
 
     Parameters
     ----------
     scans : sequence of str, Path, Run or xarray.Dataset
         Stores, runs (their stores), or Datasets with lazy steps, with the same detector and data
-        type. Image collections are laid one behind the other, without a gap.
+        type. Image collections are joined without a gap.
 
     Returns
     -------
     xarray.Dataset
-        `patterns`, `present` and the maps that all scans have in common, without results of runs.
-        Navigation coordinates count rows and columns from 0. The coordinate `scan` says which scan
-        a row is from, -1 in a gap.
+        ``patterns``, ``present`` and the maps that all scans have in common, without results of
+        runs. Navigation coordinates count rows and columns from 0. The coordinate ``scan`` is the
+        number of the scan of each row, -1 in a gap.
 
     Raises
     ------
@@ -61,39 +59,37 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
         raise UsageError(
             "va.concat takes a list of scans, such as va.concat(['a.zarr', 'b.zarr'])."
         )
-    datasets = [
-        scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan)) for scan in scans
-    ]
+    datasets = [_opened(scan) for scan in scans]
     stores = [ds.encoding.get("source") for ds in datasets]
-    _check_alike(datasets, stores)
+    _check_similar(datasets, stores)
     names = _common_maps(datasets)
-    nav = schema.navigation_dims(datasets[0])
-    sides = {dim: max(ds.sizes[dim] for ds in datasets) for dim in nav[1:]}
-    gap = 1 if schema.is_scan(datasets[0]) else 0
-    pieces, first_rows, n_rows = [], [], 0
+    navigation = schema.navigation_dims(datasets[0])
+    first, *others = navigation
+    sizes = {dim: max(ds.sizes[dim] for ds in datasets) for dim in others}
+    pieces = []
+    first_rows = []
+    n_rows = 0
     for number, ds in enumerate(datasets):
-        n_own = ds.sizes[nav[0]]
         is_last = number == len(datasets) - 1
-        n_gap = 0 if is_last else gap
-        padding = {nav[0]: (0, n_gap)}
-        for dim, side in sides.items():
-            padding[dim] = (0, side - ds.sizes[dim])
-        scan = (nav[0], [number] * n_own + [GAP] * n_gap)
-        pieces.append(_padded(ds, names, padding).assign_coords({SCAN: scan}))
+        n_gap = 0 if is_last or not schema.is_scan(ds) else 1
+        padding = {first: (0, n_gap)}
+        for dim, size in sizes.items():
+            padding[dim] = (0, size - ds.sizes[dim])
+        scan_numbers = [number] * ds.sizes[first] + [GAP] * n_gap
+        piece = _padded(ds, names, padding).assign_coords({SCAN: (first, scan_numbers)})
+        pieces.append(piece)
         first_rows.append(n_rows)
-        n_rows += n_own + n_gap
-    joined = xr.concat(pieces, nav[0], combine_attrs="override")
-    for key in OF_THE_VALUES:  # they hold for the first scan only
+        n_rows += piece.sizes[first]
+    joined = xr.concat(pieces, first, combine_attrs="override")
+    for key in OF_THE_VALUES:  # of the first scan only
         joined[n.PATTERNS].attrs.pop(key, None)
-    joined = joined.assign_coords({dim: np.arange(joined.sizes[dim]) for dim in nav})
+    joined = joined.assign_coords({dim: np.arange(joined.sizes[dim]) for dim in navigation})
     joined[SCAN].attrs = {"long_name": "number of the scan", STORES: stores, FIRST_ROWS: first_rows}
     return joined.drop_attrs(deep=False)
 
 
 def stores_of(ds: xr.Dataset) -> list[str | None]:
-    """Return the stores of the scans in a Dataset made by `concat`; an empty list for any other
-    Dataset.
-    """
+    """Stores of the scans in a Dataset made by `concat`; an empty list for any other Dataset."""
     if SCAN not in ds.coords:
         return []
     stores: list[str | None] = ds[SCAN].attrs.get(STORES, [])
@@ -103,26 +99,30 @@ def stores_of(ds: xr.Dataset) -> list[str | None]:
 def scan_of(
     values: xr.DataArray, scan: xr.DataArray, number: int, store_ds: xr.Dataset
 ) -> xr.DataArray:
-    """Return the values of one scan of a concatenated array, with the coordinates of the scan's
-    store.
+    """Values of one scan of a joined array, with the coordinates of the store of that scan.
 
-    scan: the coordinate `scan` of the concatenated Dataset. number: of the scan.
+    scan: the coordinate `scan` of the joined Dataset. number: of the scan.
     """
-    nav = schema.navigation_dims(store_ds)
-    rows = values.isel({nav[0]: np.flatnonzero(scan == number)})
-    indexers, coords = {}, {}
-    for dim in nav:
+    navigation = schema.navigation_dims(store_ds)
+    first = navigation[0]
+    rows = values.isel({first: np.flatnonzero(scan == number)})
+    indexers = {}
+    coords = {}
+    for dim in navigation:
         positions = rows[dim].values
-        if dim == nav[0]:
+        if dim == first:
             positions = positions - scan.attrs[FIRST_ROWS][number]
-        indexers[dim] = np.flatnonzero(
-            positions < store_ds.sizes[dim]
-        )  # without the filling of narrower scans
+        indexers[dim] = np.flatnonzero(positions < store_ds.sizes[dim])  # without the padding
         coords[dim] = store_ds[dim].values[positions[indexers[dim]]]
     return rows.isel(indexers).drop_vars(SCAN, errors="ignore").assign_coords(coords)
 
 
-def _check_alike(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -> None:
+def _opened(scan: StoreOrRun) -> xr.Dataset:
+    return scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan))
+
+
+def _check_similar(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -> None:
+    """Raise UsageError for a scan given twice, SchemaError for patterns that differ."""
     labels = [store or f"Dataset {number}" for number, store in enumerate(stores)]
     for label in labels:
         if labels.count(label) > 1:
@@ -141,56 +141,47 @@ def _check_alike(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -
         if differences:
             words = stored_and_requested(differences, labels[0], label)
             raise SchemaError(
-                f"{labels[0]} and {label} cannot be joined ({words}); bin, crop or convert the patterns so that they "
-                "agree."
+                f"{labels[0]} and {label} cannot be joined ({words}); bin, crop or convert the "
+                "patterns so that they agree."
             )
 
 
 def _common_maps(datasets: Sequence[xr.Dataset]) -> list[str]:
-    """Names of the maps that all Datasets hold with the same meaning, results of runs and analyses
-    left out.
-    """
-    kinds = [_map_kinds(ds) for ds in datasets]
-    return [
-        name for name, kind in kinds[0].items() if all(other.get(name) == kind for other in kinds)
-    ]
+    """Names of the maps that all Datasets have with the same meaning, without results."""
+    kinds, *others = map(_map_kinds, datasets)
+    return [name for name in kinds if all(kinds[name] == other.get(name) for other in others)]
 
 
 def _map_kinds(ds: xr.Dataset) -> dict[str, Any]:
-    """For each map: what has to agree before it can be joined with that of another scan."""
+    """Data type, units and classes of each map, which must agree between scans."""
     kinds = {}
     for name in schema.maps(ds):
-        is_result = (
-            name in n.OF_A_RUN or name.startswith(n.OF_LATER_RUNS) or n.PROVENANCE in ds[name].attrs
-        )
-        if not is_result and name != n.PRESENT:
-            attrs = ds[name].attrs
-            meaning = as_json([attrs.get(key) for key in ("units", "flag_values", "flag_meanings")])
-            kinds[name] = (ds[name].dtype.str, meaning)
+        attrs = ds[name].attrs
+        is_of_a_run = name in n.OF_A_RUN or name.startswith(n.OF_LATER_RUNS)
+        if is_of_a_run or n.PROVENANCE in attrs or name == n.PRESENT:
+            continue
+        meaning = as_json([attrs.get(key) for key in ("units", "flag_values", "flag_meanings")])
+        kinds[name] = (ds[name].dtype.str, meaning)
     return kinds
 
 
 def _padded(
     ds: xr.Dataset, names: Iterable[str], padding: Mapping[str, tuple[int, int]]
 ) -> xr.Dataset:
-    """Patterns, `present` and maps of a scan with unmeasured points around it, without navigation
-    coordinates.
-    """
-    nav = schema.navigation_dims(ds)
-    all_present = xr.DataArray(
-        np.ones(schema.navigation_shape(ds), bool), dims=nav, attrs=n.ATTRS[n.PRESENT]
-    )
+    """Patterns, `present` and maps of a scan, padded with unmeasured points."""
+    navigation = schema.navigation_dims(ds)
+    shape = schema.navigation_shape(ds)
+    all_present = xr.DataArray(np.ones(shape, bool), dims=navigation, attrs=n.ATTRS[n.PRESENT])
     variables = {
-        n.PATTERNS: in_chunks(ds[n.PATTERNS], nav),
+        n.PATTERNS: in_chunks(ds[n.PATTERNS], navigation),
         n.PRESENT: ds.get(n.PRESENT, all_present),
     }
     variables |= {name: ds[name] for name in names}
     padded = {}
     for name, values in variables.items():
-        plain = values.drop_vars(
-            [coord for coord in values.coords if set(values[coord].dims) & set(nav)]
-        )
         fill = 0 if name == n.PATTERNS else _missing(values.dtype)
+        coords = [key for key in values.coords if set(navigation) & set(values[key].dims)]
+        plain = values.drop_vars(coords)
         padded[name] = plain.pad(padding, constant_values=fill, keep_attrs=True)
     return xr.Dataset(padded)
 

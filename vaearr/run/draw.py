@@ -15,7 +15,7 @@ from vaearr import schema
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import Run
 from vaearr.run.decode import BATCH_SIZE, comparable_inputs, decoded_latents, scale_attrs
-from vaearr.run.statistics import latent_statistics, latent_sums
+from vaearr.run.statistics import aggregate_posterior, latent_statistics
 from vaearr.schema.grid import find_point
 from vaearr.sources.single import read_single
 
@@ -60,14 +60,13 @@ def sampled_latents(
     shape = run.model.latent_shape
     size = run.model.fitting(batch_size)
     if source == "fitted":
-        sums = latent_sums(run)
-        covariance = sums.covariance + np.diag(sums.variance / sums.count)
+        mean, covariance = aggregate_posterior(run)
         eigenvalues, eigenvectors = np.linalg.eigh(covariance)
         root = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0))
     for start in range(0, n_samples, size):
         latents = rng.standard_normal((min(size, n_samples - start), *shape))
         if source == "fitted":
-            latents = np.moveaxis(sums.mean + np.moveaxis(latents, 1, -1) @ root.T, -1, 1)
+            latents = np.moveaxis(mean + np.moveaxis(latents, 1, -1) @ root.T, -1, 1)
         yield latents.astype(np.float32)
 
 

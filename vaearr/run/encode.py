@@ -1,12 +1,12 @@
-"""Model and Dataset -> labelled latent maps, block by block.
+"""Write the latents of a run into its store, block by block.
 
-While one block is on the device, the next is read and the one before is written.
+While one block is on the device, the next is read and the previous one is written.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -32,7 +32,6 @@ from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_networ
 from vaearr.models.preprocess import seen_patterns, side_of
 from vaearr.models.windows import AGREEMENT, window_agreement
 from vaearr.run import Run, StoreOrRun, load_run
-from vaearr.run.statistics import Sums
 from vaearr.run.step import is_stored, replaced, step_recipe
 from vaearr.run.stream import BlockResult, Values, through, write_blocks
 from vaearr.run.train import data_fingerprint
@@ -49,6 +48,8 @@ from vaearr.store import (
 
 log = logging.getLogger("vaearr")
 
+ENCODED = [name for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
+
 
 def encode(
     data: StoreOrRun,
@@ -59,7 +60,7 @@ def encode(
     progress: Progress = True,
     **settings: Unpack[EncodeSettings],
 ) -> xr.Dataset:
-    """Write the latents of a run into its store, see `Run.encode`.
+    """Write the latents of a run into its store, as `Run.encode` does.
 
     Parameters
     ----------
@@ -75,9 +76,10 @@ def encode(
     xarray.Dataset
         The opened store.
     """
-    given = data if isinstance(data, xr.Dataset) else None
-    opened = run if isinstance(run, Run) else load_run(data, run)
-    return opened.encode(given, config=config, overwrite=overwrite, progress=progress, **settings)
+    ds = data if isinstance(data, xr.Dataset) else None
+    if not isinstance(run, Run):
+        run = load_run(data, run)
+    return run.encode(ds, config=config, overwrite=overwrite, progress=progress, **settings)
 
 
 def encode_run(
@@ -91,95 +93,93 @@ def encode_run(
     """Write the latents of a run, see `Run.encode`."""
     check_network(run.manifest, run.name, "encode")
     path = run.path
-    own = open_store(path)
-    latents, roi_name = n.run_name(n.LATENTS, run.name), n.run_name(n.ROI, run.name)
-    inputs = {"run": run.name, "weights_sha256": run.manifest.get("weights_sha256")}
-    parents = [n.PATTERNS, roi_name]
+    store_ds = open_store(path)
+    names = {name: n.run_name(name, run.name) for name in (n.ROI, n.SPLIT, *ENCODED)}
+    used = [n.PATTERNS, names[n.ROI]]
     if run.config["model"].get("options", {}).get("elements"):
-        parents.append(n.ELEMENTS)
-    recipe = step_recipe(run, settings, parents, inputs)
-    instead = f"apply the run under another name with run.apply('{path}', name='…') (--from {path} --name …)"
-    if is_stored(run, recipe, variables=[latents], instead=instead, overwrite=overwrite):
-        return own
-    of_run = [
-        n.run_name(variable, run.name)
-        for variable in n.OF_A_RUN
-        if variable not in (n.ROI, n.SPLIT)
-    ]
-    replacing = replaced(run, variables=of_run)
+        used.append(n.ELEMENTS)
+    inputs = {"run": run.name, "weights_sha256": run.manifest.get("weights_sha256")}
+    recipe = step_recipe(run, settings, used, inputs)
+    instead = (
+        f"apply the run under another name with run.apply('{path}', name='…') "
+        f"(--from {path} --name …)"
+    )
+    latents = [names[n.LATENTS]]
+    if is_stored(run, recipe, variables=latents, instead=instead, overwrite=overwrite):
+        return store_ds
+    replacing = replaced(run, variables=[names[name] for name in ENCODED])
 
     model = run.to(settings.device).model
-    ds = own if data is None else data
+    ds = store_ds if data is None else data
     check_fits(ds, run.manifest, model, is_given=data is not None)
     if settings.draws and model.network.is_deterministic:
         raise UsageError(
-            f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave draws out."
+            f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave out draws."
         )
-    region = own[roi_name].load()
-    ds, data_record = _as_trained(ds, own, run.manifest, region)
-    patterns = seen_patterns(
-        in_chunks(ds[n.PATTERNS], schema.navigation_dims(own)), model.preprocess_config
-    )
-    inside = evenly_spread(region, settings.max_points)
+    region = store_ds[names[n.ROI]].load()
+    ds, data_record = _as_trained(ds, store_ds, run.manifest, region)
+    chunked = in_chunks(ds[n.PATTERNS], schema.navigation_dims(store_ds))
+    patterns = seen_patterns(chunked, model.preprocess_config)
+    chosen = evenly_spread(region, settings.max_points)
     elements = None
     if getattr(model.network, "elements", ()):
-        elements = model.network.content(own).reshape(inside.size, -1)
+        elements = model.network.content(store_ds).reshape(chosen.size, -1)
     coords = latent_coords(ds, model, run.name, draws=settings.draws)
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}
-    specs = _specs(own, coords, settings, provenance)
+    specs = _specs(store_ds, coords, settings, provenance)
     request = recipe.as_attrs() | {"data": data_record}
     with staged_variables(
         path, specs, coords=coords, request=request, replacing=replacing
     ) as staging:
-        log.info(f"encoding {int(inside.sum())} {schema.samples_word(own)}")
+        log.info(f"encoding {int(chosen.sum())} {schema.samples_word(store_ds)}")
         if settings.window is not None:
-            _check_windows(model, patterns, inside, settings)
-        results = _encode_blocks(model, patterns, inside, staging, settings, elements)
+            _check_windows(model, patterns, chosen, settings.window, settings.overlap)
+        results = _encode_blocks(model, patterns, chosen, staging, settings, elements)
         write_blocks(staging, results, what="encoding", progress=progress)
-        if len(model.latent_shape) > 1 or not schema.is_scan(own):
-            _add_channel_attrs(staging, latents, own[n.run_name(n.SPLIT, run.name)].load())
+        if len(model.latent_shape) > 1 or not schema.is_scan(store_ds):
+            _add_channel_attrs(staging, names[n.LATENTS], store_ds[names[n.SPLIT]].load())
         publish_staged(staging)
     return open_store(path)
 
 
 def _specs(
-    own: xr.Dataset, coords: xr.Dataset, settings: EncodeConfig, attrs: Mapping[str, Any]
+    ds: xr.Dataset, coords: xr.Dataset, settings: EncodeConfig, attrs: Mapping[str, Any]
 ) -> dict[str, VariableSpec]:
-    """The variables to write: dims and attributes by name."""
-    nav = schema.navigation_dims(own)
+    """Dims and attributes of the variables to write, by name."""
+    navigation = schema.navigation_dims(ds)
     draw = n.run_name(n.DRAW, settings.run)
     latent = [str(dim) for dim in coords.sizes if dim != draw]
     dims = {
-        n.LATENTS: (*nav, *latent),
-        n.LATENTS_STD: (*nav, *latent),
-        n.RECONSTRUCTION_ERROR: nav,
+        n.LATENTS: (*navigation, *latent),
+        n.LATENTS_STD: (*navigation, *latent),
+        n.RECONSTRUCTION_ERROR: navigation,
     }
     if settings.draws:
-        dims[n.Z_DRAWS] = (*nav, draw, *latent)
+        dims[n.Z_DRAWS] = (*navigation, draw, *latent)
     specs = {}
-    for variable, dims_of_variable in dims.items():
+    for variable, variable_dims in dims.items():
         variable_attrs = {**n.ATTRS[variable], **attrs}
         if variable == n.Z_DRAWS:
             variable_attrs["seed"] = settings.seed
-        specs[n.run_name(variable, settings.run)] = VariableSpec(
-            dims=dims_of_variable, attrs=variable_attrs
-        )
+        name = n.run_name(variable, settings.run)
+        specs[name] = VariableSpec(dims=variable_dims, attrs=variable_attrs)
     return specs
 
 
 def evenly_spread(region: xr.DataArray, max_points: int | None) -> xr.DataArray:
-    """A region with at most so many of its points, evenly spread.
+    """At most `max_points` points of a region, evenly spread.
 
-    Points are ordered along a Z-order curve, which keeps neighbours together, and every k-th is
-    kept.
+    Points are ordered along a Z-order curve, on which neighbours stay together, and evenly spaced
+    ones are kept.
     """
     points = np.argwhere(region.values)
     if max_points is None or len(points) <= max_points:
         return region
+    n_dims = points.shape[1]
     codes = np.zeros(len(points), np.int64)
     for bit in range(int(points.max()).bit_length()):
-        for dim in range(points.shape[1]):
-            codes |= ((points[:, dim] >> bit) & 1) << (bit * points.shape[1] + dim)
+        for dim in range(n_dims):
+            codes |= ((points[:, dim] >> bit) & 1) << (bit * n_dims + dim)
     numbers = np.linspace(0, len(points) - 1, max_points).round().astype(int)
     kept = points[np.argsort(codes)[numbers]]
     values = np.zeros(region.shape, bool)
@@ -190,67 +190,73 @@ def evenly_spread(region: xr.DataArray, max_points: int | None) -> xr.DataArray:
 def _encode_blocks(
     model: TrainedModel,
     patterns: xr.DataArray,
-    inside: xr.DataArray,
+    chosen: xr.DataArray,
     staging: Staging,
     settings: EncodeConfig,
     elements: np.ndarray | None,
 ) -> Iterator[BlockResult]:
     """Latents of the blocks that are not written yet. elements: see `_encoded`."""
-    blocks = Blocks(patterns, list(map(str, inside.dims)), sides(staging.regions))
-    for block in read_chosen(
-        blocks, inside.values, model.seen_shape, pending(staging), model.device
-    ):
-        numbers = np.ravel_multi_index(tuple(block.points.T), inside.shape)
-        yield BlockResult(
-            block.region, block.inside, _encoded(model, block.stored, numbers, settings, elements)
-        )
+    blocks = Blocks(patterns, list(map(str, chosen.dims)), sides(staging.regions))
+    unwritten = pending(staging)
+    for block in read_chosen(blocks, chosen.values, model.seen_shape, unwritten, model.device):
+        numbers = np.ravel_multi_index(tuple(block.points.T), chosen.shape)
+        values = _encoded(model, block.stored, numbers, settings, elements)
+        yield BlockResult(block.region, block.inside, values)
 
 
 @torch.inference_mode()
 def _check_windows(
-    model: TrainedModel, patterns: xr.DataArray, inside: xr.DataArray, settings: EncodeConfig
+    model: TrainedModel,
+    patterns: xr.DataArray,
+    chosen: xr.DataArray,
+    window: Sequence[int],
+    overlap: float,
 ) -> None:
-    """Warn where latents by windows differ from those of an undivided sample."""
-    assert settings.window is not None
-    first = dict(zip(inside.dims, np.argwhere(inside.values)[0].tolist(), strict=True))
+    """Warn if latents by windows differ from those of an undivided sample."""
+    indices = np.argwhere(chosen.values)[0].tolist()
+    first = dict(zip(chosen.dims, indices, strict=True))
     sample = np.asarray(patterns.isel(first).values).reshape(1, *model.seen_shape)
     sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
     target = model.preprocess(torch.from_numpy(sample).to(model.device))
-    agreement, sides = window_agreement(model.network, target, settings.window, settings.overlap)
+    agreement, sides = window_agreement(model.network, target, window, overlap)
     size = " x ".join(map(str, sides))
     words = (
-        f"away from the borders, latents by windows correlate with those of an undivided sample of {size} px "
-        f"by r = {agreement:.4f}"
+        "away from the borders, latents by windows correlate with those of an undivided sample of "
+        f"{size} px by r = {agreement:.4f}"
     )
     if agreement >= AGREEMENT:
         log.info(words)
     else:
         log.warning(
-            f"{words}: the network's group norms and attention see one window at a time. Larger windows or a larger "
-            "overlap bring them closer; training on windows (augment.crop) makes the network used to them."
+            f"{words}: the group norms and the attention of the network are computed in each "
+            "window. Larger windows or a larger overlap reduce the difference; training on windows "
+            "(augment.crop) adapts the network to them."
         )
 
 
 def _as_trained(
-    ds: xr.Dataset, own: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
+    ds: xr.Dataset, store_ds: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
 ) -> tuple[xr.Dataset, dict[str, Any]]:
-    """The patterns on the store's grid, and their fingerprint. Raises UsageError for other ones
-    than the run's.
+    """The patterns on the grid of the store, and their fingerprint.
+
+    Raises UsageError if the run was trained on other patterns.
     """
-    patterns = data_fingerprint(own)
-    if ds is own:
-        return own, patterns
-    check_grid(ds, own)
+    record = data_fingerprint(store_ds)
+    if ds is store_ds:
+        return ds, record
+    check_grid(ds, store_ds)
     trained_on = manifest.get("data", {}).get(SEEN)
-    expected = trained_on or sampled_fingerprint(own, roi)
-    if not same_patterns(sampled_fingerprint(ds, roi), expected):
+    if not same_patterns(
+        sampled_fingerprint(ds, roi), trained_on or sampled_fingerprint(store_ds, roi)
+    ):
         raise UsageError(
-            f"run {manifest.get('run')!r} was trained on other patterns than those of this Dataset; give the Dataset "
-            "with the same steps as for training."
+            f"run {manifest.get('run')!r} was trained on other patterns than those of this "
+            "Dataset; give the Dataset with the same steps as for training."
         )
-    # what lies outside the region is never read; any value will do
-    whole = on_grid(ds[[n.PATTERNS]], own, fill=0).assign_attrs(own.attrs)
-    return whole, patterns | ({SEEN: trained_on} if trained_on else {})
+    if trained_on:
+        record |= {SEEN: trained_on}
+    on_store_grid = on_grid(ds[[n.PATTERNS]], store_ds, fill=0)  # read inside the region only
+    return on_store_grid.assign_attrs(store_ds.attrs), record
 
 
 @torch.inference_mode()
@@ -261,18 +267,17 @@ def _encoded(
     settings: EncodeConfig,
     elements: np.ndarray | None,
 ) -> Callable[[], Values]:
-    """Latents, standard deviation, reconstruction error and draws of a block's patterns `(n, C,
-    …)`, by name.
+    """Latents, standard deviations, errors and samples of the patterns `(n, C, …)` of a block.
 
-    numbers: of the samples in the grid. elements: their content at all grid points, for a model
-    that explains it too. Results come from a GPU while the next block is encoded there; what is
-    returned waits for them.
+    numbers: row-major numbers of the patterns. elements: the element content at all grid points,
+    for a model that explains it. Results are copied from a GPU while it encodes the next block; the
+    returned function waits for them.
     """
     if not len(stored):
         return dict
     precision = pick_precision(settings.precision, model.device)
     size = model.fitting(settings.batch_size)
-    parts: dict[str, list[torch.Tensor]] = {}
+    batches: dict[str, list[torch.Tensor]] = {}
     for start in range(0, len(stored), size):
         batch = slice(start, start + size)
         content = None
@@ -284,23 +289,21 @@ def _encoded(
         std = (0.5 * passed.logvar.float()).exp()
         residual = (passed.target - passed.decoded).flatten(1)
         error = torch.linalg.vector_norm(residual, dim=1).square() / residual.shape[1]
-        batch_values = {n.LATENTS: mean, n.LATENTS_STD: std, n.RECONSTRUCTION_ERROR: error}
+        values = {n.LATENTS: mean, n.LATENTS_STD: std, n.RECONSTRUCTION_ERROR: error}
         if settings.draws:
-            noise = _noise(numbers[batch], (settings.draws, *mean.shape[1:]), settings.seed).to(
-                mean.device
-            )
-            batch_values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
-        for variable, value in batch_values.items():
-            parts.setdefault(n.run_name(variable, settings.run), []).append(value)
-    joined = {name: torch.cat(values) for name, values in parts.items()}
+            shape = (settings.draws, *mean.shape[1:])
+            noise = _noise(numbers[batch], shape, settings.seed).to(mean.device)
+            values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
+        for variable, value in values.items():
+            batches.setdefault(n.run_name(variable, settings.run), []).append(value)
+    joined = {name: torch.cat(parts) for name, parts in batches.items()}
     if model.device.type != "cuda":
-        found = {name: values.cpu().numpy() for name, values in joined.items()}
-        return lambda: found
+        arrays = {name: values.numpy(force=True) for name, values in joined.items()}
+        return lambda: arrays
     copies = {}
-    for name, values in joined.items():
-        copies[name] = host_tensor(tuple(values.shape), values.dtype, model.device).copy_(
-            values, non_blocking=True
-        )
+    for name, values_on_device in joined.items():
+        copy = host_tensor(tuple(values_on_device.shape), values_on_device.dtype, model.device)
+        copies[name] = copy.copy_(values_on_device, non_blocking=True)
     copied = torch.cuda.Event()
     copied.record()
 
@@ -312,9 +315,7 @@ def _encoded(
 
 
 def _noise(numbers: np.ndarray, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Standard normal numbers `(n, *shape)`: the same for a sample in whatever block or batch it
-    is.
-    """
+    """Standard normal numbers `(n, *shape)`, by the seed and the number of each sample."""
     noise = np.empty((len(numbers), *shape), np.float32)
     for row, number in zip(noise, numbers.tolist(), strict=True):
         row[...] = np.random.default_rng([seed, number]).standard_normal(shape, dtype=np.float32)
@@ -324,11 +325,10 @@ def _noise(numbers: np.ndarray, shape: tuple[int, ...], seed: int) -> torch.Tens
 def latent_coords(
     ds: xr.Dataset, model: TrainedModel, run: str = n.DEFAULT_RUN, *, draws: int = 0
 ) -> xr.Dataset:
-    """Coordinates of a run's latent dims: numbers of the dimensions, and where the positions of
-    spatial ones lie.
+    """Coordinates of the latent dims of a run: numbers of dimensions, and positions.
 
-    A position stands in the middle of the pixels that it covers, in units of the sample's own
-    coordinate; the first and last may lie beyond the sample's edge, in its padding.
+    A position of a spatial latent is the centre of the pixels that it covers, in units of the
+    sample's coordinate; the outer ones may lie in the padding of the sample.
     """
     coords: dict[str, Any] = {}
     if draws:
@@ -337,61 +337,62 @@ def latent_coords(
     latent = n.run_name(n.LATENT, run)
     coords[latent] = (latent, np.arange(model.latent_shape[0]), n.ATTRS[n.LATENT])
     counts = model.latent_shape[1:]
-    if not counts:
-        return xr.Dataset(coords=coords)
     signal_dims = schema.signal_dims(ds)[-len(counts) :]
-    for k, (position, signal) in enumerate(
-        zip(n.POSITIONS[-len(counts) :], signal_dims, strict=True)
-    ):
-        pixels = _pixel_places(ds[signal], side_of(model.preprocess_config))
-        stride, before = model.network.stride[k], model.network.padding[k][0]
-        after = counts[k] * stride - before - pixels.size
+    for axis, count in enumerate(counts):
+        signal = ds[signal_dims[axis]]
+        pixels = _pixel_positions(signal, side_of(model.preprocess_config))
+        stride = model.network.stride[axis]
+        before = model.network.padding[axis][0]
+        after = count * stride - before - pixels.size
         padded = np.pad(pixels, (before, after), mode="reflect", reflect_type="odd")
         units = "px"
-        if signal in ds.coords:
-            units = str(ds[signal].attrs.get("units", "px"))
-        name = n.run_name(position, run)
-        attrs = {"long_name": f"position of the latent along {signal}", "units": units}
+        if signal.name in ds.coords:
+            units = str(signal.attrs.get("units", "px"))
+        attrs = {"long_name": f"position of the latent along {signal.name}", "units": units}
+        name = n.run_name(n.POSITIONS[axis - len(counts)], run)
         coords[name] = (name, padded.reshape(-1, stride).mean(1), attrs)
     return xr.Dataset(coords=coords)
 
 
-def _pixel_places(along: xr.DataArray, side: int) -> np.ndarray:
-    """Where the network's pixels lie along a signal dim: means of `side` pixels of the detector."""
-    values = np.arange(along.size, dtype=float)
-    if along.name in along.coords and along.dtype.kind in "iuf":
-        values = along.values.astype("f8")
-    places: np.ndarray = values[: values.size // side * side].reshape(-1, side).mean(1)
-    return places
+def _pixel_positions(signal: xr.DataArray, side: int) -> np.ndarray:
+    """Positions of the network's pixels along a signal dim: means of `side` detector pixels."""
+    values = np.arange(signal.size, dtype=float)
+    if signal.name in signal.coords and signal.dtype.kind in "iuf":
+        values = signal.values.astype("f8")
+    positions: np.ndarray = values[: values.size // side * side].reshape(-1, side).mean(1)
+    return positions
 
 
 def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:
-    """Tell of staged latents what a diffusion stage needs, read back block by block, before they
-    are published.
+    """Add to staged latents the attributes that a diffusion model on them needs.
 
-    `channel_mean`, `channel_std`: of each dimension, over samples and positions. `diffusion_scale`:
-    1 / standard deviation over all values, by which latents are multiplied before diffusion:
-    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
-    appendix G (there called scale factor, a name that readers of zarr would apply).
-    `channel_statistics_of`: which samples.
+    `channel_mean` and `channel_std` of each dimension, over samples and positions;
+    `diffusion_scale`, 1 / standard deviation over all values, by which latents are multiplied
+    before diffusion: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion
+    Models", CVPR 2022, appendix G; `channel_statistics_of`, the samples used.
     """
-    array, sums, is_train = staging.arrays[name], Sums(), bool((split == n.TRAIN).any())
+    array = staging.arrays[name]
+    is_train = bool((split == n.TRAIN).any())
+    is_used = (split == n.TRAIN) if is_train else (split != n.OUTSIDE)
+    count = 0
+    total: Any = 0.0
+    squares: Any = 0.0
     for region in staging.regions:
-        parts = split.isel(region).values
-        chosen = parts == n.TRAIN if is_train else parts != n.OUTSIDE
-        values = np.asarray(array[tuple(region.values())])[chosen].astype(
-            "f8"
-        )  # (k, latent, positions…)
-        rows = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
-        if len(rows := rows[np.isfinite(rows).all(1)]):
-            sums.add(rows)
-    if sums.count:
-        variance = np.maximum(np.diag(sums.covariance), 0)
-        total = float(np.sqrt(variance.mean() + sums.mean.var()))
-        about = {
-            "channel_mean": sums.mean.tolist(),
-            "channel_std": np.sqrt(variance).tolist(),
-            "diffusion_scale": 1 / total if total > 0 else None,
-            "channel_statistics_of": "training samples" if is_train else "all samples",
-        }
-        array.update_attributes({**array.attrs, **about})
+        values = np.asarray(array[tuple(region.values())])[is_used.isel(region).values]
+        vectors = np.moveaxis(values.astype("f8"), 1, -1).reshape(-1, values.shape[1])
+        vectors = vectors[np.isfinite(vectors).all(1)]
+        count += len(vectors)
+        total += vectors.sum(0)
+        squares += np.square(vectors).sum(0)
+    if not count:
+        return
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    std = float(np.sqrt(variance.mean() + mean.var()))
+    attrs = {
+        "channel_mean": mean.tolist(),
+        "channel_std": np.sqrt(variance).tolist(),
+        "diffusion_scale": 1 / std if std > 0 else None,
+        "channel_statistics_of": "training samples" if is_train else "all samples",
+    }
+    array.update_attributes({**array.attrs, **attrs})

@@ -1,4 +1,4 @@
-"""What is in a store, in words: grid, runs, and what the samples are."""
+"""Facts about a store and its runs, and their description as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from dask.utils import format_bytes
 
@@ -25,8 +24,9 @@ from vaearr.store import (
     stored_bytes,
 )
 
-NAMED = 12  # classes that a line of text lists
-OF_A_RUN = (
+MAX_CLASSES = 12  # classes that a line of text lists
+SCAN_POINTS = "scan points"
+IN_A_MANIFEST = (
     "latent_dim",
     "roi",
     "n_roi",
@@ -39,13 +39,20 @@ OF_A_RUN = (
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
-    """Facts about a store as plain JSON: grid, patterns, classes, maps, ROI, runs with training and
-    latents, bytes.
+    """Facts about a store as plain JSON: grid, patterns, classes, maps, runs, bytes.
 
-    A run that cannot be read has the one fact `damaged`, which says why.
+    A run that cannot be read has the single fact `damaged`, the reason.
     """
     path = check_store(store)
     ds = open_store(path, chunks=None)
+    variables = {}
+    for name, variable in ds.data_vars.items():
+        variables[str(name)] = {
+            "dims": list(map(str, variable.dims)),
+            "dtype": str(variable.dtype),
+            "units": str(variable.attrs.get("units", "")),
+            "long_name": str(variable.attrs.get("long_name", "")),
+        }
     return schema.describe(ds) | {
         "store": str(path),
         "stored_bytes": stored_bytes(path),
@@ -53,55 +60,61 @@ def store_facts(store: str | Path) -> dict[str, Any]:
         "source": (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file"),
         "samples": schema.samples_word(ds),
         "value_range": _value_range(ds),
-        "classes": {name: _counts(ds, name, measured(ds)) for name in class_names(ds)},
-        "variables": {
-            str(name): {"dims": [str(d) for d in variable.dims], "dtype": str(variable.dtype)}
-            | {key: str(variable.attrs.get(key, "")) for key in ("units", "long_name")}
-            for name, variable in ds.data_vars.items()
-        },
+        "classes": {name: _counts(ds, name) for name in class_names(ds)},
+        "variables": variables,
         "trained": {run: run_facts(path, ds, run) for run in run_names(path)},
     }
 
 
 def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
-    """Facts about a run: its model (None where its latents were computed elsewhere), region,
-    training and health.
-    """
+    """Facts about a run: its model (None for attached latents), region, training and health."""
+    latents = n.run_name(n.LATENTS, run)
     try:
         manifest = run_manifest(path, run)
-        kind, latents = manifest.get("kind", "trained"), n.run_name(n.LATENTS, run)
         facts = {
-            "kind": kind,
+            "kind": manifest.get("kind", "trained"),
             "model": None,
             "latents": latents,
             "encoded": latents in ds,
             "warnings": [],
         }
-        facts |= {key: manifest.get(key) for key in OF_A_RUN}
-        if kind == n.ATTACHED:
-            return facts
-        health = open_table(path, run, n.HEALTH).attrs
-        known = {"n_active": health["n_active"], "explained_variance": health["explained_variance"]}
-        model = manifest["config"]["model"]
-        known["latent_dim"] = facts["latent_dim"] or model["latent_dim"]
-        return facts | known | {"model": model, "warnings": list(health["warnings"])}
+        facts |= {key: manifest.get(key) for key in IN_A_MANIFEST}
+        if facts["kind"] != n.ATTACHED:
+            health = open_table(path, run, n.HEALTH).attrs
+            facts["model"] = manifest["config"]["model"]
+            facts["latent_dim"] = facts["latent_dim"] or facts["model"]["latent_dim"]
+            facts["n_active"] = health["n_active"]
+            facts["explained_variance"] = health["explained_variance"]
+            facts["warnings"] = list(health["warnings"])
     except KeyError as error:
         return {"damaged": f"it lacks {error}"}
     except (VaearrError, ValueError, TypeError, OSError) as error:
         return {"damaged": " ".join(str(error).split()).removeprefix(f"run {run!r} is damaged: ")}
+    return facts
 
 
 def in_words(facts: dict[str, Any]) -> str:
-    """The facts as lines of text."""
-    store, samples = facts["store"], facts["samples"]
-    pattern = " x ".join(map(str, facts["pattern"].values()))
+    """The facts of `store_facts` as lines of text."""
+    lines = [*_sample_lines(facts), *_variable_lines(facts)]
+    if not facts["trained"]:
+        return "\n".join([*lines, f"no run yet: 'vaearr train {facts['store']}'"])
+    lines.append("runs")
+    for run, about_run in facts["trained"].items():
+        first, *others = run_lines(about_run, facts["samples"])
+        lines.append(f"  {run}: {first}")
+        lines += [f"    {line}" for line in others]
+    return "\n".join(lines)
+
+
+def _sample_lines(facts: dict[str, Any]) -> list[str]:
+    samples = facts["samples"]
     n_samples = math.prod(facts["grid"].values())
+    pattern = " x ".join(map(str, facts["pattern"].values()))
+    kind = f"collection of {n_samples} {samples},"
     if facts["kind"] == "scan":
         grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
-        what = f"scan of {grid}, patterns of"
-    else:
-        what = f"collection of {n_samples} {samples},"
-    lines = [f"{store}: {what} {pattern} {facts['dtype']}"]
+        kind = f"scan of {grid}, patterns of"
+    lines = [f"{facts['store']}: {kind} {pattern} {facts['dtype']}"]
     if facts["source"]:
         lines.append(f"  from {facts['source']}")
     for dim, (first, last, units) in facts["extent"].items():
@@ -112,72 +125,87 @@ def in_words(facts: dict[str, Any]) -> str:
     if facts["n_present"] not in (None, n_samples):
         lines.append(f"  {facts['n_present']} of {n_samples} {samples} can be used")
     if facts["value_range"]:
-        lines.append("  values from {:g} to {:g}".format(*facts["value_range"]))
+        low, high = facts["value_range"]
+        lines.append(f"  values from {low:g} to {high:g}")
     for name, counts in facts["classes"].items():
-        named = [f"{label} = {count}" for label, count in counts.items()][:NAMED]
-        more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
-        lines.append(f"  {name}: {', '.join(named)}{more}")
-    lines.append("variables")
-    width = max(map(len, facts["variables"]))
-    for name, v in facts["variables"].items():
-        unit = f" [{v['units']}]" if v["units"] not in ("", "1") else ""
-        lines.append(
-            f"  {name:{width}}  {v['dtype']:8} ({', '.join(v['dims'])})  {v['long_name']}{unit}"
+        classes = ", ".join(
+            f"{label} = {count}" for label, count in list(counts.items())[:MAX_CLASSES]
         )
+        if len(counts) > MAX_CLASSES:
+            classes += f" and {len(counts) - MAX_CLASSES} more"
+        lines.append(f"  {name}: {classes}")
+    return lines
+
+
+def _variable_lines(facts: dict[str, Any]) -> list[str]:
+    lines = ["variables"]
+    width = max(map(len, facts["variables"]))
+    for name, variable in facts["variables"].items():
+        dims = ", ".join(variable["dims"])
+        line = f"  {name:{width}}  {variable['dtype']:8} ({dims})  {variable['long_name']}"
+        if variable["units"] not in ("", "1"):
+            line += f" [{variable['units']}]"
+        lines.append(line)
     if facts["elements"]:
         lines.append(f"  elements: {', '.join(facts['elements'])}")
-    lines.append("runs" if facts["trained"] else f"no run yet: 'vaearr train {store}'")
-    for run, r in facts["trained"].items():
-        head, *more_lines = run_lines(r, samples)
-        lines += [f"  {run}: {head}", *(f"    {line}" for line in more_lines)]
-    return "\n".join(lines)
+    return lines
 
 
-def run_lines(r: dict[str, Any], one: str = "scan points") -> list[str]:
+def run_lines(facts: dict[str, Any], samples: str = SCAN_POINTS) -> list[str]:
     """The facts of `run_facts` as lines of text."""
-    if "damaged" in r:
-        return [f"damaged: {r['damaged']}"]
-    if r["model"] is None:
+    if "damaged" in facts:
+        return [f"damaged: {facts['damaged']}"]
+    dims = f"{facts['latent_dim']} latent dimensions"
+    if facts["model"] is None:
         return [
-            f"{r['latent_dim']} latent dimensions of {r['n_roi']} {one}, attached {r['time']}",
+            f"{dims} of {facts['n_roi']} {samples}, attached {facts['time']}",
             "network: none",
         ]
-    made = "trained elsewhere, taken here" if r["kind"] == n.IMPORTED else "trained"
-    epochs = f", best epoch {r['best_epoch']} of {r['epochs_run']}" if r["epochs_run"] else ""
-    parts = f", {r['n_train']} trained, {r['n_validation']} validated" if r["n_train"] else ""
-    return [
-        f"{r['model']['name']}, {r['latent_dim']} latent dimensions, {made} {r['time']}{epochs}",
-        f"ROI of {r['n_roi']} {one} ({roi_words(r['roi'], one)}){parts}",
-        f"{r['n_active']} active dimensions, {r['explained_variance']:.1%} of the variance, noise included, explained",
-        f"encoded as {r['latents']!r}" if r["encoded"] else "not encoded yet",
-        *(f"warning: {text}" for text in r["warnings"]),
-    ]
+    origin = "trained elsewhere, imported" if facts["kind"] == n.IMPORTED else "trained"
+    model = f"{facts['model']['name']}, {dims}, {origin} {facts['time']}"
+    if facts["epochs_run"]:
+        model += f", best epoch {facts['best_epoch']} of {facts['epochs_run']}"
+    region = f"ROI of {facts['n_roi']} {samples} ({_roi_words(facts['roi'], samples)})"
+    if facts["n_train"]:
+        region += f", {facts['n_train']} for training, {facts['n_validation']} for validation"
+    explained = f"{facts['explained_variance']:.1%} of the variance explained, noise included"
+    latents = f"encoded as {facts['latents']!r}" if facts["encoded"] else "not encoded yet"
+    warnings = [f"warning: {text}" for text in facts["warnings"]]
+    active = f"{facts['n_active']} active dimensions, {explained}"
+    return [model, region, active, latents, *warnings]
 
 
-def roi_words(roi: dict[str, Any] | str | None, one: str = "scan points") -> str:
-    """A manifest's `roi` in words: its conditions, text as it is, None for all measured points, or
-    all samples.
-    """
+def _roi_words(roi: dict[str, Any] | str | None, samples: str) -> str:
+    """Describe the `roi` of a manifest: its conditions, a text, or None for all samples."""
     if isinstance(roi, str):
         return roi
-    given = {key: value for key, value in (roi or {}).items() if value is not None}
-    parts = [
-        v if key == "where" else f"{key} from {v[0]:g} to below {v[1]:g}"
-        for key, v in given.items()
-    ]
-    return ", ".join(parts) or ("every measured point" if one == "scan points" else f"all {one}")
+    conditions = []
+    for key, value in (roi or {}).items():
+        if key == "where" and value is not None:
+            conditions.append(value)
+        elif value is not None:
+            conditions.append(f"{key} from {value[0]:g} to below {value[1]:g}")
+    if conditions:
+        return ", ".join(conditions)
+    return "every measured point" if samples == SCAN_POINTS else f"all {samples}"
 
 
 def _value_range(ds: xr.Dataset) -> list[float] | None:
-    """Lowest and highest value, whole ones as int; None where ingestion did not note them."""
-    about = ds[n.PATTERNS].attrs
-    if about.get("value_min") is None or about.get("value_max") is None:
+    """Smallest and largest value; None if the ingest did not record them."""
+    attrs = ds[n.PATTERNS].attrs
+    if attrs.get("value_min") is None or attrs.get("value_max") is None:
         return None
-    ends = [float(about["value_min"]), float(about["value_max"])]
-    return [int(end) if end.is_integer() else end for end in ends]
+    limits = [float(attrs["value_min"]), float(attrs["value_max"])]
+    return [int(limit) if limit.is_integer() else limit for limit in limits]
 
 
-def _counts(ds: xr.Dataset, name: str, present: np.ndarray) -> dict[str, int]:
-    codes, known = class_of_each(ds, name)
-    counted = {code: int(((codes == code) & present).sum()) for code in known}
-    return {known[code]: count for code, count in counted.items() if count or code >= 0}
+def _counts(ds: xr.Dataset, name: str) -> dict[str, int]:
+    """Number of measured samples of each class."""
+    codes, names = class_of_each(ds, name)
+    codes = codes[measured(ds)]
+    counts = {}
+    for code, label in names.items():
+        count = int((codes == code).sum())
+        if count or code >= 0:
+            counts[label] = count
+    return counts

@@ -1,4 +1,4 @@
-"""How far generated samples are from the data: Fréchet distances, computed by MONAI."""
+"""Fréchet distances between generated samples and data, computed by MONAI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaearr.run import Run
 from vaearr.run.draw import check_source, prior_warnings_of, sampled_latents
 from vaearr.run.stream import batches_of, part_map, through
 
-MIN_SAMPLES = 2048  # below, the Fréchet distance is biased upward and a warning says so
+MIN_SAMPLES = 2048  # with fewer, the Fréchet distance is biased upwards
 
 FeatureFunction = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,52 +33,48 @@ def fidelity(
     need("monai", "vaearr[monai]", "the Fréchet distance")
     run.check_patterns()
     check_source(run, n_samples, source)
-    parts = {
-        name: part_map(run, name, most=n_samples, seed=seed)
-        for name in {"train", "validation", part}
-    }
-    name, extract = _features(run, features, weights, parts[part], batch_size)
-
-    real = {}
-    for part_name, chosen in parts.items():
-        real[part_name] = _rows(extract, _preprocessed(run, chosen, batch_size))
-    reference = real[part]
+    masks = {}
+    for name in {"train", "validation", part}:
+        masks[name] = part_map(run, name, max_samples=n_samples, seed=seed)
+    feature_name, extract = _features(run, features, weights, masks[part], batch_size)
+    data = {}
+    for name, mask in masks.items():
+        data[name] = _all_features(extract, _preprocessed(run, mask, batch_size))
+    reference = data[part]
     if len(reference) < 2:
         raise DataError(
-            f"the {part} part of run {run.name!r} has fewer than two samples; choose another (--part)."
+            f"the {part} part of run {run.name!r} has fewer than two samples; choose another "
+            "(--part)."
         )
     latents = sampled_latents(run, n_samples, seed, source, batch_size)
-    generated = _rows(extract, (run.model.decode_batch(torch.from_numpy(z)) for z in latents))
-    rebuilt = _rows(extract, _reconstructed(run, parts[part], batch_size))
+    decoded = (run.model.decode_batch(torch.from_numpy(batch)) for batch in latents)
+    reconstructed = _reconstructed(run, masks[part], batch_size)
     pairs = {
-        "draws": (generated, reference),
-        "reconstructions": (rebuilt, reference),
-        "data": (real["train"], real["validation"]),
+        "draws": (_all_features(extract, decoded), reference),
+        "reconstructions": (_all_features(extract, reconstructed), reference),
+        "data": (data["train"], data["validation"]),
     }
-    text = "Fréchet distance of features"
-    columns = {
-        "frechet": (
-            "compared",
-            [frechet_distance(*pair) for pair in pairs.values()],
-            {"long_name": text},
-        ),
-        "n": ("compared", [len(first) for first, _ in pairs.values()], {"long_name": "samples"}),
-        "n_reference": (
-            "compared",
-            [len(second) for _, second in pairs.values()],
-            {"long_name": "samples of the reference"},
-        ),
-    }
-    attrs = {
-        **run.result_attrs,
-        "source": source,
-        "seed": seed,
-        "part": part,
-        "features": name,
-        "n_features": reference.shape[1],
-        "warnings": prior_warnings_of(run, source) + _warnings(pairs, name),
-    }
-    return xr.Dataset(columns, coords={"compared": list(pairs)}, attrs=attrs)
+    distances = [frechet_distance(*pair) for pair in pairs.values()]
+    counts = [len(samples) for samples, _ in pairs.values()]
+    reference_counts = [len(samples) for _, samples in pairs.values()]
+    dim = "compared"
+    return xr.Dataset(
+        {
+            "frechet": (dim, distances, {"long_name": "Fréchet distance of features"}),
+            "n": (dim, counts, {"long_name": "samples"}),
+            "n_reference": (dim, reference_counts, {"long_name": "samples of the reference"}),
+        },
+        coords={dim: list(pairs)},
+        attrs={
+            **run.result_attrs,
+            "source": source,
+            "seed": seed,
+            "part": part,
+            "features": feature_name,
+            "n_features": reference.shape[1],
+            "warnings": prior_warnings_of(run, source) + _warnings(pairs, feature_name),
+        },
+    )
 
 
 def _features(
@@ -88,10 +84,10 @@ def _features(
     reference: xr.DataArray,
     batch_size: int,
 ) -> tuple[str, FeatureFunction]:
-    """Name and function of the features that are asked for."""
+    """Name and function of the requested features."""
     if features is not None and weights is not None:
         raise UsageError(
-            "features and weights exclude each other: weights name an image network. Give one of them."
+            "features and weights exclude each other: weights are of an image network. Give one."
         )
     if features is not None:
         return getattr(features, "__name__", "function"), features
@@ -113,15 +109,15 @@ def _features(
 def _image_features(
     run: Run, weights: Path, reference: xr.DataArray, batch_size: int
 ) -> tuple[str, FeatureFunction]:
-    """Features of an image network, which sees the reference's values from -1 to 1."""
+    """Features of an image network, for values scaled to [-1, 1] by the reference samples."""
     from vaearr.models.perceptual import read_features
 
     network = read_features(weights).to(run.model.device).eval()
     channels, *sides = run.model.seen_shape
     if len(sides) != 2 or channels not in network.n_channels:
         raise UsageError(
-            f"samples have {channels} channels and sides {sides}; an image network takes images with 1 or 3 "
-            "channels. Give features=, a function of samples."
+            f"samples have {channels} channels and sides {sides}; an image network takes images "
+            "with 1 or 3 channels. Give features=, a function of samples."
         )
     if min(sides) < network.least:
         raise UsageError(
@@ -131,7 +127,9 @@ def _image_features(
     low = min(float(batch.min()) for batch in batches)
     high = max(float(batch.max()) for batch in batches)
     if not low < high:
-        raise DataError("all values of the samples are equal; an image network has nothing to see.")
+        raise DataError(
+            "all values of the samples are equal; an image network cannot compare them."
+        )
 
     def pooled(samples: torch.Tensor) -> torch.Tensor:
         maps = network(2 * (samples - low) / (high - low) - 1)
@@ -141,45 +139,50 @@ def _image_features(
 
 
 @torch.inference_mode()
-def _rows(extract: FeatureFunction, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Features of many batches, `(n, d)`; the samples themselves are not kept."""
-    parts = [torch.empty(0, 0)]
+def _all_features(extract: FeatureFunction, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Features `(n, d)` of all batches."""
+    features = []
     for samples in batches:
-        rows = extract(samples.float())
-        if rows.ndim != 2 or len(rows) != len(samples):
+        values = extract(samples.float())
+        if values.ndim != 2 or len(values) != len(samples):
             raise UsageError(
-                f"the features of a batch {tuple(samples.shape)} have shape {tuple(rows.shape)}; expected (B, d)."
+                f"the features of a batch {tuple(samples.shape)} have shape {tuple(values.shape)}; "
+                "expected (B, d)."
             )
-        parts.append(rows.float().cpu())
-    return torch.cat(parts[1:] or parts)
+        features.append(values.float().cpu())
+    return torch.cat(features) if features else torch.empty(0, 0)
 
 
 @torch.inference_mode()
-def _preprocessed(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
-    for _, stored in batches_of(run, chosen, batch_size):
-        yield run.model.preprocess(stored)
+def _preprocessed(run: Run, mask: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+    for patterns in batches_of(run, mask, batch_size):
+        yield run.model.preprocess(patterns)
 
 
-def _reconstructed(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
-    for _, stored in batches_of(run, chosen, batch_size):
-        yield through(run.model, stored)[3]
+def _reconstructed(run: Run, mask: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+    for patterns in batches_of(run, mask, batch_size):
+        yield through(run.model, patterns).decoded
 
 
 def _warnings(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], features: str) -> list[str]:
-    found = []
-    n_samples, n_features = min(map(len, pairs["draws"])), pairs["draws"][0].shape[1]
+    """Limits of the distances."""
+    warnings = []
+    n_samples = min(map(len, pairs["draws"]))
+    n_features = pairs["draws"][0].shape[1]
     if n_samples < MIN_SAMPLES or n_samples <= n_features:
-        found.append(
-            f"The Fréchet distance of {n_samples} samples with {n_features} features is too large; compare it only "
-            "with the other distances of this table."
+        warnings.append(
+            f"The Fréchet distance of {n_samples} samples with {n_features} features is too large; "
+            "compare it only with the other distances of this table."
         )
     if min(map(len, pairs["data"])) < 2:
-        found.append(
-            "A part of the split has fewer than two samples, so the distance of data to data is not known."
+        warnings.append(
+            "A part of the split has fewer than two samples, so the distance between training and "
+            "validation data is not known."
         )
     if features == "latents":
-        found.append(
-            "The features are latents of this run: they miss what the model does not see, and distances of other runs "
-            "are on another scale. Use an image network (weights=, --weights) to compare runs."
+        warnings.append(
+            "The features are latents of this run: they miss what the model does not encode, and "
+            "distances of other runs have another scale. Use an image network (weights=, "
+            "--weights) to compare runs."
         )
-    return found
+    return warnings

@@ -1,9 +1,4 @@
-"""A model that was trained elsewhere as a run of a store, so that encode, reconstruct, sample and
-layers work on it.
-
-Of a run of another store all is taken that decides its latents: weights, settings and static
-background.
-"""
+"""Publish a model that was trained elsewhere as a run of a store."""
 
 from __future__ import annotations
 
@@ -55,9 +50,9 @@ from vaearr.training import fingerprint
 
 log = logging.getLogger("vaearr")
 
-N_JUDGED = 256  # samples that the health of the latents is told from
-UNLIKE = 0.5  # of the odds of the explained variance in training: below, new data are unlike
-ELSEWHERE = "choose another name with run='…' (--run; of encode: name='…', --name)"
+N_HEALTH = 256  # samples that the health of the latents is computed from
+MIN_ODDS = 0.5  # of the explained variance, relative to training; below it data count as different
+OTHER_NAME = "choose another name with run='…' (--run; of encode: name='…', --name)"
 
 
 def import_model(
@@ -71,190 +66,244 @@ def import_model(
     trust: str | Collection[str] = (),
     **keywords: Unpack[ImportSettings],
 ) -> Run:
-    """Publish the network of a checkpoint as `/runs/<run>` with its `roi` and `split` maps; nothing
-    is trained.
+    """Publish the network of a checkpoint as a run of a store; nothing is trained.
 
-    checkpoint: a file of weights from elsewhere, or the model folder of a vaearr run (or the
-    weights in it), which brings its own settings and static background; where the new samples are
-    reconstructed much worse than the training was, a warning says so. The split counts every point
-    of the region as validation: none of them was trained on here (whether the checkpoint's own
-    training saw them is not known). There is no history. All or nothing is written. For `roi` see
-    `va.train`; of a run that is there, None means its own. A run that is there, imported the same
-    way, is returned; `overwrite` replaces another one of this name, with its latents and tables.
-    Raises ExistsError for a name that is taken, UsageError for a model that cannot be built for the
-    store's samples or for settings that a model folder has itself, UntrustedError for a model
-    folder that names a network that is not in `trust` (see `va.load_run`), and what `read_foreign`,
-    `load_foreign` and `load_folder` raise for a checkpoint that is damaged or does not fit.
+    The split counts every sample of the region as validation, and there is no history.
+    `Run.encode`, `Run.reconstruct` and all other steps work on the run.
+
+    Parameters
+    ----------
+    store : str or Path
+        The store.
+    checkpoint : str or Path
+        A file of weights of another program; or the model folder of a vaearr run (or the weights in
+        it), from which settings and static background are taken as well. If the samples of the
+        store are reconstructed much worse than those of its training, a warning says so.
+    run : str
+        Name of the new run.
+    roi : xarray.DataArray or RoiConfig, optional
+        As in `va.train`; default: that of an existing run of this name.
+    config : ImportConfig, optional
+        Settings. Other keywords replace single ones.
+    overwrite : bool
+        Replace a different run of this name, with its latents and tables.
+    trust : str or sequence of str
+        Networks of your packages that a model folder may name, see `va.load_run`.
+
+    Returns
+    -------
+    Run
+        The new run; an existing one if it was imported the same way.
+
+    Raises
+    ------
+    ExistsError
+        If a different run of this name exists.
+    UsageError
+        If the model does not fit the samples, or a model folder fixes a setting that is given.
+    UntrustedError
+        If a model folder names a network that is not in `trust`.
+    RoiError
+        If the region is empty.
+    DataError
+        If the checkpoint is damaged or does not fit.
+
+    Examples
+    --------
+    >>> run = va.import_model("scan.zarr", "vae.ckpt", run="sd")  # doctest: +SKIP
     """
     refuse_unknown(import_model, ImportSettings, keywords)
     settings = resolved(ImportConfig, config, keywords)
-    names = trusted_names(trust)
+    trusted = trusted_names(trust)
     check_run_name(run)
-    path, file = check_store(store), Path(checkpoint).expanduser().resolve()
-    own = (
-        file.parent if file.name == WEIGHTS else file
-    )  # the model folder of a vaearr run, by itself or its weights
-    is_own = (own / CONFIG).is_file()
-    file = own / WEIGHTS if is_own else file
+    path = check_store(store)
+    file = Path(checkpoint).expanduser().resolve()
+    model_folder = file.parent if file.name == WEIGHTS else file
+    is_run = (model_folder / CONFIG).is_file()
+    if is_run:
+        file = model_folder / WEIGHTS
     check_patterns(path)
-    ds, device, is_there = (
-        open_store(path, chunks=None),
-        pick_device(settings.device),
-        run in run_names(path),
-    )
-    here = ds[n.run_name(n.ROI, run)].load() if is_there else None
-    mask = here if here is not None and roi is None else resolve_roi(ds, roi)
+    ds = open_store(path, chunks=None)
+    exists = run in run_names(path)
+    if exists and roi is None:
+        roi = ds[n.run_name(n.ROI, run)]
+    mask = resolve_roi(ds, roi)
     if not bool(mask.any()):
         raise RoiError("the ROI has no scan point; widen it.")
-    if here is not None:
-        inputs = {
-            "kind": n.IMPORTED,
-            "weights_sha256": sha256_of(file),
-            "region": fingerprint(mask.values),
-        }
-        there, known = f"{path} already has a run {run!r}", run_manifest(path, run)
-        imported = known["config"].get(n.IMPORTED) or {}
-        made = {
-            "kind": known.get("kind", "trained"),
-            "weights_sha256": imported.get("sha256", known.get("weights_sha256")),
-            "region": fingerprint(here.values),
-            "config": imported.get("settings", settings.to_attrs()),
-        }
-        if is_made(there, made, Recipe(settings, inputs), instead=ELSEWHERE, overwrite=overwrite):
-            return Run(path, run, trust=names)
-    old = removable(path, [f"{n.RUNS}/{run}"] if is_there else [])
-    with staged_run(path, run, replacing=old) as folder:
-        model, origin, words = (
-            _of_run(ds, own, settings, names) if is_own else _of_file(ds, file, settings)
-        )
+    if exists and _is_imported(ds, run, path, file, mask, settings, overwrite=overwrite):
+        return Run(path, run, trust=trusted)
+    device = pick_device(settings.device)
+    split = _validation_split(mask)
+    replaced = removable(path, [f"{n.RUNS}/{run}"])
+    with staged_run(path, run, replacing=replaced) as folder:
+        if is_run:
+            model, origin = _model_of_run(ds, model_folder, settings, trusted)
+        else:
+            model, origin = _model_of_file(ds, file, settings)
         model = model.to(device)
-        log.info(words)
-        if not is_own and model.preprocess_config.static_background != "none":
-            model.preprocess.fit(_batches(ds, _validating(mask), model))
-        health = latent_health(model, _batches(ds, _validating(mask, settings.seed), model))
-        if is_own:
-            health.attrs["warnings"] += _unlike(origin["explained_variance"], health.attrs)
+        if not is_run and model.preprocess_config.static_background != "none":
+            model.preprocess.fit(_batches(ds, split, model))
+        sample = _validation_split(mask, seed=settings.seed)
+        health = latent_health(model, _batches(ds, sample, model))
+        if is_run:
+            health.attrs["warnings"] += _likeness(origin["explained_variance"], health.attrs)
+        imported = {"file": file.name, "sha256": sha256_of(file), **origin}
         (folder / n.MODEL).mkdir()
-        about = {
-            "kind": n.IMPORTED,
-            "state": n.IMPORTED,
-            "config": {
-                "model": model.model_config.to_attrs(),
-                "preprocess": model.preprocess_config.to_attrs(),
-                n.IMPORTED: {
-                    "file": file.name, "sha256": sha256_of(file), **origin, "settings": settings.to_attrs(),
+        manifest = save_model(
+            model,
+            folder / n.MODEL,
+            {
+                "kind": n.IMPORTED,
+                "state": n.IMPORTED,
+                "config": {
+                    "model": model.model_config.to_attrs(),
+                    "preprocess": model.preprocess_config.to_attrs(),
+                    n.IMPORTED: {**imported, "settings": settings.to_attrs()},
                 },
+                **region_facts(mask),
+                "n_train": 0,
+                "n_validation": int(mask.sum()),
+                "n_weights": sum(weight.numel() for weight in model.network.parameters()),
+                "data": data_fingerprint(ds),
+                "versions": versions(),
+                "time": now(),
             },
-            **region_facts(mask),
-            "n_train": 0,
-            "n_validation": int(mask.sum()),
-            "n_weights": sum(p.numel() for p in model.network.parameters()),
-            "data": data_fingerprint(ds),
-            "versions": versions(),
-            "time": now(),
-        }  # fmt: skip
-        manifest = save_model(model, folder / n.MODEL, about) | {"run": run}
-        maps = xr.Dataset(
-            {n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): _validating(mask)}
         )
-        publish_run(path, run, folder, manifest, maps, tables={n.HEALTH: health}, replacing=old)
+        manifest["run"] = run
+        maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): split})
+        tables = {n.HEALTH: health}
+        publish_run(path, run, folder, manifest, maps, tables=tables, replacing=replaced)
     for warning in health.attrs["warnings"]:
         log.warning(warning)
-    return Run(path, run, trust=names, health=health, manifest=manifest)
+    return Run(path, run, trust=trusted)
 
 
-def _of_run(
+def _is_imported(
+    ds: xr.Dataset,
+    run: str,
+    path: Path,
+    file: Path,
+    mask: xr.DataArray,
+    settings: ImportConfig,
+    *,
+    overwrite: bool,
+) -> bool:
+    """Whether the run was imported from the same weights, with the same region and settings."""
+    inputs = {
+        "kind": n.IMPORTED,
+        "weights_sha256": sha256_of(file),
+        "region": fingerprint(mask.values),
+    }
+    manifest = run_manifest(path, run)
+    imported = manifest["config"].get(n.IMPORTED) or {}
+    stored = {
+        "kind": manifest.get("kind", "trained"),
+        "weights_sha256": imported.get("sha256", manifest.get("weights_sha256")),
+        "region": fingerprint(ds[n.run_name(n.ROI, run)].values),
+        "config": imported.get("settings", settings.to_attrs()),
+    }
+    existing = f"{path} already has a run {run!r}"
+    recipe = Recipe(settings, inputs)
+    return is_made(existing, stored, recipe, instead=OTHER_NAME, overwrite=overwrite)
+
+
+def _model_of_run(
     ds: xr.Dataset, folder: Path, settings: ImportConfig, trust: tuple[str, ...]
-) -> tuple[TrainedModel, dict[str, Any], str]:
-    """The model of a run, as it was trained, where it comes from, and that in words."""
-    plain, default = settings.deciding(), ImportConfig().deciding()
-    if given := [key for key in plain if key != "seed" and plain[key] != default[key]]:
+) -> tuple[TrainedModel, dict[str, Any]]:
+    """The model of a run as it was trained, and its origin."""
+    values = settings.deciding()
+    defaults = ImportConfig().deciding()
+    changed = [key for key in values if key != "seed" and values[key] != defaults[key]]
+    if changed:
         raise UsageError(
-            f"{folder} says itself what its model is and how samples are prepared; leave out {given[0]}."
+            f"{folder} defines its model and how samples are prepared; leave out {changed[0]}."
         )
-    about, model = read_about(folder), load_folder(folder, trust=trust)
+    about = read_about(folder)
+    model = load_folder(folder, trust=trust)
     if model.input_shape != schema.input_shape(ds):
         raise UsageError(
-            f"the model in {folder} was trained on samples of shape {model.input_shape}, channels first; the store's "
-            f"have {schema.input_shape(ds)}. Ingest them as those were, or train a run on this store."
+            f"the model in {folder} was trained on samples of shape {model.input_shape}, channels "
+            f"first; those of the store have {schema.input_shape(ds)}. Ingest them the same way, "
+            "or train a run on this store."
         )
     model.signal_dims = schema.signal_dims(ds)
+    log.info(f"weights, settings and static background are those in {folder}")
     origin = dict(about["config"].get(n.IMPORTED) or {})
-    if "weights_sha256" not in origin:  # the training itself, not another store that took its model
-        in_store = folder.parent.parent.name == n.RUNS
-        health = open_table(folder.parents[2], folder.parent.name, n.HEALTH) if in_store else None
-        origin = {
-            "run": folder.parent.name if in_store else None,
-            "store_id": about.get("data", {}).get("store_id"),
-            "weights_sha256": about["weights_sha256"],
-            "explained_variance": None if health is None else health.attrs["explained_variance"],
-            "config": about["config"],
-        }
-    return model, origin, f"weights, settings and static background are those in {folder}"
+    if "weights_sha256" in origin:  # the model was imported there, from its training
+        return model, origin
+    origin = {
+        "run": None,
+        "store_id": about.get("data", {}).get("store_id"),
+        "weights_sha256": about["weights_sha256"],
+        "explained_variance": None,
+        "config": about["config"],
+    }
+    run_folder = folder.parent
+    if run_folder.parent.name == n.RUNS:
+        health = open_table(run_folder.parents[1], run_folder.name, n.HEALTH)
+        origin["run"] = run_folder.name
+        origin["explained_variance"] = health.attrs["explained_variance"]
+    return model, origin
 
 
-def _unlike(trained: float | None, found: Mapping[str, Any]) -> list[str]:
-    """What to know where new data are reconstructed much worse than the model's own: its health,
-    theirs; in words.
-    """
-    new = float(found["explained_variance"])
-    if trained is None or trained <= 0:
-        why = "is not known from this folder" if trained is None else f"was none ({trained:.1%})"
-        return [
-            f"Whether these data look like the training data cannot be told: what the model explained there {why}."
-        ]
-    if new * (1 - trained) >= UNLIKE * trained * (1 - new):
+def _likeness(trained: float | None, health: Mapping[str, Any]) -> list[str]:
+    """A warning if the data are reconstructed much worse than those of the training."""
+    explained = float(health["explained_variance"])
+    if trained is None:
+        reason = "the variance that the model explained in training is not in this folder"
+    elif trained <= 0:
+        reason = f"the model explained no variance in training ({trained:.1%})"
+    elif explained * (1 - trained) >= MIN_ODDS * trained * (1 - explained):
         return []
-    return [
-        f"These data look unlike the training data: the model explains {new:.1%} of their variance (judged by "
-        f"{found['n_samples']} samples), of the training's {trained:.1%}. The latents may mean something else here: "
-        "see 'vaearr reconstruct', or train a run on these data."
-    ]
+    else:
+        return [
+            f"These data look unlike the training data: the model explains {explained:.1%} of "
+            f"their variance (of {health['n_samples']} samples), and {trained:.1%} of that of the "
+            "training data. The latents may have another meaning here: see 'vaearr reconstruct', "
+            "or train a run on these data."
+        ]
+    return [f"Whether these data look like the training data is not known: {reason}."]
 
 
-def _of_file(
+def _model_of_file(
     ds: xr.Dataset, file: Path, settings: ImportConfig
-) -> tuple[TrainedModel, dict[str, Any], str]:
-    """The network that a checkpoint from elsewhere fits, with its weights, where they come from,
-    and that in words.
-    """
+) -> tuple[TrainedModel, dict[str, Any]]:
+    """The network that a checkpoint of another program fits, with its weights, and a report."""
     shape = schema.input_shape(ds)
-    steps = settings.preprocess
-    if steps.bin == "auto":  # a network from elsewhere was made for the samples as they are
-        steps = steps.replace(bin=1)
+    preprocess = settings.preprocess
+    if preprocess.bin == "auto":  # such a network was trained on samples of this size
+        preprocess = preprocess.replace(bin=1)
     checkpoint = read_foreign(file, prefix=settings.prefix)
     config, (channels, n_dims) = infer_options(checkpoint)
     if (channels, n_dims) != (shape[0], len(shape) - 1):
         raise DataError(
-            f"{file} is for samples of {channels} channel(s) in {n_dims} dimensions; the store's have shape "
-            f"{shape}, channels first. Ingest them as the checkpoint needs them."
+            f"{file} is for samples of {channels} channel(s) in {n_dims} dimensions; those of the "
+            f"store have shape {shape}, channels first. Ingest them as the checkpoint needs them."
         )
     options = {**config.options, **(settings.options or {})}
     with torch.random.fork_rng(devices=[]):  # weights are initialised, then replaced
         model = TrainedModel(
             model=config.replace(options=options, latent_dim=settings.latent_dim),
-            preprocess=settled(steps, ds[n.PATTERNS]),
+            preprocess=settled(preprocess, ds[n.PATTERNS]),
             input_shape=shape,
             signal_dims=schema.signal_dims(ds),
             input_dtype=str(ds[n.PATTERNS].dtype),
         )
     report = load_foreign(model.network, checkpoint)
-    return model.eval(), report, in_words(report)
+    log.info(in_words(report))
+    return model.eval(), report
 
 
-def _validating(mask: xr.DataArray, seed: int | None = None) -> xr.DataArray:
-    """Every point of the region, or a choice of `N_JUDGED` of them by a seed, as one that was not
-    trained on.
-    """
-    points = np.flatnonzero(mask.values)
+def _validation_split(mask: xr.DataArray, seed: int | None = None) -> xr.DataArray:
+    """A split with every sample of the region as validation; with a seed, a choice of them."""
+    samples = np.flatnonzero(mask.values)
     if seed is not None:
-        points = np.random.default_rng(seed).permutation(points)[:N_JUDGED]
+        samples = np.random.default_rng(seed).permutation(samples)[:N_HEALTH]
     values = np.full(mask.size, n.OUTSIDE, np.int8)
-    values[points] = n.VALIDATION
+    values[samples] = n.VALIDATION
     attrs = {**n.ATTRS[n.SPLIT], "config": "imported model: no point was trained on here"}
-    return xr.DataArray(
-        values.reshape(mask.shape), {d: mask[d] for d in mask.dims}, mask.dims, n.SPLIT, attrs
-    )
+    coords = {dim: mask[dim] for dim in mask.dims}
+    return xr.DataArray(values.reshape(mask.shape), coords, mask.dims, n.SPLIT, attrs)
 
 
 def _batches(ds: xr.Dataset, parts: xr.DataArray, model: TrainedModel) -> PatternBatches:

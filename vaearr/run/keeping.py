@@ -1,6 +1,8 @@
-"""Results of your own analyses, kept in the store that their data came from."""
+"""Keep results of your analyses in the store of their data."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import xarray as xr
 
@@ -54,7 +56,7 @@ def keep(
     SchemaError
         If a map lies on another grid.
     UsageError
-        If a name has a meaning of its own, or a Dataset of maps is given.
+        If a name is reserved, or a Dataset of maps is given.
     NoInputError
         If the run does not exist.
     """
@@ -62,55 +64,53 @@ def keep(
     if run is None:
         run = data.name if isinstance(data, Run) else n.DEFAULT_RUN
     ds = open_store(path, chunks=None)
-    nav = schema.navigation_dims(ds)
+    navigation = set(schema.navigation_dims(ds))
     maps: dict[str, xr.DataArray] = {}
     tables: dict[str, xr.Dataset] = {}
-    replaced: list[str] = []
     for name, result in results.items():
         check_name(name)
-        is_map = not set(nav).isdisjoint(result.dims)
-        if is_map and isinstance(result, xr.Dataset):
-            first, *_ = result.data_vars
-            raise UsageError(
-                f"{name!r} holds maps; keep them one after the other, such as {first}=result[{first!r}]."
-            )
-        stored = xr.Dataset()
-        if isinstance(result, xr.DataArray):
-            result = result.rename(name if is_map else result.name or name).to_dataset()
-        if is_map:
-            key = name
-            result = result.reset_coords(drop=True)
-            stored = ds[[name]] if name in ds.data_vars else stored
-        else:
-            key = f"{n.RUNS}/{run}/{name}"
-            stored = open_table(path, run, name) if has_table(path, run, name) else stored
-        if _has_same_values(stored, result):
-            log.info(f"{path} already holds {name!r}, with the same values")
+        if navigation.isdisjoint(result.dims):
+            if isinstance(result, xr.DataArray):
+                result = result.to_dataset(name=result.name or name)
+            stored = open_table(path, run, name) if has_table(path, run, name) else None
+            if _is_new(path, name, stored, result, overwrite):
+                tables[name] = result
             continue
-        if stored.data_vars and not overwrite:
-            raise ExistsError(
-                f"{path} already holds {name!r}, with other values; keep it by another name, or replace it with "
-                "overwrite=True."
+        if isinstance(result, xr.Dataset):
+            first = next(iter(result.data_vars))
+            raise UsageError(
+                f"{name!r} holds maps; keep them one after the other, such as "
+                f"{first}=result[{first!r}]."
             )
-        replaced += removable(path, [key])
-        if is_map:
-            block = {dim: side for dim, side in block_shape(path).items() if dim in result.dims}
-            stamp = {n.PROVENANCE: {"kept": name, "versions": versions(), "time": now()}}
-            maps[name] = result[name].assign_attrs(stamp).chunk(block)
-        else:
-            tables[name] = result
+        values = result.rename(name).reset_coords(drop=True)
+        stored = ds[[name]] if name in ds.data_vars else None
+        if _is_new(path, name, stored, values.to_dataset(), overwrite):
+            block = {dim: side for dim, side in block_shape(path).items() if dim in values.dims}
+            provenance = {"kept": name, "versions": versions(), "time": now()}
+            maps[name] = values.assign_attrs({n.PROVENANCE: provenance}).chunk(block)
     if maps or tables:
         variables = None
         if maps:
             variables = xr.merge(
                 maps.values(), join="exact", compat="equals", combine_attrs="override"
             )
+        replaced = removable(path, [*maps, *(f"{n.RUNS}/{run}/{name}" for name in tables)])
         write_results(path, variables=variables, run=run, tables=tables, replacing=replaced)
     return open_store(path)
 
 
-def _has_same_values(one: xr.Dataset, other: xr.Dataset) -> bool:
-    """Whether both hold the same variables, whatever their attributes and coordinates."""
-    if set(one.data_vars) != set(other.data_vars):
-        return False
-    return all(one[name].variable.equals(other[name].variable) for name in one.data_vars)
+def _is_new(
+    path: Path, name: str, stored: xr.Dataset | None, result: xr.Dataset, overwrite: bool
+) -> bool:
+    """Whether a result is to be written. Raises ExistsError if another one would be replaced."""
+    if stored is None:
+        return True
+    is_same = stored.drop_vars(stored.coords).equals(result.drop_vars(result.coords))
+    if is_same:
+        log.info(f"{path} already holds {name!r}, with the same values")
+    elif not overwrite:
+        raise ExistsError(
+            f"{path} already holds {name!r}, with other values; keep it by another name, or "
+            "replace it with overwrite=True."
+        )
+    return not is_same

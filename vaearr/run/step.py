@@ -1,13 +1,12 @@
-"""The one rule of all stored steps: created already, created differently, or to be computed and
-published.
+"""The rule of all stored steps: return what exists, refuse what differs, or compute and publish.
 
-A step names the parts of its result, variables of the store and tables of the run. Each part keeps
-the same recipe in its attribute `provenance`, and all parts appear together.
+A step names the parts of its result: variables of the store and tables of the run. Each part keeps
+the recipe in its attribute `provenance`, and all parts appear together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -32,11 +31,13 @@ def step_recipe(
     names: of variables, or of entries such as "latents: 3" of latents, or "Fe" of elements.
     """
     ds = run.ds
-    used = []
+    used: list[str] = []
     for name in names:
         variable = name.split(": ")[0]
-        used.append(variable if variable in ds.variables else n.ELEMENTS)
-    used = [name for name in dict.fromkeys(used) if name in ds.variables]
+        if variable not in ds.variables:
+            variable = n.ELEMENTS
+        if variable in ds.variables and variable not in used:
+            used.append(variable)
     parents = {name: nested(ds[name].attrs, n.PROVENANCE) for name in used}
     return Recipe(config, {**(inputs or {}), PARENTS: parents}, check_inputs(run.path, used))
 
@@ -54,26 +55,42 @@ def is_stored(
 
     Raises ExistsError if one was created differently and is not to be replaced.
     """
-    exist = [(name, name) for name in variables if name in run.ds.variables]
-    exist += [(name, _key(run, name)) for name in tables if has_table(run.path, run.name, name)]
-    n_made = 0
-    for name, key in exist:
-        attributes = attributes_of(run.path / key)
-        stored = nested(attributes, n.PROVENANCE) or nested(attributes, OF_TABLES)
-        n_made += is_made(
-            f"{run.path} already holds {name!r}",
-            stored,
-            recipe,
-            instead=instead,
-            overwrite=overwrite,
-        )
-    return n_made == len([*variables, *tables])
+    keys = [(name, name) for name in variables if name in run.ds.variables]
+    keys += [(name, _key(run, name)) for name in tables if has_table(run.path, run.name, name)]
+    n_current = 0
+    for name, key in keys:
+        attrs = attributes_of(run.path / key)
+        stored = nested(attrs, n.PROVENANCE) or nested(attrs, OF_TABLES)
+        existing = f"{run.path} already holds {name!r}"
+        n_current += is_made(existing, stored, recipe, instead=instead, overwrite=overwrite)
+    return n_current == len(variables) + len(tables)
+
+
+def stored_or_computed(
+    run: Run,
+    name: str,
+    recipe: Recipe,
+    compute: Callable[[], xr.Dataset],
+    *,
+    overwrite: bool,
+    packages: Sequence[str] = (),
+) -> xr.Dataset:
+    """The stored table of this recipe; otherwise compute it and publish it with the recipe.
+
+    packages: those whose versions are recorded in addition to the usual ones.
+    """
+    if is_stored(run, recipe, tables=[name], overwrite=overwrite):
+        return run.table(name)
+    table = compute()
+    table.attrs[n.PROVENANCE] = recipe.stamp(*packages)
+    publish(run, tables={name: table})
+    return table
 
 
 def publish(
     run: Run, *, variables: xr.Dataset | None = None, tables: Mapping[str, xr.Dataset] | None = None
 ) -> None:
-    """Publish the parts of a result together, instead of those of the same names."""
+    """Publish the parts of a result together; existing ones of the same names are replaced."""
     write_results(
         run.path,
         variables=variables,
@@ -84,13 +101,12 @@ def publish(
 
 
 def replaced(run: Run, *, variables: Iterable[Any] = (), tables: Iterable[str] = ()) -> list[str]:
-    """The keys of those variables and tables that exist, for a publication in their place."""
-    keys = [_key(run, name) for name in tables]
-    return removable(run.path, [*map(str, variables), *keys])
+    """The keys of those variables and tables that exist and can be replaced."""
+    return removable(run.path, [*map(str, variables), *(_key(run, name) for name in tables)])
 
 
 def current_table(run: Run, name: str) -> xr.Dataset | None:
-    """A table of the run; None if there is none, or what it was created from has changed since."""
+    """A table of the run; None if it does not exist or its inputs have changed since."""
     if not has_table(run.path, run.name, name):
         return None
     table = run.table(name)

@@ -1,6 +1,4 @@
-"""Which samples of a store, how they are read, and how what they become is put back: everywhere
-block by block.
-"""
+"""Read samples of a store block by block, pass them through the network, write results back."""
 
 from __future__ import annotations
 
@@ -27,78 +25,63 @@ log = logging.getLogger("vaearr")
 
 PARTS = {"train": n.TRAIN, "validation": n.VALIDATION}
 
-Values = Mapping[
-    str, np.ndarray
-]  # by variable, `(n, …)` of a block's chosen points; empty for no point
+Values = Mapping[str, np.ndarray]  # by variable, `(n, …)` of the chosen points of a block
 
 
 class BlockResult(NamedTuple):
-    """What became of a block: its chosen points, and values by variable, or a function that waits
-    for them.
-    """
+    """Results of a block: its chosen points, and values, or a function that waits for them."""
 
     region: Region
     inside: np.ndarray
     values: Values | Callable[[], Values]
 
 
-def part_map(run: Run, part: str, *, most: int | None = None, seed: int = 0) -> xr.DataArray:
-    """Samples of a part of the run's split as a boolean map over the navigation dims, a seeded
-    choice of `most`.
+def part_map(run: Run, part: str, *, max_samples: int | None = None, seed: int = 0) -> xr.DataArray:
+    """Boolean map of a part of the split, or of a seeded choice of its samples.
 
     part: train, validation or all. Raises UsageError for another one.
     """
     if part not in (*PARTS, "all"):
         raise UsageError(f"there is no part {part!r}.{did_you_mean(part, [*PARTS, 'all'])}")
     split = run.variable(n.SPLIT).load()
-    inside = split == PARTS[part] if part in PARTS else split != n.OUTSIDE
-    points = np.flatnonzero(inside.values)
-    if most is None or len(points) <= most:
-        return inside
-    kept = np.zeros(inside.size, bool)
-    kept[np.random.default_rng([seed, 1]).permutation(points)[:most]] = True
-    return inside.copy(data=kept.reshape(inside.shape))
+    mask = split == PARTS[part] if part in PARTS else split != n.OUTSIDE
+    samples = np.flatnonzero(mask.values)
+    if max_samples is None or len(samples) <= max_samples:
+        return mask
+    selected = np.zeros(mask.size, bool)
+    selected[np.random.default_rng([seed, 1]).permutation(samples)[:max_samples]] = True
+    return mask.copy(data=selected.reshape(mask.shape))
 
 
 def example_points(run: Run, chosen: xr.DataArray, count: int, seed: int) -> np.ndarray:
-    """A few of the chosen grid points `(k, navigation)`, row-major: of the validation part where it
-    has any.
-    """
-    held_out = chosen.values & (run.variable(n.SPLIT).load().values == n.VALIDATION)
-    points = np.argwhere(held_out if held_out.any() else chosen.values)
+    """A few chosen grid points `(k, navigation)`, row-major; validation points if there are any."""
+    is_validation = chosen.values & (run.variable(n.SPLIT).values == n.VALIDATION)
+    points = np.argwhere(is_validation if is_validation.any() else chosen.values)
     return points[np.sort(np.random.default_rng(seed).permutation(len(points))[:count])]
 
 
 def chosen_blocks(run: Run, chosen: xr.DataArray) -> tuple[int, Iterator[Block]]:
-    """How many blocks the store has, and its chosen samples, block by block; the next block is read
-    meanwhile.
-    """
+    """The number of blocks of the store, and its chosen samples, block by block, read ahead."""
     blocks = Blocks(run.ds[n.PATTERNS], schema.navigation_dims(run.ds))
     return len(blocks.regions), read_chosen(blocks, chosen.values, run.model.input_shape)
 
 
-def batches_of(
-    run: Run, chosen: xr.DataArray, batch_size: int
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Chosen points `(k, navigation)` and their patterns as stored `(k, C, …)`, on the model's
-    device.
+def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+    """Stored patterns `(k, C, …)` of chosen points, on the device of the model.
 
     Samples with values that are not finite are left out.
     """
     size = run.model.fitting(batch_size)
     for block in chosen_blocks(run, chosen)[1]:
-        points, stored = block.points, block.stored
-        if stored.is_floating_point():
-            known = torch.isfinite(stored).flatten(1).all(1)
-            points, stored = points[known.numpy()], stored[known]
-        for start in range(0, len(points), size):
-            yield points[start : start + size], stored[start : start + size].to(run.model.device)
+        patterns = block.stored
+        if patterns.is_floating_point():
+            patterns = patterns[torch.isfinite(patterns).flatten(1).all(1)]
+        for start in range(0, len(patterns), size):
+            yield patterns[start : start + size].to(run.model.device)
 
 
 class Passed(NamedTuple):
-    """Samples as the network sees them, their posterior mean and log-variance, and the decoded
-    mean.
-    """
+    """Preprocessed samples, their posterior mean and log-variance, and the decoded mean."""
 
     target: torch.Tensor
     mean: torch.Tensor
@@ -114,22 +97,19 @@ def through(
     overlap: float = 0.25,
     elements: np.ndarray | None = None,
 ) -> Passed:
-    """Preprocess, encode and decode stored patterns `(B, C, …)`; nothing is learned.
+    """Preprocess, encode and decode stored patterns `(B, C, …)`.
 
-    window, overlap: spatial latents window by window, see `vaearr.models.windows`. elements:
-    content of each sample, for a model that explains it too.
+    window, overlap: of spatial latents, see `vaearr.models.windows`. elements: content of each
+    sample, for a model that explains it.
     """
     network = model.network
     target = model.preprocess(stored.to(model.device, non_blocking=True))
-    if window is None:
-        mean, logvar = (
-            network.encode(target) if elements is None else network.encode(target, elements)
-        )
-        decoded = network.decode(mean)
-    else:
+    if window is not None:
         mean, logvar = encode_windows(network, target, window, overlap)
-        decoded = decode_windows(network, mean, window, overlap)
-    return Passed(target, mean, logvar, decoded)
+        return Passed(target, mean, logvar, decode_windows(network, mean, window, overlap))
+    extra = () if elements is None else (elements,)
+    mean, logvar = network.encode(target, *extra)
+    return Passed(target, mean, logvar, network.decode(mean))
 
 
 def write_blocks(
@@ -139,7 +119,7 @@ def write_blocks(
     what: str,
     progress: Progress,
 ) -> None:
-    """Fill the staged variables block by block; one block is written while the next is computed.
+    """Fill the staged variables; one block is written while the next is computed.
 
     results: of the blocks that are `pending` in the staging. what: the work, in a word.
     """
@@ -161,7 +141,7 @@ def write_blocks(
 
 
 def write_result(staging: Staging, result: BlockResult) -> None:
-    """Write values of a block's chosen points into every staged variable, NaN elsewhere."""
+    """Write the values of a block into every staged variable, NaN at points not chosen."""
     values = result.values
     if callable(values):
         values = values()

@@ -1,6 +1,4 @@
-"""From a store to a trained run in it: ROI, split, training, health, artefact, all published
-together.
-"""
+"""Train a run on the patterns of a store, and publish it there."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,7 +19,7 @@ from vaearr.computing.progress import Progress, showing
 from vaearr.config import RoiConfig, TrainConfig, refuse_unknown, resolved
 from vaearr.config.keywords import TrainSettings
 from vaearr.config.parts import parts_of_users, trusted_names
-from vaearr.errors import UsageError, did_you_mean, need
+from vaearr.errors import UsageError, did_you_mean, listed, need
 from vaearr.models.artifacts import SEEN
 from vaearr.recipe import FINGERPRINTS, Recipe, is_made, nested
 from vaearr.run import Run
@@ -49,9 +48,7 @@ log = logging.getLogger("vaearr")
 FEW_SAMPLES = 16
 GIVEN_AS_MAP = "given as a map"
 TRAINED = "trained"  # kind of a run; others are imported and attached
-SCANS = (
-    "scans"  # in a manifest: what identifies the patterns of each of the joined scans, by number
-)
+SCANS = "scans"  # in a manifest: fingerprints of each of the joined scans, by number
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
@@ -70,57 +67,61 @@ def train(
     progress: Progress = True,
     **keywords: Unpack[TrainSettings],
 ) -> Run:
-    """Train a VAE on the scan points of the ROI and publish it as `/runs/<run>` with its `roi` and
-    `split` maps.
+    """Train a model on the samples of a region, and publish it as a run of the store.
 
-    Nothing is visible in the store before the training is finished. After an interruption the same
-    call resumes it, bit for bit. With torchrun, each process makes this call.
+    The run appears in the store, with its maps `roi` and `split`, when the training is complete.
+    After an interruption the same call resumes it, bit for bit. With torchrun, each process makes
+    this call.
 
     Parameters
     ----------
     data : str, Path or xarray.Dataset
-        A store, or a Dataset with any lazy steps on it, such as a crop, another background or
-        binned detector pixels; its dask chunks are what is read. Its grid is that of its store or a
-        part of it. Where the patterns differ from the store's, `va.encode` needs the same Dataset.
-        Several scans joined by `va.concat` train one model.
+        A store, or a Dataset opened from one, with lazy steps such as a crop, another background or
+        binned detector pixels. Its grid is that of the store or a part of it. If its patterns
+        differ from those of the store, `Run.encode` needs the same Dataset. Several scans joined by
+        `va.concat` train one model.
     run : str
         Name of the run.
     store : str or Path, optional
-        The store that a Dataset's run is published in; default: the one that it was opened from, of
-        joined scans the first. `Run.apply` copies the run into other stores.
+        Store of the run. Default: the one that the Dataset was opened from, of joined scans the
+        first. `Run.apply` copies the run into other stores.
     roi : xarray.DataArray or RoiConfig, optional
         A map from `va.roi`, or conditions. Default: the ROI of the default run if the store has
-        one, else all measured points.
+        one, otherwise all measured points.
     config : TrainConfig, optional
         Settings. Other keywords replace single ones.
     resume : str or Path, optional
         A checkpoint file (see `checkpoint_every`) of this same training to continue from.
     restart : bool
-        Discard what an interrupted training left, and start anew.
+        Discard what an interrupted training left, and start again.
     overwrite : bool
-        Replace an existing run of this name, with its latents and tables, when the new one is
+        Replace an existing run of this name, with its latents and tables, once the new one is
         trained.
     trust : str or sequence of str
-        Networks of your own packages, as `package.module:Name`, that the run or model folder of
-        `init` or of the perceptual term may name, see `va.load_run`. Parts that your settings name
-        need not be listed.
+        Networks of your packages, as `package.module:Name`, that the run or model folder of `init`
+        or of the perceptual term may name, see `va.load_run`. Parts that your settings name need
+        not be listed.
     on_step : callable, optional
         Called with (epoch, step) after every batch.
     progress : bool or callable
-        Show a progress bar, or call a function with (epochs done, most epochs, text with the
-        losses).
+        Show a progress bar, or call a function with the epochs done, the largest number of epochs
+        and a text with the losses.
 
     Returns
     -------
     Run
-        The trained run; an existing one that was trained on the same data with the same settings.
+        The trained run; an existing one if it was trained on the same data with the same settings.
 
     Raises
     ------
     ExistsError
-        If the name is taken by a different run.
+        If a different run of this name exists.
     RoiError, UsageError
         If settings do not fit the data, or differ from those of the interrupted training.
+
+    Examples
+    --------
+    >>> run = va.train("scan.zarr", latent_dim=16, epochs=40)  # doctest: +SKIP
     """
     refuse_unknown(train, TrainSettings, keywords)
     settings = resolved(TrainConfig, config, keywords)
@@ -128,42 +129,31 @@ def train(
     check_run_name(run)
     check_extras(settings)
     store_path = _store_to_train_in(data, store)
-    from vaearr.training import fingerprint, joined, train_model
+    from vaearr.training import joined, train_model
 
-    with joined(settings.device) as (team, torch_device), ExitStack() as stack:
+    with joined(settings.device) as (team, device), ExitStack() as stack:
         show = stack.enter_context(showing(progress, "training"))
-        source = open_training_data(data, store_path, roi)
-        settings = settled(settings, source.ds, trusted)
-        inputs = {
-            "kind": TRAINED,
-            "data": source.fingerprint,
-            "region": region_fingerprint(source.store_roi),
-        }
-        recipe = Recipe(settings, inputs, input_fingerprints(store_path, settings))
-        if team.first_does(_is_trained, source, run, recipe, overwrite):
+        scan = open_training_data(data, store_path, roi)
+        settings = settled(settings, scan.ds, trusted)
+        recipe = _recipe(scan, settings)
+        if team.first_does(_is_trained, scan, run, recipe, overwrite):
             return Run(store_path, run, trust=trusted)
-        split = split_samples(source.ds, source.roi, settings)
-        maps = {"roi": source.roi.values, "split": split.values}
-        for name in (settings.objective.label, settings.balance):
-            if name:
-                maps[name] = grid.class_map(source.ds, name)[0]
-        map_fingerprints = {name: fingerprint(values) for name, values in maps.items()}
+        split = split_samples(scan.ds, scan.roi, settings)
         replaced = team.first_does(removable, store_path, [f"{n.RUNS}/{run}"])
-        # the first process alone enters it, which locks the store
         staged = staged_run(store_path, run, keep=n.MODEL, replacing=replaced)
-        folder = team.first_does(stack.enter_context, staged)
+        folder = team.first_does(stack.enter_context, staged)  # only this process locks the store
 
-        def on_epoch(epoch: int, row: Mapping[str, float]) -> None:
-            show(epoch + 1, settings.epochs, f"training, {_loss_text(row)}")
+        def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
+            show(epoch + 1, settings.epochs, _loss_text(losses))
 
         tables, manifest = train_model(
-            source.ds,
+            scan.ds,
             split,
             settings,
             folder / n.MODEL,
-            device=torch_device,
+            device=device,
             team=team,
-            data={"patterns": source.fingerprint, **map_fingerprints},
+            data={"patterns": scan.fingerprint, **_map_fingerprints(scan, split, settings)},
             init=_model_folder(store_path, settings.init),
             perceptual_from=_perceptual_from(store_path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
@@ -173,33 +163,56 @@ def train(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-        manifest |= {"run": run, FINGERPRINTS: dict(recipe.fingerprints)} | region_facts(
-            source.store_roi
-        )
-        if team.is_first:
-            if source.scan is not None:
-                tables[n.SCANS] = joined_maps(source.roi, split, source.ds[SCAN])
-            own_maps = source.store_maps(split, run)
-            publish_run(
-                store_path, run, folder, manifest, own_maps, tables=tables, replacing=replaced
-            )
-            for warning in tables[n.HEALTH].attrs["warnings"]:
-                log.warning(warning)
-    known: dict[str, Any] = {name: tables[name] for name in (n.HISTORY, n.HEALTH) if name in tables}
-    return Run(store_path, run, trust=trusted, manifest=manifest, **known)
+        manifest |= {"run": run, FINGERPRINTS: dict(recipe.fingerprints)}
+        manifest |= region_facts(scan.store_roi)
+        if scan.number is not None:
+            tables[n.SCANS] = joined_maps(scan.roi, split, scan.ds[SCAN])
+        maps = scan.store_maps(split, run)
+        publish = partial(publish_run, tables=tables, replacing=replaced)
+        team.first_does(publish, store_path, run, folder, manifest, maps)
+        for warning in tables[n.HEALTH].attrs["warnings"]:
+            log.warning(warning)
+    return Run(store_path, run, trust=trusted)
 
 
-def _loss_text(row: Mapping[str, float]) -> str:
+def _loss_text(losses: Mapping[str, float]) -> str:
     validation = ""
-    if "val_loss" in row:
-        validation = f", validation {row['val_loss']:.1f}"
-    return f"loss {row['loss']:.1f}{validation} nats per sample"
+    if "val_loss" in losses:
+        validation = f", validation {losses['val_loss']:.1f}"
+    return f"training, loss {losses['loss']:.1f}{validation} nats per sample"
+
+
+def _recipe(scan: TrainingData, settings: TrainConfig) -> Recipe:
+    """The recipe of a training: its settings, patterns, region, and the maps that it reads."""
+    split_by = settings.split.by or SPLIT_BY.get(settings.split.method)
+    names = [n.PATTERNS, settings.objective.label, settings.balance, split_by]
+    fingerprints = check_inputs(scan.store_path, [name for name in names if name])
+    inputs = {
+        "kind": TRAINED,
+        "data": scan.fingerprint,
+        "region": region_fingerprint(scan.store_roi),
+    }
+    return Recipe(settings, inputs, fingerprints)
+
+
+def _map_fingerprints(
+    scan: TrainingData, split: xr.DataArray, settings: TrainConfig
+) -> dict[str, str]:
+    """Fingerprints of the maps of a training, which a checkpoint must share to be resumed."""
+    from vaearr.training import fingerprint
+
+    fingerprints = {
+        "roi": fingerprint(scan.roi.values),
+        "split": fingerprint(split.values),
+    }
+    for name in (settings.objective.label, settings.balance):
+        if name:
+            fingerprints[name] = fingerprint(grid.class_map(scan.ds, name)[0])
+    return fingerprints
 
 
 def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) -> Path:
-    """The store that the run is published in. Raises UsageError where joined scans do not include
-    it.
-    """
+    """Store of the run. Raises UsageError unless it is one of the joined scans."""
     stores = stores_of(data) if isinstance(data, xr.Dataset) else []
     if not stores:
         return store_of(data, store)
@@ -210,19 +223,17 @@ def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) 
     paths = [check_store(path) for path in stores if path]
     store_path = paths[0] if store is None else check_store(store)
     if store_path not in paths:
-        raise UsageError(
-            f"{store_path} is none of the joined scans; give one of {', '.join(map(str, paths))}."
-        )
+        raise UsageError(f"{store_path} is none of the joined scans; give one of {listed(paths)}.")
     return store_path
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run is trained on.
+    """Patterns and region of a training.
 
-    `ds` and `roi` lie over the grid that is trained on, `store_ds` and `store_roi` over that of the
-    store. They differ for a part of a store, and for joined scans, of which the store is number
-    `scan`. `fingerprint` identifies the patterns, and is kept in the manifest as `data`.
+    `ds` and `roi` lie on the grid of the training, `store_roi` on that of the store. They differ
+    for a part of a store, and for joined scans, of which the store holds scan `number`.
+    `fingerprint` identifies the patterns.
     """
 
     store_path: Path
@@ -231,85 +242,78 @@ class TrainingData:
     store_ds: xr.Dataset
     store_roi: xr.DataArray
     fingerprint: dict[str, Any]
-    scan: int | None = None
+    number: int | None = None
 
     def store_maps(self, split: xr.DataArray, run: str) -> xr.Dataset:
-        """ROI and split over the grid of the store, under the names of the run."""
-        if self.scan is not None:
-            split = scan_of(split, self.ds[SCAN], self.scan, self.store_ds)
+        """ROI and split on the grid of the store, under the names of the run."""
+        if self.number is not None:
+            split = scan_of(split, self.ds[SCAN], self.number, self.store_ds)
         return named_maps(self.store_roi, on_grid(split, self.store_ds, n.OUTSIDE), run)
 
 
 def open_training_data(
     data: str | Path | xr.Dataset, store_path: Path, roi: xr.DataArray | RoiConfig | None
 ) -> TrainingData:
-    """Open what a run is trained on, and identify it."""
+    """Open and identify the patterns of a training."""
     check_patterns(store_path)
     store_ds = open_store(store_path)
     ds = data if isinstance(data, xr.Dataset) else store_ds
     mask = resolve_roi(ds, roi)
     if roi is None and n.ROI in ds:
-        log.info(
-            f"the ROI is that of run {n.DEFAULT_RUN!r}, {int(mask.sum())} {schema.samples_word(ds)}"
-        )
+        count = f"{int(mask.sum())} {schema.samples_word(ds)}"
+        log.info(f"the ROI is that of run {n.DEFAULT_RUN!r}, {count}")
     stores = stores_of(ds)
-    if not stores:
-        store_roi, fingerprint = _scan_inputs(ds, mask, store_ds)
-        if SEEN in fingerprint:
-            ds = _without_value_attrs(ds)
-        return TrainingData(store_path, ds, mask, store_ds, store_roi, fingerprint)
-    scans: dict[str, Any] = {}
+    if stores:
+        return _joined_data(ds, mask, store_path, [check_store(path) for path in stores if path])
+    store_roi, fingerprint = _scan_inputs(ds, mask, store_ds)
+    if SEEN in fingerprint:
+        ds = _without_value_attrs(ds)
+    return TrainingData(store_path, ds, mask, store_ds, store_roi, fingerprint)
+
+
+def _joined_data(
+    ds: xr.Dataset, mask: xr.DataArray, store_path: Path, paths: list[Path]
+) -> TrainingData:
+    """Training data of scans joined by `va.concat`."""
+    stores = []
     rois = []
-    paths = [check_store(path) for path in stores if path]
+    fingerprints: dict[str, Any] = {}
     for number, path in enumerate(paths):
         check_patterns(path)
-        scan_store = open_store(path)
-        scan_ds = xr.Dataset({n.PATTERNS: scan_of(ds[n.PATTERNS], ds[SCAN], number, scan_store)})
-        scan_roi, scan_fingerprint = _scan_inputs(
-            scan_ds, scan_of(mask, ds[SCAN], number, scan_store), scan_store
-        )
-        scans[str(number)] = scan_fingerprint | {"region": region_fingerprint(scan_roi)}
-        rois.append(scan_roi)
-    scan = paths.index(store_path)
-    fingerprint = joined_fingerprint(scans, scan)
-    return TrainingData(store_path, ds, mask, store_ds, rois[scan], fingerprint, scan)
+        store_ds = open_store(path)
+        patterns = scan_of(ds[n.PATTERNS], ds[SCAN], number, store_ds)
+        scan_mask = scan_of(mask, ds[SCAN], number, store_ds)
+        roi, fingerprint = _scan_inputs(patterns.to_dataset(), scan_mask, store_ds)
+        fingerprints[str(number)] = fingerprint | {"region": region_fingerprint(roi)}
+        stores.append(store_ds)
+        rois.append(roi)
+    number = paths.index(store_path)
+    fingerprint = joined_fingerprint(fingerprints, number)
+    return TrainingData(store_path, ds, mask, stores[number], rois[number], fingerprint, number)
 
 
-def input_fingerprints(store_path: Path, settings: TrainConfig) -> dict[str, str]:
-    """What the values of the patterns, and of the maps that the training uses, are."""
-    split_by = settings.split.by or SPLIT_BY.get(settings.split.method)
-    names = [n.PATTERNS, settings.objective.label, settings.balance, split_by]
-    return check_inputs(store_path, [name for name in names if name])
-
-
-def joined_fingerprint(scans: Mapping[str, Any], scan: int) -> dict[str, Any]:
-    """Identify the patterns of joined scans, in the store of one of them. scans: by number, as
-    text.
-    """
-    return scans[str(scan)] | {SCANS: dict(scans)}
+def joined_fingerprint(scans: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Identify the patterns of joined scans in the store of one. scans: by number, as text."""
+    return scans[str(number)] | {SCANS: dict(scans)}
 
 
 def _scan_inputs(
     ds: xr.Dataset, roi: xr.DataArray, store_ds: xr.Dataset
 ) -> tuple[xr.DataArray, dict[str, Any]]:
-    """ROI over the grid of the store, and what identifies the patterns, where they differ from the
-    store's, too.
-    """
+    """ROI on the grid of the store, and fingerprints of patterns, sampled ones if they differ."""
     check_grid(ds, store_ds)
     store_roi = on_grid(roi, store_ds, fill=False)
     fingerprint = data_fingerprint(store_ds)
     if ds is not store_ds and bool(store_roi.any()):
         sampled = sampled_fingerprint(ds, store_roi)
         if not same_patterns(sampled, sampled_fingerprint(store_ds, store_roi)):
-            log.info("the patterns differ from the store's; 'va.encode' needs this Dataset, too")
+            log.info("the patterns differ from those of the store; encode needs this Dataset, too")
             fingerprint |= {SEEN: sampled}
     return store_roi, fingerprint
 
 
 def _without_value_attrs(ds: xr.Dataset) -> xr.Dataset:
-    """The Dataset without the attributes of its patterns that hold for their values before the lazy
-    steps.
-    """
+    """The Dataset without attributes of its patterns that lazy steps have made untrue."""
     patterns = ds[n.PATTERNS].copy(deep=False)
     patterns.attrs = {
         key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES
@@ -318,7 +322,7 @@ def _without_value_attrs(ds: xr.Dataset) -> xr.Dataset:
 
 
 def region_facts(roi: xr.DataArray) -> dict[str, Any]:
-    """What a run's manifest states about its ROI."""
+    """Entries of a manifest about the ROI."""
     return {"roi": nested(roi.attrs, "config") or GIVEN_AS_MAP, "n_roi": int(roi.sum())}
 
 
@@ -330,36 +334,32 @@ def region_fingerprint(roi: xr.DataArray) -> dict[str, Any]:
 
 
 def named_maps(roi: xr.DataArray, split: xr.DataArray, run: str) -> xr.Dataset:
-    """ROI and split under the names of a run, without coordinates, which the store has itself."""
+    """ROI and split under the names of a run, without coordinates."""
     maps = {n.run_name(n.ROI, run): roi, n.run_name(n.SPLIT, run): split}
     return xr.Dataset(maps).reset_coords(drop=True)
 
 
 def joined_maps(roi: xr.DataArray, split: xr.DataArray, scan: xr.DataArray) -> xr.Dataset:
-    """ROI and split of joined scans as a table; its dims `scan_y, scan_x` differ from those of the
-    store.
-    """
+    """ROI and split of joined scans as a table over `scan_y, scan_x`."""
     maps = xr.Dataset({n.ROI: roi.drop_attrs(), n.SPLIT: split.drop_attrs()}, coords={SCAN: scan})
     return maps.rename({dim: f"{SCAN}_{dim}" for dim in roi.dims})
 
 
-def _is_trained(source: TrainingData, run: str, recipe: Recipe, overwrite: bool) -> bool:
+def _is_trained(scan: TrainingData, run: str, recipe: Recipe, overwrite: bool) -> bool:
     """Whether the run exists, trained on the same patterns and ROI with the same settings."""
-    if run not in run_names(source.store_path):
+    if run not in run_names(scan.store_path):
         return False
-    manifest = run_manifest(source.store_path, run)
+    manifest = run_manifest(scan.store_path, run)
     stored = {
         "kind": manifest.get("kind", TRAINED),
         "data": manifest.get("data"),
-        "region": region_fingerprint(source.store_ds[n.run_name(n.ROI, run)]),
+        "region": region_fingerprint(scan.store_ds[n.run_name(n.ROI, run)]),
         "config": manifest["config"],
         FINGERPRINTS: manifest.get(FINGERPRINTS),
     }
-    if stored["kind"] != TRAINED:
-        # The config of an imported or attached run holds no training settings; its kind is the
-        # difference.
+    if stored["kind"] != TRAINED:  # without settings of a training; the kind is the difference
         stored["config"] = recipe.as_attrs()["config"]
-    existing = f"{source.store_path} already has a run {run!r}"
+    existing = f"{scan.store_path} already has a run {run!r}"
     other_name = "choose another name with run='…' (--run)"
     return is_made(existing, stored, recipe, instead=other_name, overwrite=overwrite)
 
@@ -373,63 +373,68 @@ def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> x
     n_samples = int(roi.sum())
     if n_samples < FEW_SAMPLES:
         log.warning(
-            f"{n_samples} {schema.samples_word(ds)} are few; the run shows that it works, no more."
+            f"{n_samples} {schema.samples_word(ds)} are few; such a run only tests the program."
         )
     by = None
-    if config.method in SPLIT_BY:  # groups or classes by a map or coordinate
+    if config.method in SPLIT_BY:
         name = config.by or SPLIT_BY[config.method]
         candidates = [
-            str(v) for v in ds.variables if set(ds[v].dims) == set(roi.dims) and v not in roi.dims
+            str(variable) for variable in ds.variables if set(ds[variable].dims) == set(roi.dims)
         ]
-        if name not in candidates:
-            missing = f"there is no map or coordinate {name!r} over {roi.dims}"
-            raise UsageError(f"split.by: {missing}.{did_you_mean(name, candidates)}")
+        if name not in candidates or name in roi.dims:
+            hint = did_you_mean(name, candidates)
+            raise UsageError(
+                f"split.by: there is no map or coordinate {name!r} over {roi.dims}.{hint}"
+            )
         by = ds[name].transpose(*roi.dims).load()
     split = grid.split(roi, config, seed=settings.seed, by=by)
-    if config.method == "blocks" and split.attrs["block_used"] != config.block:
-        side = split.attrs["block_used"]
+    side = split.attrs.get("block_used")
+    if config.method == "blocks" and side != config.block:
         log.info(
-            f"split: blocks of side {side}, not {config.block}, so that there are enough to choose from"
+            f"split: blocks of side {side} instead of {config.block}, so that there are enough"
         )
     return split
 
 
-def _model_folder(store: Path, named: str | None) -> Path | None:
-    """The model folder of a run of this store, or a path to such a folder or to a checkpoint; None
-    for None.
-    """
-    if named and n.is_valid_name(named):
-        return run_folder(store, named) / n.MODEL
-    return Path(named).expanduser().resolve() if named else None
+def _model_folder(store: Path, source: str | None) -> Path | None:
+    """The model folder of a run of this store, or a path to another folder or checkpoint."""
+    if not source:
+        return None
+    if n.is_valid_name(source):
+        return run_folder(store, source) / n.MODEL
+    return Path(source).expanduser().resolve()
 
 
 def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
-    """The model folder whose encoder a perceptual term looks with."""
-    wanted = settings.objective.perceptual
-    if wanted is None:
+    """The model folder whose encoder a perceptual term uses."""
+    perceptual = settings.objective.perceptual
+    if perceptual is None:
         return None
-    if wanted.kind != "encoder" and wanted.run is not None:
+    if perceptual.kind != "encoder" and perceptual.run is not None:
         raise UsageError(
-            f"objective.perceptual.run is for kind 'encoder', not for {wanted.kind!r}; leave it out."
+            f"objective.perceptual.run is for kind 'encoder', not for {perceptual.kind!r}; leave "
+            "it out."
         )
-    if wanted.kind == "encoder" and wanted.run is None:
+    if perceptual.kind == "encoder" and perceptual.run is None:
         raise UsageError(
-            "objective.perceptual.kind 'encoder' needs a trained run: set objective.perceptual.run to its name or to a "
-            "model folder."
+            "objective.perceptual.kind 'encoder' needs a trained run: set objective.perceptual.run "
+            "to its name or to a model folder."
         )
-    return _model_folder(store, wanted.run)
+    return _model_folder(store, perceptual.run)
 
 
 def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) -> TrainConfig:
-    """The settings with `auto` decided for a Dataset. Raises UsageError for neighbours where there
-    is no grid.
+    """Replace `auto` in the settings by what fits a Dataset.
+
+    Raises UsageError if the target is a neighbour but the samples have no grid.
     """
     from vaearr.models import is_fitted
     from vaearr.models.preprocess import settled as settled_preprocess
 
-    preprocess, objective = settings.preprocess, settings.objective
-    if settings.model.name == "nmf" and preprocess.normalise == "auto":  # amounts are not negative
-        preprocess = preprocess.replace(normalise="none")
+    preprocess = settings.preprocess
+    objective = settings.objective
+    if settings.model.name == "nmf" and preprocess.normalise == "auto":
+        preprocess = preprocess.replace(normalise="none")  # no value may be negative
     preprocess = settled_preprocess(preprocess, ds[n.PATTERNS])
     if is_fitted(settings.model.name, trust):
         return settings.replace(preprocess=preprocess.to_attrs())
@@ -438,7 +443,8 @@ def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) 
         objective = objective.replace(input_noise=float(is_scan))
     if objective.target == "neighbour" and not is_scan:
         raise UsageError(
-            "objective.target is 'neighbour', but the samples are a collection without a grid; set it to 'self'."
+            "objective.target is 'neighbour', but the samples are a collection without a grid; set "
+            "it to 'self'."
         )
     if objective.target == "auto":
         objective = objective.replace(target="neighbour" if is_scan else "self")
@@ -446,7 +452,7 @@ def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) 
 
 
 def check_extras(settings: TrainConfig) -> None:
-    """Raise MissingExtraError where the model or a logger needs a package that is not there."""
+    """Raise MissingExtraError if a package of the model or a logger is not installed."""
     if settings.model.name == "autoencoder-kl":
         need("monai", "vaearr[monai]", settings.model.name)
     if settings.log:
@@ -454,28 +460,23 @@ def check_extras(settings: TrainConfig) -> None:
 
 
 def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:
-    """The boolean ROI map that is meant: given, by conditions, the store's own, or all measured
-    points.
-    """
+    """A boolean ROI map: as given, by conditions, or that of the Dataset or all measured points."""
     if isinstance(roi, RoiConfig):
         return grid.roi(ds, config=roi)
     if roi is None:
         return ds[n.ROI].load() if n.ROI in ds else grid.roi(ds)
-    mask, config = grid.check_map(ds, roi), nested(roi.attrs, "config")
+    mask = grid.check_map(ds, roi)
     if n.PRESENT in ds:
         mask = mask & ds[n.PRESENT].load()
-    known = {"config": config} if isinstance(config, dict) else {}
-    return (
-        mask.rename(n.ROI)
-        .drop_attrs()
-        .assign_attrs({**n.ATTRS[n.ROI], **known, "n": int(mask.sum())})
-    )
+    attrs = {**n.ATTRS[n.ROI], "n": int(mask.sum())}
+    config = nested(roi.attrs, "config")
+    if isinstance(config, dict):
+        attrs["config"] = config
+    return mask.rename(n.ROI).drop_attrs().assign_attrs(attrs)
 
 
 def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:
-    """What identifies the patterns a model saw: the store, the checksum of the patterns, their
-    shape and dtype.
-    """
+    """Identify the patterns of a store: its id, their checksum, shape and dtype."""
     patterns = ds[n.PATTERNS]
     return {
         "store_id": ds.attrs.get(n.STORE_ID),

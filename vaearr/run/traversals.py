@@ -18,7 +18,7 @@ from vaearr.run import Run
 from vaearr.run.decode import decoded_array, decoded_latents
 from vaearr.run.draw import stored_sample
 from vaearr.run.points import LATENT_DIM, POINT, dimensions, encoded_latents, latent_points, subset
-from vaearr.run.statistics import latent_sums
+from vaearr.run.statistics import latent_statistics
 from vaearr.schema.classes import CLASS, classes_of
 from vaearr.schema.grid import find_point, grid_indices, sample_words
 
@@ -302,8 +302,7 @@ def _values(
     offsets = np.linspace(low, high, steps)
     if unit == "absolute":
         return np.tile(offsets, (len(dims), 1))
-    sums = latent_sums(run)
-    std = np.sqrt(np.maximum(np.diag(sums.covariance), 0) + sums.variance / sums.count)
     selected = list(dims)
-    centre = channel_means(start.latents)
-    return np.asarray(centre[selected, None] + offsets * std[selected, None])
+    std = latent_statistics(run)["aggregate_std"].values[selected]
+    centre = channel_means(start.latents)[selected]
+    return np.asarray(centre[:, None] + offsets * std[:, None])

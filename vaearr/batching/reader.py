@@ -1,4 +1,4 @@
-"""Carries out the plan: reads pieces of blocks, holds them in their tier, hands out batches."""
+"""Read pieces of blocks as planned, hold them in a tier of memory, yield batches."""
 
 from __future__ import annotations
 
@@ -16,33 +16,31 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import plan
 from vaearr.batching.blocks import Blocks, corner, take_rows
-from vaearr.batching.plan import Walk
+from vaearr.batching.partners import Paths, View, Walk, find_paths, random_walk
 from vaearr.computing.device import host_tensor, pick_device
 from vaearr.errors import RoiError, UsageError, did_you_mean
-from vaearr.schema.grid import check_map
+from vaearr.schema.grid import check_map, measured
 from vaearr.store import read_ahead
 
 GIB = 2**30
-READERS = 4  # blocks that are read side by side, at most
+MAX_READERS = 4  # threads, of which each holds a block
 FREE_SHARE = 0.7  # of the device's free memory that patterns may take; the rest is the model's
 CPU = torch.device("cpu")
-ORDER, BUFFER, WALK = 0, 1, 2  # what a random generator of an epoch is for
+ORDER, BUFFER, WALK = 0, 1, 2  # purposes of random generators of an epoch
 
-# torch lacks most operations for unsigned types; the bytes are moved as these
-MOVED_AS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+# torch lacks most operations for unsigned types; their bytes are moved as these
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
-Columns = dict[
-    str, torch.Tensor
-]  # `patterns` (n, C, …), `index` (n, n_nav) on the CPU, and where wanted `labels` (n,)
+# `patterns` (n, C, …), `index` (n, n_nav) on the CPU, `labels` (n,) where given
+Columns = dict[str, torch.Tensor]
 
 
 class Batch(NamedTuple):
     """Patterns `(B, C, …)` in their stored dtype, on the device.
 
-    target: what a pattern is compared with; None unless neighbours are asked for. labels: int64
-    `(B,)`, -1 where missing; None without labels. index: position of each sample on the navigation
-    grid, int64 `(B, n_nav)` on the CPU, so that what is made of a batch can be put back:
-    `out[tuple(batch.index.T)] = …`.
+    target: patterns of the partners; None without a walk. labels: int64 `(B,)`, -1 where missing;
+    None without labels. index: position of each sample on the navigation grid, int64 `(B, n_nav)`
+    on the CPU, so that results can be put back: `out[tuple(batch.index.T)] = …`.
     """
 
     patterns: torch.Tensor
@@ -54,23 +52,23 @@ class Batch(NamedTuple):
 class PatternBatches:
     """Shuffled torch batches of a Dataset's patterns, each sample once per epoch.
 
-    Iterating gives patterns `(B, C, …)` in their stored dtype, each time of the next epoch. `epoch`
-    gives any epoch from any batch on, with targets, labels and positions. The same seed and epoch
-    give the same batches.
+    Iterating yields patterns `(B, C, …)` in their stored dtype, of the next epoch each time.
+    `epoch` yields any epoch from any batch on, with targets, labels and positions. The same seed
+    and epoch give the same batches.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        Its dask chunks, of any shape and with any lazy steps, are what is read. A Dataset without
-        dask is divided as it would be stored.
+        Its dask chunks, of any shape and with any lazy steps, are read. A Dataset without dask is
+        divided as it would be stored.
     variable : str
         Another variable over the navigation dims to take batches of, such as `latents`; NaN stays
         NaN.
     batch_size : int
         Samples of a batch.
     roi : xarray.DataArray, optional
-        Boolean map of the samples to use. Default: the measured ones, of a run's variable the run's
-        ROI.
+        Boolean map of the samples to use. Default: the measured ones; of a run's variable those of
+        the run's ROI.
     split : xarray.DataArray, optional
         A stored split, of which only the samples of `part` are used.
     part : int
@@ -84,9 +82,9 @@ class PatternBatches:
     device : torch.device or str
         Where batches are needed.
     rank, world_size : int
-        This process and the number of processes; each gets its own share.
+        This process and the number of processes; each gets a share of the samples.
     labels : array of int, optional
-        Class of each grid point, -1 where unknown, handed out with the batches.
+        Class of each grid point, -1 where unknown, returned with the batches.
     balance : array of int, optional
         Classes by which samples are drawn, with replacement, so that each class is equally
         frequent.
@@ -140,15 +138,10 @@ class PatternBatches:
         self.blocks = Blocks(values, schema.navigation_dims(ds))
         self.dtype = self.blocks.dtype
         sample_bytes = math.prod(self.sample_shape) * self.dtype.itemsize
-        self.capacity = max(
-            1, int(memory * GIB / sample_bytes / 2)
-        )  # samples of a buffer, of which there are two
-        self.readers = max(
-            1, min(READERS, self.capacity // self.blocks.largest)
-        )  # each holds a block
-        self.limit = (
-            self.capacity
-        )  # in order, nothing is gained by reading less than a block at a time
+        # samples of a buffer, of which there are two
+        self.capacity = max(1, int(memory * GIB / sample_bytes / 2))
+        self.readers = max(1, min(MAX_READERS, self.capacity // self.blocks.largest))
+        self.limit = self.capacity
         if shuffle:
             self.limit = plan.piece_samples(self.capacity, self.blocks.largest)
         self.n_samples_total = int(self.inside.sum())
@@ -157,19 +150,17 @@ class PatternBatches:
         self.allowed = {"device": device_memory * GIB, "memory": memory * GIB}
         self.tier = pick_tier(self.nbytes, self.allowed, self.device)
         self._resident: Columns | None = None
-        self._paths: tuple[plan.View, plan.Paths] | None = None
+        self._paths: tuple[View, Paths] | None = None
         self._next = 0
 
     def _take_share(self, batch_size: int, world_size: int) -> int:
-        """Plan the pieces and batches of this rank; shares are equal to within one. Returns the
-        largest share.
-        """
+        """Plan the pieces and batches of this rank, and return the largest share of a rank."""
         total = self.n_samples_total
         if total < world_size:
             raise UsageError(
                 f"{total} samples cannot be shared by {world_size} processes; use fewer."
             )
-        first, stop = total * self.rank // world_size, total * (self.rank + 1) // world_size
+        first, stop = plan.batch_bounds(total, world_size)[self.rank : self.rank + 2].tolist()
         counts = [int(self.inside[tuple(region.values())].sum()) for region in self.blocks.regions]
         self.pieces = plan.plan_pieces(counts, self.limit, first, stop)
         self.counts = [piece.stop - piece.start for piece in self.pieces]
@@ -189,168 +180,165 @@ class PatternBatches:
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.sample_shape))
-        return f"<{len(self)} batches of {self.n_samples} samples, {shape} {self.dtype}, {self.describe()}>"
+        samples = f"{self.n_samples} samples, {shape} {self.dtype}"
+        return f"<{len(self)} batches of {samples}, {self.describe()}>"
 
     def describe(self) -> str:
-        """Where the patterns wait, such as `in memory (11.00 MiB of 2.00 GiB)`."""
+        """Where the patterns are held, such as `in memory (11.00 MiB of 2.00 GiB)`."""
         held = format_bytes(self.nbytes)
         if self.tier == "streamed":
-            return f"streamed ({held} through two buffers of {format_bytes(int(self.allowed['memory'] / 2))})"
-        place = "on the device" if self.tier == "device" else "in memory"
-        return f"{place} ({held} of {format_bytes(int(self.allowed[self.tier]))})"
+            buffer = format_bytes(int(self.allowed["memory"] / 2))
+            return f"streamed ({held} through two buffers of {buffer})"
+        location = "on the device" if self.tier == "device" else "in memory"
+        return f"{location} ({held} of {format_bytes(int(self.allowed[self.tier]))})"
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        number, self._next = self._next, self._next + 1
-        return (batch.patterns for batch in self.epoch(number))
+        epoch = self._next
+        self._next += 1
+        return (batch.patterns for batch in self.epoch(epoch))
 
     def epoch(self, number: int, *, start: int = 0, walk: Walk | None = None) -> Iterator[Batch]:
-        """An epoch from batch `start` on; a pure function of the seed, the number, the rank and the
-        settings.
+        """Yield the batches of an epoch, which depend on seed, number, rank and settings only.
 
-        Buffers that lie wholly before `start` are not read. walk: how to find each sample's
-        partner, among the chosen samples that are in memory at the same time; `target` is then the
-        partner's pattern. Another one every epoch.
+        Parameters
+        ----------
+        number : int
+            The epoch.
+        start : int
+            The first batch; buffers that lie completely before it are not read.
+        walk : Walk, optional
+            How to find a partner for each sample, another one every epoch, among the chosen samples
+            that are held at the same time. `target` is then the partner's pattern.
+
+        Yields
+        ------
+        Batch
+            Patterns, targets, labels and positions.
         """
         if start >= len(self):
             return
-        groups, ends = self._plan(number)
+        buffers, ends = self._plan(number)
         first = int(np.searchsorted(ends, self.bounds[start], side="right")) - 1
-        batch, parts = start, list[Columns]()  # of the batch, which may begin in the buffer before
-        for i, (held, order) in enumerate(self._buffers(groups, ends, number, first), first):
+        batch_ends = set(self.bounds.tolist())
+        parts: list[Columns] = []  # of a batch, which may begin in the buffer before
+        for i, (held, order) in enumerate(self._read_buffers(buffers, ends, number, first), first):
             partners = self._partners(held, walk, number, i) if walk else None
-            while batch < len(self) and self.bounds[batch] < ends[i + 1]:
-                begin, end = (
-                    max(self.bounds[batch], ends[i]),
-                    min(self.bounds[batch + 1], ends[i + 1]),
-                )
-                rows = torch.from_numpy(order[begin - ends[i] : end - ends[i]])
-                parts.append({key: self._picked(values, rows) for key, values in held.items()})
+            for low, high in plan.batch_cuts(self.bounds[start:], ends[i], ends[i + 1]):
+                rows = torch.from_numpy(order[low - ends[i] : high - ends[i]])
+                part = {name: self._select(values, rows) for name, values in held.items()}
                 if partners is not None:
-                    parts[-1]["target"] = self._picked(
-                        held["patterns"], partners[rows.to(partners.device)]
-                    )
-                if end < self.bounds[batch + 1]:
-                    break
-                yield self._batch(parts)
-                batch, parts = batch + 1, []
+                    partner_rows = partners[rows.to(partners.device)]
+                    part["target"] = self._select(held["patterns"], partner_rows)
+                parts.append(part)
+                if high in batch_ends:
+                    yield self._batch(parts)
+                    parts = []
 
     def _plan(self, number: int) -> tuple[list[list[int]], np.ndarray]:
-        """Pieces of each buffer of an epoch; buffer g holds the stream of samples from `ends[g]` to
-        `ends[g + 1]`.
-        """
-        groups = [list(range(len(self.pieces)))]
+        """Pieces of each buffer of an epoch; buffer i holds samples `ends[i]` to `ends[i + 1]`."""
+        buffers = [list(range(len(self.pieces)))]
         if self.tier == "streamed":
             rng = self._generator(number, ORDER) if self.shuffle else None
-            groups = plan.plan_buffers(self.counts, self.capacity, rng)
-        sizes: Sequence[float] = self.counts
+            buffers = plan.plan_buffers(self.counts, self.capacity, rng)
+        sizes = np.array(self.counts, float)
         if self.weights is not None:
-            sizes = [
-                float(self.weights[tuple(self._points(i).T)].sum()) for i in range(len(self.pieces))
-            ]
-        ends = np.cumsum([0.0, *(sum(sizes[i] for i in group) for group in groups)])
-        return groups, np.round(ends / ends[-1] * self.n_samples).astype(int)
+            points = map(self._points, range(len(self.pieces)))
+            sizes = np.array([self.weights[tuple(piece.T)].sum() for piece in points])
+        ends = np.cumsum([0.0, *(sizes[buffer].sum() for buffer in buffers)])
+        return buffers, np.round(ends / ends[-1] * self.n_samples).astype(int)
 
     def _generator(self, number: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, self.rank, *purpose])
 
-    def _order(self, number: int, i: int, points: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Positions in a buffer with these grid points, in the order in which they are handed out."""
+    def _order(self, number: int, i: int, points: np.ndarray, n_samples: int) -> np.ndarray:
+        """Positions in buffer i, which has these grid points, in the order of the stream."""
         if not self.shuffle:
             return np.arange(len(points))
         rng = self._generator(number, BUFFER, i)
         if self.weights is not None:
             weights = self.weights[tuple(points.T)]
-            return rng.choice(len(points), int(ends[i + 1] - ends[i]), p=weights / weights.sum())
+            return rng.choice(len(points), n_samples, p=weights / weights.sum())
         if self.tier != "streamed":
             return rng.permutation(len(points))
         n_batches = round(len(points) * len(self) / self.n_samples)
         return plan.deal(points, n_batches, rng)
 
     def _partners(self, held: Columns, walk: Walk, number: int, i: int) -> torch.Tensor:
-        """Each sample's partner in this epoch; where all samples stay, the paths between them stay
-        too.
-        """
+        """Each sample's partner in this epoch; paths between samples that stay are kept."""
         if self.tier == "streamed" or self._paths is None or self._paths[0] is not walk.view:
-            found = plan.find_paths(held["patterns"], held["index"].numpy(), walk.view, self.device)
-            self._paths = walk.view, found
-        return plan.random_walk(self._paths[1], walk.steps, self._generator(number, WALK, i))
+            points = held["index"].numpy()
+            self._paths = walk.view, find_paths(held["patterns"], points, walk.view, self.device)
+        return random_walk(self._paths[1], walk.steps, self._generator(number, WALK, i))
 
-    def _buffers(
-        self, groups: list[list[int]], ends: np.ndarray, number: int, first: int
+    def _read_buffers(
+        self, buffers: list[list[int]], ends: np.ndarray, number: int, first: int
     ) -> Iterator[tuple[Columns, np.ndarray]]:
-        """The buffers of an epoch from `first` on and their orders, each read while the one before
-        is handed out.
-        """
+        """Yield buffers from `first` on and their orders, while the next buffer is read."""
         if self.tier != "streamed":
             if self._resident is None:
                 memory = self._memory(self.n_samples, self.device if self.tier == "device" else CPU)
-                self._resident = self._read(groups[0], memory)
-            yield self._resident, self._order(number, 0, self._resident["index"].numpy(), ends)
+                self._resident = self._read(buffers[0], memory)
+            points = self._resident["index"].numpy()
+            yield self._resident, self._order(number, 0, points, self.n_samples)
             return
         memories = [self._memory(min(self.capacity, self.n_samples), CPU) for _ in range(2)]
 
         def read(i: int) -> tuple[Columns, np.ndarray]:
-            held = self._read(groups[i], memories[i % 2])
-            return held, self._order(number, i, held["index"].numpy(), ends)
+            held = self._read(buffers[i], memories[i % 2])
+            points = held["index"].numpy()
+            return held, self._order(number, i, points, int(ends[i + 1] - ends[i]))
 
-        yield from read_ahead(read, range(first, len(groups)))
+        yield from read_ahead(read, range(first, len(buffers)))
 
     def _memory(self, count: int, device: torch.device) -> torch.Tensor:
-        """For so many samples."""
         dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
         return torch.empty((count, *self.sample_shape), dtype=dtype, device=device)
 
-    def _picked(self, held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """`held[rows]`, for every dtype, where it is held; on the CPU by one thread, as the others
-        decode.
-        """
-        shape, moved = (len(rows), *held.shape[1:]), MOVED_AS.get(held.dtype, held.dtype)
+    def _select(self, held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`held[rows]`, for every dtype; on the CPU in one thread, as other threads decode."""
         if held.device.type == "cpu":
-            out = host_tensor(shape, held.dtype, self.device)
+            out = host_tensor((len(rows), *held.shape[1:]), held.dtype, self.device)
             np.take(held.numpy(), rows.cpu().numpy(), axis=0, out=out.numpy(), mode="clip")
             return out
-        return torch.index_select(held.view(moved), 0, rows.to(held.device)).view(held.dtype)
+        signed = held.view(SIGNED.get(held.dtype, held.dtype))
+        return torch.index_select(signed, 0, rows.to(held.device)).view(held.dtype)
 
     def _batch(self, parts: Sequence[Columns]) -> Batch:
-        """The parts of a batch, one after the other, on the device; the copy does not wait."""
-        whole = {
-            key: torch.cat([p[key] for p in parts]) if parts[1:] else parts[0][key]
-            for key in parts[0]
-        }
+        """A batch of its parts, on the device; the copy does not wait."""
+        columns = parts[0]
+        if len(parts) > 1:
+            columns = {name: torch.cat([part[name] for part in parts]) for name in columns}
+        index = columns.pop("index")
         moved = {
-            key: v if key == "index" else v.to(self.device, non_blocking=True)
-            for key, v in whole.items()
+            name: values.to(self.device, non_blocking=True) for name, values in columns.items()
         }
-        return Batch(moved["patterns"], moved.get("target"), moved.get("labels"), moved["index"])
+        return Batch(moved["patterns"], moved.get("target"), moved.get("labels"), index)
 
     def _read(self, pieces: Sequence[int], memory: torch.Tensor) -> Columns:
-        """The samples of some pieces, side by side in `memory`; threads read, since decoding frees
-        Python's lock.
-        """
+        """Read the samples of some pieces into `memory`, in threads."""
         points = [self._points(piece) for piece in pieces]
-        _ = self.blocks.graph  # what blocks share is computed before the threads begin
-        places = memory.split([*map(len, points), len(memory) - sum(map(len, points))])
+        counts = [len(piece_points) for piece_points in points]
+        _ = self.blocks.graph  # shared results are computed before the threads begin
         with ThreadPoolExecutor(self.readers) as pool:
-            _ = list(pool.map(self._read_piece, pieces, points, places))
+            targets = memory[: sum(counts)].split(counts)
+            _ = list(pool.map(self._read_piece, pieces, points, targets))
         index = np.concatenate(points)
         held = {"patterns": memory[: len(index)], "index": torch.from_numpy(index)}
         if self.labels is not None:
             held["labels"] = torch.from_numpy(self.labels[tuple(index.T)]).to(memory.device)
         return held
 
-    def _read_piece(self, i: int, points: np.ndarray, place: torch.Tensor) -> None:
+    def _read_piece(self, i: int, points: np.ndarray, target: torch.Tensor) -> None:
         block = self.pieces[i].block
         region = self.blocks.regions[block]
-        sizes = tuple(part.stop - part.start for part in region.values())
+        sizes = tuple(extent.stop - extent.start for extent in region.values())
         rows = np.ravel_multi_index(tuple((points - corner(region)).T), sizes)
-        here = (
-            place
-            if place.device.type == "cpu"
-            else host_tensor(tuple(place.shape), place.dtype, place.device)
-        )
-        take_rows(self.blocks.read(block), rows, here.numpy())
-        if here is not place:
-            place.copy_(here)
+        host = target
+        if target.device.type != "cpu":
+            host = host_tensor(tuple(target.shape), target.dtype, target.device)
+        take_rows(self.blocks.read(block), rows, host.numpy())
+        if host is not target:
+            target.copy_(host)
 
     def _points(self, i: int) -> np.ndarray:
         """Grid points of a piece's samples, `(n, n_nav)`."""
@@ -365,12 +353,12 @@ batches = PatternBatches
 
 def _check_numbers(batch_size: int, seed: int, memory: float, device_memory: float) -> None:
     are_whole = isinstance(batch_size, int) and isinstance(seed, int)
-    if not (
-        are_whole and batch_size >= 1 and seed >= 0 and 0 < memory < math.inf and device_memory >= 0
-    ):
-        given = f"batch_size is {batch_size}, seed {seed}, memory {memory}, device_memory {device_memory}"
+    is_memory_valid = 0 < memory < math.inf and device_memory >= 0
+    if not (are_whole and batch_size >= 1 and seed >= 0 and is_memory_valid):
         raise UsageError(
-            f"{given}; expected whole numbers of at least 1 and 0, and GiB, which must be positive."
+            f"batch_size is {batch_size}, seed {seed}, memory {memory}, device_memory "
+            f"{device_memory}; expected whole numbers of at least 1 and 0, and GiB, which must be "
+            "positive."
         )
 
 
@@ -381,9 +369,8 @@ def _samples_of(ds: xr.Dataset, variable: str) -> tuple[xr.DataArray, tuple[int,
     nav = schema.navigation_dims(ds)
     names = [str(name) for name, values in ds.data_vars.items() if set(nav) <= set(values.dims)]
     if variable not in names:
-        raise UsageError(
-            f"there is no variable {variable!r} over {', '.join(nav)}.{did_you_mean(variable, names)}"
-        )
+        hint = did_you_mean(variable, names)
+        raise UsageError(f"there is no variable {variable!r} over {', '.join(nav)}.{hint}")
     values = ds[variable].transpose(*nav, ...)
     return values, values.shape[len(nav) :] or (1,)
 
@@ -399,10 +386,8 @@ def _roi_name(variable: str) -> str:
 def _chosen(
     ds: xr.Dataset, roi: xr.DataArray | None, split: xr.DataArray | None, part: int
 ) -> np.ndarray:
-    """Which points of the navigation grid batches are made of."""
-    inside = np.ones(schema.navigation_shape(ds), bool)
-    if n.PRESENT in ds:
-        inside &= ds[n.PRESENT].transpose(*schema.navigation_dims(ds)).values
+    """Boolean over the navigation dims: the samples of which batches are made."""
+    inside = measured(ds)
     if roi is not None:
         inside &= check_map(ds, roi).values
     if split is not None:
@@ -417,33 +402,31 @@ def _class_map(
 ) -> np.ndarray | None:
     if values is None:
         return None
+    if isinstance(values, xr.DataArray):
+        values = check_map(ds, values, boolean=False).values
     shape = schema.navigation_shape(ds)
-    plain = (
-        check_map(ds, values, boolean=False).values if isinstance(values, xr.DataArray) else values
-    )
-    if plain.shape != shape or plain.dtype.kind not in "iu":
+    if values.shape != shape or values.dtype.kind not in "iu":
         raise UsageError(
-            f"{what} is {plain.dtype} of shape {plain.shape}; expected integers of shape {shape}."
+            f"{what} is {values.dtype} of shape {values.shape}; expected integers of shape {shape}."
         )
-    return plain.astype(np.int64)
+    return values.astype(np.int64)
 
 
 def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Weight of each grid point in a draw: 1 / size of its class, 1 on average; points below 0 have
-    the average.
+    """Weight of each grid point when samples are drawn: 1 / size of its class, 1 on average.
+
+    Points with a class below 0 have the average weight.
     """
     ids, member = np.unique(classes, return_inverse=True)
     sizes = np.bincount(member.ravel(), weights=inside.ravel(), minlength=len(ids))
-    known = (ids >= 0) & (sizes > 0)
-    average = sizes[known].sum() / max(1, known.sum())
-    weights = np.where(known, average / np.maximum(sizes, 1), 1.0)
+    has_samples = (ids >= 0) & (sizes > 0)
+    average = sizes[has_samples].sum() / max(1, has_samples.sum())
+    weights = np.where(has_samples, average / np.maximum(sizes, 1), 1.0)
     return weights[member].reshape(classes.shape)
 
 
 def pick_tier(nbytes: int, allowed: Mapping[str, float], device: torch.device) -> str:
-    """The fastest place that holds so many bytes of patterns: "device", "memory", or neither,
-    "streamed".
-    """
+    """The fastest tier that holds so many bytes: "device", "memory", or neither: "streamed"."""
     free = math.inf
     if device.type == "cuda":
         free = float(torch.cuda.mem_get_info(device)[0])

@@ -4,6 +4,8 @@ refusals.
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -207,3 +209,20 @@ def test_average_equals_the_sum_by_hand(sides, missing: int, chunks) -> None:
 def test_refusals(call, error, message: str) -> None:
     with pytest.raises(error, match=message):
         call(patterns())
+
+
+def test_the_detector_is_that_of_the_cropped_and_binned_patterns() -> None:
+    """The same point of the specimen, seen by a part of the detector with larger pixels."""
+    centre = {"projection_centre": [0.4, 0.3, 0.6], "projection_centre_convention": "Bruker"}
+    values = np.zeros((2, 2, 8, 12), "u1")
+    attrs = {"navigation_dims": ["y", "x"], "signal_dims": ["dy", "dx"]} | centre
+    coords = {"dy": np.arange(8), "dx": np.arange(12)}
+    patterns = xr.DataArray(values, coords, ("y", "x", "dy", "dx"), "patterns", attrs)
+    detector = {"sample_tilt": 70.0, "binning": 2.0} | centre
+    ds = patterns.to_dataset().assign_attrs(detector=json.dumps(detector))
+    smaller = bin_patterns(crop(ds, dy=(2, 6), dx=(None, 6)), 2)
+    expected = [0.4 * 12 / 6, (0.3 * 8 - 2) / 4, 0.6 * 8 / 4]
+    for place in (smaller.attrs["detector"], smaller.patterns.attrs):
+        np.testing.assert_allclose(place["projection_centre"], expected)
+    assert (smaller.detector["sample_tilt"], smaller.detector["binning"]) == (70.0, 4.0)
+    assert json.loads(ds.detector) == detector

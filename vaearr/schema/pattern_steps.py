@@ -1,5 +1,4 @@
-"""Steps on patterns before anything is learned: crop, bin, remove backgrounds, rescale, average
-over neighbours.
+"""Steps on patterns before training: crop, bin, remove backgrounds, rescale, average neighbours.
 
 Each takes patterns, or a Dataset, whose patterns it replaces together with their coordinates. It is
 lazy where the patterns are, finds its axes by `navigation_dims` and `signal_dims`, keeps the
@@ -18,10 +17,22 @@ import numpy as np
 import xarray as xr
 
 from vaearr.errors import SchemaError, UsageError, did_you_mean
-from vaearr.names import CHANNEL, NAVIGATION_DIMS, PATTERNS, PROVENANCE, SAMPLE, SIGNAL_DIMS, X, Y
+from vaearr.names import (
+    CHANNEL,
+    DX,
+    DY,
+    NAVIGATION_DIMS,
+    PATTERNS,
+    PROVENANCE,
+    SAMPLE,
+    SIGNAL_DIMS,
+    X,
+    Y,
+)
 from vaearr.schema.grid import laid_over
 
 STEPS = "steps"
+DETECTOR, CENTRE, BINNING = "detector", "projection_centre", "binning"
 OF_THE_VALUES = (
     "value_min",
     "value_max",
@@ -36,100 +47,141 @@ OF_THE_VALUES = (
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 Operation = Literal["subtract", "divide"]
 Window = tuple[float | None, float | None]
-Given = TypeVar("Given", xr.DataArray, xr.Dataset)
+Data = TypeVar("Data", xr.DataArray, xr.Dataset)
 P = ParamSpec("P")
 
 
 def _of_datasets(
     step: Callable[Concatenate[xr.DataArray, P], xr.DataArray],
-) -> Callable[Concatenate[Given, P], Given]:
+) -> Callable[Concatenate[Data, P], Data]:
     """A step on patterns that also takes a Dataset."""
 
     @wraps(step)
-    def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
-        if isinstance(given, xr.DataArray):
-            return step(given, *args, **kwargs)
-        return given.assign({PATTERNS: step(given[PATTERNS], *args, **kwargs)})
+    def wrapped(data: Data, *args: P.args, **kwargs: P.kwargs) -> Data:
+        if isinstance(data, xr.DataArray):
+            return step(data, *args, **kwargs)
+        return data.assign({PATTERNS: step(data[PATTERNS], *args, **kwargs)})
 
     return wrapped
 
 
 def _of_patterns(
     step: Callable[Concatenate[xr.Dataset, P], xr.Dataset],
-) -> Callable[Concatenate[Given, P], Given]:
+) -> Callable[Concatenate[Data, P], Data]:
     """A step on a Dataset, all its variables over the detector, that also takes patterns alone."""
 
     @wraps(step)
-    def wrapped(given: Given, *args: P.args, **kwargs: P.kwargs) -> Given:
-        if isinstance(given, xr.Dataset):
-            attrs = {
-                key: value for key, value in given.attrs.items() if key != "detector"
-            }  # it no longer holds
-            return step(given.drop_attrs(deep=False).assign_attrs(attrs), *args, **kwargs)
-        return step(given.to_dataset(name=PATTERNS), *args, **kwargs)[PATTERNS].rename(given.name)
+    def wrapped(data: Data, *args: P.args, **kwargs: P.kwargs) -> Data:
+        if isinstance(data, xr.Dataset):
+            return step(data, *args, **kwargs)
+        return step(data.to_dataset(name=PATTERNS), *args, **kwargs)[PATTERNS].rename(data.name)
 
     return wrapped
 
 
 @_of_patterns
 def crop(ds: xr.Dataset, **windows: Window) -> xr.Dataset:
-    """A window of the detector: `crop(patterns, dy=(5, 55), dx=(0, 60))`.
+    """Crop the detector to a window: `crop(patterns, dy=(5, 55), dx=(0, 60))`.
 
-    windows: per signal dim the half-open interval `start <= coordinate < stop`, in coordinate units
-    (detector pixels); None for no limit. Coordinates of what is left stay as they are, a projection
-    centre no longer holds and goes. Raises UsageError for a dim that is not one of the detector's
-    and for a window without pixels.
+    Parameters
+    ----------
+    ds : xr.DataArray or xr.Dataset
+        Patterns, lazy or not.
+    **windows : (float, float)
+        For each signal dim the half-open interval `start <= coordinate < stop`, in coordinate units
+        (detector pixels); None for no limit.
+
+    Returns
+    -------
+    xr.DataArray or xr.Dataset
+        The remaining coordinates keep their values. A projection centre is converted to the window.
+
+    Raises
+    ------
+    UsageError
+        For a dim that is not one of the detector's, and for a window without pixels.
     """
     patterns = ds[PATTERNS]
-    _known(windows, _dims(patterns)[1])
-    bounds: dict[str, slice] = {}
-    for dim, (start, stop) in windows.items():
-        places = patterns[dim].values
-        low, high = (-np.inf if start is None else start, np.inf if stop is None else stop)
-        kept = np.flatnonzero((places >= low) & (places < high))
-        if not kept.size or np.ptp(kept) + 1 != kept.size:
-            raise UsageError(
-                f"the window {dim}=({start}, {stop}) holds no detector pixels in a row; {dim} runs from "
-                f"{places.min()} to {places.max()}."
-            )
-        bounds[dim] = slice(int(kept[0]), int(kept[-1]) + 1)
-    attrs = _attrs(
-        patterns, {"step": "crop", **{dim: list(window) for dim, window in windows.items()}}
-    )
+    _refuse_unknown_dims(windows, _dims(patterns)[1])
+    bounds = {dim: _window(patterns[dim], window) for dim, window in windows.items()}
+    recorded = {dim: list(window) for dim, window in windows.items()}
+    attrs = _with_step(patterns, {"step": "crop", **recorded})
+    detector = _mapping(ds.attrs.get(DETECTOR))
+    for holder in (attrs, detector):
+        if CENTRE in holder:
+            holder[CENTRE] = _centre_in_window(holder[CENTRE], patterns, bounds)
     result = ds.isel(bounds)
+    if detector:
+        result = result.assign_attrs({DETECTOR: detector})
     cropped = result[PATTERNS].copy(deep=False)
-    cropped.attrs = {
-        key: value for key, value in attrs.items() if not key.startswith("projection_centre")
-    }
+    cropped.attrs = attrs
     return result.assign({PATTERNS: cropped})
+
+
+def _window(coordinate: xr.DataArray, window: Window) -> slice:
+    """Positions of the pixels inside a window. Raises UsageError where they are no single run."""
+    start, stop = window
+    values = coordinate.values
+    is_inside = np.ones(values.size, bool)
+    if start is not None:
+        is_inside &= values >= start
+    if stop is not None:
+        is_inside &= values < stop
+    positions = np.flatnonzero(is_inside)
+    if not positions.size or np.ptp(positions) + 1 != positions.size:
+        raise UsageError(
+            f"the window {coordinate.name}=({start}, {stop}) holds no detector pixels in a row; "
+            f"{coordinate.name} runs from {values.min()} to {values.max()}."
+        )
+    return slice(int(positions[0]), int(positions[-1]) + 1)
+
+
+def _centre_in_window(
+    centre: Sequence[float], patterns: xr.DataArray, bounds: Mapping[str, slice]
+) -> list[float]:
+    """A projection centre (Bruker's convention: shares of width, height, height) in a window."""
+    rows = bounds.get(DY, slice(0, patterns.sizes[DY]))
+    columns = bounds.get(DX, slice(0, patterns.sizes[DX]))
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    x, y, distance = centre
+    return [
+        (x * patterns.sizes[DX] - columns.start) / width,
+        (y * patterns.sizes[DY] - rows.start) / height,
+        distance * patterns.sizes[DY] / height,
+    ]
 
 
 @_of_patterns
 def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Dataset:
-    """Detector pixels joined in blocks of `size`, their mean in float32; channels stay apart.
+    """Average detector pixels in blocks of `size`; channels stay apart.
 
-    size: one number for all detector dims or one per dim. A coordinate becomes the mean of its
-    block. Raises UsageError where a side is not a multiple of the block (crop first).
+    Parameters
+    ----------
+    ds : xr.DataArray or xr.Dataset
+        Patterns, lazy or not.
+    size : int or mapping
+        One number for all detector dims or one per dim.
+
+    Returns
+    -------
+    xr.DataArray or xr.Dataset
+        float32. A coordinate becomes the mean of its block.
+
+    Raises
+    ------
+    UsageError
+        Where a side is not a multiple of the block (crop first).
     """
     patterns = ds[PATTERNS]
     _, signal = _dims(patterns)
-    detector = [dim for dim in signal if dim != CHANNEL]
-    sizes = _sides(size, detector, detector)
+    detector_dims = [dim for dim in signal if dim != CHANNEL]
+    sizes = _numbers_by_dim(size, detector_dims, detector_dims)
     for dim, side in sizes.items():
-        length = patterns.sizes[dim]
-        if side < 1 or length % side:
-            hint = (
-                f"crop to {length // side * side} first"
-                if 1 <= side <= length
-                else "use a number from 1 to it"
-            )
-            raise UsageError(
-                f"{dim!r} has {length} pixels, which is not a multiple of {side}; {hint}."
-            )
-    along = [name for name, coord in patterns.coords.items() if set(coord.dims) & set(signal)]
+        _refuse_remainder(dim, patterns.sizes[dim], side)
+    along_signal = [name for name, c in patterns.coords.items() if set(c.dims) & set(signal)]
     result: xr.DataArray = xr.apply_ufunc(
         joined,
-        _whole(patterns.drop_vars(along), signal),
+        _unchunked(patterns.drop_vars(along_signal), signal),
         kwargs={"sides": [sizes.get(dim, 1) for dim in signal]},
         input_core_dims=[signal],
         output_core_dims=[signal],
@@ -140,41 +192,58 @@ def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Datase
             "output_sizes": {dim: patterns.sizes[dim] // sizes.get(dim, 1) for dim in signal}
         },
     )
-    rest = ds.drop_vars(PATTERNS)
-    binned = rest.coarsen({dim: side for dim, side in sizes.items() if dim in rest.dims}).mean()
-    binned.encoding = dict(ds.encoding)  # says which store it is of
-    attrs = _attrs(patterns, {"step": "bin", "size": sizes})
+    others = ds.drop_vars(PATTERNS)
+    binned = others.coarsen({dim: side for dim, side in sizes.items() if dim in others.dims}).mean()
+    binned.encoding = dict(ds.encoding)  # names the store
+    detector = _mapping(ds.attrs.get(DETECTOR))
+    if detector:
+        factors = set(sizes.values())
+        binning = detector.pop(BINNING, None)
+        if binning is not None and len(factors) == 1:
+            detector[BINNING] = binning * factors.pop()
+        binned = binned.assign_attrs({DETECTOR: detector})
+    attrs = _with_step(patterns, {"step": "bin", "size": sizes})
     return binned.assign({PATTERNS: (patterns.dims, result.transpose(*patterns.dims).data, attrs)})
 
 
-def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-    """Means over blocks of pixels along the last axes, float32: `(…, H, W) -> (…, H // side, W //
-    side)`.
+def _refuse_remainder(dim: str, length: int, side: int) -> None:
+    if side >= 1 and length % side == 0:
+        return
+    hint = "use a number from 1 to it"
+    if 1 <= side <= length:
+        hint = f"crop to {length // side * side} first"
+    raise UsageError(f"{dim!r} has {length} pixels, which is not a multiple of {side}; {hint}.")
 
-    sides: of the blocks, one for each of these axes; what is left over at the far ends is cut off.
-    Pattern by pattern, so that sums stay in the processor's cache.
+
+def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """Average blocks of pixels along the last axes, float32: `(…, H, W) -> (…, H/side, W/side)`.
+
+    sides: of the blocks, one for each of these axes; a remainder at the far end is cut off.
     """
-    signal, small = (
-        patterns.shape[-len(sides) :],
-        patterns.dtype == np.uint8 and math.prod(sides) < 2**8,
-    )
-    sums = np.dtype("u2" if small else "i8" if patterns.dtype.kind in "iu" else "f8")
-    left = tuple(size // side for size, side in zip(signal, sides, strict=True))
+    signal = patterns.shape[-len(sides) :]
+    n_pixels = math.prod(sides)
+    dtype: np.dtype = np.dtype("f8")
+    if patterns.dtype == np.uint8 and n_pixels < 2**8:
+        dtype = np.dtype("u2")
+    elif patterns.dtype.kind in "iu":
+        dtype = np.dtype("i8")
     flat = patterns.reshape(-1, *signal)
-    out = np.empty((len(flat), *left), np.float32)
-    for pattern, place in zip(flat, out, strict=True):
-        whole = pattern[tuple(slice(0, n * side) for n, side in zip(left, sides, strict=True))]
-        for axis, side in enumerate(sides):
-            parts = np.moveaxis(
-                whole.reshape(*whole.shape[:axis], left[axis], side, *whole.shape[axis + 1 :]),
-                axis + 1,
-                0,
-            )
-            whole = parts[0].astype(sums)
-            for part in parts[1:]:
-                whole += part
-        np.divide(whole, math.prod(sides), out=place, casting="same_kind")
-    return out.reshape(*patterns.shape[: -len(sides)], *left)
+    counts = [size // side for size, side in zip(signal, sides, strict=True)]
+    out = np.empty((len(flat), *counts), np.float32)
+    for pattern, binned in zip(flat, out, strict=True):  # one at a time stays in the cache
+        np.divide(_block_sums(pattern, sides, dtype), n_pixels, out=binned, casting="same_kind")
+    return out.reshape(*patterns.shape[: -len(sides)], *counts)
+
+
+def _block_sums(pattern: np.ndarray, sides: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    for axis, side in enumerate(sides):
+        lines = np.moveaxis(pattern, axis, 0)
+        stop = len(lines) // side * side
+        total = lines[0:stop:side].astype(dtype)
+        for i in range(1, side):
+            total += lines[i:stop:side]
+        pattern = np.moveaxis(total, 0, axis)
+    return pattern
 
 
 @_of_datasets
@@ -223,11 +292,8 @@ def remove_static_background(
                 f"the background has the sizes {dict(background.sizes)}, a pattern has {sizes}."
             )
         values = background.transpose(*signal).values
-    kept = {
-        "background": "mean" if background is None else str(background.name or "given"),
-        "operation": operation,
-    }
-    step = {"step": "remove_static_background", **kept}
+    source = "mean" if background is None else str(background.name or "given")
+    step = {"step": "remove_static_background", "background": source, "operation": operation}
     return _each_pattern(
         _without_static, patterns, step, background=values.astype("f4"), operation=operation
     )
@@ -343,13 +409,11 @@ def _refuse_operation(operation: str) -> None:
 def _each_pattern(
     kernel: Callable[..., np.ndarray], patterns: xr.DataArray, step: dict[str, Any], **settings: Any
 ) -> xr.DataArray:
-    """A function of patterns `(…, signal)` that keeps their shape, applied block by block where
-    they are lazy.
-    """
+    """Apply a function of patterns `(…, signal)` that keeps their shape, lazily where lazy."""
     _, signal = _dims(patterns)
     result: xr.DataArray = xr.apply_ufunc(
         kernel,
-        _whole(patterns, signal),
+        _unchunked(patterns, signal),
         kwargs=settings,
         input_core_dims=[signal],
         output_core_dims=[signal],
@@ -358,7 +422,7 @@ def _each_pattern(
         keep_attrs=True,
     )
     ordered = result.transpose(*patterns.dims).rename(patterns.name)
-    ordered.attrs = _attrs(patterns, step)
+    ordered.attrs = _with_step(patterns, step)
     return ordered
 
 
@@ -366,18 +430,33 @@ def _each_pattern(
 def neighbour_average(
     patterns: xr.DataArray, window: int | Mapping[str, int] = 3, *, roi: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Each pattern averaged with those of neighbouring scan points, float32.
+    """Average each pattern with those of neighbouring scan points.
 
-    window: scan points per side, odd; one number for y and x, or one per navigation dim; all weigh
-    alike. roi: boolean map of the points that count (`present` or a region of interest). Points
-    outside it, and patterns with NaN, neither contribute nor get a value, which is NaN then.
+    Parameters
+    ----------
+    patterns : xr.DataArray or xr.Dataset
+        Patterns, lazy or not.
+    window : int or mapping
+        Scan points per side, odd; one number for y and x, or one per navigation dim. All points
+        have the same weight.
+    roi : xr.DataArray, optional
+        Boolean map of the points that count, such as `ds.present`. Points outside it, and patterns
+        with NaN, do not contribute and become NaN.
 
-    Under dask each chunk is computed with a rim of half a window from its neighbours, so memory
-    stays that of a row of chunks. Raises UsageError for a window that is even or lies along a dim
-    without a grid, SchemaError for a map of another grid.
+    Returns
+    -------
+    xr.DataArray or xr.Dataset
+        float32. Each chunk is computed with a margin of half a window from its neighbours.
+
+    Raises
+    ------
+    UsageError
+        For a window that is even or lies along a dim without a grid.
+    SchemaError
+        For a map of another grid.
     """
     nav, signal = _dims(patterns)
-    sides = _sides(window, [dim for dim in nav if dim in (Y, X)] or nav, nav)
+    sides = _numbers_by_dim(window, [dim for dim in nav if dim in (Y, X)] or nav, nav)
     for dim, side in sides.items():
         if side < 1 or side % 2 == 0 or (dim == SAMPLE and side > 1):
             raise UsageError(
@@ -385,22 +464,20 @@ def neighbour_average(
             )
     lengths = [sides.get(dim, 1) for dim in nav]
     shape = tuple(patterns.sizes[dim] for dim in nav)
-    inside = np.ones(shape, bool) if roi is None else laid_over(patterns, roi, tuple(nav)).values
+    inside = np.ones(shape, bool)
+    if roi is not None:
+        inside = laid_over(patterns, roi, tuple(nav)).values
     inside = inside.reshape(*shape, *[1] * len(signal))
     ordered = patterns.transpose(*nav, *signal)
     if patterns.chunks:
-        data = _averaged_lazily(_whole(ordered, signal).data, inside, lengths)
+        data = _averaged_lazily(_unchunked(ordered, signal).data, inside, lengths)
     else:
         data = _averaged(ordered.values, inside, lengths)
-    step = {
-        "step": "neighbour_average",
-        "window": sides,
-        "roi": None if roi is None else str(roi.name or "given"),
-    }
-    attrs = _attrs(patterns, step)
-    return xr.DataArray(data, ordered.coords, ordered.dims, patterns.name, attrs).transpose(
-        *patterns.dims
-    )
+    region = None if roi is None else str(roi.name or "given")
+    step = {"step": "neighbour_average", "window": sides, "roi": region}
+    averaged = ordered.copy(data=data)
+    averaged.attrs = _with_step(patterns, step)
+    return averaged.transpose(*patterns.dims)
 
 
 def _averaged_lazily(data: Any, inside: np.ndarray, lengths: Sequence[int]) -> Any:
@@ -421,9 +498,7 @@ def _averaged_lazily(data: Any, inside: np.ndarray, lengths: Sequence[int]) -> A
 
 
 def _averaged(block: np.ndarray, mask: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Normalised convolution along the leading axes: sum of w m x over sum of w m, NaN where m is
-    false.
-    """
+    """Mean over windows along the leading axes of the values where the mask is true, else NaN."""
     from scipy.ndimage import correlate1d
 
     values = block.astype(np.float32)
@@ -432,60 +507,61 @@ def _averaged(block: np.ndarray, mask: np.ndarray, lengths: Sequence[int]) -> np
     values = np.where(mask, values, np.float32(0))
     weight = mask.astype(np.float32)
     for axis, length in enumerate(lengths):
-        values = correlate1d(
-            values, np.ones(length), axis, mode="constant"
-        )  # nothing comes from beyond the edge
-        weight = correlate1d(weight, np.ones(length), axis, mode="constant")
+        ones = np.ones(length)
+        values = correlate1d(values, ones, axis, mode="constant")  # 0 beyond the edge
+        weight = correlate1d(weight, ones, axis, mode="constant")
     with np.errstate(invalid="ignore", divide="ignore"):
         values /= weight
     return np.where(mask, values, np.float32(np.nan))
 
 
-def _sides(
-    given: int | Mapping[str, int], dims: Sequence[str], known: Sequence[str]
+def _numbers_by_dim(
+    numbers: int | Mapping[str, int], default_dims: Sequence[str], allowed: Sequence[str]
 ) -> dict[str, int]:
-    """A number for each of `dims`, or those that are given. Raises UsageError for other dims and no
-    whole numbers.
-    """
-    numbers = dict(given) if isinstance(given, Mapping) else dict.fromkeys(dims, given)
-    _known(numbers, known)
-    if not all(
-        isinstance(number, int | np.integer) and not isinstance(number, bool)
-        for number in numbers.values()
-    ):
-        raise UsageError(f"{given!r} is no whole number; give one, or one for each dimension.")
-    return {str(dim): int(number) for dim, number in numbers.items()}
+    """A whole number for each dim. Raises UsageError for others."""
+    by_dim = numbers if isinstance(numbers, Mapping) else dict.fromkeys(default_dims, numbers)
+    _refuse_unknown_dims(by_dim, allowed)
+    for number in by_dim.values():
+        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+            raise UsageError(
+                f"{numbers!r} is no whole number; give one, or one for each dimension."
+            )
+    return {str(dim): int(number) for dim, number in by_dim.items()}
 
 
 def _dims(patterns: xr.DataArray) -> tuple[list[str], list[str]]:
-    """Navigation and signal dims. Raises SchemaError for an array that does not say which are
-    which.
-    """
-    nav, signal = (
-        [str(dim) for dim in patterns.attrs.get(key, ())] for key in (NAVIGATION_DIMS, SIGNAL_DIMS)
-    )
+    """Navigation and signal dims. Raises SchemaError for an array that does not state them."""
+    nav = [str(dim) for dim in patterns.attrs.get(NAVIGATION_DIMS, ()) if dim in patterns.dims]
+    signal = [str(dim) for dim in patterns.attrs.get(SIGNAL_DIMS, ())]
     if not signal or not set(signal) <= set(patterns.dims):
         raise SchemaError(
-            f"the array has dims {patterns.dims} and its attribute {SIGNAL_DIMS!r} says {signal}; pass the `patterns` "
-            "of a store or source."
+            f"the array has dims {patterns.dims} and its attribute {SIGNAL_DIMS!r} is {signal}; "
+            "pass the `patterns` of a store or source."
         )
-    return [dim for dim in nav if dim in patterns.dims], signal
+    return nav, signal
 
 
-def _known(given: Mapping[str, Any], dims: Sequence[str]) -> None:
-    for dim in given:
-        if dim not in dims:
-            raise UsageError(
-                f"{dim!r} is not a dimension for this step.{did_you_mean(dim, list(dims))}"
-            )
+def _refuse_unknown_dims(by_dim: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    for dim in by_dim:
+        if dim not in allowed:
+            hint = did_you_mean(dim, list(allowed))
+            raise UsageError(f"{dim!r} is not a dimension for this step.{hint}")
 
 
-def _whole(patterns: xr.DataArray, signal: Sequence[str]) -> xr.DataArray:
+def _unchunked(patterns: xr.DataArray, signal: Sequence[str]) -> xr.DataArray:
     return patterns.chunk(dict.fromkeys(signal, -1)) if patterns.chunks else patterns
 
 
-def _attrs(patterns: xr.DataArray, step: dict[str, Any]) -> dict[str, Any]:
-    """Attributes without what described the old values, with the step that was done."""
-    kept = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
-    before = kept.get(STEPS, [])  # a store keeps it as JSON text
-    return kept | {STEPS: [*(json.loads(before) if isinstance(before, str) else before), step]}
+def _mapping(stored: Any) -> dict[str, Any]:
+    """An attribute that a store keeps as JSON text."""
+    return dict(json.loads(stored) if isinstance(stored, str) else stored or {})
+
+
+def _with_step(patterns: xr.DataArray, step: dict[str, Any]) -> dict[str, Any]:
+    """Attributes without those that described the old values, and with the step."""
+    attrs = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
+    steps = attrs.get(STEPS, [])
+    if isinstance(steps, str):  # as a store keeps it
+        steps = json.loads(steps)
+    attrs[STEPS] = [*steps, step]
+    return attrs

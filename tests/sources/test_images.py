@@ -120,7 +120,7 @@ def test_manifest(tmp_path: Path) -> None:
         "path,label\n,1\n": "line 2: the path is empty",
         "path,sample\nbenign/b.png,1\n": "column 'sample' has a name that is taken",
         "path,latents_x\nbenign/b.png,1\n": "column 'latents_x' has a name that is taken",
-        "path,label\nbenign/z.png,1\nbenign/b.png,2\n": "1 of 2 files .*: benign/z.png: there is no such file",
+        "path,label\nbenign/z.png,1\nbenign/b.png,2\n": "1 of 2 files .*: benign/z.png: the file does not exist",
         "file,label\nbenign/b.png,1\n": "name the one of files, and no other, 'path'",
     }.items():
         table.write_text(text)
@@ -174,7 +174,7 @@ def test_which_folder_is_which(tmp_path: Path) -> None:
             DataError,
             {},
         ),
-        ("plain", "does not tell both coordinates", UsageError, {"filenames": "photo{x}"}),
+        ("plain", "does not hold both coordinates", UsageError, {"filenames": "photo{x}"}),
         ("plain", "no format 'image'. Did you mean 'images'", UsageError, {"format": "image"}),
         ("plain", "a folder, which format='idx' does not read", UsageError, {"format": "idx"}),
         ("gone", "gone does not exist", NoInputError, {"format": "images"}),
@@ -208,7 +208,7 @@ def scan_of(folder: Path, name: str = "x{x}_y{y}.png") -> Path:
     [
         *((name, None, "12 of 12 image names hold no scan point") for name in SIGNED),
         ("x{x}_y{y}", "{y}_{x}", "12 of 12 image names .* filenames='{y}_{x}'.*and 9 more"),
-        ("x{x}_y{y}", "{x}{z}", "does not tell both coordinates; write a template"),
+        ("x{x}_y{y}", "{x}{z}", "does not hold both coordinates; write a template"),
         ("x{x}_y{y}", r"(?P<x>\d+", "cannot be read .*; write a template"),
         ("x{x}_y{y}", "{x}_{x}_{y}", "cannot be read .*; write a template"),
     ],
@@ -235,7 +235,7 @@ def test_images_that_are_no_scan_point(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match=r"x1_y1.png is gone"):
         ds.patterns.load()
     one.symlink_to(tmp_path / "gone.png")
-    refused(folder, "x1_y1.png is a link to a file that is not there", NoInputError)
+    refused(folder, "x1_y1.png is a link to a file that does not exist", NoInputError)
     one.unlink()
     (folder / "x99999999999999999_y0.png").write_bytes(b"")
     refused(folder, "1 of 12 image names hold no scan point \\(whole step numbers\\)")

@@ -99,7 +99,8 @@ def refuse_not_encoded(ds: xr.Dataset, run: str) -> NoReturn:
 def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
     if n.PATTERNS not in ds:
         raise SchemaError(
-            f"the Dataset has no variable {n.PATTERNS!r}.{did_you_mean(n.PATTERNS, [str(v) for v in ds.data_vars])}"
+            "the Dataset has no variable "
+            f"{n.PATTERNS!r}.{did_you_mean(n.PATTERNS, [str(v) for v in ds.data_vars])}"
         )
     dims = ds[n.PATTERNS].attrs.get(key)
     if not dims:
@@ -134,7 +135,8 @@ def as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
     if n.PATTERNS not in ds:
         known = ", ".join(map(repr, ds.data_vars)) or "no variables"
         raise SchemaError(
-            f"which of {known} holds the patterns? Rename it with ds.rename({{NAME: {n.PATTERNS!r}}})."
+            f"which of {known} holds the patterns? Rename it with "
+            f"ds.rename({{NAME: {n.PATTERNS!r}}})."
         )
     patterns = ds[n.PATTERNS]
     declared = [tuple(patterns.attrs.get(key) or ()) for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS)]
@@ -147,9 +149,9 @@ def as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
     if not found:
         known = "; ".join(", ".join((*nav, *sig)) for nav, sig in known_layouts)
         raise SchemaError(
-            f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one of: {known} (dy, dx of "
-            f"the detector), keep a dim of one entry by .isel(y=[0]), or correct {n.NAVIGATION_DIMS!r} and "
-            f"{n.SIGNAL_DIMS!r} among the attributes."
+            f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one "
+            f"of: {known} (dy, dx of the detector), keep a dim of one entry by .isel(y=[0]), or "
+            f"correct {n.NAVIGATION_DIMS!r} and {n.SIGNAL_DIMS!r} among the attributes."
         )
     nav, sig = found[0]
     patterns = patterns.transpose(*nav, *sig).assign_attrs(
@@ -183,12 +185,13 @@ def validate(ds: xr.Dataset) -> None:
     if tuple(patterns.dims) != (*nav, *sig):
         order = ", ".join(map(repr, (*nav, *sig)))
         raise SchemaError(
-            f"'patterns' has dims {tuple(patterns.dims)}, expected ({order}); use ds.transpose({order})."
+            f"'patterns' has dims {tuple(patterns.dims)}, expected ({order}); use "
+            f"ds.transpose({order})."
         )
     if patterns.dtype.kind not in "uif" or patterns.dtype.itemsize > 8 or 0 in patterns.shape:
         raise SchemaError(
-            f"'patterns' has dtype {patterns.dtype} and shape {patterns.shape}; expected integers or floats of at most "
-            f"64 bits, at least one."
+            f"'patterns' has dtype {patterns.dtype} and shape {patterns.shape}; expected integers "
+            "or floats of at most 64 bits, at least one."
         )
     for dim in nav:
         if dim not in ds.coords:
@@ -204,7 +207,8 @@ def validate(ds: xr.Dataset) -> None:
         if str(name) in (n.PRESENT, n.ROI) or str(name).startswith(f"{n.ROI}_"):
             if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
                 raise SchemaError(
-                    f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}."
+                    f"{name!r} must be boolean over {nav}; it is {variable.dtype} over "
+                    f"{variable.dims}."
                 )
         elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
             raise SchemaError(
@@ -220,13 +224,14 @@ def _validate_coordinate(coordinate: xr.DataArray) -> None:
     kinds = "iufOUST" if name == n.SAMPLE else "iuf"
     if values.dtype.kind not in kinds:
         raise SchemaError(
-            f"coordinate {name!r} has dtype {values.dtype}, expected numbers; replace it, for example with "
-            f"ds.assign_coords({name}=range({values.size}))."
+            f"coordinate {name!r} has dtype {values.dtype}, expected numbers; replace it, for "
+            f"example with ds.assign_coords({name}=range({values.size}))."
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise SchemaError(
-            f"coordinate {name!r} holds {values[~np.isfinite(values)][0]}, expected finite numbers; leave these points "
-            f"out with ds.sel({name}=numpy.isfinite(ds.{name})), or correct the coordinate with ds.assign_coords."
+            f"coordinate {name!r} holds {values[~np.isfinite(values)][0]}, expected finite "
+            f"numbers; leave these points out with ds.sel({name}=numpy.isfinite(ds.{name})), or "
+            "correct the coordinate with ds.assign_coords."
         )
     index = coordinate.to_index()
     if not index.is_unique:

@@ -74,8 +74,9 @@ def roi(
             f"{axis.name} spans {float(axis.min()):g} to {float(axis.max()):g}" for axis in boxed
         )
         raise RoiError(
-            f"the ROI {'has only one scan point' if count else 'is empty'}; of {mask.size} scan points each condition "
-            f"kept: {found}{f' ({spans})' if spans else ''}. Widen the conditions."
+            f"the ROI {'has only one scan point' if count else 'is empty'}; of {mask.size} scan "
+            f"points each condition kept: {found}{f' ({spans})' if spans else ''}. Widen the "
+            "conditions."
         )
     attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": count}
     return xr.DataArray(mask.values, template.coords, nav, n.ROI, attrs)
@@ -95,8 +96,9 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
     """
     if len(text) > MAX_CONDITION:
         raise UsageError(
-            f"the condition {shortened(text)!r} has {len(text)} characters, expected at most {MAX_CONDITION}; compute "
-            "the map in Python, store it with va.keep, and name it in the condition."
+            f"the condition {shortened(text)!r} has {len(text)} characters, expected at most "
+            f"{MAX_CONDITION}; compute the map in Python, store it with va.keep, and name it in "
+            "the condition."
         )
     try:
         return _evaluated(ds, text)
@@ -116,7 +118,8 @@ def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
         found = value(node)
         if not isinstance(found, xr.DataArray) or found.dtype != bool:
             raise UsageError(
-                f"the condition {text!r} holds {ast.unparse(node)!r}, which is no comparison or true/false map; write "
+                f"the condition {text!r} holds {ast.unparse(node)!r}, which is no comparison or "
+                "true/false map; write "
                 'it like "BC > 45".'
             )
         return found
@@ -146,8 +149,8 @@ def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
                     operator.and_, [OPERATORS[type(op)](one, other) for op, one, other in pairs]
                 )
         raise UsageError(
-            f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or a comparison by < <= "
-            "> >= == !=; with & and | put each comparison in brackets."
+            f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or "
+            "a comparison by < <= > >= == !=; with & and | put each comparison in brackets."
         )
 
     result = truth(tree)
@@ -168,7 +171,8 @@ def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
         return array
     if len(extra) > 1 or entry is None:
         raise UsageError(
-            f"{name!r} has the further dimension {', '.join(extra)}; pick one entry, like {name}['…']."
+            f"{name!r} has the further dimension {', '.join(extra)}; pick one entry, like "
+            f"{name}['…']."
         )
     entries = [v.item() if isinstance(v, np.generic) else v for v in ds[extra[0]].values]
     if entry not in entries:
@@ -366,8 +370,9 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
             else f"a {type(samples).__name__}"
         )
         raise SchemaError(
-            f"the samples are {found} and do not say where they belong; expected a DataArray over 'sample' with the "
-            "coordinates of va.to_samples. Use samples.copy(data=values) for values computed from samples."
+            f"the samples are {found} and do not say where they belong; expected a DataArray over "
+            "'sample' with the coordinates of va.to_samples. Use samples.copy(data=values) for "
+            "values computed from samples."
         )
     samples = samples.transpose(n.SAMPLE, ...)
     points = _points_of(samples, inside)
@@ -386,7 +391,8 @@ def fill_grid(values: np.ndarray, inside: xr.DataArray, fill: float) -> xr.DataA
         not float(fill).is_integer() or np.array(int(fill)).astype(values.dtype) != fill
     ):
         raise SchemaError(
-            f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to float."
+            f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to "
+            "float."
         )
     grid = np.full((*inside.shape, *values.shape[1:]), fill, values.dtype)
     grid[inside.values] = values
@@ -400,8 +406,9 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
     for dim in inside.dims:
         if dim not in samples.coords or samples[dim].dims != (n.SAMPLE,):
             raise SchemaError(
-                f"the samples carry no coordinate {dim!r}, so it is not known where they belong; take them from "
-                "va.to_samples, and use samples.copy(data=values) for values computed from samples."
+                f"the samples carry no coordinate {dim!r}, so it is not known where they belong; "
+                "take them from va.to_samples, and use samples.copy(data=values) for values "
+                "computed from samples."
             )
     indexes: dict[Hashable, Any] = {dim: inside.get_index(dim) for dim in inside.dims}
     positions = np.stack([index.get_indexer(samples[dim].values) for dim, index in indexes.items()])
@@ -410,8 +417,8 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
     expected = np.flatnonzero(inside.values)
     if not np.array_equal(np.sort(points), expected):
         raise SchemaError(
-            f"the {len(points)} samples lie at other points than the {len(expected)} of the ROI, or several at one; "
-            "pass the ROI that the samples came from."
+            f"the {len(points)} samples lie at other points than the {len(expected)} of the ROI, "
+            "or several at one; pass the ROI that the samples came from."
         )
     return np.asarray(points)
 
@@ -432,8 +439,9 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
         if {n.SAMPLE} >= {*expected, *found}:
             return data  # numbered samples next to samples without numbers: xarray takes them by position
         raise SchemaError(
-            f"the samples of {what} carry the coordinates {sorted(found)}, expected {sorted(expected)}; take both from "
-            "va.to_samples, and use samples.copy(data=values) for values computed from samples."
+            f"the samples of {what} carry the coordinates {sorted(found)}, expected "
+            f"{sorted(expected)}; take both from va.to_samples, and use samples.copy(data=values) "
+            "for values computed from samples."
         )
     if all(np.array_equal(expected[name], found[name]) for name in expected):
         return data
@@ -442,7 +450,8 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
     number_of = {point: number for number, point in enumerate(present)}
     if not len(number_of) == len(present) == len(wanted) or set(number_of) != set(wanted):
         raise SchemaError(
-            f"{what} has samples at other {', '.join(expected)}; select the same points of each, such as with one ROI."
+            f"{what} has samples at other {', '.join(expected)}; select the same points of each, "
+            "such as with one ROI."
         )
     order = [number_of[point] for point in wanted]
     return cast(Samples, data.isel({n.SAMPLE: order}))
@@ -499,7 +508,8 @@ def laid_over(
     for dim in dims:
         if dim not in data.dims or not np.array_equal(data[dim].values, mask[dim].values):
             raise SchemaError(
-                f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this store."
+                f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this "
+                "store."
             )
     return mask.transpose(*dims).load()
 

@@ -221,7 +221,8 @@ def _sniffed(file: Path) -> str:
     if file.is_dir():
         suffixes = ", ".join((*images.SUFFIXES, *nifti.SUFFIXES))
         raise DataError(
-            f"{file} is a folder; give a file, or a folder that holds images or volumes ({suffixes}) or a zarr store."
+            f"{file} is a folder; give a file, or a folder that holds images or volumes "
+            f"({suffixes}) or a zarr store."
         )
     with file.open("rb") as opened:
         start = opened.read(8)

@@ -1,16 +1,14 @@
-"""What sources of collections share: which files, their labels, those that cannot be read, and the
-lazy Dataset.
+"""Shared by sources of collections: the files, their labels, and the lazy Dataset.
 
 Files come from a folder, searched with its sub-folders, or from a manifest: a CSV with a column
 `path` (relative to the folder, or to the manifest where that is the source) and one line for each
 sample. Labels come from the manifest's column `label_column`, else from the name of the sub-folder
-that a file lies in; they become the integer variable `label` with the codes 0, 1, … of the sorted
+that holds a file; they become the integer variable `label` with the codes 0, 1, … of the sorted
 names, -1 = unknown. Further columns of text, and the columns named in `names.GROUPS`, become
 coordinates of `sample`; other columns of numbers become variables.
 
-Every file is read once when the source is opened, so that all those that cannot be used are known,
-and named together, before anything is written; samples are then read when they are asked for, and
-not kept.
+Every file is read once when the source is opened, so that all unusable files are reported together
+before anything is written; samples are read again when they are needed, and not kept.
 """
 
 from __future__ import annotations
@@ -37,19 +35,18 @@ from vaearr.sources.lazy import THREADS, lazy_array, one_by_one
 from vaearr.sources.tables import NO_VALUE, read_csv
 
 LABEL, UNKNOWN = "label", -1
-SHOWN = 8
+MAX_LISTED = 8  # files in an error
 TABLES = (".csv", ".tsv")
-Seen = TypeVar("Seen")
+Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the pixels of a sample lie in its file: along each spatial dim, pixel of the file =
-    scale * pixel + offset.
+    """Where the pixels of a sample lie in its file.
 
-    file: what was read. shape: spatial shape of the file, (y, x) of an image as one sees it, (z, y,
-    x) in RAS+ of a volume. size: that of the sample. affine: of a volume, from the file's voxel
-    numbers (x, y, z, 1) in RAS+ to mm.
+    Along each spatial dim, pixel of the file = scale * pixel + offset. file: what was read. shape:
+    spatial shape of the file, (y, x) of an upright image, (z, y, x) in RAS+ of a volume. size: that
+    of the sample. affine: of a volume, from the file's voxel numbers (x, y, z, 1) in RAS+ to mm.
     """
 
     file: Path
@@ -71,10 +68,9 @@ class Geometry:
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...], *, deep: bool = True) -> Iterator[Path]:
-    """Files with one of the suffixes (any case) in the folder and, if `deep`, below it; hidden ones
-    left out; unsorted.
+    """Yield files with one of the suffixes (any case) in a folder and, if `deep`, below it.
 
-    Raises NoInputError for a folder that cannot be listed.
+    Hidden files are left out. Raises NoInputError for a folder that cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
@@ -84,21 +80,19 @@ def files_below(folder: Path, suffixes: tuple[str, ...], *, deep: bool = True) -
 
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if deep and not name.startswith(".")]
-        yield from (
-            Path(root, name) for name in files if name[0] != "." and name.lower().endswith(suffixes)
-        )
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(suffixes):
+                yield Path(root, name)
 
 
 def some_files(path: Path, suffixes: tuple[str, ...], count: int = 1) -> list[Path]:
-    """The first files with one of the suffixes in a folder, or the first file of a manifest if it
-    has one.
-    """
+    """The first files of a folder, or the first file of a manifest, with one of the suffixes."""
     if path.is_dir():
         return list(islice(files_below(path, suffixes), count))
-    found = (
-        _from_manifest(path, path.parent, IngestConfig()) if _is_manifest(path) else pd.DataFrame()
-    )
-    return [file for file in found.index[:1] if file.name.lower().endswith(suffixes)]
+    if not _is_manifest(path):
+        return []
+    first = _from_manifest(path, path.parent, IngestConfig()).index[0]
+    return [first] if first.name.lower().endswith(suffixes) else []
 
 
 def _is_manifest(path: Path) -> bool:
@@ -112,67 +106,62 @@ def _is_manifest(path: Path) -> bool:
 
 def source_files(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> list[Path]:
     """All files that a collection is made from: those of its samples, and its manifest."""
-    found = {*samples_of(path, config, suffixes).index, path, config.manifest or path}
-    return [file for file in found if file.is_file()]
+    files = {*samples_of(path, config, suffixes).index, path, config.manifest or path}
+    return [file for file in files if file.is_file()]
 
 
 def samples_of(path: Path, config: IngestConfig, suffixes: tuple[str, ...]) -> pd.DataFrame:
-    """The samples of a file, a folder or a manifest, sorted by name (a manifest: in its order), as
-    the settings choose.
+    """Table of the samples of a file, a folder or a manifest, as the settings choose.
 
-    Indexed by file: columns `path`, the name in the collection, `label`, "" where there is none,
-    and what the manifest says besides, all text. Raises NoInputError for a path that is not there,
-    DataError where there are none or a manifest does not say what it should.
+    Sorted by name, or in the order of the manifest, and indexed by file: columns `path`, the name
+    in the collection, `label`, "" for none, and further columns of the manifest, all text. Raises
+    NoInputError for a path that does not exist, DataError where there are no samples or the
+    manifest is invalid.
     """
     if not path.exists():
         raise NoInputError(f"{path} does not exist; check the path.")
     if config.manifest is not None and not path.is_dir():
         raise UsageError(
-            f"manifest={str(config.manifest)!r} describes the files of a folder, but {path} is none."
+            f"manifest={str(config.manifest)!r} describes the files of a folder, but {path} is "
+            "none."
         )
+    folder = path if path.is_dir() else path.parent
     if config.manifest is not None or _is_manifest(path):
-        found = _from_manifest(
-            config.manifest or path, path if path.is_dir() else path.parent, config
-        )
+        samples = _from_manifest(config.manifest or path, folder, config)
     else:
         files = list(files_below(path, suffixes)) if path.is_dir() else [path]
-        names = [
-            file.relative_to(path if path.is_dir() else path.parent).as_posix() for file in files
-        ]
-        labels = [
-            file.parent.name if "/" in name else "" for file, name in zip(files, names, strict=True)
-        ]
-        found = pd.DataFrame({n.PATH: names, LABEL: labels}, index=files).sort_values(n.PATH)
-    return choose(found, config, f"{path} ({', '.join(suffixes)})")
+        names = [file.relative_to(folder).as_posix() for file in files]
+        labels = [file.parent.name if file.parent != folder else "" for file in files]
+        samples = pd.DataFrame({n.PATH: names, LABEL: labels}, index=files).sort_values(n.PATH)
+    return choose(samples, config, f"{path} ({', '.join(suffixes)})")
 
 
 def choose(samples: pd.DataFrame, config: IngestConfig, where: str) -> pd.DataFrame:
-    """Samples with their labels renamed, of some classes, without excluded paths, and of these a
-    random subset.
+    """Rename labels, keep some classes, exclude paths, and choose a random subset of samples.
 
-    Raises UsageError for labels that no sample has, and for more samples than there are; DataError
-    where none is left.
+    Raises UsageError for labels that no sample has, and for a subset that is too large; DataError
+    where no sample is left.
     """
     labels = set(samples[LABEL]) - {""}
     _refuse_unknown_label("label_map", config.label_map, labels)
     samples = samples.assign(**{LABEL: samples[LABEL].replace(config.label_map)})
-    is_excluded = [
-        any(fnmatch(path, pattern) for pattern in config.exclude) for path in samples[n.PATH]
-    ]
-    kept = samples[~np.array(is_excluded, bool)]
+    kept = samples
+    for pattern in config.exclude:
+        kept = kept[[not fnmatch(path, pattern) for path in kept[n.PATH]]]
     _refuse_unknown_label("classes", config.classes, set(kept[LABEL]) - {""})
     if config.classes:
         kept = kept[kept[LABEL].isin(config.classes)]
     if kept.empty:
         raise DataError(
-            f"{where} holds {len(samples)} samples, of which exclude={list(config.exclude)} leaves none; give a folder "
-            "that holds some, or exclude fewer."
+            f"{where} holds {len(samples)} samples, of which exclude={list(config.exclude)} leaves "
+            "none; give a folder that holds some, or exclude fewer."
         )
     if config.n_samples is None:
         return kept
     if config.n_samples > len(kept):
         raise UsageError(
-            f"n_samples is {config.n_samples}, but {where} has {len(kept)} such samples; ask for fewer."
+            f"n_samples is {config.n_samples}, but {where} has {len(kept)} such samples; ask for "
+            "fewer."
         )
     chosen = np.random.default_rng(config.subset_seed).permutation(len(kept))[: config.n_samples]
     return kept.iloc[np.sort(chosen)]
@@ -182,84 +171,101 @@ def _refuse_unknown_label(setting: str, wanted: Iterable[str], labels: set[str])
     for label in wanted:
         if label not in labels:
             raise UsageError(
-                f"{setting}: no sample has the label {label!r}.{did_you_mean(label, sorted(labels))}"
+                f"{setting}: no sample has the label "
+                f"{label!r}.{did_you_mean(label, sorted(labels))}"
             )
 
 
 def _from_manifest(manifest: Path, folder: Path, config: IngestConfig) -> pd.DataFrame:
+    """The table of a manifest, indexed by file, see `samples_of`."""
     manifest = manifest.expanduser()
     frame = read_csv(manifest)
     frame.columns = [n.PATH if name.lower() == n.PATH else name for name in frame.columns]
-    columns, wanted = list(frame.columns), config.label_column
+    columns = list(frame.columns)
+    label_column = config.label_column
     if columns.count(n.PATH) != 1:
         raise DataError(
-            f"{manifest} has columns {listed(columns)}; name the one of files, and no other, 'path'."
+            f"{manifest} has columns {listed(columns)}; name the one of files, and no other, "
+            "'path'."
         )
-    if wanted != LABEL and wanted not in columns:
-        raise UsageError(f"{manifest} has no column {wanted!r}.{did_you_mean(wanted, columns)}")
-    if (frame[n.PATH] == "").any():
+    if label_column != LABEL and label_column not in columns:
+        hint = did_you_mean(label_column, columns)
+        raise UsageError(f"{manifest} has no column {label_column!r}.{hint}")
+    paths = frame[n.PATH]
+    is_empty = paths == ""
+    if is_empty.any():
         raise DataError(
-            f"{manifest} line {(frame[n.PATH] == '').idxmax()}: the path is empty; give one file a line."
+            f"{manifest} line {is_empty.idxmax()}: the path is empty; give one file a line."
         )
-    twice = (
-        frame[n.PATH].map(lambda path: os.path.abspath(folder / path)).duplicated()
-    )  # one file under two names
-    if twice.any():
+    is_repeated = paths.map(lambda path: os.path.abspath(folder / path)).duplicated()
+    if is_repeated.any():
         raise DataError(
-            f"{manifest} names {frame[n.PATH][twice].iloc[0]!r} more than once; one line for each sample."
+            f"{manifest} names {paths[is_repeated].iloc[0]!r} more than once; one line for each "
+            "sample."
         )
-    if wanted != LABEL:
-        frame = frame.rename(columns={LABEL: f"manifest_{LABEL}", wanted: LABEL})
-    frame.index = pd.Index([folder / path for path in frame[n.PATH]])
+    if label_column != LABEL:
+        frame = frame.rename(columns={LABEL: f"manifest_{LABEL}", label_column: LABEL})
+    frame.index = pd.Index([folder / path for path in paths])
     return frame if LABEL in frame else frame.assign(**{LABEL: ""})
 
 
-def examined(found: pd.DataFrame, look: Callable[[Path], Seen]) -> list[Seen]:
-    """What `look` saw of each sample's file. Raises DataError that names all those that cannot be
-    read.
-    """
+def examined(samples: pd.DataFrame, check: Callable[[Path], Checked]) -> list[Checked]:
+    """What `check` returns for each sample's file.
 
-    def tried(file: Path, name: str) -> tuple[Seen | None, str]:
+    Raises DataError that names all files that cannot be read.
+    """
+    problems = []
+
+    def checked(file: Path, name: str) -> Checked | None:
         try:
             if not name.isprintable():
-                raise DataError("its name cannot be written down; rename it")
+                raise DataError("its name cannot be printed; rename it")
             if not file.is_file():
-                raise DataError("there is no such file")
-            return look(file), ""
+                raise DataError("the file does not exist")
+            return check(file)
         except (VaearrError, OSError) as error:
-            return (
-                None,
-                f"{ascii(name)[1:-1]}: {str(error).removeprefix(str(file)).lstrip(': ').rstrip('.')}",
-            )
+            problem = str(error).removeprefix(str(file)).lstrip(": ").rstrip(".")
+            problems.append(f"{ascii(name)[1:-1]}: {problem}")
+            return None
 
     with ThreadPoolExecutor(THREADS) as pool:
-        seen = list(pool.map(tried, found.index, found[n.PATH]))
-    if bad := [why for _, why in seen if why]:
-        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        results = list(pool.map(checked, samples.index, samples[n.PATH]))
+    if problems:
+        listed_problems = "; ".join(sorted(problems)[:MAX_LISTED])
+        if len(problems) > MAX_LISTED:
+            listed_problems += f"; and {len(problems) - MAX_LISTED} more"
         raise DataError(
-            f"{len(bad)} of {len(found)} files cannot be used: {'; '.join(bad[:SHOWN])}{more}. Correct them, or leave "
-            "them out with exclude=['NAME', …] (--exclude)."
+            f"{len(problems)} of {len(samples)} files cannot be used: {listed_problems}. Correct "
+            "them, or leave them out with exclude=['NAME', …] (--exclude)."
         )
-    return [what for what, _ in seen if what is not None]
+    return [result for result in results if result is not None]
+
+
+def refuse_nonfinite(file: Path, values: np.ndarray) -> None:
+    """Raise DataError where values are NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise DataError(f"{file} has NaN or infinite values; correct it, or set nonfinite='mask'.")
 
 
 def collection(
-    patterns: Any, signal: Sequence[str], found: pd.DataFrame, attrs: Mapping[str, Any]
+    patterns: Any, signal: Sequence[str], samples: pd.DataFrame, attrs: Mapping[str, Any]
 ) -> xr.Dataset:
-    """The lazy Dataset (sample, …) with paths, labels and what the manifest told of each sample.
+    """The lazy Dataset (sample, …) with paths, labels and further columns of the manifest.
 
-    patterns: a dask array (sample, *signal). found: see `samples_of`.
+    patterns: a dask array (sample, *signal). samples: see `samples_of`.
     """
-    about = {n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(signal), **attrs}
-    data: dict[str, Any] = {n.PATTERNS: ((n.SAMPLE, *signal), patterns, about)}
-    coords: dict[str, Any] = {n.SAMPLE: (n.SAMPLE, np.arange(len(found)), {"long_name": "sample"})}
-    coords[n.PATH] = (n.SAMPLE, found[n.PATH].tolist(), {"long_name": "file"})
+    dims = {n.NAVIGATION_DIMS: [n.SAMPLE], n.SIGNAL_DIMS: list(signal)}
+    data: dict[str, Any] = {n.PATTERNS: ((n.SAMPLE, *signal), patterns, {**dims, **attrs})}
+    coords: dict[str, Any] = {
+        n.SAMPLE: (n.SAMPLE, np.arange(len(samples)), {"long_name": "sample"}),
+        n.PATH: (n.SAMPLE, samples[n.PATH].tolist(), {"long_name": "file"}),
+    }
     for dim, size in zip(signal, patterns.shape[1:], strict=True):
         coords[dim] = (dim, np.arange(size), {"long_name": dim, "units": "px"})
-    if (found[LABEL] != "").any():
-        data[LABEL] = _label_variable(found[LABEL])
-    for name in found.columns.drop([n.PATH, LABEL]):
-        _add_column(name, found[name], coords, data)
+    if (samples[LABEL] != "").any():
+        data[LABEL] = _label_variable(samples[LABEL])
+    for name in samples.columns.drop([n.PATH, LABEL]):
+        _add_column(name, samples[name], coords, data)
     return xr.Dataset(data, coords)
 
 
@@ -271,9 +277,7 @@ def samples(
 
 
 def _label_variable(labels: pd.Series) -> xr.Variable:
-    """Names as codes 0, 1, … in sorted order (numbers by size), "" as -1; CF flags say which is
-    which.
-    """
+    """Codes 0, 1, … of the sorted names (numbers by size) with CF flags; -1 for ""."""
     names = sorted(set(labels) - {""}, key=lambda label: (_number(label), label))
     codes = pd.Index(names).get_indexer(labels).astype(np.int32)
     meanings = flags(codes, dict(enumerate(names)), {UNKNOWN: "unknown"}, LABEL)
@@ -285,28 +289,21 @@ def _number(label: str) -> float:
 
 
 def _add_column(name: str, cells: pd.Series, coords: dict[str, Any], data: dict[str, Any]) -> None:
-    """A column of a manifest: a variable where it holds numbers, a coordinate where it is text or
-    names groups.
+    """Add a column of a manifest: a variable of numbers, or a coordinate of text or groups.
 
-    Numbers with zeros in front, such as 0012, are names, and stay text.
+    Numbers with leading zeros, such as 0012, are names, and stay text.
     """
     plain = re.sub(r"[^0-9A-Za-z_]+", "_", name).strip("_")
-    is_taken = (
-        plain in n.RESERVED or plain in coords or plain in data or plain.startswith(n.OF_LATER_RUNS)
-    )
-    if is_taken or not n.is_valid_name(plain):
+    is_reserved = plain in n.RESERVED or plain.startswith(n.OF_LATER_RUNS)
+    if is_reserved or plain in coords or plain in data or not n.is_valid_name(plain):
         raise DataError(
             f"the manifest's column {name!r} has a name that is taken, or no name; rename it."
         )
-    values = pd.to_numeric(cells.mask(cells.str.lower().isin(NO_VALUE)), errors="coerce")
-    is_text = (values.isna() & ~cells.str.lower().isin(NO_VALUE)).any() or cells.str.match(
-        r"0\d"
-    ).any()
-    if plain.lower() in n.GROUPS or is_text:
+    is_empty = cells.str.lower().isin(NO_VALUE)
+    values = pd.to_numeric(cells.mask(is_empty), errors="coerce")
+    has_text = (values.isna() & ~is_empty).any()
+    if plain.lower() in n.GROUPS or has_text or cells.str.match(r"0\d").any():
         coords[plain] = (n.SAMPLE, cells.tolist(), {"long_name": name})
     else:
-        data[plain] = (
-            n.SAMPLE,
-            values.to_numpy(np.float32, na_value=np.nan),
-            {"long_name": name, "units": "1"},
-        )
+        numbers = values.to_numpy(np.float32, na_value=np.nan)
+        data[plain] = (n.SAMPLE, numbers, {"long_name": name, "units": "1"})

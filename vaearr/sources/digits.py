@@ -1,10 +1,9 @@
-"""Sets of small images in one file, IDX or NPZ, as a collection (sample[, channel], y, x) with
-`label`, in memory.
+"""Small images in one IDX or NPZ file as a collection (sample[, channel], y, x), in memory.
 
-IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are looked
-for beside it, under the same name with `labels` and `idx1`. NPZ: images `x` with labels `y`, or
-`x_train`, `y_train`, `x_test`, `y_test`, put one after the other with the coordinate `part`; images
-(N, y, x) or (N, y, x, channel). `sklearn:digits` names the digits that come with scikit-learn.
+IDX (`train-images-idx3-ubyte`, also `.gz`): big-endian, (N, rows, columns); the labels are in the
+same folder, under the same name with `labels` and `idx1`. NPZ: images `x` with labels `y`, or
+`x_train`, `y_train`, `x_test`, `y_test`, concatenated with the coordinate `part`; images (N, y, x)
+or (N, y, x, channel). `sklearn:digits` names the digits that come with scikit-learn.
 """
 
 from __future__ import annotations
@@ -60,36 +59,34 @@ def sniff_npz(path: Path) -> bool:
 
 
 def idx_files(path: Path, config: IngestConfig) -> list[Path]:
-    """The images and, where there is one, the file with their labels."""
-    name = re.sub(r"idx\d", "idx1", re.sub("images", "labels", path.name, count=1)).removesuffix(
-        ".gz"
-    )
-    beside = [path.with_name(name + suffix) for suffix in ("", ".gz")]
-    return [path, *[file for file in beside if file != path and file.is_file()][:1]]
+    """The images and, if it exists, the file with their labels."""
+    name = path.name.removesuffix(".gz").replace("images", "labels", 1)
+    name = re.sub(r"idx\d", "idx1", name)
+    for labels in (path.with_name(name), path.with_name(f"{name}.gz")):
+        if labels != path and labels.is_file():
+            return [path, labels]
+    return [path]
 
 
 def open_idx(path: Path, config: IngestConfig) -> xr.Dataset:
-    """Dataset of the images of an IDX file and their labels. Raises DataError for files that do not
-    fit.
-    """
+    """Open the images of an IDX file and their labels. Raises DataError if they do not match."""
     images, *labels = [_read_idx(check_file(file)) for file in idx_files(path, config)]
     return _dataset(path, config, [("", images, labels[0] if labels else None)])
 
 
 def open_npz(path: Path, config: IngestConfig) -> xr.Dataset:
-    """Dataset of the images of an NPZ file and their labels. Raises DataError for files that do not
-    fit.
+    """Open the images of an NPZ file and their labels. Raises DataError if they do not match.
 
     Nothing is unpickled: arrays of Python objects are refused.
     """
     names = npz_names(path)
     parts: list[Part] = []
     for part in PARTS:
-        images, labels = (f"{letter}_{part}".rstrip("_") for letter in ("x", "y"))
+        images = f"x_{part}".rstrip("_")
+        labels = f"y_{part}".rstrip("_")
         if images in names:
-            parts.append(
-                (part, read_npz(path, images), read_npz(path, labels) if labels in names else None)
-            )
+            classes = read_npz(path, labels) if labels in names else None
+            parts.append((part, read_npz(path, images), classes))
     if not parts:
         raise DataError(
             f"{path} holds {listed(names)}; expected images x (labels y) or x_train (y_train)."
@@ -124,9 +121,7 @@ def _idx_header(start: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
 
 
 def _read_idx(file: Path) -> np.ndarray:
-    """The array of an IDX file. Raises DataError for a damaged one, or one of another size than it
-    declares.
-    """
+    """Read the array of an IDX file. Raises DataError unless it has the size that it declares."""
     with in_words(file, "IDX"), _opened(file) as opened:
         header = _idx_header(opened.read(MAX_IDX_HEADER))
         if header is None:
@@ -139,7 +134,8 @@ def _read_idx(file: Path) -> np.ndarray:
     if len(content) != needed:
         size = "more" if len(content) > needed else f"only {len(content)}"
         raise DataError(
-            f"{file} declares {dtype} of shape {shape}, {needed} bytes, but holds {size}; fetch it again."
+            f"{file} declares {dtype} of shape {shape}, {needed} bytes, but holds {size}; fetch it "
+            "again."
         )
     return np.frombuffer(content, dtype).reshape(shape)
 
@@ -152,9 +148,8 @@ def _dataset(file: Path, config: IngestConfig, parts: list[Part]) -> xr.Dataset:
     for part, images, labels in parts:
         arrays.append(_channels_first(file, images))
         paths = [f"{part}/{i}".lstrip("/") for i in range(len(images))]
-        tables.append(
-            pd.DataFrame({n.PATH: paths, LABEL: _words(file, labels, len(images)), "part": part})
-        )
+        names = _label_names(file, labels, len(images))
+        tables.append(pd.DataFrame({n.PATH: paths, LABEL: names, "part": part}))
     if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
         shapes = ", ".join(f"{array.dtype} {array.shape[1:]}" for array in arrays)
         raise DataError(f"{file}: the images of its parts are {shapes}; all must agree.")
@@ -169,26 +164,26 @@ def _dataset(file: Path, config: IngestConfig, parts: list[Part]) -> xr.Dataset:
     return collection(lazy, signal, samples, {"long_name": "image", "units": "1"})
 
 
-def _words(file: Path, labels: np.ndarray | None, count: int) -> list[str]:
-    """Labels as text. Raises DataError where they are not one whole number or word for each image."""
+def _label_names(file: Path, labels: np.ndarray | None, count: int) -> list[str]:
+    """Labels as text. Raises DataError unless each image has a whole number or word."""
     if labels is None:
         return [""] * count
     if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "uiU":
         raise DataError(
-            f"{file}: the labels are {labels.dtype} of shape {labels.shape}; expected a whole number or a word for "
-            f"each of {count} images."
+            f"{file}: the labels are {labels.dtype} of shape {labels.shape}; expected a whole "
+            f"number or a word for each of {count} images."
         )
     return list(labels.reshape(-1).astype(str).tolist())
 
 
 def _channels_first(file: Path, values: np.ndarray) -> np.ndarray:
-    """Images (N, y, x) or (N, channel, y, x), as a view. Raises DataError for arrays that are none."""
+    """Images (N, y, x) or (N, channel, y, x), as a view. Raises DataError for other arrays."""
     if values.ndim == 4 and values.shape[-1] == 1:
         values = values[..., 0]
     is_colour = values.ndim == 4 and values.shape[-1] <= MOST_CHANNELS
     if values.dtype.kind not in "uif" or 0 in values.shape or not (values.ndim == 3 or is_colour):
         raise DataError(
-            f"{file} holds {values.dtype} of shape {values.shape}; expected images (N, y, x) or (N, y, x, channel) "
-            f"with at most {MOST_CHANNELS} channels."
+            f"{file} holds {values.dtype} of shape {values.shape}; expected images (N, y, x) or "
+            f"(N, y, x, channel) with at most {MOST_CHANNELS} channels."
         )
     return np.moveaxis(values, -1, 1) if is_colour else values

@@ -19,10 +19,10 @@ from vaearr.sources.tables import NO_VALUE, read_text
 SUFFIX = ".tsv"
 SYMBOLS = re.findall(
     "[A-Z][a-z]?",
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
-    "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
-    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts "
-    "Og",
+    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
+    "Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy "
+    "Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf "
+    "Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og",
 )
 XRAY_LINES = ("K", "L", "M", "Ka", "Kb", "La", "Lb", "Ma", "Mb")  # after the symbol of the element
 
@@ -64,8 +64,8 @@ def read_element_map(file: Path) -> np.ndarray:
         row, column = np.argwhere(is_wrong)[0]
         cell = shortened(str(cells.iat[row, column]))
         raise DataError(
-            f"{file} line {row + 1}, value {column + 1}: {cell!r} is no finite number; write a number, or leave the "
-            "cell empty."
+            f"{file} line {row + 1}, value {column + 1}: {cell!r} is no finite number; write a "
+            "number, or leave the cell empty."
         )
     return values
 
@@ -80,7 +80,8 @@ def element_of(file: Path) -> str:
     if len(symbols) != 1:
         found = ", ".join(symbols) or "no element"
         raise DataError(
-            f"{file}: the file name holds {found}, expected one symbol; rename it, for example to Fe.tsv."
+            f"{file}: the file name holds {found}, expected one symbol; rename it, for example to "
+            "Fe.tsv."
         )
     return symbols[0]
 

@@ -107,8 +107,9 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
         code, _, _, words = properties.get_filter(i)
         if not h5py.h5z.filter_avail(code):
             raise DataError(
-                f"{where} is compressed with filter {code} ({words.decode(errors='replace') or 'unnamed'}), which this "
-                f"HDF5 lacks; rewrite it with 'h5repack -f GZIP=4', or import hdf5plugin first."
+                f"{where} is compressed with filter {code} "
+                f"({words.decode(errors='replace') or 'unnamed'}), which this HDF5 lacks; rewrite "
+                "it with 'h5repack -f GZIP=4', or import hdf5plugin first."
             )
     declared = math.prod(dataset.shape) * dataset.dtype.itemsize
     refuse_bomb(Path(file.filename), declared, Path(file.filename).stat().st_size)
@@ -138,6 +139,6 @@ def refuse_bomb(file: Path, needed: int, stored: int) -> None:
     """Raise DataError where a packed file declares far more bytes than it can be believed to hold."""
     if needed > max(PLENTY, MAX_PACKED * stored):
         raise DataError(
-            f"{file} declares {needed} bytes, more than its {stored} packed bytes can be believed to hold; fetch it "
-            "again, or unpack it first if that size is right."
+            f"{file} declares {needed} bytes, more than its {stored} packed bytes can be believed "
+            "to hold; fetch it again, or unpack it first if that size is right."
         )

@@ -37,14 +37,16 @@ def open_kikuchi_h5(file: Path, config: IngestConfig) -> xr.Dataset:
         images = find_dataset(opened, config.images, "images")
         if images.ndim not in (3, 4) or 0 in images.shape or images.dtype.kind not in "uif":
             raise DataError(
-                f"{file}: {config.images!r} has dtype {images.dtype} and shape {images.shape}; expected integers or "
-                f"floats (N, H, W), (N, 1, H, W), (N, C, H, W) or (rows, columns, H, W), at least one pattern."
+                f"{file}: {config.images!r} has dtype {images.dtype} and shape {images.shape}; "
+                "expected integers or floats (N, H, W), (N, 1, H, W), (N, C, H, W) or (rows, "
+                "columns, H, W), at least one pattern."
             )
         where = f"{file}: {config.coords!r}"
         is_grid = images.ndim == 4 and images.shape[1] > MOST_CHANNELS
         if is_grid and config.coords not in opened:
             log.info(
-                f"{where} is not there: {config.images!r} {images.shape} is taken as (rows, columns, height, width)"
+                f"{where} is not there: {config.images!r} {images.shape} is taken as (rows, "
+                "columns, height, width)"
             )
             steps = np.indices(images.shape[1::-1]).reshape(2, -1, order="F").T
         else:
@@ -52,7 +54,8 @@ def open_kikuchi_h5(file: Path, config: IngestConfig) -> xr.Dataset:
         is_grid = is_grid and len(steps) == images.shape[0] * images.shape[1]
         if len(steps) != images.shape[0] and not is_grid:
             raise DataError(
-                f"{where} has {len(steps)} rows for {images.shape[0]} patterns; expected one [x, y] each."
+                f"{where} has {len(steps)} rows for {images.shape[0]} patterns; expected one [x, "
+                "y] each."
             )
         grid = scan_grid(steps, where)
         shape = images.shape[2:] if is_grid or images.shape[1] == 1 else images.shape[1:]

@@ -90,8 +90,9 @@ class H5Rows:
             return _points(dataset, wanted) if self.is_grid else _rows(dataset, wanted)
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{dataset.file.filename}: rows {wanted.min()} to {wanted.max()} of {self.name!r} cannot be read "
-                f"({error}); the file is damaged, so fetch it again from where it was written."
+                f"{dataset.file.filename}: rows {wanted.min()} to {wanted.max()} of {self.name!r} "
+                f"cannot be read ({error}); the file is damaged, so fetch it again from where it "
+                "was written."
             ) from error
 
 

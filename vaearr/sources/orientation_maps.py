@@ -60,8 +60,8 @@ def _kind(path: Path) -> str:
 def refuse_without_patterns(path: Path, config: IngestConfig) -> NoReturn:
     """Raises DataError: a map without patterns is no source."""
     raise DataError(
-        f"{path} is an orientation map without patterns; give it beside the file of the patterns (orientations=…), or "
-        f"open it alone with vaearr.sources.open_orientation_map."
+        f"{path} is an orientation map without patterns; give it beside the file of the patterns "
+        "(orientations=…), or open it alone with vaearr.sources.open_orientation_map."
     )
 
 
@@ -145,8 +145,9 @@ def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
     have, want = ([one.sizes.get(dim) for dim in (n.Y, n.X)] for one in (found, ds))
     if have != want or not schema.is_scan(ds):
         raise DataError(
-            f"{path} is a map of {have[0]} x {have[1]} points (rows x columns), the scan has {want[0]} x {want[1]}; "
-            f"export the map of the whole scan, neither cropped nor of another one."
+            f"{path} is a map of {have[0]} x {have[1]} points (rows x columns), the scan has "
+            f"{want[0]} x {want[1]}; export the map of the whole scan, neither cropped nor of "
+            "another one."
         )
     missing = (found[n.PHASE].values == n.PHASE_MISSING) & (
         ds[n.PRESENT].values if n.PRESENT in ds else True
@@ -193,6 +194,6 @@ def _refuse_hexagonal(file: Path, text: str, ix: np.ndarray, iy: np.ndarray) -> 
     is_half_full = ix.size > 4 and min(ny, nx) > 1 and 2 * ix.size <= ny * nx + max(ny, nx)
     if not is_square or (is_half_full and np.unique((ix + iy) % 2).size == 1):
         raise DataError(
-            f"{file}: the points lie on a hexagonal grid, by its header or by their places; only square grids can be "
-            "read, so convert it to one first."
+            f"{file}: the points lie on a hexagonal grid, by its header or by their places; only "
+            "square grids can be read, so convert it to one first."
         )

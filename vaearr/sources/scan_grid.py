@@ -50,8 +50,8 @@ def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
     """
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "uif":
         raise DataError(
-            f"{where} has dtype {values.dtype} and shape {values.shape}; expected whole numbers (N, 2), one row [x, y] "
-            f"for each pattern."
+            f"{where} has dtype {values.dtype} and shape {values.shape}; expected whole numbers "
+            "(N, 2), one row [x, y] for each pattern."
         )
     with np.errstate(invalid="ignore"):
         numbers = values.astype("f8")
@@ -61,8 +61,8 @@ def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
     bad = np.flatnonzero(~good.all(axis=1))
     if bad.size:
         raise DataError(
-            f"{where} row {bad[0]}: [x, y] = {values[bad[0]].tolist()} are no step numbers ({bad.size} such rows); "
-            f"expected whole numbers, so divide positions by the step size."
+            f"{where} row {bad[0]}: [x, y] = {values[bad[0]].tolist()} are no step numbers "
+            f"({bad.size} such rows); expected whole numbers, so divide positions by the step size."
         )
     return np.rint(numbers).astype(np.int64)
 
@@ -81,8 +81,9 @@ def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanG
         x, y = np.unique(steps[:, 0]), np.unique(steps[:, 1])
     if x.size * y.size > MAX_CELLS_PER_POINT * n_points:
         raise DataError(
-            f"{where}: the {n_points} points lie scattered: {x.size} different x and {y.size} different y make "
-            f"{x.size * y.size} grid cells; expected a scan grid, so resample the points to one first."
+            f"{where}: the {n_points} points lie scattered: {x.size} different x and {y.size} "
+            f"different y make {x.size * y.size} grid cells; expected a scan grid, so resample the "
+            "points to one first."
         )
     cells = np.searchsorted(y, steps[:, 1]) * x.size + np.searchsorted(x, steps[:, 0])
     refuse_repeats(cells, where, lambda i: repr(names[i]) if names else f"row {i}", "[x, y]", steps)
@@ -111,7 +112,8 @@ def refuse_repeats(
         second, first = int(again[0]), int((cells == cells[again[0]]).argmax())
         raise DataError(
             f"{where}: {called(first)} and {called(second)} are both the scan point {axes} = "
-            f"{points[second].tolist()} ({again.size} repeat one); expected each once, so remove the repeats."
+            f"{points[second].tolist()} ({again.size} repeat one); expected each once, so remove "
+            "the repeats."
         )
 
 

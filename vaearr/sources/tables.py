@@ -99,7 +99,8 @@ def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
     lacking = [dim for dim in dims if not forms[dim]]
     if 0 < len(lacking) < len(dims):
         raise DataError(
-            f"{file} has no column for {', '.join(lacking)}; expected one for each of {', '.join(dims)}."
+            f"{file} has no column for {', '.join(lacking)}; expected one for each of "
+            f"{', '.join(dims)}."
         )
     coordinates = [] if lacking else [forms[dim][0] for dim in dims]
     taken = set(coordinates)
@@ -146,7 +147,8 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     text = read_text(file)
     if "\0" in text:
         raise DataError(
-            f"{file} holds NUL bytes; it is damaged, UTF-16 or not text, so export it again as UTF-8."
+            f"{file} holds NUL bytes; it is damaged, UTF-16 or not text, so export it again as "
+            "UTF-8."
         )
     separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
@@ -165,7 +167,8 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     lines = np.flatnonzero((cells != "").any(axis=1))
     if len(lines) < 2 or cells.shape[1] < 2:
         raise DataError(
-            f"{file}: expected a header of 2 names or more and a line for each point, split by , ; or tab."
+            f"{file}: expected a header of 2 names or more and a line for each point, split by , ; "
+            "or tab."
         )
     for line in lines[is_lacking[lines].any(axis=1)]:
         raise DataError(
@@ -189,7 +192,8 @@ def _check_header(file: Path, header: list[str]) -> None:
     for name, count in Counter(header).items():
         if name and count > 1:
             raise DataError(
-                f"{file}: the header names column {shortened(name)!r} {count} times; name each once."
+                f"{file}: the header names column {shortened(name)!r} {count} times; name each "
+                "once."
             )
 
 
@@ -204,7 +208,8 @@ def _numbers(cells: pd.Series, file: Path) -> np.ndarray:
         row = int(is_wrong.argmax())
         column, cell = shortened(str(cells.name)), shortened(cells.iloc[row])
         raise DataError(
-            f"{file} line {cells.index[row]}, column {column!r}: {cell!r} is not a number, or not finite; write "
-            "numbers with a decimal point, and leave the field empty where there is no value."
+            f"{file} line {cells.index[row]}, column {column!r}: {cell!r} is not a number, or not "
+            "finite; write numbers with a decimal point, and leave the field empty where there is "
+            "no value."
         )
     return values

@@ -1,9 +1,9 @@
 """Scans in the formats of EBSD vendors: lazy, labelled, with the maps that come in the file.
 
-kikuchipy (an optional package, GPL) reads the files. Ours is what it lacks: the maps of the
-vendors' indexing, the choice of a scan, interrupted scans, refusals in one line; and patterns of
-HDF5 read in blocks, since kikuchipy makes a task of 1 kB for each chunk of the file, which is often
-one pattern.
+kikuchipy (an optional package, GPL) reads the files. This module adds what it lacks: the maps of
+the vendors' indexing, the choice of a scan, interrupted scans, error messages of one line; and
+patterns of HDF5 read in blocks, since kikuchipy makes a task of 1 kB for each chunk of the file,
+which is often one pattern.
 
 HDF5 files of EDAX, Oxford (H5OINA), Bruker and kikuchipy follow Jackson et al., Integrating
 Materials and Manufacturing Innovation 3 (2014) 4: a group for each scan with `EBSD/Header` and
@@ -38,28 +38,35 @@ EDAX_NO_POSITION = -1111111.0  # x and y of grid points with invalid data
 EMSOFT_PATTERNS = "EMData/EBSD/EBSDPatterns"
 EMSOFT = "emsoft-ebsd"
 DETECTOR, NOTES = "detector", "notes"
-SQUARE = "only square grids can be read, so convert the scan to a square grid in the vendor's program first."
 
-MAPS = {  # columns of `EBSD/Data`, whichever vendor's, and what they are called here
-    "IQ": m.IQ_HOUGH, "CI": m.CI, "Fit": m.FIT, "SEM Signal": m.SEM_SIGNAL, "PRIAS Bottom Strip": "prias_bottom",
-    "PRIAS Center Square": "prias_centre", "PRIAS Top Strip": "prias_top", "Band Contrast": n.BC,
-    "Band Slope": m.BAND_SLOPE, "Bands": m.BANDS, "Mean Angular Deviation": m.MAD, "Error": m.INDEXING_ERROR,
-    "Pattern Quality": "pattern_quality", "RadonQuality": "iq_radon", "MAD": m.MAD, "NIndexedBands": m.BANDS,
-}  # fmt: skip
-ELEMENT_MAPS = {
-    "Composition": "wt%",
-    "Peak Area": "counts/s",
-    "Window Integral": "counts/s",
-}  # the first is taken
+MAPS = {  # columns of `EBSD/Data` of all vendors, and their names in the Dataset
+    "IQ": m.IQ_HOUGH,
+    "CI": m.CI,
+    "Fit": m.FIT,
+    "SEM Signal": m.SEM_SIGNAL,
+    "PRIAS Bottom Strip": "prias_bottom",
+    "PRIAS Center Square": "prias_centre",
+    "PRIAS Top Strip": "prias_top",
+    "Band Contrast": n.BC,
+    "Band Slope": m.BAND_SLOPE,
+    "Bands": m.BANDS,
+    "Mean Angular Deviation": m.MAD,
+    "Error": m.INDEXING_ERROR,
+    "Pattern Quality": "pattern_quality",
+    "RadonQuality": "iq_radon",
+    "MAD": m.MAD,
+    "NIndexedBands": m.BANDS,
+}
+# units of element maps by group; the first group is used
+ELEMENT_MAPS = {"Composition": "wt%", "Peak Area": "counts/s", "Window Integral": "counts/s"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What an HDF5 file of a vendor holds for each scan; patterns: datasets that may hold them, the
-    preferred first.
+    """What an HDF5 file of a vendor holds for each scan.
 
-    unindexed: the phase number that means so. phases: group of the header, and name of an entry in
-    it.
+    patterns: datasets that may hold them, the preferred first. unindexed: phase number of points
+    that are not indexed. phases: group of the header, and name of the phase's name in its entries.
     """
 
     holds: str
@@ -113,7 +120,9 @@ def hdf5_format(file: h5py.File) -> str:
     for key in file:
         if key.strip().lower() == "manufacturer":
             maker = np.ravel(file[key][()])[0].split(b"\0")[0].decode().strip().lower()
-            return next((name for name, layout in LAYOUTS.items() if layout.maker == maker), "")
+            for name, layout in LAYOUTS.items():
+                if layout.maker == maker:
+                    return name
     return ""
 
 
@@ -127,18 +136,14 @@ def is_up(path: Path) -> bool:
 
 def is_nordif(path: Path) -> bool:
     """Whether a file is a .dat file with the settings of a NORDIF scan next to it."""
-    setting = path.with_name("Setting.txt")
-    return (
-        path.suffix.lower() == ".dat"
-        and setting.is_file()
-        and b"[NORDIF]" in setting.read_bytes()[:4096]
-    )
+    settings = path.with_name("Setting.txt")
+    if path.suffix.lower() != ".dat" or not settings.is_file():
+        return False
+    return b"[NORDIF]" in settings.read_bytes()[:4096]
 
 
 def open_binary(file: Path, config: IngestConfig) -> xr.Dataset:
-    """Lazy Dataset of the patterns (y, x, dy, dx) of an UP1, UP2 or NORDIF file; see
-    `open_vendor_hdf5`.
-    """
+    """Open the patterns (y, x, dy, dx) of an UP1, UP2 or NORDIF file; see `open_vendor_hdf5`."""
     options: dict[str, Any] = {}
     if is_nordif(file) and config.nav_shape:
         options = {"scan_size": config.nav_shape[::-1]}
@@ -148,8 +153,9 @@ def open_binary(file: Path, config: IngestConfig) -> xr.Dataset:
         n_bytes = file.stat().st_size
         if is_nordif(file) and signal.data.nbytes != n_bytes:
             raise DataError(
-                f"{file} has {n_bytes} bytes, but {sizes} patterns of {height} x {width} px are {signal.data.nbytes}; "
-                "give its own Setting.txt or, for an interrupted scan, nav_shape=(rows, columns) of what is there."
+                f"{file} has {n_bytes} bytes, but {sizes} patterns of {height} x {width} px are "
+                f"{signal.data.nbytes}; give the Setting.txt of this scan or, if it was "
+                "interrupted, nav_shape=(rows, columns) of the existing patterns."
             )
         grid, notes = _raster(file, math.prod(sizes), _sizes(signal), config)
         facts = _facts(file, signal, (height, width), grid, notes)
@@ -159,14 +165,13 @@ def open_binary(file: Path, config: IngestConfig) -> xr.Dataset:
 
 
 def open_vendor_hdf5(file: Path, config: IngestConfig) -> xr.Dataset:
-    """Lazy Dataset of patterns (y, x, dy, dx) with `present`, the file's maps, `static_background`
-    and `detector`.
+    """Open patterns (y, x, dy, dx), lazy, with `present`, the file's maps and `static_background`.
 
     config: `scan` chooses one of several scans, `nav_shape` gives (rows, columns) where the file
     has none, `images` the dataset of the patterns where the file has several, `step` and `units`
-    replace those of the file. Attribute `notes`: lines worth knowing, such as a scan shape that is
-    not known. Raises DataError or UsageError for what cannot be read, MissingExtraError where
-    kikuchipy is not installed.
+    replace those of the file. Attributes: `detector`, and `notes`, such as an unknown scan shape.
+    Raises DataError or UsageError for a file that cannot be read, MissingExtraError where kikuchipy
+    is not installed.
     """
     with in_words(file, "a scan"), open_hdf5(file) as opened:
         refuse_outside_links(opened)
@@ -174,37 +179,37 @@ def open_vendor_hdf5(file: Path, config: IngestConfig) -> xr.Dataset:
 
 
 def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig) -> xr.Dataset:
-    """A scan of an HDF5 file. kikuchipy gets a copy without patterns, so that it makes no task for
-    each of them.
-    """
+    """Open a scan of an HDF5 file; kikuchipy reads a copy without the patterns."""
     if kind not in HDF5_FORMATS:
         raise DataError(f"{file} is in none of the vendor formats {', '.join(HDF5_FORMATS)}.")
-    name, options = "", dict[str, Any]()
+    name = ""
+    options: dict[str, Any] = {}
     if kind == EMSOFT:
-        dataset, notes = (
-            find_dataset(opened, EMSOFT_PATTERNS, "images"),
-            ["the patterns are simulated"],
-        )
+        dataset = find_dataset(opened, EMSOFT_PATTERNS, "images")
+        notes = ["the patterns are simulated"]
     else:
-        name, dataset, notes = _choose(opened, LAYOUTS[kind], config)
-        options = {"scan_group_names": name}
+        name, dataset, notes = _choose_scan(opened, LAYOUTS[kind], config)
+        options["scan_group_names"] = name
         if kind == "h5oina":
             options["processed"] = not dataset.name.endswith("/Unprocessed Patterns")
     if dataset.ndim != 3 or 0 in dataset.shape or dataset.dtype.kind not in "uif":
         raise DataError(
-            f"{file}: {dataset.name!r} has dtype {dataset.dtype} and shape {dataset.shape}; expected numbers (N, dy, "
-            f"dx), one pattern for each scan point."
+            f"{file}: {dataset.name!r} has dtype {dataset.dtype} and shape {dataset.shape}; "
+            "expected numbers (N, dy, dx), one pattern for each scan point."
         )
     with tempfile.TemporaryDirectory() as folder:
         header = Path(folder) / file.name
         with h5py.File(header, "w") as copy:
             _copy_header(opened, copy, dataset, name)
         signal = _by_kikuchipy(file, header, **options)
-        sizes, step = (None, (None, None)) if kind == EMSOFT else (_sizes(signal), _step(signal))
+        sizes = step = None
+        if kind != EMSOFT:
+            sizes = _sizes(signal)
+            step = _step(signal)
         grid = _bruker_grid(opened, name, len(dataset)) if kind == "bruker-h5" else None
         if grid is None:
-            grid, more = _raster(file, len(dataset), sizes, config)
-            notes += more
+            grid, raster_notes = _raster(file, len(dataset), sizes, config)
+            notes += raster_notes
         facts = _facts(file, signal, dataset.shape[1:], grid, notes)
     if kind != EMSOFT:
         facts |= _maps(opened, name, LAYOUTS[kind], grid, signal.original_metadata.as_dictionary())
@@ -220,22 +225,24 @@ def _dataset(
     config: IngestConfig,
     patterns: Any,
     grid: ScanGrid,
-    step: tuple[float | None, float | None],
+    step: tuple[float | None, float | None] | None,
     facts: dict[str, Any],
 ) -> xr.Dataset:
-    """facts: variables, and the attributes `detector` and `notes`."""
+    """The Dataset of a scan. facts: variables, and the attributes `detector` and `notes`."""
+    step = step or (None, None)
+    units = "um" if any(step) else "step"
     if config.step is not None:
-        ds = scan_dataset(patterns, grid, (config.step, config.step), config.units, file)
-    else:
-        ds = scan_dataset(patterns, grid, step, "um" if any(step) else "step", file)
+        step = (config.step, config.step)
+        units = config.units
+    ds = scan_dataset(patterns, grid, step, units, file)
     ds.attrs = {name: facts.pop(name) for name in (DETECTOR, NOTES) if name in facts}
     return ds.assign(facts)
 
 
-def _choose(
+def _choose_scan(
     file: h5py.File, layout: Layout, config: IngestConfig
 ) -> tuple[str, h5py.Dataset, list[str]]:
-    """The scan that is wanted, or the first one, its patterns, and notes of what else the file has."""
+    """The requested or first scan, its patterns, and notes on alternatives in the file."""
     scans = [key for key in file if f"{key}/EBSD/Data" in file]
     if not scans:
         raise DataError(
@@ -251,34 +258,33 @@ def _choose(
     if not names:
         expected = " or ".join(map(repr, layout.patterns))
         raise DataError(
-            f"{file.filename}: {folder!r} holds no patterns ({expected}); save the patterns with the scan."
+            f"{file.filename}: {folder!r} holds no patterns ({expected}); save the patterns with "
+            "the scan."
         )
     notes = []
-    for chosen, known, how in ((name, scans, "scan"), (names[0], names, "images")):
-        others = [repr(key) for key in known if key != chosen]
-        if others and getattr(config, how) != chosen:
-            notes.append(f"{chosen!r} is read; the file also holds {', '.join(others)} ({how}=…).")
+    for chosen, available, setting in ((name, scans, "scan"), (names[0], names, "images")):
+        others = ", ".join(repr(key) for key in available if key != chosen)
+        if others and getattr(config, setting) != chosen:
+            notes.append(f"{chosen!r} is read; the file also holds {others} ({setting}=…).")
     return name, find_dataset(file, f"{folder}/{names[0]}", "images"), notes
 
 
 def _copy_header(
     source: h5py.Group, target: h5py.Group, patterns: h5py.Dataset, scan: str = ""
 ) -> None:
-    """All but patterns, element maps and, with `scan`, other scans; patterns stay as a shape."""
+    """Copy all but patterns, of which the shape is kept, element maps and other scans."""
     for name in source:
         item = source.get(name)
         if isinstance(item, h5py.Group) and name != "EDS" and scan in ("", name):
             _copy_header(item, target.create_group(name), patterns)
         elif isinstance(item, h5py.Dataset) and item.ndim == 3 and item.shape == patterns.shape:
-            target.create_dataset(
-                name, item.shape, item.dtype
-            )  # of no bytes, since nothing is written
+            target.create_dataset(name, item.shape, item.dtype)  # empty: nothing is written
         elif isinstance(item, h5py.Dataset):
             source.copy(item, target, name)
 
 
 def _by_kikuchipy(file: Path, header: Path, **options: Any) -> Any:
-    """The lazy signal of kikuchipy. Raises DataError for what it cannot read."""
+    """The lazy signal of kikuchipy. Raises DataError where it cannot read the file."""
     need("kikuchipy", "vaearr[ebsd]", file.name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -295,8 +301,13 @@ def _by_kikuchipy(file: Path, header: Path, **options: Any) -> Any:
         except Exception as error:  # whatever a damaged header makes it raise
             traceback.clear_frames(error.__traceback__)  # closes the files that it leaves open then
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            then = SQUARE if "grid" in reason else "check how it was exported."
-            raise DataError(f"{file} cannot be read by kikuchipy ({reason}); {then}") from error
+            remedy = "check how it was exported."
+            if "grid" in reason:
+                remedy = (
+                    "only square grids can be read, so convert the scan to a square grid in the "
+                    "vendor's program first."
+                )
+            raise DataError(f"{file} cannot be read by kikuchipy ({reason}); {remedy}") from error
     return signal
 
 
@@ -308,37 +319,37 @@ def _sizes(signal: Any) -> tuple[int, int]:
 
 def _step(signal: Any) -> tuple[float | None, float | None]:
     """The steps of y and x in um where they are positive numbers."""
-    scales = {axis.name: float(axis.scale) for axis in signal.axes_manager.navigation_axes}
-    dy, dx = (scales.get(dim, 0.0) for dim in (n.Y, n.X))
-    return dy if 0 < dy < math.inf else None, dx if 0 < dx < math.inf else None
+    steps: dict[str, float | None] = {}
+    for axis in signal.axes_manager.navigation_axes:
+        steps[axis.name] = float(axis.scale) if 0 < axis.scale < math.inf else None
+    return steps.get(n.Y), steps.get(n.X)
 
 
 def _raster(
     file: Path, count: int, in_file: tuple[int, int] | None, config: IngestConfig
 ) -> tuple[ScanGrid, list[str]]:
-    """Patterns in rows and columns of the setting, else of the file, else in one row, which a note
-    says.
-    """
+    """The grid by the setting, else by the file, else one row, and a note on the latter."""
     rows, columns = config.nav_shape or in_file or (1, count)
     if rows * columns != count:
-        who, error = ("nav_shape", UsageError) if config.nav_shape else ("its header", DataError)
+        source = "nav_shape" if config.nav_shape else "its header"
+        error = UsageError if config.nav_shape else DataError
         raise error(
-            f"{file}: {who} says {rows} x {columns} = {rows * columns} scan points, but it holds {count} "
-            f"patterns; of an interrupted scan give nav_shape=(rows, columns) of those that are there."
+            f"{file}: {source} says {rows} x {columns} = {rows * columns} scan points, but it "
+            f"holds {count} patterns; for an interrupted scan give nav_shape=(rows, columns) of "
+            "the existing patterns."
         )
     notes = []
     if rows == 1 and count > 1 and config.nav_shape is None:
         notes = [
-            f"{file.name}: {count} patterns in one row; nav_shape=(rows, columns) sets another shape."
+            f"{file.name}: {count} patterns in one row; nav_shape=(rows, columns) sets another "
+            "shape."
         ]
     numbers = np.arange(count).reshape(rows, columns)
     return ScanGrid(x=np.arange(columns), y=np.arange(rows), rows=numbers), notes
 
 
 def _bruker_grid(file: h5py.File, scan: str, n_patterns: int) -> ScanGrid | None:
-    """The grid by the step numbers of each row, which Bruker lists where the region is not the
-    whole scan.
-    """
+    """The grid by the step numbers that Bruker lists where the region is a part of the scan."""
     names = [f"{scan}/EBSD/SEM/{key}" for key in ("IX", "IY")]
     if n_patterns == 1 or not all(name in file for name in names):
         return None
@@ -350,10 +361,10 @@ def _bruker_grid(file: h5py.File, scan: str, n_patterns: int) -> ScanGrid | None
 def _facts(
     file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, notes: list[str]
 ) -> dict[str, Any]:
-    """What kikuchipy made of the header besides the grid: variables, `detector`, `notes`.
+    """Variables, `detector` and `notes` from the header as kikuchipy read it.
 
-    The projection centre is in Bruker's convention, the mean over the scan where it varies; (1/2,
-    1/2, 1/2) is what kikuchipy puts where a file has none, so it is left out.
+    The projection centre is in Bruker's convention, the mean over the scan where it varies. (1/2,
+    1/2, 1/2) is kikuchipy's default for files without one, so it is left out.
     """
     header_shape = tuple(signal.axes_manager.signal_shape[::-1])
     if header_shape != tuple(shape):
@@ -361,28 +372,32 @@ def _facts(
             f"{file}: the header says patterns of {header_shape} px, the patterns have {shape}."
         )
     facts: dict[str, Any] = _crystal_map(signal.xmap, grid)
-    if (detector := signal.detector) is not None:
-        angles = ("sample_tilt", "tilt", "azimuthal", "twist", "binning")
-        facts[DETECTOR] = {key: float(getattr(detector, key)) for key in angles} | {
-            "angle_units": "degree"
-        }
-        centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
-        if not np.all(centres == 0.5):
-            facts[DETECTOR] |= {
-                "projection_centre": centres.mean(axis=0).tolist(),
-                "projection_centre_convention": "Bruker",
-            }
+    if signal.detector is not None:
+        facts[DETECTOR] = _detector(signal.detector)
     background = np.asarray(signal.static_background)
     if background.shape == header_shape:
         attrs = {"long_name": "static background", "units": "counts"}
         facts["static_background"] = xr.DataArray(background, dims=(n.DY, n.DX), attrs=attrs)
-    return facts | ({NOTES: notes} if notes else {})
+    if notes:
+        facts[NOTES] = notes
+    return facts
+
+
+def _detector(detector: Any) -> dict[str, Any]:
+    attrs: dict[str, Any] = {
+        key: float(getattr(detector, key))
+        for key in ("sample_tilt", "tilt", "azimuthal", "twist", "binning")
+    }
+    attrs["angle_units"] = "degree"
+    centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
+    if not np.all(centres == 0.5):
+        attrs["projection_centre"] = centres.mean(axis=0).tolist()
+        attrs["projection_centre_convention"] = "Bruker"
+    return attrs
 
 
 def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, Any]:
-    """Phases, orientations and scores of a crystal map that holds any (kikuchipy's own files,
-    EMsoft).
-    """
+    """Phases, orientations and scores of the crystal map in files of kikuchipy and EMsoft."""
     names = m.phase_names(xmap) if xmap is not None else {}
     if not any(names.values()) or xmap.is_in_data.size != grid.rows.size:
         return {}
@@ -392,14 +407,13 @@ def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, Any]:
         out[np.asarray(xmap.is_in_data)] = values
         return out
 
-    scores = xmap.prop.get("scores")
-    columns = (
-        {} if scores is None else {"scores": rows(np.asarray(scores).reshape(xmap.size, -1)[:, 0])}
-    )
+    columns = {}
+    if "scores" in xmap.prop:
+        best_scores = np.asarray(xmap.prop["scores"]).reshape(xmap.size, -1)[:, 0]
+        columns["scores"] = rows(best_scores)
     numbers = rows(np.where(xmap.is_indexed, xmap.phase_id, n.PHASE_UNKNOWN), n.PHASE_UNKNOWN)
-    return m.indexed_maps(
-        grid, columns, numbers, names, rows(xmap.rotations.to_euler().reshape(-1, 3))
-    )
+    euler = rows(xmap.rotations.to_euler().reshape(-1, 3))
+    return m.indexed_maps(grid, columns, numbers, names, euler)
 
 
 def _table(file: h5py.File, folder: str, count: int) -> dict[str, np.ndarray]:
@@ -417,9 +431,9 @@ def _table(file: h5py.File, folder: str, count: int) -> dict[str, np.ndarray]:
 def _maps(
     file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Every map that the file has, on the grid: what kikuchipy leaves out."""
+    """All maps of the file, which kikuchipy does not read, on the grid."""
     count = int(grid.present.sum())
-    numbers, names, euler = None, None, None
+    numbers = names = euler = None
     data = _table(file, f"{scan}/EBSD/Data", count)
     maps = {name: data[key] for key, name in MAPS.items() if key in data}
     if "Phase" in data:
@@ -428,22 +442,18 @@ def _maps(
         euler = np.column_stack([data[key] for key in layout.euler]) * layout.to_radians
     if m.MAD in maps:
         maps[m.MAD] = maps[m.MAD] * layout.mad_to_degrees
-    if (place := data.get("X Position")) is not None:
-        maps = {
-            name: np.where(place == EDAX_NO_POSITION, np.nan, values)
-            for name, values in maps.items()
-        }
+    if "X Position" in data:
+        is_invalid = data["X Position"] == EDAX_NO_POSITION
+        maps = {name: np.where(is_invalid, np.nan, values) for name, values in maps.items()}
     variables = m.indexed_maps(grid, maps, numbers, names, euler)
     for kind, units in ELEMENT_MAPS.items():
-        if elements := _table(
-            file, f"{scan}/EDS/Data/{kind}", count
-        ):  # of a combined EBSD and EDS scan (H5OINA)
+        elements = _table(file, f"{scan}/EDS/Data/{kind}", count)
+        if elements:  # of a combined EBSD and EDS scan (H5OINA)
             attrs = {**n.ATTRS[n.ELEMENTS], "units": units, "source": kind}
-            stack = np.stack([grid.put(values) for values in elements.values()]).astype("f4")
-            symbols = [key.split()[0] for key in elements]
-            variables[n.ELEMENTS] = xr.DataArray(
-                stack, {n.ELEMENT: symbols}, (n.ELEMENT, n.Y, n.X), attrs=attrs
-            )
+            values = np.stack([grid.put(column) for column in elements.values()]).astype("f4")
+            symbols = {n.ELEMENT: [key.split()[0] for key in elements]}
+            dims = (n.ELEMENT, n.Y, n.X)
+            variables[n.ELEMENTS] = xr.DataArray(values, symbols, dims, attrs=attrs)
             break
     return variables
 
@@ -452,11 +462,11 @@ def _phases(
     rows: np.ndarray, layout: Layout, ci: np.ndarray | None, header: Mapping[str, Any]
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Phase number of each row, -1 where it is not indexed, and names by number."""
-    group, key_of_name = layout.phases
-    entries = dict(header.get(group, {}))
-    names = {
-        int(key): str(entries[key].get(key_of_name, "")) for key in sorted(entries) if key.isdigit()
-    }
+    group, name_key = layout.phases
+    names = {}
+    for key, entry in sorted(dict(header.get(group, {})).items()):
+        if key.isdigit():
+            names[int(key)] = str(entry.get(name_key, ""))
     is_indexed = (rows >= 0) & (rows != layout.unindexed)
     if ci is not None:
         is_indexed &= ci >= 0

@@ -37,7 +37,7 @@ def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
     samples = grid.to_samples(scan.BC, roi)
     with pytest.raises(
         SchemaError,
-        match=r"a ndarray and do not say where they belong.*samples\.copy\(data=values\)",
+        match=r"a ndarray with no dims and do not say where they belong.*samples\.copy\(data=values\)",
     ):
         grid.to_grid(samples.values, roi)
     with pytest.raises(SchemaError, match=r"no coordinate 'y'.*va\.to_samples"):

@@ -1,5 +1,4 @@
-"""What a vaearr Dataset looks like. Looks at names, dimensions, dtypes and attributes, never at
-values.
+"""The layout of a vaearr Dataset: names, dimensions, dtypes and attributes, not values.
 
 `patterns` is the one variable every Dataset has. Its attributes `navigation_dims` (dims that index
 samples, for a scan `y, x`) and `signal_dims` (dims of one sample, for a scan `dy, dx`) say what its
@@ -24,9 +23,7 @@ def navigation_dims(ds: xr.Dataset) -> tuple[str, ...]:
 
 
 def signal_dims(ds: xr.Dataset) -> tuple[str, ...]:
-    """Dims of one sample: `("dy", "dx")` for a scan, with `channel` in front where there are
-    several.
-    """
+    """Dims of one sample: `("dy", "dx")` for a scan, with `channel` first where it exists."""
     return _declared(ds, n.SIGNAL_DIMS)
 
 
@@ -36,9 +33,7 @@ def navigation_shape(ds: xr.Dataset) -> tuple[int, ...]:
 
 
 def input_shape(ds: xr.Dataset) -> tuple[int, ...]:
-    """Shape of one sample as a network sees it: channels first, `(1, H, W)` for a scan with plain
-    patterns.
-    """
+    """Shape of one sample as input of a network: channels first, `(1, H, W)` for a scan."""
     dims = signal_dims(ds)
     sizes = tuple(ds.sizes[dim] for dim in dims)
     return sizes if dims[0] == n.CHANNEL else (1, *sizes)
@@ -50,26 +45,22 @@ def is_scan(ds: xr.Dataset) -> bool:
 
 
 def samples_word(ds: xr.Dataset) -> str:
-    """What the samples are called in plain words: scan points, volumes or images."""
+    """The word for the samples: scan points, volumes or images."""
     if is_scan(ds):
         return "scan points"
     return "volumes" if n.Z in signal_dims(ds) else "images"
 
 
 def position_dims(latents: xr.DataArray) -> list[str]:
-    """Dims along which a spatial latent lies, in the order lz, ly, lx: `ly`, or `ly_b` of a run b;
-    none of a vector.
-    """
-    known = {str(dim).partition("_")[0]: str(dim) for dim in latents.dims}
-    return [known[name] for name in n.POSITIONS if name in known]
+    """Spatial dims of latents in the order lz, ly, lx: `ly`, or `ly_b` of a run b."""
+    dims = {str(dim).partition("_")[0]: str(dim) for dim in latents.dims}
+    return [dims[name] for name in n.POSITIONS if name in dims]
 
 
 def vectors(latents: xr.DataArray) -> xr.DataArray:
-    """Latents with one value per dimension: spatial ones as the mean over their positions, lazy;
-    others as they are.
+    """Latents with one value per dimension: the mean over the positions of spatial ones, lazy.
 
-    The attribute `pooled_over` names the dims that are gone. Positions that are missing (NaN) do
-    not count.
+    The attribute `pooled_over` names the averaged dims. Missing positions (NaN) do not count.
     """
     positions = position_dims(latents)
     if not positions:
@@ -80,9 +71,7 @@ def vectors(latents: xr.DataArray) -> xr.DataArray:
 
 
 def run_latents(ds: xr.Dataset, run: str) -> xr.DataArray:
-    """Latents of a run, lazy; of spatial ones the means over their positions. Raises NoInputError,
-    naming the runs that have some, if it has none.
-    """
+    """Latents of a run, lazy, see `vectors`. Raises NoInputError if it has none."""
     if n.run_name(n.LATENTS, run) not in ds:
         refuse_not_encoded(ds, run)
     return vectors(ds[n.run_name(n.LATENTS, run)])
@@ -98,84 +87,78 @@ def refuse_not_encoded(ds: xr.Dataset, run: str) -> NoReturn:
 
 def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
     if n.PATTERNS not in ds:
-        raise SchemaError(
-            "the Dataset has no variable "
-            f"{n.PATTERNS!r}.{did_you_mean(n.PATTERNS, [str(v) for v in ds.data_vars])}"
-        )
+        hint = did_you_mean(n.PATTERNS, [str(name) for name in ds.data_vars])
+        raise SchemaError(f"the Dataset has no variable {n.PATTERNS!r}.{hint}")
     dims = ds[n.PATTERNS].attrs.get(key)
     if not dims:
+        example = ["y", "x"] if key == n.NAVIGATION_DIMS else ["dy", "dx"]
         raise SchemaError(
-            f"'patterns' lacks the attribute {key!r}; set it, for a scan to "
-            f"{['y', 'x'] if key == n.NAVIGATION_DIMS else ['dy', 'dx']}."
+            f"'patterns' lacks the attribute {key!r}; set it, for a scan to {example}."
         )
     return tuple(dims)
 
 
-LAYOUTS = (  # navigation dims and signal dims that their names tell
-    *(
-        ((*nav,), (*channel, n.DY, n.DX))
-        for nav in ((n.Y, n.X), n.SCAN_DIMS)
-        for channel in ((), (n.CHANNEL,))
-    ),
-    *(((n.SAMPLE,), sig) for sig in ((n.Y, n.X), (n.CHANNEL, n.Y, n.X), n.SCAN_DIMS)),
+LAYOUTS = (  # navigation dims and signal dims that are recognised by their names
+    ((n.Y, n.X), (n.DY, n.DX)),
+    ((n.Y, n.X), (n.CHANNEL, n.DY, n.DX)),
+    (n.SCAN_DIMS, (n.DY, n.DX)),
+    (n.SCAN_DIMS, (n.CHANNEL, n.DY, n.DX)),
+    ((n.SAMPLE,), (n.Y, n.X)),
+    ((n.SAMPLE,), (n.CHANNEL, n.Y, n.X)),
+    ((n.SAMPLE,), n.SCAN_DIMS),
 )
 
 
-def as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """A valid Dataset of any that holds patterns, lazy where it was; their dims are told by
-    attributes or by name.
+def as_dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Make a valid Dataset of any data with patterns, lazy where it was.
 
-    The patterns are a DataArray, the variable `patterns`, or a Dataset's only one. Dims come in
-    order, missing coordinates are numbers 0, 1, …; what belongs to trained runs, which stay behind,
-    is left out, and the attribute `notes` says so. Raises SchemaError that says what to rename.
+    The patterns are a DataArray, the variable `patterns`, or a Dataset's only one; their dims are
+    identified by attributes or by name. Dims are put in order, missing coordinates are numbers 0,
+    1, …; results of runs are left out, which the attribute `notes` records. Raises SchemaError that
+    says what to rename.
     """
-    ds = given.to_dataset(name=n.PATTERNS) if isinstance(given, xr.DataArray) else given
+    ds = data.to_dataset(name=n.PATTERNS) if isinstance(data, xr.DataArray) else data
     if n.PATTERNS not in ds and len(ds.data_vars) == 1:
         ds = ds.rename({next(iter(ds.data_vars)): n.PATTERNS})
     if n.PATTERNS not in ds:
-        known = ", ".join(map(repr, ds.data_vars)) or "no variables"
+        names = ", ".join(map(repr, ds.data_vars)) or "no variables"
         raise SchemaError(
-            f"which of {known} holds the patterns? Rename it with "
+            f"which of {names} holds the patterns? Rename it with "
             f"ds.rename({{NAME: {n.PATTERNS!r}}})."
         )
-    patterns = ds[n.PATTERNS]
-    declared = [tuple(patterns.attrs.get(key) or ()) for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS)]
-    known_layouts = [declared] if all(declared) else LAYOUTS
-    found = [
-        (nav, sig)
-        for nav, sig in known_layouts
-        if sorted((*nav, *sig)) == sorted(map(str, patterns.dims))
-    ]
-    if not found:
-        known = "; ".join(", ".join((*nav, *sig)) for nav, sig in known_layouts)
-        raise SchemaError(
-            f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one "
-            f"of: {known} (dy, dx of the detector), keep a dim of one entry by .isel(y=[0]), or "
-            f"correct {n.NAVIGATION_DIMS!r} and {n.SIGNAL_DIMS!r} among the attributes."
-        )
-    nav, sig = found[0]
-    patterns = patterns.transpose(*nav, *sig).assign_attrs(
-        {
-            **n.ATTRS[n.PATTERNS],
-            **patterns.attrs,
-            n.NAVIGATION_DIMS: list(nav),
-            n.SIGNAL_DIMS: list(sig),
-        }
-    )
+    nav, sig = _layout(ds[n.PATTERNS])
+    patterns = ds[n.PATTERNS].transpose(*nav, *sig)
+    dims = {n.NAVIGATION_DIMS: list(nav), n.SIGNAL_DIMS: list(sig)}
+    patterns.attrs = {**n.ATTRS[n.PATTERNS], **patterns.attrs, **dims}
     ds = ds.assign({n.PATTERNS: patterns})
-    for dim in [dim for dim in (*nav, *sig) if dim not in ds.coords]:
-        about = {
-            **n.ATTRS.get(dim, {"long_name": dim}),
-            **({"units": "step"} if dim in nav else {}),
-        }
-        ds = ds.assign_coords({dim: (dim, np.arange(ds.sizes[dim]), about)})
-    if of_runs := [
-        name for name in ds.variables if name in n.OF_A_RUN or str(name).startswith(n.OF_LATER_RUNS)
-    ]:
-        note = f"left out, of runs that stay behind: {', '.join(map(str, of_runs))}"
+    for dim in (*nav, *sig):
+        if dim not in ds.coords:
+            attrs = dict(n.ATTRS.get(dim, {"long_name": dim}))
+            if dim in nav:
+                attrs["units"] = "step"
+            ds = ds.assign_coords({dim: (dim, np.arange(ds.sizes[dim]), attrs)})
+    names = map(str, ds.variables)
+    of_runs = [v for v in names if v in n.OF_A_RUN or v.startswith(n.OF_LATER_RUNS)]
+    if of_runs:
+        note = f"left out, of runs that stay behind: {', '.join(of_runs)}"
         ds = ds.drop_vars(of_runs).assign_attrs(notes=[note])
     validate(ds)
     return ds
+
+
+def _layout(patterns: xr.DataArray) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Navigation and signal dims by the attributes, else by the names of the dims."""
+    nav, sig = (tuple(patterns.attrs.get(key) or ()) for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS))
+    layouts = [(nav, sig)] if nav and sig else LAYOUTS
+    for nav, sig in layouts:
+        if sorted((*nav, *sig)) == sorted(map(str, patterns.dims)):
+            return nav, sig
+    expected = "; ".join(", ".join((*nav, *sig)) for nav, sig in layouts)
+    raise SchemaError(
+        f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one of: "
+        f"{expected} (dy, dx of the detector), keep a dim of one entry by .isel(y=[0]), or correct "
+        f"{n.NAVIGATION_DIMS!r} and {n.SIGNAL_DIMS!r} among the attributes."
+    )
 
 
 def validate(ds: xr.Dataset) -> None:
@@ -204,7 +187,8 @@ def validate(ds: xr.Dataset) -> None:
             raise SchemaError(
                 f"variable name {name!r} is not usable; use letters, digits and _, a letter first."
             )
-        if str(name) in (n.PRESENT, n.ROI) or str(name).startswith(f"{n.ROI}_"):
+        is_mask = name in (n.PRESENT, n.ROI) or str(name).startswith(f"{n.ROI}_")
+        if is_mask:
             if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
                 raise SchemaError(
                     f"{name!r} must be boolean over {nav}; it is {variable.dtype} over "
@@ -241,64 +225,49 @@ def _validate_coordinate(coordinate: xr.DataArray) -> None:
 
 
 def maps(ds: xr.Dataset) -> list[str]:
-    """Names of the variables that lie over exactly the navigation dims: BC, phase, roi and the
-    like.
-    """
+    """Names of the variables over exactly the navigation dims, such as BC, phase and roi."""
     nav = set(navigation_dims(ds))
     return [str(name) for name, variable in ds.data_vars.items() if set(variable.dims) == nav]
 
 
 def runs(ds: xr.Dataset) -> list[str]:
     """Names of the runs whose latents the Dataset holds, the default run first."""
-    names = [str(name) for name in ds.data_vars if not str(name).startswith(n.LATENTS_STD)]
-    others = [
-        name.removeprefix(f"{n.LATENTS}_") for name in names if name.startswith(f"{n.LATENTS}_")
-    ]
-    return [n.DEFAULT_RUN] * (n.LATENTS in names) + others
+    prefix = f"{n.LATENTS}_"
+    latents = [v for v in map(str, ds.data_vars) if not v.startswith(n.LATENTS_STD)]
+    others = [v.removeprefix(prefix) for v in latents if v.startswith(prefix)]
+    return [n.DEFAULT_RUN, *others] if n.LATENTS in latents else others
 
 
 def decompositions(ds: xr.Dataset) -> list[str]:
-    """Names of the linear decompositions in a Dataset: `pca` over the navigation dims and
-    `pca_component`, `nmf` …
-    """
+    """Names of linear decompositions: `pca` over the navigation dims and `pca_component`, …"""
     nav = set(navigation_dims(ds))
-    found = [
-        str(name)
-        for name, v in ds.data_vars.items()
-        if set(v.dims) == nav | {f"{name}_{n.COMPONENT}"}
-    ]
-    return [name for name in found if name != n.QUATERNION]
+    names = []
+    for name, variable in ds.data_vars.items():
+        is_decomposition = set(variable.dims) == nav | {f"{name}_{n.COMPONENT}"}
+        if is_decomposition and name != n.QUATERNION:
+            names.append(str(name))
+    return names
 
 
 def cluster_maps(ds: xr.Dataset) -> list[str]:
-    """Names of the maps of clusters in a Dataset: whole numbers that say by which method they were
-    found.
-    """
-    return [
-        name
-        for name in maps(ds)
-        if ds[name].dtype.kind == "i"
-        and "method" in ds[name].attrs
-        and "flag_values" in ds[name].attrs
-    ]
+    """Names of the maps of clusters: integers with the attributes `method` and `flag_values`."""
+    keys = {"method", "flag_values"}
+    return [name for name in maps(ds) if ds[name].dtype.kind == "i" and keys <= set(ds[name].attrs)]
 
 
 def describe(ds: xr.Dataset) -> dict[str, Any]:
-    """Facts about a Dataset from its metadata: grid, pattern shape, dtype, maps, elements, runs,
-    bytes.
-    """
+    """Grid, pattern shape, dtype, maps, elements, runs and bytes, from the metadata."""
     nav = navigation_dims(ds)
+    extent = {}
+    if is_scan(ds):
+        for dim in nav:
+            values = ds[dim].values
+            units = str(ds[dim].attrs.get("units", ""))
+            extent[dim] = (float(values[0]), float(values[-1]), units)
     return {
         "kind": "scan" if is_scan(ds) else "collection",
         "grid": {dim: ds.sizes[dim] for dim in nav},
-        "extent": {
-            dim: (
-                float(ds[dim].values[0]),
-                float(ds[dim].values[-1]),
-                str(ds[dim].attrs.get("units", "")),
-            )
-            for dim in (nav if is_scan(ds) else ())
-        },
+        "extent": extent,
         "pattern": {dim: ds.sizes[dim] for dim in signal_dims(ds)},
         "dtype": str(ds[n.PATTERNS].dtype),
         "nbytes": int(ds[n.PATTERNS].nbytes),
@@ -309,24 +278,22 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
 
 
 def is_categorical(variable: xr.DataArray) -> bool:
-    """Whether the integers of a map are codes (phase, clusters), not amounts: named `phase`, or
-    with `flag_values`.
-    """
-    return variable.dtype.kind in "iu" and (
-        variable.name == n.PHASE or "flag_values" in variable.attrs
-    )
+    """Whether the integers of a map are codes: named `phase`, or with `flag_values`."""
+    has_codes = variable.name == n.PHASE or "flag_values" in variable.attrs
+    return variable.dtype.kind in "iu" and has_codes
 
 
 def meanings(variable: xr.DataArray) -> dict[int, str]:
-    """Code -> name by `flag_values` and `flag_meanings` (CF), codes below 0 too; empty where there
-    are none.
+    """Code -> name by `flag_values` and `flag_meanings` (CF), codes below 0 too.
 
-    Where the names are not as many as the codes, each code is named by its number.
+    Unless there are as many names as codes, each code is named by its number.
     """
     codes = [int(code) for code in np.atleast_1d(variable.attrs.get("flag_values", []))]
-    given = variable.attrs.get("flag_meanings", "")
-    words = given.split() if isinstance(given, str) else [str(word) for word in given]
-    return dict(zip(codes, words if len(words) == len(codes) else map(str, codes), strict=True))
+    names = variable.attrs.get("flag_meanings", "")
+    names = names.split() if isinstance(names, str) else list(map(str, names))
+    if len(names) != len(codes):
+        names = list(map(str, codes))
+    return dict(zip(codes, names, strict=True))
 
 
 def categories(variable: xr.DataArray) -> dict[int, str]:
@@ -337,21 +304,22 @@ def categories(variable: xr.DataArray) -> dict[int, str]:
     """
     if "flag_values" in variable.attrs:
         return {code: name for code, name in meanings(variable).items() if code >= 0}
-    found = np.unique(np.asarray(variable.values))
-    return {int(code): str(int(code)) for code in found if np.isfinite(code) and code >= 0}
+    codes = np.unique(np.asarray(variable.values))
+    return {int(code): str(int(code)) for code in codes[codes >= 0] if np.isfinite(code)}
 
 
 def flags(
-    codes: np.ndarray, names: Mapping[int, str], below: Mapping[int, str], one: str
+    codes: np.ndarray, names: Mapping[int, str], below: Mapping[int, str], prefix: str
 ) -> dict[str, Any]:
-    """`flag_values` and `flag_meanings` (CF) of a map of codes: names that are known,
-    `<one>_<code>` for the others.
+    """`flag_values` and `flag_meanings` (CF) of a map of codes.
 
-    below: what the codes below 0 mean.
+    names: by code; codes without one are called `<prefix>_<code>`. below: names of codes below 0.
     """
-    words = dict(below) | {int(code): f"{one}_{code}" for code in np.unique(codes) if code >= 0}
-    words |= {
-        int(code): "_".join(str(name).split()) for code, name in names.items() if str(name).strip()
-    }
-    words = dict(sorted(words.items()))
-    return {"flag_values": list(words), "flag_meanings": " ".join(words.values())}
+    meaning = dict(below)
+    for code in np.unique(codes[codes >= 0]):
+        meaning[int(code)] = f"{prefix}_{code}"
+    for code, name in names.items():
+        if str(name).strip():
+            meaning[int(code)] = "_".join(str(name).split())
+    meaning = dict(sorted(meaning.items()))
+    return {"flag_values": list(meaning), "flag_meanings": " ".join(meaning.values())}

@@ -1,4 +1,4 @@
-"""The classes of samples: variables and coordinates that hold them, and the class of each sample."""
+"""The classes of samples: the variables that hold them, and the class of each sample."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Scan grid <-> list of samples, regions of interest, splits.
+"""Regions of interest, splits, and the scan grid as a list of samples and back.
 
-One convention everywhere: boxes are half-open and in coordinate units; samples are the points of
-the ROI in row-major order; outside the ROI floats are NaN.
+Boxes are half-open and in coordinate units; samples are the points of the ROI in row-major order;
+outside the ROI floats are NaN.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import reduce
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
@@ -24,10 +25,17 @@ MIN_ROI = 2
 MAX_CONDITION = 2000  # characters
 
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq,
-    ast.NotEq: operator.ne, ast.And: operator.and_, ast.BitAnd: operator.and_, ast.Or: operator.or_,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.And: operator.and_,
+    ast.BitAnd: operator.and_,
+    ast.Or: operator.or_,
     ast.BitOr: operator.or_,
-}  # fmt: skip
+}
 
 
 def roi(
@@ -39,60 +47,80 @@ def roi(
     where: str | None = None,
     config: RoiConfig | None = None,
 ) -> xr.DataArray:
-    """Boolean map over the navigation dims, True where a scan point is analysed.
+    """Select the scan points to analyse.
 
-    x, y, z: half-open boxes `start <= coordinate < stop`, in coordinate units. where: condition on
-    maps, such as `"BC > 45"` or `"BC > 45 and elements['Fe'] < 20"`; it leaves out every point
-    where a map that it names is NaN, see `condition`. All conditions must hold, and scan points
-    that were not measured (`present`) never belong to the ROI.
+    Parameters
+    ----------
+    ds : xr.Dataset
+        Data with maps over the navigation dims.
+    x, y, z : (float, float), optional
+        Half-open boxes `start <= coordinate < stop`, in coordinate units.
+    where : str, optional
+        Condition on maps, such as `"BC > 45"` or `"BC > 45 and elements['Fe'] < 20"`. It excludes
+        every point where a map that it names is NaN, see `condition`.
+    config : RoiConfig, optional
+        The same settings as one object.
 
-    Raises RoiError, with the number of points that each condition kept, when fewer than two points
-    are left; UsageError for a condition that cannot be read.
+    Returns
+    -------
+    xr.DataArray
+        Boolean over the navigation dims, True where all conditions hold and the scan point was
+        measured (`present`).
+
+    Raises
+    ------
+    RoiError
+        If fewer than two points are left, with the number of points that each condition kept.
+    UsageError
+        For a condition that cannot be read.
     """
     settings = (config or RoiConfig()).replace(x=x, y=y, z=z, where=where)
     nav = schema.navigation_dims(ds)
-    template = xr.DataArray(
+    all_points = xr.DataArray(
         np.ones(schema.navigation_shape(ds), bool), {dim: ds[dim] for dim in nav}, nav
     )
-    kept = {"measured": ds[n.PRESENT].load()} if n.PRESENT in ds else {}
+    conditions = {}
+    spans = []
+    if n.PRESENT in ds:
+        conditions["measured"] = ds[n.PRESENT].load()
     for dim in n.SCAN_DIMS:
-        if (box := getattr(settings, dim)) is None:
+        box = getattr(settings, dim)
+        if box is None:
             continue
         if dim not in nav:
             raise UsageError(
                 f"a box along {dim!r} was given, but the data has the dimensions {', '.join(nav)}."
             )
-        kept[f"{box[0]:g} <= {dim} < {box[1]:g}"] = (ds[dim] >= box[0]) & (ds[dim] < box[1])
+        start, stop = box
+        conditions[f"{start:g} <= {dim} < {stop:g}"] = (ds[dim] >= start) & (ds[dim] < stop)
+        spans.append(f"{dim} spans {float(ds[dim].min()):g} to {float(ds[dim].max()):g}")
     if settings.where is not None:
-        kept[settings.where] = condition(ds, settings.where)
-    mask = reduce(operator.and_, kept.values(), template).transpose(*nav)
-    counts = {name: int((template & part).sum()) for name, part in kept.items()}
-    if (count := int(mask.sum())) < MIN_ROI:
-        found = "; ".join(f"{name}: {each}" for name, each in counts.items()) or "no condition"
-        boxed = [ds[dim] for dim in nav if getattr(settings, dim, None) is not None]
-        spans = ", ".join(
-            f"{axis.name} spans {float(axis.min()):g} to {float(axis.max()):g}" for axis in boxed
-        )
+        conditions[settings.where] = condition(ds, settings.where)
+    mask = reduce(operator.and_, conditions.values(), all_points).transpose(*nav)
+    counts = {name: int((all_points & kept).sum()) for name, kept in conditions.items()}
+    count = int(mask.sum())
+    if count < MIN_ROI:
+        problem = "has only one scan point" if count else "is empty"
+        kept_points = "; ".join(f"{name}: {kept}" for name, kept in counts.items())
+        extent = f" ({', '.join(spans)})" if spans else ""
         raise RoiError(
-            f"the ROI {'has only one scan point' if count else 'is empty'}; of {mask.size} scan "
-            f"points each condition kept: {found}{f' ({spans})' if spans else ''}. Widen the "
-            "conditions."
+            f"the ROI {problem}; of {mask.size} scan points each condition kept: "
+            f"{kept_points or 'no condition'}{extent}. Widen the conditions."
         )
     attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": count}
-    return xr.DataArray(mask.values, template.coords, nav, n.ROI, attrs)
+    return xr.DataArray(mask.values, all_points.coords, nav, n.ROI, attrs)
 
 
 def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
-    """Evaluate a condition on maps, such as `"BC > 45 and (phase == 0 or elements['Fe'] > 20)"`, to
-    a boolean map.
+    """Evaluate a condition such as `"BC > 45 and (phase == 0 or elements['Fe'] > 20)"` to a map.
 
-    A point where any map that the condition names is NaN is never kept, whatever stands around it:
-    neither by `not BC > 45` or `BC != 45`, nor by the other side of an `or`. Integer maps have no
-    NaN: `phase` marks points without a phase by numbers below 0, which compare like any number.
+    A point where any map in the condition is NaN is never kept: neither by `not BC > 45` or
+    `BC != 45`, nor by the other side of an `or`. Integer maps have no NaN: `phase` marks points
+    without a phase by numbers below 0, which compare like any number.
 
     Only names of maps, numbers, comparisons, `and or not & | ~` and brackets are read; nothing is
-    executed. Raises UsageError that says what was not understood, also for a condition that is too
-    long or too deeply nested.
+    executed. Raises UsageError for anything else, and for a condition that is too long or too
+    deeply nested.
     """
     if len(text) > MAX_CONDITION:
         raise UsageError(
@@ -106,7 +134,8 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
         raise
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise UsageError(
-            f'cannot read the condition {shortened(text)!r}; write it like "BC > 45 and phase == 0".'
+            f"cannot read the condition {shortened(text)!r}; write it like "
+            '"BC > 45 and phase == 0".'
         ) from None
 
 
@@ -115,14 +144,13 @@ def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
     used: dict[str, xr.DataArray] = {}  # the maps that the condition names
 
     def truth(node: ast.AST) -> xr.DataArray:
-        found = value(node)
-        if not isinstance(found, xr.DataArray) or found.dtype != bool:
+        result = value(node)
+        if not isinstance(result, xr.DataArray) or result.dtype != bool:
             raise UsageError(
                 f"the condition {text!r} holds {ast.unparse(node)!r}, which is no comparison or "
-                "true/false map; write "
-                'it like "BC > 45".'
+                'true/false map; write it like "BC > 45".'
             )
-        return found
+        return result
 
     def value(node: ast.AST) -> Any:
         match node:
@@ -145,9 +173,7 @@ def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
             ):
                 sides = [value(side) for side in (left, *others)]
                 pairs = zip(ops, sides, sides[1:], strict=False)
-                return reduce(
-                    operator.and_, [OPERATORS[type(op)](one, other) for op, one, other in pairs]
-                )
+                return reduce(operator.and_, [OPERATORS[type(op)](a, b) for op, a, b in pairs])
         raise UsageError(
             f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or "
             "a comparison by < <= > >= == !=; with & and | put each comparison in brackets."
@@ -162,9 +188,9 @@ def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
 
 def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
     nav = set(schema.navigation_dims(ds))
-    known = [str(v) for v in ds.data_vars if v != n.PATTERNS and nav <= set(ds[v].dims)]
-    if name not in known and name not in nav:
-        raise UsageError(f"there is no map {name!r}.{did_you_mean(name, known)}")
+    names = [str(v) for v in ds.data_vars if v != n.PATTERNS and nav <= set(ds[v].dims)]
+    if name not in names and name not in nav:
+        raise UsageError(f"there is no map {name!r}.{did_you_mean(name, names)}")
     array = ds[name]
     extra = [str(dim) for dim in array.dims if dim not in nav]
     if not extra:
@@ -174,7 +200,7 @@ def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
             f"{name!r} has the further dimension {', '.join(extra)}; pick one entry, like "
             f"{name}['…']."
         )
-    entries = [v.item() if isinstance(v, np.generic) else v for v in ds[extra[0]].values]
+    entries = ds[extra[0]].values.tolist()
     if entry not in entries:
         raise UsageError(
             f"{name!r} has no entry {entry!r}.{did_you_mean(str(entry), list(map(str, entries)))}"
@@ -189,14 +215,14 @@ def split(
     seed: int,
     by: xr.DataArray | np.ndarray | None = None,
 ) -> xr.DataArray:
-    """Which scan points train and which validate: int8 map with `names.OUTSIDE`, `TRAIN`,
-    `VALIDATION`.
+    """Split a ROI into points for training and validation, deterministic by seed.
 
-    `blocks` keeps whole square blocks of scan points for validation, because neighbours show nearly
-    the same; the side is halved until there are enough blocks to choose from. `random` draws single
-    points. `groups` keeps whole groups, the points with one value of `by`; `stratified` draws the
-    same share of each class of `by`, at least one where there are two, those without a class among
-    each other. by: over the dims of the ROI. Deterministic by seed. Raises RoiError for a ROI or a
+    `blocks` keeps square blocks of scan points together, because neighbours show nearly the same;
+    the side is halved until there are enough blocks. `random` draws single points. `groups` keeps
+    points with one value of `by` together; `stratified` draws the same share of each class of `by`,
+    at least one of two; points without a class form one class. by: over the dims of the ROI.
+
+    Returns an int8 map with `names.OUTSIDE`, `TRAIN`, `VALIDATION`. Raises RoiError for a ROI or a
     number of groups below 2, or a point without a group; SchemaError without `by`.
     """
     inside = laid_over(roi, roi, roi.dims).values
@@ -230,16 +256,12 @@ def _blocks_within(inside: np.ndarray, config: SplitConfig) -> tuple[int, np.nda
 
 
 def _some_groups(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Whole groups drawn until they hold the share, at least one and never all; which points they
-    hold.
-    """
+    """Which points lie in groups drawn until they hold the fraction; at least one, never all."""
     ids, sizes = np.unique(member, return_counts=True)
     order = rng.permutation(len(ids))
-    count = (
-        int(np.searchsorted(np.cumsum(sizes[order]), fraction * len(member))) + 1
-        if fraction > 0
-        else 0
-    )
+    count = 0
+    if fraction > 0:
+        count = int(np.searchsorted(np.cumsum(sizes[order]), fraction * len(member))) + 1
     return np.isin(member, ids[order[: min(count, len(ids) - 1)]])
 
 
@@ -248,8 +270,9 @@ def _share_of_each(member: np.ndarray, fraction: float, rng: np.random.Generator
     chosen = np.zeros(len(member), bool)
     for value in np.unique(member):
         points = rng.permutation(np.flatnonzero(member == value))
-        wanted = min(max(1, round(fraction * len(points))), len(points) - 1) if fraction > 0 else 0
-        chosen[points[:wanted]] = True
+        if fraction > 0:
+            count = max(1, round(fraction * len(points)))
+            chosen[points[: min(count, len(points) - 1)]] = True
     return chosen
 
 
@@ -258,33 +281,35 @@ def _members(
 ) -> np.ndarray:
     """Number of the group or class of each point of the ROI."""
     if by is None or np.shape(by) != inside.shape:
-        found = "nothing" if by is None else f"shape {np.shape(by)}"
+        received = "nothing" if by is None else f"shape {np.shape(by)}"
         raise SchemaError(
-            f"split method {config.method!r} needs a value of `by` for each point; got {found}."
+            f"split method {config.method!r} needs a value of `by` for each point; got {received}."
         )
     values = np.asarray(by)[inside]
-    if values.dtype.kind not in "fiu":
+    if values.dtype.kind == "f":
+        is_missing = np.isnan(values)
+    elif values.dtype.kind in "iu":
+        is_missing = values < 0
+    else:
         values = np.array([str(value) for value in values])
-    missing = (
-        values == ""
-        if values.dtype.kind == "U"
-        else np.isnan(values) | (values < 0) & (values.dtype.kind != "f")
-    )
+        is_missing = values == ""
     ids, member = np.unique(values, return_inverse=True)
-    if config.method == "groups" and missing.any():
-        raise RoiError(
-            f"{int(missing.sum())} points of the ROI have no group; leave them out of the ROI."
-        )
-    if config.method == "groups" and len(ids) < 2:
-        raise RoiError(
-            "all points of the ROI are in one group; at least two are needed to split by groups."
-        )
+    if config.method == "groups":
+        if is_missing.any():
+            raise RoiError(
+                f"{int(is_missing.sum())} points of the ROI have no group; leave them out of the "
+                "ROI."
+            )
+        if len(ids) < 2:
+            raise RoiError(
+                "all points of the ROI are in one group; at least two are needed to split by "
+                "groups."
+            )
     return np.asarray(member).reshape(-1)
 
 
 def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A map of class numbers as positions in the sorted class numbers: int64 over the navigation
-    grid, and the numbers.
+    """A map of classes: positions in the sorted class numbers, int64, and these numbers.
 
     Negative numbers and NaN mean "no class" and become -1. Raises SchemaError unless `name` is a
     map over the navigation dims with whole numbers and at least two classes.
@@ -294,18 +319,19 @@ def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
     if set(variable.dims) != set(dims):
         raise SchemaError(f"{name!r} lies over {variable.dims}; a map of classes lies over {dims}.")
     values = variable.transpose(*dims).values
-    known = np.isfinite(values) & (values >= 0)
-    if not np.array_equal(values[known], np.round(values[known])):
+    has_class = np.isfinite(values) & (values >= 0)
+    numbers = values[has_class]
+    if not np.array_equal(numbers, np.round(numbers)):
         raise SchemaError(
             f"{name!r} holds fractions; a map of classes holds whole numbers, -1 for no class."
         )
-    classes = np.unique(values[known]).astype(np.int64)
+    classes = np.unique(numbers).astype(np.int64)
     if len(classes) < 2:
         raise SchemaError(
             f"{name!r} holds {len(classes)} class(es); at least two are needed to tell them apart."
         )
     positions = np.full(values.shape, -1, np.int64)
-    positions[known] = np.searchsorted(classes, values[known].astype(np.int64))
+    positions[has_class] = np.searchsorted(classes, numbers.astype(np.int64))
     return positions, tuple(map(int, classes))
 
 
@@ -364,15 +390,11 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
     """
     inside = laid_over(roi, roi, roi.dims)
     if not isinstance(samples, xr.DataArray) or n.SAMPLE not in samples.dims:
-        found = (
-            f"dims {samples.dims}"
-            if isinstance(samples, xr.DataArray)
-            else f"a {type(samples).__name__}"
-        )
+        dims = getattr(samples, "dims", "no dims")
         raise SchemaError(
-            f"the samples are {found} and do not say where they belong; expected a DataArray over "
-            "'sample' with the coordinates of va.to_samples. Use samples.copy(data=values) for "
-            "values computed from samples."
+            f"the samples are a {type(samples).__name__} with {dims} and do not say where they "
+            "belong; expected a DataArray over 'sample' with the coordinates of va.to_samples. Use "
+            "samples.copy(data=values) for values computed from samples."
         )
     samples = samples.transpose(n.SAMPLE, ...)
     points = _points_of(samples, inside)
@@ -385,11 +407,11 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
 
 
 def fill_grid(values: np.ndarray, inside: xr.DataArray, fill: float) -> xr.DataArray:
-    """Values `(points, ...)` of the points inside, in row-major order, on the grid; `fill` outside."""
-    is_whole = values.dtype.kind in "iub"
-    if is_whole and (
-        not float(fill).is_integer() or np.array(int(fill)).astype(values.dtype) != fill
-    ):
+    """Values `(points, ...)` of the points inside, row-major, on the grid; `fill` outside."""
+    fits = values.dtype.kind not in "iub"
+    if not fits and float(fill).is_integer():
+        fits = bool(np.array(int(fill)).astype(values.dtype) == fill)
+    if not fits:
         raise SchemaError(
             f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to "
             "float."
@@ -410,78 +432,70 @@ def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
                 "take them from va.to_samples, and use samples.copy(data=values) for values "
                 "computed from samples."
             )
-    indexes: dict[Hashable, Any] = {dim: inside.get_index(dim) for dim in inside.dims}
-    positions = np.stack([index.get_indexer(samples[dim].values) for dim, index in indexes.items()])
-    is_known = (positions >= 0).all(axis=0)
-    points = np.where(is_known, np.ravel_multi_index(np.maximum(positions, 0), inside.shape), -1)
+    positions = np.stack(
+        [inside.get_index(dim).get_indexer(pd.Index(samples[dim].values)) for dim in inside.dims]
+    )
+    points = np.asarray(np.ravel_multi_index(tuple(np.maximum(positions, 0)), inside.shape))
+    points[(positions < 0).any(axis=0)] = -1  # not on the grid
     expected = np.flatnonzero(inside.values)
     if not np.array_equal(np.sort(points), expected):
         raise SchemaError(
             f"the {len(points)} samples lie at other points than the {len(expected)} of the ROI, "
             "or several at one; pass the ROI that the samples came from."
         )
-    return np.asarray(points)
+    return points
 
 
 Samples = TypeVar("Samples", bound=xr.DataArray | xr.Dataset)
 
 
 def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str) -> Samples:
-    """Flattened samples in the order of those of `reference`, by the coordinates that both carry.
+    """Flattened samples in the order of those of `reference`, by the coordinates of both.
 
-    Data over a grid is returned as it is. Raises SchemaError where the two do not carry the same
-    points.
+    Data over a grid is returned as it is. Raises SchemaError where the two have other points.
     """
     if n.SAMPLE not in reference.dims or n.SAMPLE not in data.dims:
         return data
-    expected, found = _sample_coords(reference), _sample_coords(data)
-    if set(expected) != set(found):
-        if {n.SAMPLE} >= {*expected, *found}:
-            return data  # numbered samples next to samples without numbers: xarray takes them by position
+    expected = _sample_coords(reference)
+    names = _sample_coords(data)
+    if expected != names:
+        if {n.SAMPLE} >= {*expected, *names}:
+            return data  # numbered and unnumbered samples are matched by position
         raise SchemaError(
-            f"the samples of {what} carry the coordinates {sorted(found)}, expected "
+            f"the samples of {what} carry the coordinates {sorted(names)}, expected "
             f"{sorted(expected)}; take both from va.to_samples, and use samples.copy(data=values) "
             "for values computed from samples."
         )
-    if all(np.array_equal(expected[name], found[name]) for name in expected):
+    if all(np.array_equal(reference[name].values, data[name].values) for name in names):
         return data
-    wanted = list(zip(*(values.tolist() for values in expected.values()), strict=True))
-    present = list(zip(*(found[name].tolist() for name in expected), strict=True))
-    number_of = {point: number for number, point in enumerate(present)}
-    if not len(number_of) == len(present) == len(wanted) or set(number_of) != set(wanted):
+    wanted = pd.MultiIndex.from_arrays([reference[name].values for name in names])
+    points = pd.MultiIndex.from_arrays([data[name].values for name in names])
+    if not wanted.is_unique or not points.sort_values().equals(wanted.sort_values()):
         raise SchemaError(
-            f"{what} has samples at other {', '.join(expected)}; select the same points of each, "
+            f"{what} has samples at other {', '.join(names)}; select the same points of each, "
             "such as with one ROI."
         )
-    order = [number_of[point] for point in wanted]
-    return cast(Samples, data.isel({n.SAMPLE: order}))
+    return cast(Samples, data.isel({n.SAMPLE: points.get_indexer(wanted)}))
 
 
-def _sample_coords(data: xr.DataArray | xr.Dataset) -> dict[str, np.ndarray]:
-    """Coordinates that say which point each sample is: those of the scan, else the samples'
-    numbers.
-    """
-    of_scan = [
-        name for name in n.SCAN_DIMS if name in data.coords and data[name].dims == (n.SAMPLE,)
-    ]
-    names = of_scan or [name for name in (n.SAMPLE,) if name in data.coords]
-    return {name: data[name].values for name in names}
+def _sample_coords(data: xr.DataArray | xr.Dataset) -> list[str]:
+    """Coordinates that identify each sample: those of the scan, else the number."""
+    names = [name for name in n.SCAN_DIMS if name in data.coords]
+    of_scan = [name for name in names if data[name].dims == (n.SAMPLE,)]
+    if not of_scan and n.SAMPLE in data.coords:
+        return [n.SAMPLE]
+    return of_scan
 
 
 def measured(ds: xr.Dataset) -> np.ndarray:
     """Boolean over the navigation dims: the sample was measured and can be used."""
-    nav = schema.navigation_dims(ds)
-    return (
-        np.array(ds[n.PRESENT].transpose(*nav))
-        if n.PRESENT in ds
-        else np.ones(schema.navigation_shape(ds), bool)
-    )
+    if n.PRESENT not in ds:
+        return np.ones(schema.navigation_shape(ds), bool)
+    return np.array(ds[n.PRESENT].transpose(*schema.navigation_dims(ds)))
 
 
 def check_map(ds: xr.Dataset, mask: xr.DataArray, *, boolean: bool = True) -> xr.DataArray:
-    """A ROI (`boolean`) or split map in memory, its dims in the order of the navigation dims of
-    `ds`; else SchemaError, see `laid_over`.
-    """
+    """A ROI (`boolean`) or split map, in memory, over the navigation dims, see `laid_over`."""
     return laid_over(ds, mask, schema.navigation_dims(ds), boolean=boolean)
 
 
@@ -515,35 +529,31 @@ def laid_over(
 
 
 def find_point(ds: xr.Dataset, point: Mapping[str, Any] | float | str) -> dict[str, int]:
-    """Position of a scan point or sample along each navigation dim. Raises UsageError that says
-    what there is.
-    """
+    """Position of a scan point or sample along each navigation dim. Raises UsageError."""
     nav = schema.navigation_dims(ds)
-    given = dict(point) if isinstance(point, Mapping) else {nav[0]: point} if len(nav) == 1 else {}
-    if set(given) != set(nav):
+    if len(nav) == 1 and not isinstance(point, Mapping):
+        point = {nav[0]: point}
+    if not isinstance(point, Mapping) or set(point) != set(nav):
         raise UsageError(
             f"a point needs a value for each of {', '.join(nav)}, such as {dict.fromkeys(nav, 0)}."
         )
-    place = {dim: _position(ds[dim], given[dim]) for dim in nav}
-    if n.PRESENT in ds and not bool(ds[n.PRESENT].isel(place)):
-        raise UsageError(f"the point {given} was not measured; choose another one.")
-    return place
+    position = {dim: _position(ds[dim], point[dim]) for dim in nav}
+    if n.PRESENT in ds and not bool(ds[n.PRESENT].isel(position)):
+        raise UsageError(f"the point {dict(point)} was not measured; choose another one.")
+    return position
 
 
 def _position(coordinate: xr.DataArray, value: Any) -> int:
-    """Where a coordinate has a value: a number the nearest within half a step, anything else the
-    same.
-    """
+    """Position of a value in a coordinate; of a number the nearest within half a step."""
     values = coordinate.values
     if values.dtype.kind in "iuf":
         try:
-            off = abs(values.astype("f8") - float(value))
+            distance = abs(values.astype("f8") - float(value))
         except (TypeError, ValueError):
             raise UsageError(f"{coordinate.name} = {value!r} is not a number.") from None
-        step = float(np.median(np.diff(np.sort(values.astype("f8"))))) if len(values) > 1 else 1.0
-        hits = np.flatnonzero(off == off.min())[:1]
-        if off.min() > step / 2 * (1 + 1e-9):
-            hits = hits[:0]
+        step = np.median(np.diff(np.sort(values.astype("f8")))) if len(values) > 1 else 1.0
+        limit = min(distance.min(), step / 2 * (1 + 1e-9))
+        hits = np.flatnonzero(distance <= limit)
     else:
         hits = np.flatnonzero(values == value)
     if not len(hits):
@@ -568,44 +578,38 @@ def sample_words(ds: xr.Dataset, indices: Mapping[str, int]) -> str:
 
 
 def edges(coord: np.ndarray) -> np.ndarray:
-    """Borders `(n + 1,)` of the cells around `n` ascending or descending coordinates, half-way
-    between neighbours.
-    """
+    """Borders `(n + 1,)` of the cells of `n` sorted coordinates, half-way between neighbours."""
     values = np.asarray(coord, dtype="f8")
-    if values.size < 2:
-        return np.array([side for value in values for side in (value - 0.5, value + 0.5)])
+    if values.size == 1:
+        return values[0] + np.array([-0.5, 0.5])
     middle = (values[1:] + values[:-1]) / 2
     return np.concatenate([[2 * values[0] - middle[0]], middle, [2 * values[-1] - middle[-1]]])
 
 
 def region_outline(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Border of the region where `mask` (rows, columns) is true, that of the grid included; see
-    `_lines`.
-    """
+    """Border of the region where `mask` (rows, columns) is true, see `_lines`."""
     return _lines(np.pad(mask, 1), np.not_equal, x, y)
 
 
 def label_borders(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Borders between cells of different `codes` (rows, columns), those below 0 left out; see
-    `_lines`.
-    """
-    return _lines(
-        np.pad(codes, 1, constant_values=-1), lambda a, b: (a != b) & (a >= 0) & (b >= 0), x, y
-    )
+    """Borders between cells of different `codes` (rows, columns) from 0 on, see `_lines`."""
+    padded = np.pad(codes, 1, constant_values=-1)
+    return _lines(padded, lambda a, b: (a != b) & (a >= 0) & (b >= 0), x, y)
 
 
 def _lines(
-    padded: np.ndarray, part: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray
+    padded: np.ndarray, separates: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
-    """Lines `(n, 4)` of x0, y0, x1, y1 along the edges of cells, pieces in one line merged.
+    """Lines `(n, 4)` of x0, y0, x1, y1 along the edges of cells; adjoining edges are merged.
 
-    padded: cells with one more all around. part: whether there is a border between neighbours. x
-    (columns + 1,), y (rows + 1,): where the edges lie, see `edges`.
+    padded: cells with one more all around. separates: whether there is a border between neighbours.
+    x (columns + 1,), y (rows + 1,): positions of the edges, see `edges`.
     """
-    edge, start, stop = _runs(part(padded[1:-1, :-1], padded[1:-1, 1:]).T)
-    upright = np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)
-    edge, start, stop = _runs(part(padded[:-1, 1:-1], padded[1:, 1:-1]))
-    return np.concatenate([upright, np.stack([x[start], y[edge], x[stop], y[edge]], axis=1)])
+    edge, start, stop = _runs(separates(padded[1:-1, :-1], padded[1:-1, 1:]).T)
+    vertical = np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)
+    edge, start, stop = _runs(separates(padded[:-1, 1:-1], padded[1:, 1:-1]))
+    horizontal = np.stack([x[start], y[edge], x[stop], y[edge]], axis=1)
+    return np.concatenate([vertical, horizontal])
 
 
 def _runs(border: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -137,8 +137,8 @@ def as_dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
             if dim in nav:
                 attrs["units"] = "step"
             ds = ds.assign_coords({dim: (dim, np.arange(ds.sizes[dim]), attrs)})
-    names = map(str, ds.variables)
-    of_runs = [v for v in names if v in n.OF_A_RUN or v.startswith(n.OF_LATER_RUNS)]
+    variables = map(str, ds.variables)
+    of_runs = [v for v in variables if v in n.OF_A_RUN or v.startswith(n.OF_LATER_RUNS)]
     if of_runs:
         note = f"left out, of runs that stay behind: {', '.join(of_runs)}"
         ds = ds.drop_vars(of_runs).assign_attrs(notes=[note])

@@ -1,6 +1,4 @@
-"""Files in, lazy labelled Datasets out. A format is one module and one `Source`; content decides,
-not the suffix.
-"""
+"""Open files as lazy labelled Datasets. A format is one `Source`, detected by content."""
 
 from __future__ import annotations
 
@@ -33,16 +31,15 @@ class Source:
     Attributes
     ----------
     holds : str
-        What a file of this format holds, in words.
+        Description of a file of this format.
     open : callable
         (path, config) -> Dataset.
     sniff : callable
-        Whether a path is of this format, by its content. Without it the format is only read by
-        name.
+        Whether a path is of this format, by its content. Without it the format must be named.
     files : callable
-        All files that a path stands for.
+        All files that belong to a path.
     packages : tuple of str
-        Packages, besides the usual ones, whose versions decide what is read.
+        Further packages whose versions decide what is read.
     """
 
     holds: str
@@ -79,10 +76,7 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _open_zarr(path: Path, config: IngestConfig) -> xr.Dataset:
-    with (
-        in_words(path, "a zarr store"),
-        warnings.catch_warnings(action="ignore"),
-    ):  # of metadata not consolidated
+    with in_words(path, "a zarr store"), warnings.catch_warnings(action="ignore"):
         return schema.as_dataset(xr.open_zarr(path, chunks=None, use_zarr_fill_value_as_mask=False))
 
 
@@ -91,7 +85,7 @@ def _zarr_files(path: Path, config: IngestConfig) -> list[Path]:
 
 
 KIKUCHIPY = ("kikuchipy",)
-SOURCES: dict[str, Source] = {  # of several that fit, the first is taken
+SOURCES: dict[str, Source] = {  # of several that match, the first is used
     kikuchi_h5.ENGINE: Source(
         "HDF5 with patterns 'images' and step numbers 'coords'", kikuchi_h5.open_kikuchi_h5
     ),
@@ -148,13 +142,8 @@ SOURCES: dict[str, Source] = {  # of several that fit, the first is taken
         orientation_maps.sniff,
     ),
 }
-FOLDERS = (
-    nifti.ENGINE,
-    ZARR,
-    images.POINTS,
-    images.COLLECTION,
-)  # formats of which a path may be a folder
-# settings that say that a folder is a collection, not a scan
+FOLDERS = (nifti.ENGINE, ZARR, images.POINTS, images.COLLECTION)  # formats that read folders
+# settings of a collection, not of a scan
 COLLECTION_SETTINGS = (
     "size",
     "manifest",
@@ -167,21 +156,18 @@ COLLECTION_SETTINGS = (
 
 
 def named_source(name: str) -> Source:
-    """A format by its name; of another package a Source, or a function `path -> Dataset` that is
-    used by name only.
-    """
-    found = part("source", name, SOURCES, called="format", trust=[name])
-    if isinstance(found, Source):
-        return found
-    return Source(" ".join((found.__doc__ or name).split()), lambda path, config: found(path))
+    """A format by its name; plug-ins are a Source, or a function `path -> Dataset`."""
+    source = part("source", name, SOURCES, called="format", trust=[name])
+    if isinstance(source, Source):
+        return source
+    return Source(" ".join((source.__doc__ or name).split()), lambda path, config: source(path))
 
 
 def detect(path: str | Path, config: IngestConfig | None = None) -> Detected:
-    """The format that fits a path best; `config.format` decides, then settings that only one format
-    has.
+    """Detect the format of a path, unless `config.format` or a setting of one format decides.
 
-    Raises NoInputError or DataError where none fits, UsageError for an unknown format or one not of
-    folders.
+    Raises NoInputError or DataError where no format matches, UsageError for an unknown format or
+    one that does not read folders.
     """
     config = config or IngestConfig()
     file = Path(path).expanduser()
@@ -208,7 +194,7 @@ def _format_of(file: Path, config: IngestConfig) -> str:
 
 
 def _sniffed(file: Path) -> str:
-    """The format of a file or folder by its content. Raises DataError where none fits."""
+    """The format of a file or folder by its content. Raises DataError where none matches."""
     for name in of_packages("source"):
         if named_source(name).sniff(file):
             return name
@@ -226,9 +212,9 @@ def _sniffed(file: Path) -> str:
         )
     with file.open("rb") as opened:
         start = opened.read(8)
-    known = "; ".join(f"{name}: {source.holds}" for name, source in SOURCES.items())
+    formats = "; ".join(f"{name}: {source.holds}" for name, source in SOURCES.items())
     raise DataError(
-        f"{file} is in no format that vaearr reads (it starts with {start!r}); expected {known}."
+        f"{file} is in no format that vaearr reads (it starts with {start!r}); expected {formats}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Names, units and conventions of the maps that EBSD indexing leaves, whichever vendor wrote them.
+"""Names, units and conventions of the maps of EBSD indexing, for all vendors.
 
 Orientations are `euler (y, x, angle)`: Bunge angles in radians, NaN where the point is not indexed,
 as `orix.quaternion.Rotation.from_euler` takes them.
@@ -24,7 +24,7 @@ NO_PHASE = {n.PHASE_MISSING: "no_entry", n.PHASE_UNKNOWN: "not_indexed"}
 EDAX_NO_ANGLE = 4 * np.pi - 1e-3  # EDAX writes 4 pi for the angles of points that are not indexed
 ANGLES = ["phi1", "Phi", "phi2"]
 
-KNOWN = {  # long names that are not the name itself, and units that are not 1
+LONG_NAMES = {  # and units
     EULER: ("Euler angles (Bunge, ZXZ), sample to crystal", "rad"),
     BANDS: ("number of indexed bands", "1"),
     MAD: ("mean angular deviation", "degree"),
@@ -45,7 +45,7 @@ KNOWN = {  # long names that are not the name itself, and units that are not 1
 
 def map_array(name: str, values: np.ndarray) -> xr.DataArray:
     """A map (y, x[, angle]) in float32 with the name and unit that it is known by."""
-    long_name, units = KNOWN.get(name, (name.replace("_", " "), "1"))
+    long_name, units = LONG_NAMES.get(name, (name.replace("_", " "), "1"))
     attrs = n.ATTRS.get(name, {"long_name": long_name, "units": units})
     angles = {ANGLE: ANGLES} if name == EULER else {}
     return xr.DataArray(values.astype("f4"), angles, (n.Y, n.X, *angles), attrs=dict(attrs))
@@ -57,10 +57,10 @@ def phase_map(numbers: np.ndarray, names: Mapping[int, str]) -> xr.DataArray:
     Raises ValueError for what is no whole number or does not fit.
     """
     largest = np.iinfo("i2").max
-    wrong = (numbers != np.rint(numbers)) | (np.abs(numbers) > largest)
-    if wrong.any():
+    is_wrong = (numbers != np.rint(numbers)) | (np.abs(numbers) > largest)
+    if is_wrong.any():
         raise ValueError(
-            f"a phase number is {numbers[wrong][0]:g}; expected whole numbers up to {largest}"
+            f"a phase number is {numbers[is_wrong][0]:g}; expected whole numbers up to {largest}"
         )
     fitting = {number: name for number, name in names.items() if number <= largest}
     attrs = n.ATTRS[n.PHASE] | flags(numbers.astype("i2"), fitting, NO_PHASE, n.PHASE)

@@ -28,9 +28,7 @@ XRAY_LINES = ("K", "L", "M", "Ka", "Kb", "La", "Lb", "Ma", "Mb")  # after the sy
 
 
 def map_files(path: str | Path) -> list[Path]:
-    """The element maps of a folder, or the one that a file holds; none where the file is another
-    table.
-    """
+    """The element maps of a folder, or the file itself unless it is another table."""
     file = Path(path).expanduser()
     if file.is_dir():
         files = sorted(child for child in file.iterdir() if child.suffix.lower() == SUFFIX)
@@ -53,7 +51,7 @@ def _is_number(cell: str) -> bool:
 
 
 def read_element_map(file: Path) -> np.ndarray:
-    """The values (rows, columns), NaN where a line is shorter or a cell is empty. Raises DataError."""
+    """Read values (rows, columns), NaN where a line is shorter or a cell empty."""
     rows = [line.rstrip("\t ").split("\t") for line in read_text(file).rstrip("\n").split("\n")]
     n_columns = max(map(len, rows))
     cells = pd.DataFrame([row + [""] * (n_columns - len(row)) for row in rows]).map(str.strip)
@@ -71,7 +69,7 @@ def read_element_map(file: Path) -> np.ndarray:
 
 
 def element_of(file: Path) -> str:
-    """The symbol in the name of a file. Raises DataError unless there is one."""
+    """The symbol in the name of a file. Raises DataError unless it holds exactly one."""
     symbols: list[str] = []
     for word in re.findall("[A-Za-z]+", file.stem):
         is_line = bool(symbols) and word in XRAY_LINES
@@ -87,22 +85,17 @@ def element_of(file: Path) -> str:
 
 
 def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A map of the same field on another grid: means over the area of each new cell, without
-    missing values.
-    """
-    rows, columns = (
-        _overlaps(n_old, n_new) for n_old, n_new in zip(values.shape, shape, strict=True)
-    )
-    is_known = np.isfinite(values)
-    total = rows @ np.where(is_known, values, 0.0) @ columns.T
-    area = rows @ is_known.astype(float) @ columns.T
+    """A map of the same field on another grid: means over the measured area of each new cell."""
+    rows = _overlaps(values.shape[0], shape[0])
+    columns = _overlaps(values.shape[1], shape[1])
+    is_measured = np.isfinite(values)
+    total = rows @ np.where(is_measured, values, 0.0) @ columns.T
+    area = rows @ is_measured.astype(float) @ columns.T
     return np.where(area > 0, total / np.where(area > 0, area, 1), np.nan)
 
 
 def _overlaps(n_old: int, n_new: int) -> np.ndarray:
-    """Length that each new cell has in common with each old cell, (new, old), along one side of the
-    field.
-    """
+    """Length that each new cell shares with each old cell, (new, old), along one side."""
     new_edges = np.arange(n_new + 1) * n_old / n_new
     old_edges = np.arange(n_old + 1)
     start = np.maximum(new_edges[:-1, None], old_edges[:-1])

@@ -1,4 +1,4 @@
-"""Engines of xarray: `xr.open_dataset(path, engine="vaearr")` opens whatever `va.open_source` does."""
+"""Engines of xarray: `xr.open_dataset(path, engine="vaearr")` opens what `va.open_source` opens."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from vaearr.sources import digits, kikuchi_h5, nifti, open_source
 
 
 class SourceEngine(BackendEntrypoint):
-    """Any format, told by the content; settings are those of IngestConfig, such as `step` and
-    `units`.
-    """
+    """Any format, detected by content; settings are those of IngestConfig, such as `step`."""
 
     format: str | None = None
     description = "Scans, vendor files of EBSD, images and volumes, as vaearr reads them"
@@ -54,6 +52,6 @@ class Nifti(SourceEngine):
 
 
 class Idx(SourceEngine):
-    """IDX images with their labels beside them."""
+    """IDX images with their labels in the same folder."""
 
     format = digits.IDX

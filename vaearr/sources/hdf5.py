@@ -1,8 +1,7 @@
-"""Open an HDF5 file and its datasets safely: every refusal is one line that says what is there and
-what to do.
+"""Open an HDF5 file and its datasets safely, with error messages of one line.
 
 Data in other files (external links, external storage, virtual datasets) is never read, and sizes
-that a header claims are held against the size of the file before anything is read.
+that a header declares are compared with the size of the file before anything is read.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import h5py
 
 from vaearr.errors import DataError, NoInputError, VaearrError, did_you_mean
 
-PLENTY, MAX_PACKED = 256 * 2**20, 100  # bytes above which a packed byte may stand for so many
-MAX_DEPTH = 64  # groups in one another
+PLENTY = 256 * 2**20  # bytes that any file may declare
+MAX_RATIO = 100  # of declared to stored bytes, above that
+MAX_DEPTH = 64  # of nested groups
 
 
 def check_file(path: str | Path) -> Path:
@@ -37,7 +37,7 @@ def check_file(path: str | Path) -> Path:
 
 
 def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
-    """Open for reading. Raises DataError or NoInputError in words where HDF5 itself refuses."""
+    """Open for reading. Raises DataError or NoInputError where that fails."""
     file = check_file(path)
     try:
         return h5py.File(file, mode)
@@ -46,18 +46,17 @@ def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
             f"{file} may not be read ({error.strerror or error}); change its permissions."
         ) from error
     except OSError as error:
-        then = "close the program that writes it, or, if it is damaged, fetch it again from where it was written"
         raise DataError(
-            f"{file} cannot be opened as HDF5 ({' '.join(str(error).split())}); {then}."
+            f"{file} cannot be opened as HDF5 ({' '.join(str(error).split())}); close the program "
+            "that writes it, or, if it is damaged, fetch it again from where it was written."
         ) from error
 
 
 @contextmanager
 def in_words(file: Path | str, kind: str) -> Iterator[None]:
-    """What decoders raise for damaged files, which is anything, as one DataError; a NoInputError
-    for one that is gone.
+    """Turn any error of a decoder into a DataError, or a NoInputError for a file that is gone.
 
-    What the system says itself, such as that a disk is full, stays as it is.
+    Errors of the system, such as a full disk, are not changed.
     """
     try:
         yield
@@ -66,16 +65,14 @@ def in_words(file: Path | str, kind: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NoInputError(f"{file} is gone; restore it, or open the source again.") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (
-            None,
-            errno.EINVAL,
-        ):  # EINVAL: a place that is none
+        is_of_system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if is_of_system:
             raise
-        cause = (
-            error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
-        )  # h5py's lock hides it
-        told = str(cause).replace(f"{Path(file).parent}/", "") or type(cause).__name__
-        reason = " ".join(told.split())[:200]
+        cause: BaseException = error
+        if isinstance(error, SystemError) and error.__cause__:
+            cause = error.__cause__  # h5py's lock hides it
+        message = str(cause).replace(f"{Path(file).parent}/", "") or type(cause).__name__
+        reason = " ".join(message.split())[:200]
         raise DataError(
             f"{file} cannot be read as {kind} ({reason}); it is damaged, so fetch it again."
         ) from error
@@ -90,13 +87,9 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
     dataset = file.get(name)
     where = f"{file.filename}: dataset {name!r}"
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        names: list[str] = []
-        file.visititems(
-            lambda path, item: names.append(path) if isinstance(item, h5py.Dataset) else None
-        )
         raise DataError(
             f"{file.filename} has no dataset {name!r} with values; choose one with {setting}=…"
-            f"{did_you_mean(name, names)}"
+            f"{did_you_mean(name, _dataset_names(file))}"
         )
     if dataset.is_virtual or dataset.external:
         raise DataError(
@@ -104,22 +97,31 @@ def find_dataset(file: h5py.File, name: str, setting: str) -> h5py.Dataset:
         )
     properties = dataset.id.get_create_plist()
     for i in range(properties.get_nfilters()):
-        code, _, _, words = properties.get_filter(i)
+        code, _, _, label = properties.get_filter(i)
         if not h5py.h5z.filter_avail(code):
+            filter_name = label.decode(errors="replace") or "unnamed"
             raise DataError(
-                f"{where} is compressed with filter {code} "
-                f"({words.decode(errors='replace') or 'unnamed'}), which this HDF5 lacks; rewrite "
-                "it with 'h5repack -f GZIP=4', or import hdf5plugin first."
+                f"{where} is compressed with filter {code} ({filter_name}), which this HDF5 lacks; "
+                "rewrite it with 'h5repack -f GZIP=4', or import hdf5plugin first."
             )
     declared = math.prod(dataset.shape) * dataset.dtype.itemsize
     refuse_bomb(Path(file.filename), declared, Path(file.filename).stat().st_size)
     return dataset
 
 
+def _dataset_names(file: h5py.File) -> list[str]:
+    names: list[str] = []
+
+    def visit(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            names.append(path)
+
+    file.visititems(visit)
+    return names
+
+
 def refuse_outside_links(file: h5py.File) -> None:
-    """Raise DataError where a link of the file leads into another file, or groups are nested too
-    deeply.
-    """
+    """Raise DataError for a link into another file, and for groups that are nested too deeply."""
 
     def check(path: str, link: Any) -> None:
         where = f"{file.filename}: {path[:100]!r}"
@@ -136,8 +138,8 @@ def refuse_outside_links(file: h5py.File) -> None:
 
 
 def refuse_bomb(file: Path, needed: int, stored: int) -> None:
-    """Raise DataError where a packed file declares far more bytes than it can be believed to hold."""
-    if needed > max(PLENTY, MAX_PACKED * stored):
+    """Raise DataError where a packed file declares far more bytes than it can plausibly hold."""
+    if needed > max(PLENTY, MAX_RATIO * stored):
         raise DataError(
             f"{file} declares {needed} bytes, more than its {stored} packed bytes can be believed "
             "to hold; fetch it again, or unpack it first if that size is right."

@@ -1,5 +1,4 @@
-"""HDF5 with a stack of patterns and the `[x, y]` step numbers of each: lazy, in any row order, with
-points missing.
+"""HDF5 with a stack of patterns and their `[x, y]` step numbers, in any order, with gaps.
 
 `/images` is (N, H, W), (N, 1, H, W) or (N, C, H, W) of any integer or float type, `/coords` is (N,
 2). Without coords, or with one for each point, four dims may be rows and columns of the scan, (ny,
@@ -28,9 +27,9 @@ MOST_CHANNELS = 4  # of a stack of four dims; more are columns of a scan
 
 
 def open_kikuchi_h5(file: Path, config: IngestConfig) -> xr.Dataset:
-    """Lazy Dataset of patterns (y, x[, channel], dy, dx) with `present`.
+    """Open patterns (y, x[, channel], dy, dx), lazy, with `present`.
 
-    Raises DataError or NoInputError for a file that does not hold what it should.
+    Raises DataError or NoInputError for an invalid file.
     """
     with open_hdf5(file) as opened, in_words(file, "HDF5"):
         refuse_outside_links(opened)

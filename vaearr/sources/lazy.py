@@ -1,7 +1,6 @@
-"""Samples that lie in files as dask arrays: one task for each block of samples, in the tiles that
-stores have.
+"""Samples in files as dask arrays: one task for each block of samples, in the tiles of stores.
 
-What a source brings is a reader: row numbers `(n,)` -> values `(n, …)`, in that order.
+A source provides a reader: row numbers `(n,)` -> values `(n, …)`, in that order.
 """
 
 from __future__ import annotations
@@ -26,9 +25,7 @@ THREADS = 8
 
 
 def lazy_array(read: Read, rows: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """A dask array (*rows.shape, *shape) of the rows that `rows` names by number, -1 for none (NaN,
-    of integers 0).
-    """
+    """A dask array (*rows.shape, *shape) of rows by number; -1 for none (NaN, of integers 0)."""
     import dask.array as da
 
     dtype = dtype.newbyteorder("=")
@@ -43,23 +40,24 @@ def lazy_array(read: Read, rows: np.ndarray, shape: tuple[int, ...], dtype: np.d
         chunks=(*numbers.chunks, *((side,) for side in shape)),
         dtype=dtype,
         meta=np.empty((0,) * (rows.ndim + len(shape)), dtype),
-        of=dtype,
+        as_dtype=dtype,
     )
 
 
-def _block(rows: np.ndarray, read: Read, shape: tuple[int, ...], of: np.dtype) -> np.ndarray:
-    wanted = rows.ravel()
-    is_present = wanted >= 0
+def _block(rows: np.ndarray, read: Read, shape: tuple[int, ...], as_dtype: np.dtype) -> np.ndarray:
+    is_present = rows >= 0
     if is_present.all():
-        return read(wanted).astype(of, copy=False).reshape(*rows.shape, *shape)
-    out = np.full((wanted.size, *shape), np.nan if of.kind == "f" else 0, of)
+        values = read(rows.ravel()).astype(as_dtype, copy=False)
+        return values.reshape(*rows.shape, *shape)
+    missing = np.nan if as_dtype.kind == "f" else 0
+    block = np.full((*rows.shape, *shape), missing, as_dtype)
     if is_present.any():
-        out[is_present] = read(wanted[is_present]).reshape(-1, *shape)
-    return out.reshape(*rows.shape, *shape)
+        block[is_present] = read(rows[is_present]).reshape(-1, *shape)
+    return block
 
 
 def one_by_one(read: Callable[[int], np.ndarray]) -> Read:
-    """A reader of samples that are files of their own, several at a time."""
+    """A reader of samples that are separate files, several at a time."""
 
     def rows(wanted: np.ndarray) -> np.ndarray:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -76,9 +74,8 @@ class H5Rows:
 
     def __init__(self, dataset: h5py.Dataset, *, is_grid: bool = False) -> None:
         self.name, self.is_grid = dataset.name, is_grid
-        self._file = CachingFileManager(
-            open_hdf5, str(Path(dataset.file.filename).resolve()), mode="r"
-        )
+        file = Path(dataset.file.filename).resolve()
+        self._file = CachingFileManager(open_hdf5, str(file), mode="r")
 
     def close(self) -> None:
         """Close the file."""
@@ -104,7 +101,7 @@ def _points(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
 
 
 def _rows(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
-    """Rows in few reads: neighbours together, whole chunks, at most `SLAB_BYTES` at a time."""
+    """Rows in few reads: neighbours together, complete chunks, at most `SLAB_BYTES` at a time."""
     out = np.empty((wanted.size, *dataset.shape[1:]), dataset.dtype)
     order = np.argsort(wanted)
     rows = wanted[order]
@@ -112,7 +109,8 @@ def _rows(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
     n_bytes = chunk * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
     slab = rows // (chunk * max(1, SLAB_BYTES // n_bytes))
     is_cut = (np.diff(rows) > chunk) | (np.diff(slab) > 0)
-    for part in np.split(np.arange(rows.size), np.flatnonzero(is_cut) + 1):
-        start, stop = rows[part[0]], rows[part[-1]] + 1
-        out[order[part]] = dataset[start:stop][rows[part] - start]
+    for positions in np.split(np.arange(rows.size), np.flatnonzero(is_cut) + 1):
+        read_rows = rows[positions]
+        start = read_rows[0]
+        out[order[positions]] = dataset[start : read_rows[-1] + 1][read_rows - start]
     return out

@@ -222,7 +222,7 @@ def _is_plain(image: Any) -> bool:
 
 
 def _values(file: Path) -> np.ndarray:
-    """The values of a file (z, y, x) in RAS+: as stored if the header has no scale, else float32."""
+    """Values of a file (z, y, x) in RAS+: as stored if the header has no scale, else float32."""
     import nibabel as nib
 
     image = _opened(file)

@@ -1,11 +1,10 @@
-"""Orientation maps as text, `.ang` (EDAX, and EMsoft, ASTAR, orix in its form) and `.ctf` (Oxford,
-Bruker, MTEX).
+"""Orientation maps as text: `.ang` (EDAX, EMsoft, ASTAR, orix) and `.ctf` (Oxford, Bruker, MTEX).
 
-orix (an optional package, GPL) reads them. Ours is what it lacks: text in any encoding, decimal
-commas of `.ctf`, points put on the grid by the rank of their coordinates, refusals in one line. The
-maps hold no patterns: `open_orientation_map` gives one as it is, `side_maps` puts it beside a scan
-of the same size. Values closer than 0.45 steps are one column or row, and each gap between
-neighbouring columns is rounded to whole steps by itself, so that rounded coordinates do not add up.
+orix (an optional package, GPL) reads them. This module adds what it lacks: text in any encoding,
+decimal commas of `.ctf`, points put on the grid by the rank of their coordinates, error messages of
+one line. The maps hold no patterns: `open_orientation_map` opens one alone, `side_maps` adds it to
+a scan of the same size. Values closer than 0.45 steps are one column or row, and each gap between
+neighbouring columns is rounded to whole steps separately, so that rounding errors do not add up.
 """
 
 from __future__ import annotations
@@ -24,18 +23,31 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, need
+from vaearr.schema.grid import measured
 from vaearr.sources import ebsd_maps as m
 from vaearr.sources.hdf5 import check_file, in_words
 from vaearr.sources.scan_grid import LARGEST_STEP_NUMBER, scan_grid
 from vaearr.sources.tables import read_text
 
 ENGINE = "orientation-map"
-COLUMN_NAMES = {  # by the names that orix gives them; other columns are left out
-    "iq": m.IQ_HOUGH, "ci": m.CI, "detector_signal": m.SEM_SIGNAL, "fit": m.FIT, "dp": "dot_product",
-    "ind": "correlation_index", "rel": "reliability", "bands": m.BANDS, "error": m.INDEXING_ERROR, "MAD": m.MAD,
-    "BC": n.BC, "BS": m.BAND_SLOPE, "DP": "dot_product", "OSM": "orientation_similarity", "IQ": m.IQ_FFT,
-}  # fmt: skip
-# Those of an .ang file with further columns, which orix does not name.
+COLUMN_NAMES = {  # by the names in orix; other columns are left out
+    "iq": m.IQ_HOUGH,
+    "ci": m.CI,
+    "detector_signal": m.SEM_SIGNAL,
+    "fit": m.FIT,
+    "dp": "dot_product",
+    "ind": "correlation_index",
+    "rel": "reliability",
+    "bands": m.BANDS,
+    "error": m.INDEXING_ERROR,
+    "MAD": m.MAD,
+    "BC": n.BC,
+    "BS": m.BAND_SLOPE,
+    "DP": "dot_product",
+    "OSM": "orientation_similarity",
+    "IQ": m.IQ_FFT,
+}
+# of an .ang file with further columns, which orix does not name
 UNNAMED = {"unknown1": m.IQ_HOUGH, "unknown2": m.CI, "unknown3": m.SEM_SIGNAL, "unknown4": m.FIT}
 SAME_COLUMN = 0.45  # of a step; a hexagonal grid has columns half a step apart
 LARGEST = float(np.finfo("f4").max)
@@ -93,22 +105,21 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
         numbers = np.where(is_indexed, xmap.phase_id, n.PHASE_UNKNOWN)
         euler = xmap.rotations.to_euler().reshape(-1, 3)
         maps = m.indexed_maps(grid, columns, numbers, m.phase_names(xmap), euler)
-    coords = {}
     positions = {
         n.X: xmap.x.min() + step_x * (grid.x - grid.x[0]),
         n.Y: xmap.y.min() + step_y * (grid.y - grid.y[0]),
     }
+    coords = {}
     for dim, values in positions.items():
         coords[dim] = (dim, values, {**n.ATTRS[dim], "units": xmap.scan_unit})
-    ds = xr.Dataset(
-        maps, coords, attrs={"source": file.name, "n_missing": int((~grid.present).sum())}
-    )
+    attrs = {"source": file.name, "n_missing": int((~grid.present).sum())}
+    ds = xr.Dataset(maps, coords, attrs)
     ds.encoding["source"] = str(file)
     return ds
 
 
 def _by_orix(file: Path, kind: str, text: str) -> Any:
-    """The crystal map that orix makes of the text; all numbers finite."""
+    """The crystal map that orix reads from the text; all numbers are finite."""
     need("orix", "vaearr[ebsd]", file.name)
     options = {"autogen_names": False} if kind == "ang" else {}
     with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as folder:
@@ -126,7 +137,7 @@ def _by_orix(file: Path, kind: str, text: str) -> Any:
 
 
 def _columns(xmap: Any) -> dict[str, np.ndarray]:
-    """The columns beside place, phase and orientation, under our names."""
+    """The columns other than position, phase and orientation, by their names in the Dataset."""
     names = dict(COLUMN_NAMES)
     if "dp" in xmap.prop:  # EMsoft
         names["iq"] = m.IQ_FFT
@@ -136,47 +147,43 @@ def _columns(xmap: Any) -> dict[str, np.ndarray]:
 
 
 def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The maps of an `.ang` or `.ctf` file on the grid of the scan `ds`, by rank of their
-    coordinates.
+    """The maps of an `.ang` or `.ctf` file on the grid of a scan, by rank of their coordinates.
 
     Raises DataError where the map has another number of rows or columns than the scan.
     """
-    found = open_orientation_map(path)
-    have, want = ([one.sizes.get(dim) for dim in (n.Y, n.X)] for one in (found, ds))
-    if have != want or not schema.is_scan(ds):
+    orientations = open_orientation_map(path)
+    shape = orientations[n.PHASE].shape
+    scan_shape = (ds.sizes.get(n.Y), ds.sizes.get(n.X))
+    if shape != scan_shape or not schema.is_scan(ds):
         raise DataError(
-            f"{path} is a map of {have[0]} x {have[1]} points (rows x columns), the scan has "
-            f"{want[0]} x {want[1]}; export the map of the whole scan, neither cropped nor of "
-            "another one."
+            f"{path} is a map of {shape[0]} x {shape[1]} points (rows x columns), the scan has "
+            f"{scan_shape[0]} x {scan_shape[1]}; export the map of the whole scan, neither cropped "
+            "nor of another one."
         )
-    missing = (found[n.PHASE].values == n.PHASE_MISSING) & (
-        ds[n.PRESENT].values if n.PRESENT in ds else True
-    )
-    origin = {"source": Path(path).name, "n_missing": int(missing.sum())}
-    on_scan = found.assign_coords({n.Y: ds[n.Y], n.X: ds[n.X]})
-    return {
-        str(name): variable.assign_attrs(origin) for name, variable in on_scan.data_vars.items()
-    }
+    is_missing = (orientations[n.PHASE].values == n.PHASE_MISSING) & measured(ds)
+    origin = {"source": Path(path).name, "n_missing": int(is_missing.sum())}
+    on_scan = orientations.assign_coords({n.Y: ds[n.Y], n.X: ds[n.X]})
+    return {str(name): values.assign_attrs(origin) for name, values in on_scan.data_vars.items()}
 
 
 def _entry(text: str, name: str) -> str:
-    """An entry of the header: `# XSTEP: 0.5`, `XStep<tab>0.5`; "" where there is none."""
+    """An entry of the header, `# XSTEP: 0.5` or `XStep<tab>0.5`; "" if it does not exist."""
     match = re.search(rf"^#?[ \t]*{name}[: \t]+(\S+)", text, re.M | re.I)
     return match[1] if match else ""
 
 
 def _step(text: str, name: str) -> float:
-    """The distance of neighbouring points by the header, 0 where it has none."""
+    """The distance of neighbouring points in the header, 0 if it is not stated."""
     return max(0.0, float(_entry(text, name) or 0))
 
 
 def _step_numbers(values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
     """Column (or row) number of each point, from 0, and the distance of neighbouring columns."""
-    places, inverse = np.unique(values, return_inverse=True)
-    gaps = np.diff(places)
+    distinct, inverse = np.unique(values, return_inverse=True)
+    gaps = np.diff(distinct)
     is_next = gaps > (SAME_COLUMN * step if step else 0.1 * gaps.max(initial=0))
     column = np.concatenate([[0], np.cumsum(is_next)])
-    centres = np.bincount(column, weights=places) / np.bincount(column)
+    centres = np.bincount(column, weights=distinct) / np.bincount(column)
     distances = np.diff(centres)
     unit = float(np.median(distances)) if distances.size else 1.0
     between = np.clip(np.rint(distances / unit), 1, LARGEST_STEP_NUMBER / (distances.size + 1))
@@ -185,9 +192,7 @@ def _step_numbers(values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
 
 
 def _refuse_hexagonal(file: Path, text: str, ix: np.ndarray, iy: np.ndarray) -> None:
-    """Raise DataError where the header says that the grid is not square, or every second row is
-    shifted.
-    """
+    """Raise DataError where the grid is not square by the header or by shifted rows."""
     is_square = _entry(text, "GRID").lower() in ("", "sqrgrid")
     is_square &= _entry(text, "NCOLS_ODD") == _entry(text, "NCOLS_EVEN")
     ny, nx = int(iy.max()) + 1, int(ix.max()) + 1

@@ -1,6 +1,4 @@
-"""From a list of `[x, y]` step numbers, in any order and with gaps, to the grid of scan points they
-lie on.
-"""
+"""Make a grid of scan points from `[x, y]` step numbers in any order and with gaps."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ MAX_CELLS_PER_POINT = 16
 
 @dataclass(frozen=True, eq=False)
 class ScanGrid:
-    """Step numbers of the axes and, for each cell, the row of the file that holds its pattern (-1:
-    not measured).
-    """
+    """Step numbers of the axes, and the row of the file for each cell (-1: not measured)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -45,9 +41,7 @@ class ScanGrid:
 
 
 def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
-    """`(N, 2)` values as int64 step numbers. Raises DataError that names the first row that is not
-    whole numbers.
-    """
+    """`(N, 2)` values as int64 step numbers. Raises DataError unless they are whole numbers."""
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "uif":
         raise DataError(
             f"{where} has dtype {values.dtype} and shape {values.shape}; expected whole numbers "
@@ -55,10 +49,9 @@ def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
         )
     with np.errstate(invalid="ignore"):
         numbers = values.astype("f8")
-        good = (np.abs(numbers - np.rint(numbers)) <= WHOLE) & (
-            np.abs(numbers) <= LARGEST_STEP_NUMBER
-        )
-    bad = np.flatnonzero(~good.all(axis=1))
+        is_whole = np.abs(numbers - np.rint(numbers)) <= WHOLE
+        is_step_number = is_whole & (np.abs(numbers) <= LARGEST_STEP_NUMBER)
+    bad = np.flatnonzero(~is_step_number.all(axis=1))
     if bad.size:
         raise DataError(
             f"{where} row {bad[0]}: [x, y] = {values[bad[0]].tolist()} are no step numbers "
@@ -68,12 +61,11 @@ def step_numbers(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanGrid:
-    """The grid for `(N, 2)` step numbers; names: what the rows are called, by default their
-    numbers.
+    """The grid of `(N, 2)` step numbers. names: of the rows, by default their numbers.
 
     Axes run in regular steps from the smallest to the largest number where the points fill at least
-    a quarter of that grid, and hold only the numbers that occur otherwise. Raises DataError for
-    points that lie scattered or occur twice.
+    a quarter of that grid; otherwise they hold only the numbers that occur. Raises DataError for
+    points that are scattered or occur twice.
     """
     n_points = len(steps)
     x, y = _regular_axis(steps[:, 0], n_points), _regular_axis(steps[:, 1], n_points)
@@ -87,29 +79,33 @@ def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanG
         )
     cells = np.searchsorted(y, steps[:, 1]) * x.size + np.searchsorted(x, steps[:, 0])
     refuse_repeats(cells, where, lambda i: repr(names[i]) if names else f"row {i}", "[x, y]", steps)
-    rows = np.full(y.size * x.size, -1, dtype=np.int64)
+    rows = np.full(y.size * x.size, -1)
     rows[cells] = np.arange(n_points)
     return ScanGrid(x=x, y=y, rows=rows.reshape(y.size, x.size))
 
 
 def _regular_axis(numbers: np.ndarray, n_points: int) -> np.ndarray | None:
-    found = np.unique(numbers)
-    spacing = int(np.gcd.reduce(np.diff(found))) if found.size > 1 else 1
-    size = (int(found[-1]) - int(found[0])) // spacing + 1
+    """Numbers in regular steps that include all given ones; None where these would be too many."""
+    occurring = np.unique(numbers)
+    first, last = int(occurring[0]), int(occurring[-1])
+    spacing = int(np.gcd.reduce(np.diff(occurring))) if occurring.size > 1 else 1
+    size = (last - first) // spacing + 1
     if size > MAX_REGULAR_FILL * n_points:
         return None
-    return found[0] + spacing * np.arange(size, dtype=np.int64)
+    return first + spacing * np.arange(size)
 
 
 def refuse_repeats(
     cells: np.ndarray, where: str, called: Callable[[int], str], axes: str, points: np.ndarray
 ) -> None:
-    """Raise DataError where two rows lie on one scan point; cells below 0 are none. called: what a
-    row is called.
+    """Raise DataError where two rows lie on one scan point; cells below 0 are none.
+
+    called: from the number of a row to its name.
     """
     again = np.flatnonzero(pd.Series(cells).duplicated() & (cells >= 0))
     if again.size:
-        second, first = int(again[0]), int((cells == cells[again[0]]).argmax())
+        second = int(again[0])
+        first = int((cells == cells[second]).argmax())
         raise DataError(
             f"{where}: {called(first)} and {called(second)} are both the scan point {axes} = "
             f"{points[second].tolist()} ({again.size} repeat one); expected each once, so remove "
@@ -120,26 +116,23 @@ def refuse_repeats(
 def scan_dataset(
     patterns: Any, grid: ScanGrid, step: tuple[float | None, float | None], units: str, source: Path
 ) -> xr.Dataset:
-    """The patterns, a dask array (y, x[, channel], dy, dx), with coordinates and `present`.
+    """A Dataset of patterns, a dask array (y, x[, channel], dy, dx), and `present`.
 
-    step: that of y and of x, None: coordinates are step numbers.
+    step: of y and of x; None: coordinates are step numbers.
     """
     signal = (n.CHANNEL, n.DY, n.DX)[-(patterns.ndim - 2) :]
     attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
     dims = (n.Y, n.X, *signal)
     coords: dict[str, Any] = {}
     for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
-        coords[dim] = (
-            dim,
-            numbers * (1 if distance is None else distance),
-            {**n.ATTRS[dim], "units": units},
-        )
+        positions = numbers if distance is None else numbers * distance
+        coords[dim] = (dim, positions, {**n.ATTRS[dim], "units": units})
         coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
     for dim, size in zip(signal, patterns.shape[2:], strict=True):
         coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {"long_name": dim}))
-    tile = {"preferred_chunks": dict(zip(dims, patterns.chunksize, strict=True))}
+    encoding = {"preferred_chunks": dict(zip(dims, patterns.chunksize, strict=True))}
     data = {
-        n.PATTERNS: xr.Variable(dims, patterns, attrs, tile),
+        n.PATTERNS: xr.Variable(dims, patterns, attrs, encoding),
         n.PRESENT: xr.Variable((n.Y, n.X), grid.present, n.ATTRS[n.PRESENT]),
     }
     ds = xr.Dataset(data, coords)

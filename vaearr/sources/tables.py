@@ -1,9 +1,8 @@
-"""CSV files of numbers for scan points or samples, read strictly: each fault is one line that names
-the file's line.
+"""CSV files of numbers for scan points or samples; errors name the line of the file.
 
-Columns are separated by comma, semicolon or tab, whichever the header uses; beside the last two, a
+Columns are separated by comma, semicolon or tab, whichever the header uses; with the last two, a
 comma may be the decimal point. Names are compared without case, spaces, punctuation and a unit in
-brackets: `X Position [um]` is `xposition`. Cells stay text until numbers are asked for, so that a
+brackets: `X Position [um]` is `xposition`. Cells stay text until they are converted, so that a
 subject `0012` keeps its zeros.
 """
 
@@ -26,10 +25,23 @@ from vaearr.sources.hdf5 import check_file
 
 SEPARATORS = (",", ";", "\t")
 NO_VALUE = ["", "nan", "na", "n/a", "null", "none", "-"]
-# Names of a coordinate, # for its letter, and of maps that mean the same, as `plain_name` gives
-# them; the first that a file holds is taken.
-COORDINATES = ("#index", "#indice", "#idx", "#i", "i#", "#step", "#", "#position", "#pos", "#coord", "#coordinate",
-               "#coords", "#pixel", "#px")  # fmt: skip
+# plain names of a coordinate, # for its letter; the first that a file holds is used
+COORDINATES = [
+    "#index",
+    "#indice",
+    "#idx",
+    "#i",
+    "i#",
+    "#step",
+    "#",
+    "#position",
+    "#pos",
+    "#coord",
+    "#coordinate",
+    "#coords",
+    "#pixel",
+    "#px",
+]
 SYNONYMS: tuple[set[str], ...] = (
     {"bc", "bandcontrast", "bandcontr"},
     {"bs", "bandslope"},
@@ -48,10 +60,9 @@ ReadAs = Literal["auto", "steps", "coordinates"]
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A CSV: all columns as text by line number, names of the columns of values, of coordinates,
-    and what these are.
+    """A CSV: all columns as text by line number, and the names of its columns.
 
-    read_as: what the names of the coordinates say.
+    read_as: what the coordinates are, by their names.
     """
 
     file: Path
@@ -61,22 +72,16 @@ class Table:
     read_as: ReadAs
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        """Columns as floats `(N, K)`, NaN where a field is empty. Raises DataError that names a
-        line of text.
-        """
+        """Columns as floats `(N, K)`, NaN where a field is empty. Raises DataError for text."""
         return np.stack([_numbers(self.frame[name], self.file) for name in columns], axis=1)
 
     def meant(self, name: str) -> str:
-        """The column of a map: the only one, or the one whose name means the same as `name`. Raises
-        DataError.
-        """
-        plain = plain_name(name)
-        same = {plain}.union(*(group for group in SYNONYMS if plain in group))
-        fitting = (
-            self.values
-            if len(self.values) == 1
-            else [c for c in self.values if plain_name(c) in same]
-        )
+        """The column of a map: the only one, or the one named `name` or a synonym."""
+        fitting = self.values
+        if len(self.values) > 1:
+            plain = plain_name(name)
+            synonyms = {plain}.union(*(group for group in SYNONYMS if plain in group))
+            fitting = [column for column in self.values if plain_name(column) in synonyms]
         if len(fitting) != 1:
             raise DataError(
                 f"{self.file} has {len(fitting) or 'no'} columns for {name!r}; keep one."
@@ -86,16 +91,11 @@ class Table:
 
 
 def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
-    """A CSV and which of its columns are coordinates along `dims`: for all of them, or for none."""
-    frame, file = read_csv(path), Path(path).expanduser()
+    """Read a CSV and find its columns of coordinates along `dims`: for all of them, or none."""
+    frame = read_csv(path)
+    file = Path(path).expanduser()
     named = [name for name in frame.columns if name and name[:8].lower() != "unnamed:"]
-    forms: dict[str, list[str]] = {}
-    for dim in dims:
-        known = [form.replace("#", dim) for form in COORDINATES]
-        fitting = [name for name in named if plain_name(name) in known]
-        forms[dim] = sorted(
-            fitting, key=lambda name: (known.index(plain_name(name)), name != name.lower(), name)
-        )
+    forms = {dim: _columns_of(dim, named) for dim in dims}
     lacking = [dim for dim in dims if not forms[dim]]
     if 0 < len(lacking) < len(dims):
         raise DataError(
@@ -103,13 +103,19 @@ def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
             f"{', '.join(dims)}."
         )
     coordinates = [] if lacking else [forms[dim][0] for dim in dims]
-    taken = set(coordinates)
-    if (
-        coordinates
-    ):  # also in a second form, such as `x, y` beside `x_index, y_index`; a lone `Y` is yttrium
-        taken |= {name for dim in dims for name in forms[dim] if plain_name(name) != dim}
-    values = [name for name in named if name not in taken]
+    no_values = set(coordinates)
+    if coordinates:  # others are the same in a second form; but a lone `Y` is yttrium
+        for dim in dims:
+            no_values.update(name for name in forms[dim] if plain_name(name) != dim)
+    values = [name for name in named if name not in no_values]
     return Table(file, frame, values, coordinates, _read_as(coordinates))
+
+
+def _columns_of(dim: str, names: Sequence[str]) -> list[str]:
+    """Columns that may hold coordinates along a dim, the preferred first."""
+    forms = [form.replace("#", dim) for form in COORDINATES]
+    fitting = [name for name in names if plain_name(name) in forms]
+    return sorted(fitting, key=lambda c: (forms.index(plain_name(c)), c != c.lower(), c))
 
 
 def _read_as(names: Sequence[str]) -> ReadAs:
@@ -121,14 +127,12 @@ def _read_as(names: Sequence[str]) -> ReadAs:
 
 
 def plain_name(name: str) -> str:
-    """A column name as it is compared: lower case, letters and digits only, no unit in brackets."""
+    """A column name for comparison: lower case, letters and digits only, no unit in brackets."""
     return re.sub(r"[^0-9a-zµ]", "", (re.sub(UNIT, "", name.strip()) or name).lower())
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8 or, as older instruments write units, Latin-1; lines end with a
-    line feed.
-    """
+    """The text of a file in UTF-8 or Latin-1 (of older instruments); lines end with a line feed."""
     raw = file.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -138,11 +142,7 @@ def read_text(file: Path) -> str:
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
-    """All columns as text without spaces around, indexed by line number of the file; numbers have
-    decimal points.
-
-    Raises DataError or NoInputError.
-    """
+    """Read all columns as stripped text, indexed by line number; numbers have decimal points."""
     file = check_file(path)
     text = read_text(file)
     if "\0" in text:
@@ -198,12 +198,10 @@ def _check_header(file: Path, header: list[str]) -> None:
 
 
 def _numbers(cells: pd.Series, file: Path) -> np.ndarray:
-    """A column as floats, NaN where it says so. Raises DataError that names the line of text or
-    infinite values.
-    """
-    empty = cells.str.lower().isin(NO_VALUE)
-    values = pd.to_numeric(cells.mask(empty), errors="coerce").to_numpy("f8", na_value=np.nan)
-    is_wrong = ~np.isfinite(values) & ~empty.to_numpy()
+    """A column as floats, NaN where empty. Raises DataError for text or infinite values."""
+    is_empty = cells.str.lower().isin(NO_VALUE)
+    values = pd.to_numeric(cells.mask(is_empty), errors="coerce").to_numpy("f8", na_value=np.nan)
+    is_wrong = ~np.isfinite(values) & ~is_empty.to_numpy()
     if is_wrong.any():
         row = int(is_wrong.argmax())
         column, cell = shortened(str(cells.name)), shortened(cells.iloc[row])

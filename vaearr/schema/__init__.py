@@ -163,7 +163,8 @@ def _layout(patterns: xr.DataArray) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def validate(ds: xr.Dataset) -> None:
     """Raise SchemaError, with what to do, unless `ds` is laid out as this module says."""
-    nav, sig = navigation_dims(ds), signal_dims(ds)
+    nav = navigation_dims(ds)
+    sig = signal_dims(ds)
     patterns = ds[n.PATTERNS]
     if tuple(patterns.dims) != (*nav, *sig):
         order = ", ".join(map(repr, (*nav, *sig)))
@@ -183,21 +184,24 @@ def validate(ds: xr.Dataset) -> None:
             )
         _validate_coordinate(ds[dim])
     for name, variable in ds.data_vars.items():
-        if not n.is_valid_name(str(name)):
+        _validate_variable(str(name), variable, nav)
+
+
+def _validate_variable(name: str, variable: xr.DataArray, nav: tuple[str, ...]) -> None:
+    """Raise SchemaError for a name, dtype or dims that a variable must not have."""
+    if not n.is_valid_name(name):
+        raise SchemaError(
+            f"variable name {name!r} is not usable; use letters, digits and _, a letter first."
+        )
+    if name in (n.PRESENT, n.ROI) or name.startswith(f"{n.ROI}_"):
+        if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
             raise SchemaError(
-                f"variable name {name!r} is not usable; use letters, digits and _, a letter first."
+                f"{name!r} must be boolean over {nav}; it is {variable.dtype} over {variable.dims}."
             )
-        is_mask = name in (n.PRESENT, n.ROI) or str(name).startswith(f"{n.ROI}_")
-        if is_mask:
-            if variable.dtype != np.dtype(bool) or set(variable.dims) != set(nav):
-                raise SchemaError(
-                    f"{name!r} must be boolean over {nav}; it is {variable.dtype} over "
-                    f"{variable.dims}."
-                )
-        elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
-            raise SchemaError(
-                f"'elements' has dims {variable.dims}; expected ('element', {', '.join(nav)})."
-            )
+    elif name == n.ELEMENTS and n.ELEMENT not in variable.dims:
+        raise SchemaError(
+            f"'elements' has dims {variable.dims}; expected ('element', {', '.join(nav)})."
+        )
 
 
 def _validate_coordinate(coordinate: xr.DataArray) -> None:

@@ -93,22 +93,22 @@ def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
 
     sample_table = samples_of(source, config, SUFFIXES)
     volumes = examined(sample_table, check)
-    shapes = sorted({volume.geometry.size for volume in volumes})
+    geometries = [volume.geometry for volume in volumes]
+    shapes = sorted({geometry.size for geometry in geometries})
     if len(shapes) > 1:
         raise DataError(
             f"{source}: the volumes have {len(shapes)} shapes (z, y, x), such as {shapes[0]} and "
             f"{shapes[-1]}; give one with size=(z, y, x) (--size ZxYxX) and fit."
         )
-    is_resampled = any(volume.geometry.is_resampled for volume in volumes)
-    dtype = volumes[0].dtype
-    if is_resampled or len({volume.dtype for volume in volumes}) > 1:
-        dtype = np.dtype("f4")
+    is_resampled = any(geometry.is_resampled for geometry in geometries)
+    dtypes = {volume.dtype for volume in volumes}
+    dtype = np.dtype("f4") if is_resampled or len(dtypes) > 1 else dtypes.pop()
 
     def read(i: int) -> np.ndarray:
         return read_volume(volumes[i]).astype(dtype, copy=False)
 
     attrs: dict[str, Any] = {"long_name": "volume", "units": "1", ORIENTATION: "RAS+"}
-    if any(volume.geometry.size != volume.geometry.shape for volume in volumes):
+    if any(geometry.size != geometry.shape for geometry in geometries):
         attrs |= {"size": list(shapes[0]), "fit": config.fit}
     if is_resampled:
         attrs |= {"resampled": "trilinear", "spacing": config.spacing and list(config.spacing)}

@@ -47,26 +47,8 @@ def read_single(ds: xr.Dataset, path: str | Path) -> Single:
     of channels or dtype.
     """
     file = check_file(path)
-    name = file.name.lower()
-    dims = schema.signal_dims(ds)
-    shape = tuple(ds.sizes[dim] for dim in dims)
-    spatial = tuple(ds.sizes[dim] for dim in dims if dim != n.CHANNEL)
-    geometry = Geometry(file, spatial, spatial, (1.0,) * len(spatial), (0.0,) * len(spatial))
-    ingest_settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
-    settings = {key: ingest_settings[key] for key in SAMPLE_SETTINGS if key in ingest_settings}
-    config = IngestConfig.from_attrs(settings | {"masks": ""})
-    if name.endswith(NUMPY):
-        values = read_npy(file)
-    elif name.endswith(images.SUFFIXES) and len(spatial) == 2:
-        image = images.open_images(file, config)
-        values = image[n.PATTERNS][0].values
-        geometry = stored_geometry(image, 0) or geometry
-    elif name.endswith(nifti.SUFFIXES) and dims == nifti.AXES:
-        values = nifti.open_nifti(file, config)[n.PATTERNS][0].values
-        geometry = nifti.read_header(file, config).geometry
-    else:
-        suffixes = nifti.SUFFIXES if dims == nifti.AXES else images.SUFFIXES
-        raise _misfit(ds, file, f"is none of {', '.join((*suffixes, NUMPY))}")
+    values, geometry = _read(ds, file)
+    shape = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
     if values.shape != shape or values.dtype.kind not in "uif":
         raise _misfit(ds, file, f"holds {values.dtype} of shape {values.shape}")
     stored = values.astype(ds[n.PATTERNS].dtype.newbyteorder("="), copy=False)
@@ -75,6 +57,27 @@ def read_single(ds: xr.Dataset, path: str | Path) -> Single:
     if stored.dtype.kind != "f" and (stored != values).any():
         raise _misfit(ds, file, f"holds {values.dtype} from {values.min():g} to {values.max():g}")
     return Single(stored, geometry)
+
+
+def _read(ds: xr.Dataset, file: Path) -> tuple[np.ndarray, Geometry]:
+    """Values and geometry of a file, read as the ingest of a store did."""
+    name = file.name.lower()
+    dims = schema.signal_dims(ds)
+    spatial = tuple(ds.sizes[dim] for dim in dims if dim != n.CHANNEL)
+    unchanged = Geometry(file, spatial, spatial, (1.0,) * len(spatial), (0.0,) * len(spatial))
+    if name.endswith(NUMPY):
+        return read_npy(file), unchanged
+    ingest_settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
+    settings = {key: ingest_settings[key] for key in SAMPLE_SETTINGS if key in ingest_settings}
+    config = IngestConfig.from_attrs(settings | {"masks": ""})
+    if name.endswith(images.SUFFIXES) and len(spatial) == 2:
+        image = images.open_images(file, config)
+        return image[n.PATTERNS][0].values, stored_geometry(image, 0) or unchanged
+    if name.endswith(nifti.SUFFIXES) and dims == nifti.AXES:
+        values = nifti.open_nifti(file, config)[n.PATTERNS][0].values
+        return values, nifti.read_header(file, config).geometry
+    suffixes = nifti.SUFFIXES if dims == nifti.AXES else images.SUFFIXES
+    raise _misfit(ds, file, f"is none of {', '.join((*suffixes, NUMPY))}")
 
 
 def _misfit(ds: xr.Dataset, file: Path, problem: str) -> DataError:

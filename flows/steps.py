@@ -30,8 +30,7 @@ from vaearr.config import (
 from vaearr.config.parts import parts_of_users
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN, LATENTS, SCAN_DIMS, run_name
-from vaearr.output.reporting import is_current, report_folder
-from vaearr.recipe import as_json
+from vaearr.output.reporting import is_current, rankings, report_folder
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
 from vaearr.store import check_store, store_path
@@ -53,7 +52,6 @@ from .running import (
 )
 
 MAX_MAPS = 32  # on a sheet
-TOP = 3  # latents of each ranking
 TESTED = AssociateConfig(significance=SignificanceConfig())
 
 
@@ -223,24 +221,6 @@ def associate_flow(
     page(store, key, result, "associations", kind="association")
     name = f"association_{associate.name}" if associate.name else "association"
     return with_address(result, store, associate.run, name)
-
-
-def rankings(found: xr.Dataset) -> list[dict[str, Any]]:
-    """The strongest latents of each target and metric: target, metric, rank, latent, value,
-    adjusted p-value if any.
-    """
-    values = found["association"]
-    columns = {"value": values, "strength": xr.where(values["signed"], abs(values), values)}
-    names = ["target", "metric", "rank", "latent", "value"]
-    if "p_adjusted" in found:
-        columns["p_adjusted"] = found["p_adjusted"]
-        names.append("p_adjusted")
-    frame = xr.Dataset(columns).to_dataframe().dropna(subset="value").reset_index()
-    strength = frame.groupby(["target", "metric"])["strength"]
-    frame["rank"] = strength.rank(ascending=False, method="first").astype(int)
-    strongest = frame[frame["rank"] <= TOP].sort_values(["target", "metric", "rank"])
-    rows: list[dict[str, Any]] = as_json(strongest[names].to_dict("records"))
-    return rows
 
 
 @kept_flow(name="report")

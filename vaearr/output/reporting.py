@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,20 +33,22 @@ if TYPE_CHECKING:
     from vaearr import Run
 
 GENERATOR = "vaearr report"
-RECORD, PAGE = "report.json", "index.html"
+RECORD = "report.json"
+PAGE = "index.html"
 PNG_DPI = 300
-COMPUTED_METRICS = ("pearson", "spearman")  # of an association that is computed for the report
+COMPUTED_METRICS = ("pearson", "spearman")  # if the run has no current table of associations
 TOP = 3  # latents in a ranking
-MOST_MAPS, PACKED_MAPS = (
-    64,
-    10_000_000,
-)  # latent maps in the page, and their scan points, which keep it at about 10 MB
-MOST_PAIRS, PAIR_PIXELS, PAIR_POINTS = (
-    6,
-    240_000,
-    10_000,
-)  # maps beside a scatter: larger scans show fewer
-MOST_METRICS, MOST_CLUSTERINGS, CLUSTER_POINTS = 2, 3, 8_000
+# the page stays at about 10 MB: latent maps, and their scan points in all
+MAX_LATENT_MAPS = 64
+MAX_MAP_POINTS = 10_000_000
+# linked maps and scatters: larger scans show fewer
+MIN_PAIRS = 2
+MAX_PAIRS = 6
+MAX_PAIR_PIXELS = 240_000
+MAX_PAIR_POINTS = 10_000
+MAX_METRICS = 2
+MAX_CLUSTERINGS = 3
+MAX_CLUSTER_POINTS = 8_000
 SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy")
 
 
@@ -57,7 +60,7 @@ def write_report(run: Run, out: str | Path | None) -> Path:
     fingerprints = check_inputs(run.path, list(map(str, run.ds.variables)))
     sections: list[Section] = []
     left_out: dict[str, str] = {}
-    for name, (heading, fill) in contents.parts().items():
+    for name, heading, fill in section_table(run):
         section = Section(name, heading)
         try:
             fill(contents, section)
@@ -81,28 +84,26 @@ def write_report(run: Run, out: str | Path | None) -> Path:
 
 
 def is_current(store: Path, folder: Path) -> bool:
-    """Whether a report by this version is in the folder, and nothing was published in the store
-    since.
-    """
-    known = _read_record(folder)
-    if not known or (folder / RECORD).stat().st_mtime <= published_at(store):
+    """Whether a report by this version is in the folder and newer than all results of the store."""
+    record = _read_record(folder)
+    if record is None or (folder / RECORD).stat().st_mtime <= published_at(store):
         return False
-    return known["versions"]["vaearr"] == versions()["vaearr"]
+    return bool(record["versions"]["vaearr"] == versions()["vaearr"])
 
 
 def report_folder(store: Path, run: str, out: str | Path | None = None) -> Path:
-    """Where the report goes: next to the store. Raises ExistsError for a folder that holds
-    something else.
+    """The folder of a report, by default next to the store.
+
+    Raises ExistsError for a folder that holds anything else.
     """
-    folder = (
-        Path(out).expanduser()
-        if out
-        else store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / run
-    )
+    folder = store.with_name(f"{store.name.removesuffix('.zarr')}.reports") / run
+    if out:
+        folder = Path(out).expanduser()
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not (is_free or _read_record(folder)):
+    if not is_free and _read_record(folder) is None:
         raise ExistsError(
-            f"{folder} exists and is not a report of vaearr; name another folder with out='…' (--out)."
+            f"{folder} exists and is not a report of vaearr; name another folder with out='…' "
+            "(--out)."
         )
     return folder.resolve()
 
@@ -116,147 +117,140 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and record.get("generator") == GENERATOR else None
 
 
+def rankings(associations: xr.Dataset) -> list[dict[Any, Any]]:
+    """The strongest latents for each target and metric, one row each."""
+    rows = []
+    for target in map(str, associations["target"].values):
+        for metric in map(str, associations["metric"].values):
+            strongest = ranking(associations["association"], metric, target, TOP)
+            for row in strongest.to_dataframe().to_dict("records"):
+                if P_ADJUSTED in associations:
+                    labels = {"metric": metric, "target": target, n.LATENT: row[n.LATENT]}
+                    row["p_adjusted"] = associations[P_ADJUSTED].sel(labels).item()
+                rows.append({"target": target, "metric": metric, **row})
+    return rows
+
+
 @dataclass
 class Contents:
-    """What a report is made of; `figures` are what the sections show, for the folder `png`."""
+    """What the sections of a report show, read once; `figures` are those of the folder `png`."""
 
     run: Run
     figures: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def latents(self) -> xr.DataArray:
-        """Of spatial ones the means over their positions."""
+        """Latents in memory, spatial ones averaged over their positions."""
         return schema.vectors(self.run.latents).load()
-
-    @cached_property
-    def roi(self) -> xr.DataArray | None:
-        """None for attached latents that lie everywhere."""
-        name = n.run_name(n.ROI, self.run.name)
-        return self.run.ds[name].load() if name in self.run.ds else None
 
     @property
     def source(self) -> str:
-        """What was measured: the file that the store came from, else the store."""
-        made_of = (nested(self.run.ds.attrs, n.PROVENANCE) or {}).get("source") or {}
-        return Path(str(made_of.get("file") or self.run.path)).name
-
-    @cached_property
-    def plane(self) -> xr.Dataset:
-        """What maps show, in memory, patterns lazy: the scan, of several planes the middle one."""
-        ds = self.run.ds.assign({self.latents.name: self.latents})
-        dims = schema.navigation_dims(ds)
-        ds = ds.isel(self.middle).drop_vars(list(self.middle))
-        ds[n.PATTERNS].attrs[n.NAVIGATION_DIMS] = list(dims[-2:])
-        return ds.assign(
-            {name: ds[name].load() for name in [*schema.maps(ds), n.ELEMENTS] if name in ds}
-        )
-
-    @property
-    def region(self) -> xr.DataArray | None:
-        """The ROI on the plane of the maps."""
-        return self.plane.get(n.run_name(n.ROI, self.run.name))
+        """Name of the file that the store was created from, else of the store."""
+        provenance = nested(self.run.ds.attrs, n.PROVENANCE) or {}
+        source = provenance.get("source") or {}
+        return Path(str(source.get("file") or self.run.path)).name
 
     @property
     def middle(self) -> dict[str, int]:
-        """Which plane of a scan of several planes the maps show."""
+        """Index of the plane that maps show, for a scan of several planes."""
         dims = schema.navigation_dims(self.run.ds)
         return {dim: self.run.ds.sizes[dim] // 2 for dim in dims[:-2]}
 
     @cached_property
-    def clusterings(self) -> list[str]:
-        """Names of the cluster maps that were made from the run."""
-        made_of = {
-            name: nested(self.run.ds[name].attrs, n.PROVENANCE)
-            for name in schema.cluster_maps(self.run.ds)
-        }
-        return [
-            name
-            for name, recipe in made_of.items()
-            if isinstance(recipe, dict) and recipe["run"] == self.run.name
-        ]
+    def plane(self) -> xr.Dataset:
+        """The plane of the scan that maps show: maps in memory, patterns lazy."""
+        ds = self.run.ds.assign({self.latents.name: self.latents})
+        dims = schema.navigation_dims(ds)
+        ds = ds.isel(self.middle).drop_vars(list(self.middle))
+        ds[n.PATTERNS].attrs[n.NAVIGATION_DIMS] = list(dims[-2:])
+        names = [name for name in [*schema.maps(ds), n.ELEMENTS] if name in ds]
+        return ds.assign({name: ds[name].load() for name in names})
+
+    @property
+    def region(self) -> xr.DataArray | None:
+        """The ROI on the plane of the maps; None for attached latents."""
+        return self.plane.get(n.run_name(n.ROI, self.run.name))
 
     @cached_property
-    def association(self) -> xr.Dataset:
-        """The stored table if it is up to date, else one computed now; raises NoInputError without
-        any map.
+    def clusterings(self) -> list[str]:
+        """Names of the cluster maps that were computed from the run."""
+        names = []
+        for name in schema.cluster_maps(self.run.ds):
+            recipe = nested(self.run.ds[name].attrs, n.PROVENANCE)
+            if isinstance(recipe, dict) and recipe["run"] == self.run.name:
+                names.append(name)
+        return names
+
+    @cached_property
+    def associations(self) -> xr.Dataset:
+        """The stored table if it is up to date, else a new one.
+
+        Raises NoInputError if the store has no map to compare with.
         """
         ds = self.run.ds
-        found = self.run.current_table("association")
-        if found is None:
-            table = associate(
-                self.latents, targets_of(ds, roi=self.roi), COMPUTED_METRICS, roi=self.roi
+        table = self.run.current_table("association")
+        if table is None:
+            roi = ds.get(n.run_name(n.ROI, self.run.name))
+            targets = targets_of(ds, roi=roi)
+            table = associate(self.latents, targets, COMPUTED_METRICS, roi=roi).to_dataset(
+                name="association"
             )
-            found = table.to_dataset(name="association")
-        return found if "target" in found.dims else found.expand_dims("target", -1)
+        return table if "target" in table.dims else table.expand_dims("target", -1)
 
     @cached_property
-    def rankings(self) -> list[dict[str, Any]]:
-        """The strongest latents for each target and metric; no rows without an association."""
-        rows: list[dict[str, Any]] = []
+    def rankings(self) -> list[dict[Any, Any]]:
+        """The strongest latents for each target and metric; empty without side maps."""
         try:
-            found = self.association
+            return rankings(self.associations)
         except (NoInputError, DataError):
             return []
-        for target in map(str, found["target"].values):
-            for metric in map(str, found["metric"].values):
-                for row in (
-                    ranking(found["association"], metric, target, TOP)
-                    .to_dataframe()
-                    .to_dict("records")
-                ):
-                    if P_ADJUSTED in found:
-                        place = {"metric": metric, "target": target, n.LATENT: row[n.LATENT]}
-                        row["p_adjusted"] = found[P_ADJUSTED].sel(place).item()
-                    rows.append(
-                        {"target": target, "metric": metric}
-                        | {str(key): value for key, value in row.items()}
-                    )
-        return rows
 
     @cached_property
     def strongest(self) -> dict[str, tuple[int, float]]:
-        """For each target the latent of the largest association by the first metric, and its value."""
-        best: dict[str, tuple[int, float]] = {}
+        """The strongest latent of each target by the first metric, and its association."""
+        strongest: dict[str, tuple[int, float]] = {}
         for row in self.rankings:
-            best.setdefault(row["target"], (int(row[n.LATENT]), float(row["value"])))
-        return best
-
-    def parts(self) -> dict[str, tuple[str, Callable[[Contents, Section], None]]]:
-        """The sections that this kind of run has: heading, and what fills it. Maps are for scans."""
-        ds = self.run.ds
-        is_scan = schema.is_scan(ds) and len(schema.navigation_dims(ds)) > 1
-        has_network = self.run.manifest.get("kind") != n.ATTACHED
-        is_fitted = "fit" in self.run.manifest
-        parts: dict[str, tuple[str, Callable[[Contents, Section], None]]] = {}
-        if is_scan:
-            parts["overview"] = "Overview of the scan", overview
-            parts["maps"] = "Latent maps beside side maps", maps
-            parts["linked"] = "Strongest latents, map and scatter linked", linked
-        parts["association"] = "Association of latents and side maps", association
-        if is_scan:
-            parts["clusters"] = "Clusters", clusters
-        if has_network:
-            parts["model"] = "Model", components if is_fitted else model
-        if not is_fitted:
-            parts["training"] = "Training", training
-        parts["health"] = "Health of the latent space", health
-        parts["reconstructions"] = "Reconstructions", reconstructions
-        return parts
+            strongest.setdefault(row["target"], (int(row[n.LATENT]), float(row["value"])))
+        return strongest
 
     def show(
         self, section: Section, name: str, result: Any, *backend: Any, kind: str, **options: Any
     ) -> None:
-        """Put the view of a result into the page, and its figure into `png/`."""
+        """Put the view of a result into a section, and its figure into `figures`."""
         shown = view(result, *backend, kind=kind, **options)
         show(section, shown, name.replace("_", " "))
         self.figures[name] = on_paper(shown)
+
+
+Fill = Callable[[Contents, Section], None]
+
+
+def section_table(run: Run) -> list[tuple[str, str, Fill]]:
+    """Name, heading and function of each section that this kind of run has."""
+    is_scan = schema.is_scan(run.ds) and len(schema.navigation_dims(run.ds)) > 1
+    is_fitted = "fit" in run.manifest
+    sections: list[tuple[str, str, Fill]] = []
+    if is_scan:
+        sections.append(("overview", "Overview of the scan", overview))
+        sections.append(("maps", "Latent maps and side maps", maps))
+        sections.append(("linked", "Strongest latents, map and scatter linked", linked))
+    sections.append(("association", "Association of latents and side maps", association))
+    if is_scan:
+        sections.append(("clusters", "Clusters", clusters))
+    if run.manifest.get("kind") != n.ATTACHED:
+        sections.append(("model", "Model", components if is_fitted else model))
+    if not is_fitted:
+        sections.append(("training", "Training", training))
+    sections.append(("health", "Health of the latent space", health))
+    sections.append(("reconstructions", "Reconstructions", reconstructions))
+    return sections
 
 
 # ---- the sections
 
 
 def introduction(contents: Contents) -> Section:
-    """The head of the page in words."""
+    """The head of the page: data, run and store."""
     section = Section("top", "")
     run = contents.run
     description = schema.describe(run.ds)
@@ -264,171 +258,174 @@ def introduction(contents: Contents) -> Section:
     pattern = " × ".join(f"{size} {dim}" for dim, size in description["pattern"].items())
     samples = schema.samples_word(run.ds)
     section.say(
-        f"Data: {contents.source}, {samples} {grid}, each of {pattern} values ({description['dtype']})."
+        f"Data: {contents.source}, {samples} {grid}, each of {pattern} values "
+        f"({description['dtype']})."
     )
     for line in repr(run).splitlines()[1:]:
-        section.say(f"{line[0].upper()}{line[1:]}.", "note" if line.startswith("warning") else "")
+        style = "note" if line.startswith("warning") else ""
+        section.say(f"{line[0].upper()}{line[1:]}.", style)
     section.say(f"Report of {now()}, vaearr {versions()['vaearr']}, store {run.path.name}.")
-    if contents.middle:
-        words = [
-            f"{dim} = {float(run.ds[dim][i]):g} {unit(run.ds[dim].attrs)}"
-            for dim, i in contents.middle.items()
-        ]
+    for dim, index in contents.middle.items():
+        coordinate = run.ds[dim]
         section.say(
-            f"Maps show the plane {', '.join(words)}; associations are over the whole volume."
+            f"Maps show the plane {dim} = {float(coordinate[index]):g} {unit(coordinate.attrs)}; "
+            "associations are over the complete volume."
         )
     return section
 
 
 def overview(contents: Contents, section: Section) -> None:
-    """Band contrast, elements, phase; the elements as colours."""
+    """Band contrast, elements, phase; three elements as colours."""
     ds = contents.plane
     contents.show(section, "side_maps", ds, "matplotlib", kind="side_maps", roi=contents.region)
     if n.ELEMENTS in ds and ds.sizes[n.ELEMENT] > 1:
-        spread = (
-            ds[n.ELEMENTS].std([dim for dim in ds[n.ELEMENTS].dims if dim != n.ELEMENT]).fillna(0)
-        )
-        most_varied = ds[n.ELEMENT].values[np.argsort(-spread.values, kind="stable")[:3]]
-        rgb = element_rgb(ds, [str(element) for element in most_varied], (0.01, 0.99))
+        elements = ds[n.ELEMENTS]
+        spread = elements.std([dim for dim in elements.dims if dim != n.ELEMENT]).fillna(0)
+        order = np.argsort(-spread.values, kind="stable")
+        names = [str(element) for element in ds[n.ELEMENT].values[order[:3]]]
+        rgb = element_rgb(ds, names, (0.01, 0.99))
         contents.show(section, "elements_rgb", rgb, "matplotlib", kind="rgb", roi=contents.region)
         section.caption(
-            "The three elements that vary most as red, green and blue, each from its 1 % to its 99 % quantile."
+            "The three elements that vary most as red, green and blue, each from its 1 % to its "
+            "99 % quantile."
         )
 
 
 def maps(contents: Contents, section: Section) -> None:
     """The latent maps, selectable, next to the side maps."""
     ds = contents.plane
-    labels = contents.latents[contents.latents.dims[-1]].values.tolist()
-    in_order = list(
-        dict.fromkeys([*(latent for latent, _ in contents.strongest.values()), *labels])
-    )
-    count = min(MOST_MAPS, max(1, PACKED_MAPS * len(labels) // contents.latents.size))
-    chosen = sorted(in_order[:count])
-    latent_maps = [latent_map(ds, contents.run.name, label) for label in chosen]
+    latents = contents.latents
+    labels = latents[latents.dims[-1]].values.tolist()
+    strongest = [latent for latent, _ in contents.strongest.values()]
+    by_strength = list(dict.fromkeys([*strongest, *labels]))
+    n_maps = min(MAX_LATENT_MAPS, max(1, MAX_MAP_POINTS * len(labels) // latents.size))
+    selected = sorted(by_strength[:n_maps])
+    latent_maps = [latent_map(ds, contents.run.name, label) for label in selected]
     section.figure(explorer(side_map_list(ds), latent_maps, contents.region))
     section.caption(
-        "Left: side map, right: latent, each chosen above the map; zoom and cross-hair are linked."
+        "Left: side map, right: latent, each selected above the map; zoom and cross-hair are "
+        "linked."
     )
-    if count < len(labels):
+    if n_maps < len(labels):
         section.say(
-            f"{count} of {len(labels)} latents, among them the strongest of each target.", "note"
+            f"{n_maps} of {len(labels)} latents, including the strongest of each target.", "note"
         )
-    contents.figures["latent_maps"] = view(
-        ds[contents.latents.name], "matplotlib", kind="stack", entries=chosen
-    )
+    sheet = view(ds[latents.name], "matplotlib", kind="stack", entries=selected)
+    contents.figures["latent_maps"] = sheet
 
 
 def linked(contents: Contents, section: Section) -> None:
-    """For each target its strongest latent, map and scatter linked: band contrast first, then the
-    strongest.
-    """
-    if not contents.strongest:
+    """For each target its strongest latent, map and scatter linked; band contrast first."""
+    strongest = contents.strongest
+    if not strongest:
         raise NoInputError("no latent has an association with any target.")
-    targets = sorted(
-        contents.strongest, key=lambda name: (name != n.BC, -abs(contents.strongest[name][1]))
-    )
+    targets = sorted(strongest, key=lambda name: (name != n.BC, -abs(strongest[name][1])))
     phases = [target for target in targets if target.startswith(f"{n.PHASE}: ")]
-    targets = [
-        target for target in targets if target not in phases[1:]
-    ]  # of two phases, one mirrors the other
-    n_points = contents.plane[n.PATTERNS].sizes[n.Y] * contents.plane[n.PATTERNS].sizes[n.X]
-    for target in targets[: int(np.clip(PAIR_PIXELS // n_points, 2, MOST_PAIRS))]:
-        latent, _ = contents.strongest[target]
-        name = f"latent_{latent}_against_{plain_name(target)}"
-        options: dict[str, Any] = {"latent": latent, "target": target, "run": contents.run.name}
-        options |= {"roi": contents.region, "most_points": PAIR_POINTS}
-        contents.show(section, name, contents.plane, kind="map_scatter", **options)
+    for target in phases[1:]:  # of two phases, one mirrors the other
+        targets.remove(target)
+    sizes = contents.plane.sizes
+    n_pairs = MAX_PAIR_PIXELS // (sizes[n.Y] * sizes[n.X])
+    n_pairs = max(MIN_PAIRS, min(n_pairs, MAX_PAIRS))
+    for target in targets[:n_pairs]:
+        latent, _ = strongest[target]
+        contents.show(
+            section,
+            f"latent_{latent}_against_{plain_name(target)}",
+            contents.plane,
+            kind="map_scatter",
+            latent=latent,
+            target=target,
+            run=contents.run.name,
+            roi=contents.region,
+            most_points=MAX_PAIR_POINTS,
+        )
     section.caption(
-        "The latent with the largest association; what is selected in the map is selected in the scatter."
+        "The latent with the largest association; a selection in the map is also selected in the "
+        "scatter."
     )
 
 
 def plain_name(target: str) -> str:
     """A target as part of a file name."""
-    letters = [letter if letter.isalnum() and letter.isascii() else "_" for letter in target]
-    return "".join(letters).strip("_") or "target"
+    return re.sub("[^A-Za-z0-9]", "_", target).strip("_") or "target"
 
 
 def association(contents: Contents, section: Section) -> None:
     """Heat maps and ranking table."""
-    found = contents.association
-    for metric in map(str, found["metric"].values[:MOST_METRICS]):
-        contents.show(section, f"association_{metric}", found, kind="association", metric=metric)
-    if P_ADJUSTED in found:
+    table = contents.associations
+    for metric in map(str, table["metric"].values[:MAX_METRICS]):
+        contents.show(section, f"association_{metric}", table, kind="association", metric=metric)
+    if P_ADJUSTED in table:
         section.say(
             "Dots: adjusted p < 0.05 against surrogate maps of the same smoothness as the target."
         )
     else:
         section.say(
-            "No value is a proof: neighbouring scan points are not independent. 'vaearr associate --significance' "
-            "tests against surrogate maps of the same smoothness."
+            "A value alone is no evidence: neighbouring scan points are not independent. "
+            "'vaearr associate --significance' tests against surrogate maps of the same smoothness."
         )
-    columns = (
-        [name for name in contents.rankings[0] if name != "position"] if contents.rankings else []
-    )
-    section.table(columns, [[row[name] for name in columns] for row in contents.rankings])
+    if contents.rankings:
+        columns = [name for name in contents.rankings[0] if name != "position"]
+        section.table(columns, [[row[name] for name in columns] for row in contents.rankings])
     formulas = []
-    for metric, definition in found["association"].attrs.get("metrics", {}).items():
+    for metric, definition in table["association"].attrs.get("metrics", {}).items():
         formulas.append(f"{metric}: {definition['formula']} ({definition['reference']})")
-    section.folded("How the metrics are defined", "\n".join(formulas))
+    section.folded("Definitions of the metrics", "\n".join(formulas))
 
 
 def clusters(contents: Contents, section: Section) -> None:
-    """Cluster maps of the run, each shaded by a latent beside a scatter, in numbers, against the
-    phases.
-    """
+    """The cluster maps of the run."""
     if not contents.clusterings:
         raise NoInputError("the run has no clusters; 'vaearr cluster STORE' finds some.")
-    for name in contents.clusterings[-MOST_CLUSTERINGS:]:
+    for name in contents.clusterings[-MAX_CLUSTERINGS:]:
         clustering(contents, section, name)
 
 
 def clustering(contents: Contents, section: Section, name: str) -> None:
-    """One cluster map: the sheet, its clusters in numbers, and its agreement with the phases."""
-    ds, labels = contents.plane, contents.plane[name]
+    """One cluster map: the sheet, the summary, and its agreement with the phases."""
+    ds = contents.plane
+    labels = ds[name]
     section.say(f"{name}: {labels.attrs['k']} clusters by {labels.attrs['method']}.")
     for note in labels.attrs.get("warnings", []):
         section.say(str(note), "note")
-    first, second = ([latent for latent, _ in contents.strongest.values()] + [0, 1])[:2]
-    latent = latent_map(ds, contents.run.name, first)
-    target = ds[n.BC] if n.BC in ds else latent_map(ds, contents.run.name, second)
-    options: dict[str, Any] = {
-        "latent": latent,
-        "target": target,
-        "segments": boundary_segments(labels),
-    }
+    strongest = [latent for latent, _ in contents.strongest.values()]
+    first, second = [*strongest, 0, 1][:2]
     contents.show(
-        section, f"{name}_sheet", labels, kind="clusters", most_points=CLUSTER_POINTS, **options
+        section,
+        f"{name}_sheet",
+        labels,
+        kind="clusters",
+        latent=latent_map(ds, contents.run.name, first),
+        target=ds[n.BC] if n.BC in ds else latent_map(ds, contents.run.name, second),
+        segments=boundary_segments(labels),
+        most_points=MAX_CLUSTER_POINTS,
     )
-    numbers = cluster_numbers(contents, name)
-    if "summary" in numbers:
-        section.folded("The clusters in numbers", "\n".join(describe(numbers["summary"])))
-    if "agreement_with_phase" in numbers:
-        scores = numbers["agreement_with_phase"]
-        section.table(
-            ["agreement with the phases", "value"],
-            [[key, float(scores[key])] for key in SHOWN_SCORES],
-        )
-        beside = {name: labels, n.PHASE: ds[n.PHASE]}
+    tables = cluster_tables(contents, name)
+    if "summary" in tables:
+        section.folded("Summary of the clusters", "\n".join(describe(tables["summary"])))
+    if "agreement_with_phase" in tables:
+        scores = tables["agreement_with_phase"]
+        rows = [[key, float(scores[key])] for key in SHOWN_SCORES]
+        section.table(["agreement with the phases", "value"], rows)
         segments = boundary_segments(ds[n.PHASE])
+        both = {name: labels, n.PHASE: ds[n.PHASE]}
         contents.show(
-            section, f"{name}_against_phase", beside, "matplotlib", kind="map", segments=segments
+            section, f"{name}_against_phase", both, "matplotlib", kind="map", segments=segments
         )
 
 
-def cluster_numbers(contents: Contents, name: str) -> dict[str, xr.Dataset]:
-    """Means of the maps in each cluster, and the agreement with the phases, as far as they are
-    known.
-    """
+def cluster_tables(contents: Contents, name: str) -> dict[str, xr.Dataset]:
+    """Means of the maps in each cluster, and the agreement with the phases, if there are any."""
     ds = contents.run.ds
-    labels, numbers = ds[name].load(), {}
-    described_by = [other for other in (n.BC, n.ELEMENTS) if other in ds]
-    if described_by and (labels >= 0).any():
-        numbers["summary"] = cluster_summary(labels, ds[described_by].load())
-    if n.PHASE in ds and ((labels >= 0) & (ds[n.PHASE] >= 0)).any():
-        numbers["agreement_with_phase"] = cluster_scores(labels, ds[n.PHASE].load())
-    return numbers
+    labels = ds[name].load()
+    tables = {}
+    is_clustered = labels >= 0
+    maps = [other for other in (n.BC, n.ELEMENTS) if other in ds]
+    if maps and is_clustered.any():
+        tables["summary"] = cluster_summary(labels, ds[maps].load())
+    if n.PHASE in ds and (is_clustered & (ds[n.PHASE] >= 0)).any():
+        tables["agreement_with_phase"] = cluster_scores(labels, ds[n.PHASE].load())
+    return tables
 
 
 def model(contents: Contents, section: Section) -> None:
@@ -437,32 +434,32 @@ def model(contents: Contents, section: Section) -> None:
 
     card = model_card(contents.run.model)
     contents.show(section, "model", card, kind="network")
-    section.folded(
-        "All layers, in order of execution", "\n".join(describe(card, top=card.sizes["layer"]))
-    )
+    layers = describe(card, top=card.sizes["layer"])
+    section.folded("All layers, in order of execution", "\n".join(layers))
 
 
 def components(contents: Contents, section: Section) -> None:
-    """Components of a linear model, and what each of them explains."""
+    """Components of a linear model, and the variance that each of them explains."""
     contents.show(section, "components", contents.run.components, kind="components")
     if "explained_variance_ratio" in contents.run.health:
-        contents.show(
-            section, "variance", contents.run.health["explained_variance_ratio"], kind="variance"
-        )
+        ratio = contents.run.health["explained_variance_ratio"]
+        contents.show(section, "variance", ratio, kind="variance")
 
 
 def training(contents: Contents, section: Section) -> None:
-    """Loss curves, and samples that were decoded as the training went on."""
-    contents.show(section, "loss_curves", contents.run.history, kind="history")
-    if has_table(contents.run.path, contents.run.name, n.SHEETS):
-        contents.show(section, "progress", contents.run.table(n.SHEETS), kind="progress")
+    """Loss curves, and samples that were decoded during the training."""
+    run = contents.run
+    contents.show(section, "loss_curves", run.history, kind="history")
+    if has_table(run.path, run.name, n.SHEETS):
+        contents.show(section, "progress", run.table(n.SHEETS), kind="progress")
 
 
 def health(contents: Contents, section: Section) -> None:
     """KL of each latent."""
     contents.show(section, "latent_health", contents.run.health, kind="run_health")
     section.caption(
-        "KL divergence of each latent from the prior; grey: unused, of no variance over the samples."
+        "KL divergence of each latent from the prior; grey: unused, without variance over the "
+        "samples."
     )
 
 
@@ -475,28 +472,26 @@ def reconstructions(contents: Contents, section: Section) -> None:
 def provenance(contents: Contents) -> Section:
     """Settings and origins, folded."""
     section = Section("provenance", "Parameters and provenance")
-    run = contents.run
-    parts = {"Run": dict(run.manifest), "Latents": run.latents.attrs, "Dataset": run.ds.attrs}
-    for heading, values in parts.items():
-        section.folded(heading, json.dumps(values, indent=2, default=str, ensure_ascii=False))
+    for heading, values in origins(contents.run).items():
+        text = json.dumps(values, indent=2, default=str, ensure_ascii=False)
+        section.folded(heading.capitalize(), text)
     return section
 
 
+def origins(run: Run) -> dict[str, Any]:
+    """Recipes and settings of the run, its latents and the Dataset."""
+    return {"run": dict(run.manifest), "latents": run.latents.attrs, "dataset": run.ds.attrs}
+
+
 def record_of(contents: Contents, folder: Path, left_out: dict[str, str]) -> dict[str, Any]:
-    """The numbers of the page, and what they were made from, for other programs."""
+    """The numbers of the page and their origin, for other programs."""
     run = contents.run
-    numbers = {"history": n.HISTORY, "health": n.HEALTH}
-    tables = {
-        key: run.table(name).to_dict()
-        for key, name in numbers.items()
-        if has_table(run.path, run.name, name)
-    }
     clusters = {}
     for name in contents.clusterings:
-        found = {key: table.to_dict() for key, table in cluster_numbers(contents, name).items()}
-        clusters[name] = {"attributes": run.ds[name].attrs, **found}
-    n_known = int(np.isfinite(contents.latents.values).all(-1).sum())
-    return {
+        tables = {key: table.to_dict() for key, table in cluster_tables(contents, name).items()}
+        clusters[name] = {"attributes": run.ds[name].attrs, **tables}
+    is_encoded = np.isfinite(contents.latents.values).all(-1)
+    record = {
         "generator": GENERATOR,
         "created": now(),
         "run": run.name,
@@ -505,13 +500,12 @@ def record_of(contents: Contents, folder: Path, left_out: dict[str, str]) -> dic
         "left_out": left_out,
         "training_parameters": run.manifest.get("config"),
         "versions": versions("scipy", "holoviews", "bokeh", "matplotlib"),
-        "roi": {"n_points": n_known, "config": run.manifest.get("roi")},
+        "roi": {"n_points": int(is_encoded.sum()), "config": run.manifest.get("roi")},
         "rankings": contents.rankings,
         "clusters": clusters,
-        **tables,
-        "provenance": {
-            "dataset": run.ds.attrs,
-            "run": dict(run.manifest),
-            "latents": run.latents.attrs,
-        },
+        "provenance": origins(run),
     }
+    for key, name in (("history", n.HISTORY), ("health", n.HEALTH)):
+        if has_table(run.path, run.name, name):
+            record[key] = run.table(name).to_dict()
+    return record

@@ -42,7 +42,9 @@ def report(template: Template, trained_template: Path) -> Path:
 
 
 def test_the_page_holds_all_parts_and_asks_nobody(report: Path) -> None:
-    parts = "Overview of the scan|Latent maps and side maps|Strongest latents, map and scatter linked|"
+    parts = (
+        "Overview of the scan|Latent maps and side maps|Strongest latents, map and scatter linked|"
+    )
     parts += "Association of latents and side maps|Clusters|Model|Training|"
     parts += "Health of the latent space|Reconstructions|Parameters and provenance"
     assert headings(report / "index.html") == parts.split("|")
@@ -174,9 +176,7 @@ def test_a_scan_without_side_maps_ends_with_a_report(tmp_path: Path) -> None:
     }
     done = vaearr("run", "analyse-scan", *(o for k, v in given.items() for o in ("-p", f"{k}={v}")))
     assert "no band contrast, elements or phases" in done.err + done.out
-    assert "Latent maps and side maps" in headings(
-        tmp_path / "scan.reports" / "vae" / "index.html"
-    )
+    assert "Latent maps and side maps" in headings(tmp_path / "scan.reports" / "vae" / "index.html")
     left_out = json.loads((tmp_path / "scan.reports" / "vae" / "report.json").read_text())[
         "left_out"
     ]

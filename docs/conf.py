@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import bokeh
+import click
 import panel
 
 import vaearr
 import vaearr.config
 from vaearr.cli.common import app
+from vaearr.cli.help import STEPS
 
 HERE = Path(__file__).parent
 project, author = "vaearr", "The vaearr developers"
@@ -44,19 +46,6 @@ nb_execution_raise_on_error = True
 suppress_warnings = ["mystnb.unknown_mime_type"]  # which HoloViews makes for the notebook itself
 nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/png", 10)]
 
-SETTINGS = (
-    "Ingest",
-    "Train",
-    "Encode",
-    "Reconstruct",
-    "Associate",
-    "Cluster",
-    "Embed",
-    "Report",
-    "Export",
-    "Import",
-)
-
 
 def _cell(text: Any) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
@@ -68,11 +57,11 @@ def _settings() -> Iterator[str]:
     """
     yield "# Settings\n"
     yield (
-        "A setting is a keyword of its function and an option of its command; those of groups are set by "
+        "A setting is a keyword of its function, and is set by `--set` on the command line, such as "
         "`--set objective.beta=2` or by a keyword that takes the group, all together by `config=` or "
         "`--config FILE.json`.\n"
     )
-    todo, seen = [getattr(vaearr.config, f"{name}Config") for name in SETTINGS], set[Any]()
+    todo, seen = list(STEPS.values()), set[Any]()
     for config in todo:
         if config in seen:
             continue
@@ -90,7 +79,7 @@ def _settings() -> Iterator[str]:
 
 def _commands() -> Iterator[str]:
     """Each command with its arguments and options."""
-    yield "# Commands\n\n`vaearr COMMAND --help` says the same in the terminal.\n"
+    yield "# Commands\n\n`vaearr COMMAND --help` prints the same in the terminal.\n"
     root: Any = app
 
     def of(command: Any, path: str) -> Iterator[str]:
@@ -99,19 +88,11 @@ def _commands() -> Iterator[str]:
             for name, other in command.commands.items():
                 yield from of(other, f"{path} {name}")
             return
-        yield "| argument or option | default | what |\n| --- | --- | --- |"
+        yield "| argument or option | what |\n| --- | --- |"
+        context = click.Context(command, show_default=True)
         for param in command.params:
-            names = (
-                ", ".join(param.opts)
-                if param.param_type_name == "option"
-                else (param.metavar or param.name).upper()
-            )
-            default = (
-                ""
-                if param.default is None or callable(param.default)
-                else f"`{_cell(param.default)}`"
-            )
-            yield f"| `{names}` | {default} | {_cell(getattr(param, 'help', '') or '')} |"
+            names, words = param.get_help_record(context)
+            yield f"| `{_cell(names)}` | {_cell(words)} |"
 
     for name, command in root.commands.items():
         yield from of(command, f"vaearr {name}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import vaearr.config.keywords as keywords
 from vaearr import config
-from vaearr.config.probes import ProbeConfig
+from vaearr.config import ProbeConfig
 
 HEAD = '''"""Types of the settings that are keywords of a function.
 

@@ -18,8 +18,8 @@ import pytest
 
 import vaearr as va
 from vaearr import config as c
+from vaearr.config import ProbeConfig
 from vaearr.config import keywords as types
-from vaearr.config.probes import ProbeConfig
 from vaearr.errors import UsageError
 from vaearr.run import Run
 

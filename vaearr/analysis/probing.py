@@ -28,9 +28,8 @@ from vaearr.analysis.association.surrogates import (
 )
 from vaearr.analysis.association.targets import TARGET, columns
 from vaearr.analysis.clustering.features import columns_of, navigation_of, variables_of
-from vaearr.config import refuse_unknown, resolved
+from vaearr.config import ProbeConfig, refuse_unknown, resolved
 from vaearr.config.keywords import ProbeArraySettings
-from vaearr.config.probes import ProbeConfig
 from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.schema.grid import laid_over
 from vaearr.schema.pattern_steps import bin_patterns

@@ -37,7 +37,10 @@ from vaearr.names import BC
 
 @command(DATA, "vaearr demo", "vaearr demo my-demo")
 @cloup.argument(
-    "folder", type=PATH, default=Path("stores/demo"), help="folder for files, store and report"
+    "folder",
+    type=PATH,
+    default=Path("stores/demo"),
+    help="folder for files, store and report [default: stores/demo]",
 )
 def demo(folder: Path) -> None:
     """Take a small simulated EBSD scan through every step to a report."""

@@ -15,7 +15,7 @@ import cloup
 from vaearr import config
 from vaearr.cli.common import AS_JSON, HELP, command
 from vaearr.cli.settings import setting_table
-from vaearr.config.probes import ProbeConfig
+from vaearr.config import ProbeConfig
 from vaearr.errors import UsageError, did_you_mean
 
 STEPS: dict[str, type[config.Config]] = {

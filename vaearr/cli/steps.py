@@ -30,9 +30,8 @@ from vaearr.cli.common import (
 )
 from vaearr.cli.settings import roi_options, settings_options
 from vaearr.computing.cluster import computing_on
-from vaearr.config import over, resolved
+from vaearr.config import ProbeConfig, over, resolved
 from vaearr.config.presets import preset_settings
-from vaearr.config.probes import ProbeConfig
 
 Settings = dict[str, Any]
 TRAIN_OPTIONS = (

@@ -19,6 +19,7 @@ from vaearr.config import (
     C,
     ClusterConfig,
     EncodeConfig,
+    ProbeConfig,
     ReconstructConfig,
     RoiConfig,
     SignificanceConfig,
@@ -33,7 +34,6 @@ from vaearr.config.keywords import (
     ReconstructSettings,
 )
 from vaearr.config.parts import trusted_names
-from vaearr.config.probes import ProbeConfig
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run.facts import run_facts, run_lines
 from vaearr.store import (

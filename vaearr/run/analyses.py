@@ -21,8 +21,7 @@ from vaearr.analysis.clustering.methods import choose as choose_method
 from vaearr.analysis.clustering.tables import CLUSTER, SCORES, cluster_scores, cluster_summary
 from vaearr.analysis.probing import probe_settled
 from vaearr.computing.progress import Progress
-from vaearr.config import AssociateConfig, ClusterConfig
-from vaearr.config.probes import ProbeConfig
+from vaearr.config import AssociateConfig, ClusterConfig, ProbeConfig
 from vaearr.errors import NoInputError, RoiError, did_you_mean
 from vaearr.run import Run
 from vaearr.run.step import check_name, is_stored, publish, step_recipe, stored_or_computed

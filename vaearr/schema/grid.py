@@ -468,14 +468,16 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
         )
     if all(np.array_equal(reference[name].values, data[name].values) for name in names):
         return data
-    wanted = pd.MultiIndex.from_arrays([reference[name].values for name in names])
+    reference_points = pd.MultiIndex.from_arrays([reference[name].values for name in names])
     points = pd.MultiIndex.from_arrays([data[name].values for name in names])
-    if not wanted.is_unique or not points.sort_values().equals(wanted.sort_values()):
+    if not reference_points.is_unique or not points.sort_values().equals(
+        reference_points.sort_values()
+    ):
         raise SchemaError(
             f"{what} has samples at other {', '.join(names)}; select the same points of each, "
             "such as with one ROI."
         )
-    return cast(Samples, data.isel({n.SAMPLE: points.get_indexer(wanted)}))
+    return cast(Samples, data.isel({n.SAMPLE: points.get_indexer(reference_points)}))
 
 
 def _sample_coords(data: xr.DataArray | xr.Dataset) -> list[str]:

@@ -391,12 +391,12 @@ def _step_numbers(match: re.Match[str] | None) -> tuple[int, int] | None:
     return numbers[0], numbers[1]
 
 
-def _pattern(wanted: str) -> re.Pattern[str]:
+def _pattern(filenames: str) -> re.Pattern[str]:
     """Compile a template or a regular expression, which must match both x and y."""
-    text = wanted
-    if "(?P<" not in wanted:
+    text = filenames
+    if "(?P<" not in filenames:
         meaning = {"{x}": f"(?P<x>{NUMBER})", "{y}": f"(?P<y>{NUMBER})", "*": ".*?"}
-        parts = re.split(r"(\{x\}|\{y\}|\*)", wanted)
+        parts = re.split(r"(\{x\}|\{y\}|\*)", filenames)
         text = "^" + "".join(meaning.get(part, re.escape(part)) for part in parts) + "$"
     problem = "does not hold both coordinates"
     try:
@@ -406,6 +406,7 @@ def _pattern(wanted: str) -> re.Pattern[str]:
     except re.error as error:
         problem = f"cannot be read ({error})"
     raise UsageError(
-        f"filenames={wanted!r} {problem}; write a template with {{x}} and {{y}} once each, such as "
+        f"filenames={filenames!r} {problem}; write a template with {{x}} and {{y}} once each, such "
+        "as "
         "'x{x}_y{y}', or a regular expression with the groups (?P<x>…) and (?P<y>…)."
     )

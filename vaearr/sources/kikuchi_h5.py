@@ -44,7 +44,7 @@ def open_kikuchi_h5(file: Path, config: IngestConfig) -> xr.Dataset:
         is_grid = images.ndim == 4 and images.shape[1] > MOST_CHANNELS
         if is_grid and config.coords not in opened:
             log.info(
-                f"{where} is not there: {config.images!r} {images.shape} is taken as (rows, "
+                f"{where} does not exist: {config.images!r} {images.shape} is read as (rows, "
                 "columns, height, width)"
             )
             steps = np.indices(images.shape[1::-1]).reshape(2, -1, order="F").T

@@ -59,9 +59,9 @@ def _block(rows: np.ndarray, read: Read, shape: tuple[int, ...], as_dtype: np.dt
 def one_by_one(read: Callable[[int], np.ndarray]) -> Read:
     """A reader of samples that are separate files, several at a time."""
 
-    def rows(wanted: np.ndarray) -> np.ndarray:
+    def rows(numbers: np.ndarray) -> np.ndarray:
         with ThreadPoolExecutor(THREADS) as pool:
-            return np.stack(list(pool.map(read, wanted)))
+            return np.stack(list(pool.map(read, numbers)))
 
     return rows
 
@@ -81,30 +81,30 @@ class H5Rows:
         """Close the file."""
         self._file.close()
 
-    def __call__(self, wanted: np.ndarray) -> np.ndarray:
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:
         dataset = self._file.acquire()[self.name]
         try:
-            return _points(dataset, wanted) if self.is_grid else _rows(dataset, wanted)
+            return _points(dataset, numbers) if self.is_grid else _rows(dataset, numbers)
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{dataset.file.filename}: rows {wanted.min()} to {wanted.max()} of {self.name!r} "
-                f"cannot be read ({error}); the file is damaged, so fetch it again from where it "
-                "was written."
+                f"{dataset.file.filename}: rows {numbers.min()} to {numbers.max()} of "
+                f"{self.name!r} cannot be read ({error}); the file is damaged, so fetch it again "
+                "from where it was written."
             ) from error
 
 
-def _points(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
+def _points(dataset: h5py.Dataset, numbers: np.ndarray) -> np.ndarray:
     """Points of a scan by their row-major number, from the box around them."""
-    y, x = np.divmod(wanted, dataset.shape[1])
+    y, x = np.divmod(numbers, dataset.shape[1])
     box = dataset[y.min() : y.max() + 1, x.min() : x.max() + 1]
     return np.asarray(box[y - y.min(), x - x.min()])
 
 
-def _rows(dataset: h5py.Dataset, wanted: np.ndarray) -> np.ndarray:
+def _rows(dataset: h5py.Dataset, numbers: np.ndarray) -> np.ndarray:
     """Rows in few reads: neighbours together, complete chunks, at most `SLAB_BYTES` at a time."""
-    out = np.empty((wanted.size, *dataset.shape[1:]), dataset.dtype)
-    order = np.argsort(wanted)
-    rows = wanted[order]
+    out = np.empty((numbers.size, *dataset.shape[1:]), dataset.dtype)
+    order = np.argsort(numbers)
+    rows = numbers[order]
     chunk = dataset.chunks[0] if dataset.chunks else 1
     n_bytes = chunk * dataset.dtype.itemsize * math.prod(dataset.shape[1:])
     slab = rows // (chunk * max(1, SLAB_BYTES // n_bytes))

@@ -96,13 +96,13 @@ def read_table(path: str | Path, dims: Sequence[str] = ()) -> Table:
     file = Path(path).expanduser()
     named = [name for name in frame.columns if name and name[:8].lower() != "unnamed:"]
     forms = {dim: _columns_of(dim, named) for dim in dims}
-    lacking = [dim for dim in dims if not forms[dim]]
-    if 0 < len(lacking) < len(dims):
+    missing_dims = [dim for dim in dims if not forms[dim]]
+    if 0 < len(missing_dims) < len(dims):
         raise DataError(
-            f"{file} has no column for {', '.join(lacking)}; expected one for each of "
+            f"{file} has no column for {', '.join(missing_dims)}; expected one for each of "
             f"{', '.join(dims)}."
         )
-    coordinates = [] if lacking else [forms[dim][0] for dim in dims]
+    coordinates = [] if missing_dims else [forms[dim][0] for dim in dims]
     no_values = set(coordinates)
     if coordinates:  # others are the same in a second form; but a lone `Y` is yttrium
         for dim in dims:
@@ -159,18 +159,18 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{file} is no table ({reason}); beside decimal commas, split columns by ; or tab."
+            f"{file} is no table ({reason}); with decimal commas, separate columns by ; or tab."
         ) from error
     raw = frame.to_numpy(object)
-    is_lacking = pd.isna(raw)
-    cells = np.asarray(np.frompyfunc(str.strip, 1, 1)(np.where(is_lacking, "", raw)))
+    is_missing = pd.isna(raw)
+    cells = np.asarray(np.frompyfunc(str.strip, 1, 1)(np.where(is_missing, "", raw)))
     lines = np.flatnonzero((cells != "").any(axis=1))
     if len(lines) < 2 or cells.shape[1] < 2:
         raise DataError(
             f"{file}: expected a header of 2 names or more and a line for each point, split by , ; "
             "or tab."
         )
-    for line in lines[is_lacking[lines].any(axis=1)]:
+    for line in lines[is_missing[lines].any(axis=1)]:
         raise DataError(
             f"{file} line {line + 1} has fewer fields than the header has names; correct it."
         )

@@ -407,6 +407,5 @@ def _pattern(filenames: str) -> re.Pattern[str]:
         problem = f"cannot be read ({error})"
     raise UsageError(
         f"filenames={filenames!r} {problem}; write a template with {{x}} and {{y}} once each, such "
-        "as "
-        "'x{x}_y{y}', or a regular expression with the groups (?P<x>…) and (?P<y>…)."
+        "as 'x{x}_y{y}', or a regular expression with the groups (?P<x>…) and (?P<y>…)."
     )

@@ -1,5 +1,4 @@
-"""The files of the earlier programs, with their names, columns and keys, so that their scripts read
-them.
+"""The files of the earlier programs, with their names, columns and keys.
 
 Numbers that are not finite become null, also where the earlier programs wrote 0 for a constant
 latent or target.
@@ -15,7 +14,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association import associate, ranking, targets_of
-from vaearr.output.exporting import encoded, sample_table, write_json, write_table
+from vaearr.output.exporting import is_encoded, sample_table, write_json, write_table
 from vaearr.recipe import nested
 from vaearr.store import has_table
 
@@ -63,91 +62,91 @@ def write_earlier_files(run: Run, latents: xr.DataArray, folder: Path) -> None:
     """
     ds = run.ds
     if n.BC in ds:
-        report = {"target": "BandContrast"} | write_scores(
-            ds, latents, ds[n.BC], folder, "bandcontrast"
-        )
+        scores = write_scores(ds, latents, ds[n.BC], folder / "bandcontrast_latent_scores.csv")
+        report = {"target": "BandContrast", **scores}
         write_json(folder / "report_bandcontrast_multi_metric.json", report)
-        write_clusters(run, latents, report["rankings"]["pearson"][0]["dim"], folder)
+        write_clusters(run, latents, scores["rankings"]["pearson"][0]["dim"], folder)
     if n.ELEMENTS in ds:
         elements = [str(element) for element in ds[n.ELEMENT].values]
-        target = targets_of(ds, [" + ".join(f"1*{element!r}" for element in elements)]).isel(
-            target=0, drop=True
-        )
+        total = " + ".join(f"1*{element!r}" for element in elements)
+        target = targets_of(ds, [total]).isel(target=0, drop=True)
+        scores = write_scores(ds, latents, target, folder / "element_latent_scores.csv")
         report = {"synth_mode": "sum", "synth_tag": "sum-auto", "elements": elements}
-        report |= {"rgb_elements": None, "weights": None} | write_scores(
-            ds, latents, target, folder, "element"
-        )
+        report |= {"rgb_elements": None, "weights": None, **scores}
         write_json(folder / "report_elements_multi_metric__sum-auto.json", report)
     if has_table(run.path, run.name, n.HISTORY):
         history = run.history.drop_dims(n.LATENT, errors="ignore").to_dataframe().reset_index()
         table = history.rename(columns=HISTORY_COLUMNS)[[*HISTORY_COLUMNS.values()]]
         write_table(table, folder / "training_history.csv")
-        write_json(
-            folder / "training_history.json",
-            {str(key): values for key, values in table.to_dict("list").items()},
-        )
+        columns: dict[Any, Any] = table.to_dict("list")
+        write_json(folder / "training_history.json", columns)
 
 
 def write_scores(
-    ds: xr.Dataset, latents: xr.DataArray, target: xr.DataArray, folder: Path, name: str
+    ds: xr.Dataset, latents: xr.DataArray, target: xr.DataArray, path: Path
 ) -> dict[str, Any]:
-    """Write the scores of all latents as CSV, the largest |pearson| first; return what a report
-    says of them.
-    """
-    found = associate(latents, target, list(METRICS))
-    table: Any = found.reset_coords(drop=True).T.to_pandas()
+    """Write the scores of all latents as CSV, the largest |pearson| first; return a report."""
+    associations = associate(latents, target, list(METRICS))
+    table: Any = associations.reset_coords(drop=True).T.to_pandas()
     table = table.rename(columns=METRICS).rename_axis("dim").reset_index()
-    write_table(
-        table.sort_values("pearson", key=abs, ascending=False, kind="stable"),
-        folder / f"{name}_latent_scores.csv",
-    )
+    table = table.sort_values("pearson", key=abs, ascending=False, kind="stable")
+    write_table(table, path)
     rankings = {}
-    for metric, short in METRICS.items():
-        best = ranking(found, metric, top=TOP).to_dataframe()[[n.LATENT, "value"]]
-        rankings[short] = best.set_axis(["dim", "score"], axis=1).to_dict("records")
-    steps = sample_table(ds, {})[encoded(latents)]
+    for metric, key in METRICS.items():
+        best = ranking(associations, metric, top=TOP).to_dataframe()[[n.LATENT, "value"]]
+        rankings[key] = best.set_axis(["dim", "score"], axis=1).to_dict("records")
+    steps = sample_table(ds, {})[is_encoded(latents)]
     roi = {f"{dim}_range": [int(steps[dim].min()), int(steps[dim].max()) + 1] for dim in steps}
     return {"roi": roi, "metrics": list(METRICS.values()), "rankings": rankings}
 
 
-def write_clusters(run: Run, latents: xr.DataArray, dim: int, folder: Path) -> None:
-    """Assignments, report and figure of every cluster map of the run; equal tags also get the
-    variable's name.
-    """
+def write_clusters(run: Run, latents: xr.DataArray, label: int, folder: Path) -> None:
+    """Assignments, report and figure of every cluster map of the run."""
     from vaearr.views import save
     from vaearr.views.common import colored_classes
 
-    ds = run.ds
-    latent = latents.sel({latents.dims[-1]: dim}, drop=True).rename(f"latent {dim}")
-    written: set[str] = set()
-    for name in schema.cluster_maps(ds):
-        labels = ds[name].load()
-        recipe = nested(labels.attrs, n.PROVENANCE)
-        if labels.attrs["method"] not in CLUSTER_KEYS or recipe.get("run") != run.name:
-            continue
-        keys, tag = CLUSTER_KEYS[labels.attrs["method"]]
-        parameters = nested(labels.attrs, "parameters") | {"k": int(labels.attrs["k"])}
-        tag = tag.format(**parameters)
-        tag = f"{tag}_{name}" if tag in written else tag
-        written.add(tag)
-        columns = {"latent": latent, "bandcontrast": ds[n.BC], "cluster": labels}
-        table = sample_table(ds, columns)[
-            encoded(latents) & (labels != n.NOT_CLUSTERED).values.ravel()
-        ]
-        files = {
-            "figure": f"cluster_latent_bc__{tag}.png",
-            "assignments_csv": f"cluster_assignments__{tag}.csv",
-        }
-        write_table(table, folder / files["assignments_csv"])
-        save(labels, folder / files["figure"], kind="clusters", latent=latent, target=ds[n.BC])
+    band_contrast = run.ds[n.BC]
+    latent = latents.sel({latents.dims[-1]: label}, drop=True).rename(f"latent {label}")
+    for tag, labels in tagged_clusters(run).items():
+        columns = {"latent": latent, "bandcontrast": band_contrast, "cluster": labels}
+        is_clustered = is_encoded(latents) & (labels != n.NOT_CLUSTERED).values.ravel()
+        table = sample_table(run.ds, columns)[is_clustered]
+        figure = f"cluster_latent_bc__{tag}.png"
+        assignments = f"cluster_assignments__{tag}.csv"
+        write_table(table, folder / assignments)
+        save(labels, folder / figure, kind="clusters", latent=latent, target=band_contrast)
+        parameters = cluster_parameters(labels)
+        keys, _ = CLUSTER_KEYS[labels.attrs["method"]]
         report = {
             "method": labels.attrs["method"],
             "n_points": len(table),
-            **files,
-            "latent_dim": dim,
-            "variable": name,
+            "figure": figure,
+            "assignments_csv": assignments,
+            "latent_dim": label,
+            "variable": str(labels.name),
+            **{key: parameters.get(key) for key in keys},
+            "scores": nested(labels.attrs, "scores"),
+            "cluster_colors": colored_classes(labels).colors[: parameters["k"]],
         }
-        report |= {key: parameters.get(key) for key in keys}
-        colors = colored_classes(labels).colors[: parameters["k"]]
-        report |= {"scores": nested(labels.attrs, "scores"), "cluster_colors": colors}
         write_json(folder / f"cluster_report__{tag}.json", report)
+
+
+def tagged_clusters(run: Run) -> dict[str, xr.DataArray]:
+    """Cluster maps of the run by the tags of their files; a repeated tag ends with the name."""
+    clusters: dict[str, xr.DataArray] = {}
+    for name in schema.cluster_maps(run.ds):
+        labels = run.ds[name].load()
+        method = labels.attrs["method"]
+        if method not in CLUSTER_KEYS or nested(labels.attrs, n.PROVENANCE).get("run") != run.name:
+            continue
+        _, template = CLUSTER_KEYS[method]
+        tag = template.format(**cluster_parameters(labels))
+        if tag in clusters:
+            tag = f"{tag}_{name}"
+        clusters[tag] = labels
+    return clusters
+
+
+def cluster_parameters(labels: xr.DataArray) -> dict[str, Any]:
+    """Settings of a clustering, and its number of clusters `k`."""
+    return {**nested(labels.attrs, "parameters"), "k": int(labels.attrs["k"])}

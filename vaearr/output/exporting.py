@@ -1,6 +1,4 @@
-"""A run's latents and the store's maps as plain files: tables, arrays, pictures, and the files of
-earlier programs.
-"""
+"""Latents and maps as plain files: tables, arrays, pictures, and files of earlier programs."""
 
 from __future__ import annotations
 
@@ -31,83 +29,89 @@ def export_run(
     run: Run, out: str | Path, format: str, *, variables: Sequence[str], latents: Sequence[int]
 ) -> Path:
     """Write a run of a store as plain files into a folder, see `Run.export`."""
+    check_format(format, variables, latents)
+    folder = Path(out).expanduser().absolute()
+    resolved = folder.resolve()
+    for parent in (resolved, *resolved.parents):
+        if (parent / "zarr.json").exists():
+            raise ExistsError(f"{parent} is a zarr store; export into a folder outside it.")
+    selected = select_latents(run, latents)
+    with staged(folder) as temporary:
+        FORMATS[format](run, selected, variables, temporary)
+    return folder
+
+
+def check_format(format: str, variables: Sequence[str], latents: Sequence[int]) -> None:
+    """Raise an error for an unknown format, and for settings that it does not have."""
     if format not in FORMATS:
         raise UsageError(f"no format is named {format!r}.{did_you_mean(format, list(FORMATS))}")
     if variables and format in ("npy", "seed0"):
         raise UsageError(
             f"variables mean nothing for the format {format}; leave them out, or choose csv or png."
         )
-    has_latents = any(name.startswith(n.LATENTS) for name in variables)
-    if latents and variables and format in ("png", "pdf") and not has_latents:
+    is_picture = format in ("png", "pdf")
+    shows_latents = not variables or any(name.startswith(n.LATENTS) for name in variables)
+    if latents and is_picture and not shows_latents:
         raise UsageError(
-            "latents are chosen (--latent), and the pictures are of other maps; leave out one of them."
+            "latents are chosen (--latent), and the pictures are of other maps; leave out one of "
+            "them."
         )
     if format == "parquet":
         need("pyarrow", "vaearr[parquet]", "the format parquet")
-    folder = Path(out).expanduser().absolute()
-    for parent in (folder.resolve(), *folder.resolve().parents):
-        if (parent / "zarr.json").exists():
-            raise ExistsError(f"{parent} is a zarr store; export into a folder outside it.")
-    chosen = chosen_latents(run, latents)
-    with staged(folder) as aside:
-        FORMATS[format](run, chosen, variables, aside)
-    return folder
 
 
-def chosen_latents(run: Run, labels: Sequence[int]) -> xr.DataArray:
-    """Some latents of a run, `(navigation…, latent)`, in memory; of spatial ones the means over
-    their positions.
-    """
+def select_latents(run: Run, labels: Sequence[int]) -> xr.DataArray:
+    """Latents `(*navigation, latent)` in memory, spatial ones averaged over their positions."""
     latents = schema.vectors(run.latents)
     dim = str(latents.dims[-1])
-    known = latents[dim].values.tolist()
+    existing = latents[dim].values.tolist()
     for label in labels:
-        if label not in known:
+        if label not in existing:
             raise NoInputError(
-                f"run {run.name!r} has no latent {label}; it has {known[0]} to {known[-1]}."
+                f"run {run.name!r} has no latent {label}; it has {existing[0]} to {existing[-1]}."
             )
-    latents = latents.sel({dim: list(labels) or known}).load()
-    if not encoded(latents).any():
+    if labels:
+        latents = latents.sel({dim: list(labels)})
+    latents = latents.load()
+    if not is_encoded(latents).any():
         raise NoInputError(
             f"run {run.name!r} has no sample with latents, so there is nothing to export."
         )
     return latents
 
 
-def encoded(latents: xr.DataArray) -> np.ndarray:
+def is_encoded(latents: xr.DataArray) -> np.ndarray:
     """Which samples have latents, `(samples,)`."""
     return np.asarray(latents.notnull().any(str(latents.dims[-1])).values.ravel())
 
 
-def chosen_maps(run: Run, latents: xr.DataArray, names: Sequence[str]) -> dict[str, xr.DataArray]:
+def select_maps(run: Run, latents: xr.DataArray, names: Sequence[str]) -> dict[str, xr.DataArray]:
     """Variables as maps: `BC`, the elements by their names, others `<variable>_<entry>`."""
-    nav = schema.navigation_dims(run.ds)
+    navigation = schema.navigation_dims(run.ds)
+    existing = []
+    for key, values in run.ds.variables.items():
+        if set(navigation) <= set(values.dims) and key != n.PATTERNS:
+            existing.append(str(key))
     maps: dict[str, xr.DataArray] = {}
     for name in names:
-        known = [
-            str(k)
-            for k, v in run.ds.variables.items()
-            if set(nav) <= set(v.dims) and k != n.PATTERNS
-        ]
-        if name not in known:
-            raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, known)}")
-        variable = latents if name == latents.name else run.ds[name].transpose(*nav, ...).load()
-        if variable.ndim == len(nav):
+        if name not in existing:
+            raise NoInputError(f"the store has no map {name!r}.{did_you_mean(name, existing)}")
+        variable = latents
+        if name != latents.name:
+            variable = run.ds[name].transpose(*navigation, ...).load()
+        if variable.ndim == len(navigation):
             maps[name] = variable
             continue
         dim = variable.dims[-1]
         for i, entry in enumerate(map(str, variable[dim].values)):
             title = entry if dim == n.ELEMENT else f"{name}_{entry}"
-            maps[title] = (
-                variable.isel({dim: i}, drop=True).rename(title).assign_attrs(long_name=title)
-            )
+            entry_map = variable.isel({dim: i}, drop=True).rename(title)
+            maps[title] = entry_map.assign_attrs(long_name=title)
     return maps
 
 
 def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFrame:
-    """A row for each sample, x fastest: step numbers x, y[, z] (of a collection sample numbers),
-    then the columns.
-    """
+    """A row for each sample, x fastest: step numbers x, y[, z] or sample numbers, then columns."""
     import pandas as pd
 
     dims = schema.navigation_dims(ds)
@@ -115,19 +119,22 @@ def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFra
         np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim) for dim in dims
     ]
     grids = np.meshgrid(*steps, indexing="ij")
-    table = {dim: grid.ravel() for dim, grid in zip(reversed(dims), reversed(grids), strict=True)}
-    return pd.DataFrame(table | {name: column.values.ravel() for name, column in columns.items()})
+    table = {}
+    for dim, grid in zip(reversed(dims), reversed(grids), strict=True):
+        table[dim] = grid.ravel()
+    for name, column in columns.items():
+        table[name] = column.values.ravel()
+    return pd.DataFrame(table)
 
 
 def write_sample_table(
     ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path
 ) -> None:
-    """`latents.csv` (of a run b `latents_b.csv`): x, y[, z], latent_<number> …, then the variables;
-    NaN is empty.
-    """
+    """`latents.csv` or `latents_<run>.csv`: x, y[, z], latent_<number> …, variables; NaN is empty."""
     dim = latents.dims[-1]
     columns = {f"{n.LATENT}_{label}": latents.sel({dim: label}) for label in latents[dim].values}
-    table = sample_table(run.ds, columns | chosen_maps(run, latents, variables))[encoded(latents)]
+    columns |= select_maps(run, latents, variables)
+    table = sample_table(run.ds, columns)[is_encoded(latents)]
     if ending == "csv":
         write_table(table, folder / f"{latents.name}.csv")
     else:
@@ -135,16 +142,14 @@ def write_sample_table(
 
 
 def write_arrays(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path) -> None:
-    """`latents_full.npy`, `latents_roi.npy`, and the step numbers of their rows, `coords.csv`,
-    `coords_roi.csv`.
-    """
-    is_encoded = encoded(latents)
-    rows = latents.values.reshape(is_encoded.size, -1).astype(np.float32)
+    """`latents_full.npy`, `latents_roi.npy`; step numbers of their rows in `coords[_roi].csv`."""
+    inside = is_encoded(latents)
+    rows = latents.values.reshape(inside.size, -1).astype(np.float32)
     steps = sample_table(run.ds, {})
     np.save(folder / "latents_full.npy", rows)
-    np.save(folder / "latents_roi.npy", rows[is_encoded])
+    np.save(folder / "latents_roi.npy", rows[inside])
     write_table(steps, folder / "coords.csv")
-    write_table(steps[is_encoded], folder / "coords_roi.csv")
+    write_table(steps[inside], folder / "coords_roi.csv")
 
 
 def write_pictures(
@@ -153,22 +158,20 @@ def write_pictures(
     """The sheet of latent maps, or one file for each map of the variables."""
     from vaearr.views import save
 
-    need_plane(run)
+    check_plane(run)
     if not variables:
         save(latents, folder / f"{latents.name}.{ending}", kind="stack")
-    for name, shown in chosen_maps(run, latents, variables).items():
-        save(
-            shown.astype("i1") if shown.dtype == bool else shown,
-            folder / f"{file_name(name)}.{ending}",
-            kind="map",
-        )
+    for name, shown in select_maps(run, latents, variables).items():
+        if shown.dtype == bool:
+            shown = shown.astype("i1")
+        save(shown, folder / f"{file_name(name)}.{ending}", kind="map")
 
 
 def write_earlier(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path) -> None:
     """The files of the earlier programs."""
     from vaearr.output.earlier import write_earlier_files
 
-    need_plane(run)
+    check_plane(run)
     write_earlier_files(run, latents, folder)
 
 
@@ -182,12 +185,13 @@ FORMATS: dict[str, Callable[[Any, xr.DataArray, Sequence[str], Path], None]] = {
 }
 
 
-def need_plane(run: Run) -> None:
+def check_plane(run: Run) -> None:
     """Raise UsageError unless the samples are the points of a two-dimensional scan."""
     dims = schema.navigation_dims(run.ds)
     if len(dims) != 2:
         raise UsageError(
-            f"this format is for scans over x and y; this store lies over {', '.join(dims)}. Use csv or npy."
+            f"this format is for scans over x and y; this store lies over {', '.join(dims)}. "
+            "Use csv or npy."
         )
 
 

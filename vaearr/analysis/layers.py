@@ -1,12 +1,10 @@
-"""Layer-wise comparison of two samples, or of many pairs, in the encoder and decoder of a trained
-model.
-"""
+"""Layer-wise comparison of two samples, or of many pairs, in the network of a trained model."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
@@ -33,10 +31,10 @@ from vaearr.sources.single import SUFFIXES, read_single
 from vaearr.store import read_block
 
 TOP = 10
-SHOWN = 8  # names and reasons in an error
-PIECE = 2**20  # values in float64 at once
-MOST_POSITIONS = 2**20  # of a difference map; larger ones are averaged down
-ROUNDING = 1e-5  # relative change of a layer's size that is rounding, as where a normalisation fixes that size
+MAX_NAMES = 8  # names and reasons in an error
+BLOCK_VALUES = 2**20  # values in float64 at once
+MAX_POSITIONS = 2**20  # of a difference map; larger ones are averaged down
+ROUNDING = 1e-5  # smallest relative change of a layer's size, as after a normalisation
 MEASURES = {
     "l2": "L2 norm of the difference a - b",
     "rms": "root mean square of the difference a - b",
@@ -46,42 +44,30 @@ MEASURES = {
     "rms_a": "root mean square of a",
     "rms_b": "root mean square of b",
 }
-TESTS = {
-    "rms_change_mean": "mean over pairs of rms_b - rms_a",
-    "rms_change_std": "standard deviation over pairs of rms_b - rms_a",
-    "effect_size": "rms_change_mean / rms_change_std",
-    "t": "paired t statistic of rms_b - rms_a",
-    "t_p_value": "two-sided p-value of the paired t-test",
-    "t_p_adjusted": "p-value of the paired t-test, Holm over layers",
-}
 
 
 class Output(NamedTuple):
-    """What a layer put out for one sample `(1, C, …)`."""
+    """The output of a layer for one sample `(1, C, …)`."""
 
     name: str
-    kind: str
+    kind: str  # class of the module
     part: str
     values: torch.Tensor
 
 
 class Layer(NamedTuple):
-    """What one run of a layer put out for two samples, reduced: `sums`, and `squares` where it has
-    positions.
-    """
+    """The outputs of one run of a layer for two samples, reduced."""
 
-    label: str
     name: str
-    call: int
     kind: str
     part: str
     shape: tuple[int, ...]
-    sums: torch.Tensor
-    squares: torch.Tensor | None
+    sums: torch.Tensor  # (5,), see `sums`
+    squares: torch.Tensor | None  # see `squared_map`; None for outputs without positions
 
 
 class Pair(NamedTuple):
-    """Two samples with a name; `read` gives them `(a, b)` when their turn comes."""
+    """Two samples with a name; `read` returns them when they are needed."""
 
     name: str
     read: Callable[[], tuple[Any, Any]]
@@ -94,58 +80,55 @@ def compare_layers(
     *,
     top: int = TOP,
 ) -> xr.Dataset:
-    """How far two samples are apart at each layer of a trained model, in the order in which the
-    layers are run.
+    """Measure how far two samples are apart at each layer of a trained model.
 
-    A layer is a module without modules inside that changes values.
-    Both go through preprocessing, encoder, posterior mean (no draw) and decoder, one after the
-    other, in float32 and evaluation mode. What the layers put out for a is kept on the host until b
-    is compared with it, in float64; weights, modes and hooks of the model are afterwards as they
-    were. Two equal samples differ by exactly 0 everywhere.
+    A layer is a module without modules inside that changes values. The samples pass through
+    preprocessing, encoder, posterior mean (nothing is sampled) and decoder, one after the other, in
+    float32 and evaluation mode. The outputs for a are kept on the host until those for b are
+    compared with them, in float64. Weights, modes and hooks of the model are restored. Two equal
+    samples differ by exactly 0 everywhere.
 
     Parameters
     ----------
-    a, b : stored patterns `(C, …)`, or `(…)` where there is one channel; DataArrays are read by the
-    names of their dims
-    top : number of layers with the largest `relative_l2` whose difference maps are kept; 0 keeps
-    none
+    model
+        The model of a run.
+    a, b
+        Stored patterns `(C, …)`, or `(…)` with one channel; the dims of DataArrays may be in any
+        order.
+    top
+        Number of layers with the largest `relative_l2` whose difference maps are kept; 0 keeps
+        none.
 
     Returns
     -------
-    xr.Dataset
-        Over `layer`: l2, rms, relative_l2, cosine, mean_abs, rms_a, rms_b (see `measures`), with
-        coordinates `layer` (the module's name, `name:2` at its second call), `name`, `call`, `kind`
-        (class), `part` (input, encoder, latent, decoder, output), `order`, `shape` and `n_values`.
-        `difference_map_<order>`: RMS over channels of a - b at each position of that layer, on its
-        own grid. `input_a`, `input_b`, `decoded_a`, `decoded_b`: the samples as the network sees
-        and decodes them. attrs: `maps`, the variables of the layers, largest first.
+    xarray.Dataset
+        Over `layer`, in order of execution: l2, rms, relative_l2, cosine, mean_abs, rms_a, rms_b
+        (see `measures`), with coordinates `layer` (the module's name, `name:2` at its second call),
+        `name`, `call`, `kind` (class), `part` (input, encoder, latent, decoder, output), `order`,
+        `shape` and `n_values`. `difference_map_<order>`: RMS over channels of a - b at each
+        position of that layer, on its own grid. `input_a`, `input_b`, `decoded_a`, `decoded_b`: the
+        preprocessed samples and their decoded means. attrs: `maps`, the variables of the layers,
+        largest first.
 
-    Raises DataError for samples of another shape or with values that are not finite.
+    Raises
+    ------
+    DataError
+        For samples of another shape or with values that are not finite.
     """
     layers, ends = trace(model, pair_batch(model, a, b))
+    table = _table(layers, [torch.stack([layer.sums for layer in layers])], [""])
     table = _with_maps(
-        _table(layers, [layer.sums for layer in layers]),
-        [one.squares for one in layers],
-        model,
-        top,
+        table.isel({PAIR: 0}, drop=True), [layer.squares for layer in layers], model, top
     )
     signal = tuple(model.signal_dims)
-    for which, name, words in (
-        (INPUT, "input", "as the network sees it"),
+    shape = model.input_shape[-len(signal) :]
+    for part, name, text in (
+        (INPUT, "input", "preprocessed"),
         (OUTPUT, "decoded", "decoded mean"),
     ):
-        for side, values in zip("ab", ends[which], strict=True):
-            shown = (
-                model.preprocess.enlarged(values)
-                .cpu()
-                .numpy()
-                .reshape(model.input_shape[-len(signal) :])
-            )
-            table[f"{name}_{side}"] = (
-                signal,
-                shown,
-                {"long_name": f"{side}: {words}", "units": "1"},
-            )
+        for sample, values in zip("ab", ends[part], strict=True):
+            image = model.preprocess.enlarged(values).cpu().numpy().reshape(shape)
+            table[f"{name}_{sample}"] = n.named(signal, image, f"{sample}: {text}")
     return table.assign_attrs(top=top, n=1)
 
 
@@ -157,92 +140,101 @@ def compare_pairs(
     skip_bad: bool = False,
     progress: Progress = True,
 ) -> xr.Dataset:
-    """`compare_layers` for many pairs, one after the other, with mean, spread and a paired test for
-    each layer.
+    """Compare many pairs as `compare_layers` does, with a paired test for each layer.
 
-    The differences l2, rms and so on are distances: they are never negative, so that a test of them
-    against zero says nothing. What is tested is whether a layer answers more strongly to b than to
-    a: the change rms_b - rms_a of its activation's root mean square over the pairs, by the
-    two-sided paired t-test, corrected by Holm over the layers of encoder and decoder. The pairs are
-    taken as independent; images of one person are not. A change of less than 1e-5 of the size is
-    rounding and counts as 0; where no pair changes, t is 0 and p 1.
+    The differences l2, rms and so on are distances: they are never negative, so a test against zero
+    says nothing. The test asks whether a layer responds more strongly to b than to a: the change
+    rms_b - rms_a over the pairs, by the two-sided paired t-test, corrected by Holm over the layers
+    of encoder and decoder. The pairs are taken as independent; images of one person are not. A
+    change of less than 1e-5 of the size is rounding and counts as 0; if no pair changes, t is 0 and
+    p is 1.
 
     Parameters
     ----------
-    pairs : `(a, b)` of stored patterns, or a `Pair` each, read in its turn
-    top : as for `compare_layers`; the maps are root mean squares over the pairs
-    skip_bad : leave out pairs that cannot be read or do not fit
+    model
+        The model of a run.
+    pairs
+        `(a, b)` of stored patterns, or a `Pair` each, read in its turn.
+    top
+        As for `compare_layers`; the maps are root mean squares over the pairs.
+    skip_bad
+        Whether pairs that cannot be read or do not fit are left out.
+    progress
+        Whether to show progress, or a function that is called with (done, total, text).
 
     Returns
     -------
-    xr.Dataset
+    xarray.Dataset
         The measures over `(pair, layer)`; `<measure>_mean`, `<measure>_std` (with n - 1) and
         `n_<measure>`, the number of pairs where it is finite, over `layer`; `rms_change_mean`,
-        `rms_change_std`, `effect_size`, `t`, and its p-value, plain and adjusted. With one pair
-        spreads and tests are NaN. Coordinates and maps as of `compare_layers`. attrs: `n`, `failed`
-        (pairs left out, with the reason), `warnings`.
+        `rms_change_std`, `effect_size`, `t`, and its p-value, plain and adjusted. With one pair,
+        spreads and tests are NaN. Coordinates and maps as for `compare_layers`. attrs: `n`,
+        `failed` (pairs left out, with the reason), `warnings`.
 
-    Raises DataError where pairs cannot be read or do not fit (all named, unless `skip_bad` and some
-    are left), and what `compare_layers` raises.
+    Raises
+    ------
+    DataError
+        If pairs cannot be read or do not fit (all are named), unless `skip_bad` is set and some are
+        left; if there is none; if a pair runs other layers.
     """
-    named_pairs = [
-        pair if isinstance(pair, Pair) else Pair(str(i), partial(tuple, pair))
-        for i, pair in enumerate(pairs)
-    ]
+    named_pairs = []
+    for i, pair in enumerate(pairs):
+        named_pairs.append(pair if isinstance(pair, Pair) else Pair(str(i), partial(tuple, pair)))
     names: list[str] = []
     failed: list[str] = []
     sums_of_pairs: list[torch.Tensor] = []
-    first_layers: list[Layer] = []
-    squares: list[Any] = []
+    layers: list[Layer] = []  # of all pairs, with the sum of their squares
     for pair in tracked(named_pairs, progress, "comparing"):
         try:
-            layers, _ = trace(model, pair_batch(model, *pair.read()))
+            traced, _ = trace(model, pair_batch(model, *pair.read()))
         except (VaearrError, OSError) as error:
             failed.append(f"{pair.name}: {str(error).rstrip('.')}")
             continue
-        if not names:
-            first_layers, squares = layers, [layer.squares for layer in layers]
-        elif [layer.label for layer in layers] != [layer.label for layer in first_layers]:
-            raise DataError(
-                f"pair {pair.name!r} runs other layers than the first pair; compare it alone."
-            )
-        else:
-            for i, layer in enumerate(layers):
-                if layer.squares is not None:
-                    squares[i] = squares[i] + layer.squares
+        layers = _added(layers, traced, pair.name) if names else traced
         names.append(pair.name)
-        sums_of_pairs.append(torch.stack([layer.sums for layer in layers]))
+        sums_of_pairs.append(torch.stack([layer.sums for layer in traced]))
     if failed and not (skip_bad and names):
-        then = (
-            "correct them, or leave them out with skip_bad=True (--skip-bad)"
-            if names
-            else "none is left"
-        )
-        reasons = _listed(failed, "; ")
+        advice = "none is left"
+        if names:
+            advice = "correct them, or leave them out with skip_bad=True (--skip-bad)"
         raise DataError(
-            f"{len(failed)} of {len(named_pairs)} pairs cannot be compared: {reasons}. Of these: {then}."
+            f"{len(failed)} of {len(named_pairs)} pairs cannot be compared: "
+            f"{_listed(failed, '; ')}. Of these: {advice}."
         )
     if not names:
         raise DataError("there is no pair to compare; give one or more.")
-    table = _table(first_layers, sums_of_pairs, names)
+    table = _table(layers, sums_of_pairs, names)
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # of one pair, which has no spread
         warnings.simplefilter("ignore", RuntimeWarning)
-        table = table.merge(_over_pairs(table)).merge(_tests(table))
-    mean_squares = [None if total is None else total / len(names) for total in squares]
-    table = _with_maps(table, mean_squares, model, top)
-    notes = ["one pair has no spread and allows no test: these are NaN; give two pairs or more."]
-    return table.assign_attrs(
-        top=top, n=len(names), failed=failed, warnings=notes if len(names) < 2 else []
-    )
+        table = table.merge(_statistics(table)).merge(_tests(table))
+    squares = [None if layer.squares is None else layer.squares / len(names) for layer in layers]
+    notes = []
+    if len(names) < 2:
+        notes = ["one pair has no spread and allows no test: these are NaN; give two or more."]
+    table = _with_maps(table, squares, model, top)
+    return table.assign_attrs(top=top, n=len(names), failed=failed, warnings=notes)
 
 
-def _listed(items: Sequence[str], between: str = ", ") -> str:
-    return between.join(items[:SHOWN]) + (
-        f"{between}and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    )
+def _added(totals: list[Layer], layers: list[Layer], pair: str) -> list[Layer]:
+    """The layers with their squares added to those of earlier pairs."""
+    if [layer.name for layer in totals] != [layer.name for layer in layers]:
+        raise DataError(f"pair {pair!r} runs other layers than the first pair; compare it alone.")
+    added = []
+    for total, layer in zip(totals, layers, strict=True):
+        if total.squares is not None and layer.squares is not None:
+            total = total._replace(squares=total.squares + layer.squares)
+        added.append(total)
+    return added
 
 
-# ---- one pair through the network -----------------------------------------------------------------------------------
+def _listed(items: Sequence[str], separator: str = ", ") -> str:
+    text = separator.join(items[:MAX_NAMES])
+    if len(items) > MAX_NAMES:
+        text += f"{separator}and {len(items) - MAX_NAMES} more"
+    return text
+
+
+# ---- one pair through the network
 
 
 def pair_batch(model: TrainedModel, a: Any, b: Any) -> torch.Tensor:
@@ -251,70 +243,71 @@ def pair_batch(model: TrainedModel, a: Any, b: Any) -> torch.Tensor:
     return torch.from_numpy(both.astype(both.dtype.newbyteorder("="), copy=False))
 
 
-def _plain(model: TrainedModel, sample: Any, which: str) -> np.ndarray:
+def _plain(model: TrainedModel, sample: Any, name: str) -> np.ndarray:
     if isinstance(sample, xr.DataArray):
         if set(sample.dims) != set(model.signal_dims):
             raise DataError(
-                f"sample {which} has dims {sample.dims}; expected one sample over {tuple(model.signal_dims)}."
+                f"sample {name} has dims {sample.dims}; expected one sample over "
+                f"{tuple(model.signal_dims)}."
             )
         sample = sample.transpose(*model.signal_dims)
-    values, shape = np.asarray(sample), model.input_shape
+    values = np.asarray(sample)
+    shape = model.input_shape
     if values.shape != shape and (shape[0] != 1 or values.shape != shape[1:]):
         raise DataError(
-            f"sample {which} has shape {values.shape}; the model was trained on samples of shape {shape}."
+            f"sample {name} has shape {values.shape}; the model was trained on samples of shape "
+            f"{shape}."
         )
     if values.dtype.kind not in "uif":
         raise DataError(
-            f"sample {which} has dtype {values.dtype}; expected whole or floating numbers."
+            f"sample {name} has dtype {values.dtype}; expected whole or floating numbers."
         )
     if not np.isfinite(values).all():
-        raise DataError(f"sample {which} holds values that are not finite; choose another one.")
+        raise DataError(f"sample {name} holds values that are not finite; choose another one.")
     return values.reshape(shape)
 
 
 def trace(
     model: TrainedModel, stored: torch.Tensor
 ) -> tuple[list[Layer], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Run two stored samples `(2, C, …)` through the model, one after the other, and reduce each
-    layer.
+    """Run two stored samples `(2, C, …)` through the model and reduce the outputs of each layer.
 
-    The outputs of the first are kept on the host until those of the second are compared with them.
-    Returns the layers in the order of execution, and the samples as they went in and came out. Each
-    sample is a batch of its own: in one batch the position of a sample may change the last digits
-    of its result. Raises DataError where the two do not run the same layers.
+    Each sample is a batch of its own: in one batch the position of a sample may change the last
+    digits of its result. Returns the layers in order of execution, and both samples as network
+    input and output. Raises DataError if the two do not run the same layers.
     """
-    outputs_of_a: deque[Output] = deque()
+    outputs_of_a: list[Output] = []  # on the host
     layers: list[Layer] = []
     ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    calls: Counter[str] = Counter()
 
     def keep(output: Output) -> None:
         outputs_of_a.append(output._replace(values=output.values.to("cpu", copy=True)))
 
     def compare(output: Output) -> None:
-        first = outputs_of_a.popleft() if outputs_of_a else None
-        if first is None or not _is_same_layer(first, output):
-            raise DataError(
-                f"the samples do not run the same layers: only one of them runs {output.name!r}."
-            )
-        values = first.values.to(output.values.device)
+        a = outputs_of_a[len(layers)] if len(layers) < len(outputs_of_a) else None
+        if a is None or a[:3] != output[:3] or a.values.shape != output.values.shape:
+            raise _other_layers(output)
+        values = a.values.to(output.values.device)
         if output.part in (INPUT, OUTPUT):
             ends[output.part] = values, output.values
-        calls[output.name] += 1
-        layers.append(_reduced(output, values, calls[output.name], len(model.input_shape)))
+        layers.append(_reduced(output, values, len(model.input_shape)))
 
     with evaluating(model.network):
         _run(model, stored[:1].clone(), keep)
         _run(model, stored[1:].clone(), compare)
-    if outputs_of_a:
-        raise DataError(
-            f"the samples do not run the same layers: only one of them runs {outputs_of_a[0].name!r}."
-        )
+    if len(layers) < len(outputs_of_a):
+        raise _other_layers(outputs_of_a[len(layers)])
     return layers, ends
 
 
+def _other_layers(output: Output) -> DataError:
+    return DataError(
+        f"the samples do not run the same layers: only one of them runs {output.name!r}."
+    )
+
+
 def _run(model: TrainedModel, sample: torch.Tensor, emit: Callable[[Output], None]) -> None:
-    """Run one sample `(1, C, …)` through the model; `emit` gets what each layer puts out."""
+    """Run one sample `(1, C, …)` through the model; `emit` gets the output of each layer."""
     network: Any = model.network
     part = ENCODER
 
@@ -331,193 +324,182 @@ def _run(model: TrainedModel, sample: torch.Tensor, emit: Callable[[Output], Non
         emit(Output(OUTPUT, OUTPUT, OUTPUT, network.decode(mean).float()))
 
 
-def _is_same_layer(a: Output, b: Output) -> bool:
-    return (a.name, a.part, a.values.shape) == (b.name, b.part, b.values.shape)
-
-
 @torch.inference_mode()
-def _reduced(output_of_b: Output, values_of_a: torch.Tensor, call: int, n_dims: int) -> Layer:
-    a, b = (
-        values[0] if len(values) == 1 else values for values in (values_of_a, output_of_b.values)
-    )
+def _reduced(output_of_b: Output, a: torch.Tensor, n_dims: int) -> Layer:
+    name, kind, part, b = output_of_b
+    if len(a) == 1:
+        a = a[0]
+    if len(b) == 1:
+        b = b[0]
     squares = squared_map(a, b) if a.ndim == n_dims and a.numel() else None
-    name, kind, part, _ = output_of_b
-    label = name if call == 1 else f"{name}:{call}"
-    return Layer(label, name, call, kind, part, tuple(a.shape), sums(a, b), squares)
+    return Layer(name, kind, part, tuple(a.shape), sums(a, b), squares)
 
 
 def sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Sums of a^2, b^2, a b, (a - b)^2 and |a - b| over all values: `2 x (…) -> (5,)`, float64
-    where the device can.
+    """Sums `(5,)` of a^2, b^2, a b, (a - b)^2 and |a - b| over all values.
 
-    They stay on the device, so that nothing waits for it.
+    In float64 where the device supports it. They stay on the device, so that nothing waits for it.
     """
     wide = torch.float32 if a.device.type == "mps" else torch.float64
     total = torch.zeros(5, dtype=wide, device=a.device)
-    for x, y in zip(a.reshape(-1).split(PIECE), b.reshape(-1).split(PIECE), strict=True):
-        x, y = x.to(wide), y.to(wide)
-        off = x - y
-        total += torch.stack(
-            [part.sum() for part in (x.square(), y.square(), x * y, off.square(), off.abs())]
-        )
+    a_blocks = a.reshape(-1).split(BLOCK_VALUES)
+    b_blocks = b.reshape(-1).split(BLOCK_VALUES)
+    for a_block, b_block in zip(a_blocks, b_blocks, strict=True):
+        x = a_block.to(wide)
+        y = b_block.to(wide)
+        difference = x - y
+        terms = (x.square(), y.square(), x * y, difference.square(), difference.abs())
+        total += torch.stack([term.sum() for term in terms])
     return total
 
 
 def squared_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean of (a - b)^2 over channels at each position: `2 x (C, *spatial) -> spatial`, float32 on
-    the host.
+    """Mean of (a - b)^2 over channels at each position: `2 x (C, *spatial) -> spatial`, float32.
 
-    A map of more than 2^20 positions is averaged down to at most that.
+    On the host. A map of more than MAX_POSITIONS positions is averaged down.
     """
     squares = (a.float() - b.float()).square().mean(0)
-    if squares.numel() > MOST_POSITIONS:
-        shrink = (MOST_POSITIONS / squares.numel()) ** (1 / squares.ndim)
+    if squares.numel() > MAX_POSITIONS:
+        shrink = (MAX_POSITIONS / squares.numel()) ** (1 / squares.ndim)
         size = tuple(max(1, math.floor(side * shrink)) for side in squares.shape)
         squares = F.interpolate(squares[None, None], size, mode="area")[0, 0]
     return squares.cpu()
 
 
-# ---- numbers of layers ----------------------------------------------------------------------------------------------
+# ---- tables
 
 
-def measures(found: np.ndarray, n_values: np.ndarray) -> dict[str, np.ndarray]:
-    """The numbers of `MEASURES` from such sums: `(…, 5), (…) -> (…)` each, float64.
+def measures(sums: np.ndarray, n_values: np.ndarray) -> dict[str, np.ndarray]:
+    """The numbers of MEASURES from sums `(…, 5)` over so many values `(…)`, float64.
 
-    l2 = |a - b|; rms = l2 / sqrt(n); relative_l2 = l2 / |a|; cosine = a.b / (|a| |b|), the cosine
-    of their angle; mean_abs; rms_a and rms_b = |a| / sqrt(n), |b| / sqrt(n). Where a and b are
-    equal, zeros too, relative_l2 is 0 and cosine 1. Where only a is all zeros relative_l2 is NaN,
-    and where one of them is cosine is.
+    l2 = |a - b|; rms = l2 / sqrt(n); relative_l2 = l2 / |a|; cosine = a.b / (|a| |b|); mean_abs;
+    rms_a and rms_b = |a| / sqrt(n), |b| / sqrt(n). If a and b are equal, zeros too, relative_l2 is
+    0 and cosine 1. If only a is all zeros relative_l2 is NaN, and if one of them is, cosine is.
     """
-    aa, bb, ab, dd, absolute = np.moveaxis(np.asarray(found, np.float64), -1, 0)
-    same, (a, b, off) = dd == 0, np.sqrt([aa, bb, dd])
+    aa, bb, ab, squares, absolute = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+    a, b, l2 = np.sqrt([aa, bb, squares])
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(same, 0.0, np.where(a > 0, off / a, np.nan))
-        cosine = np.where(same, 1.0, np.clip(ab / (a * b), -1.0, 1.0))
+        relative_l2 = np.where(a > 0, l2 / a, np.nan)
+        cosine = np.clip(ab / (a * b), -1.0, 1.0)
     root = np.sqrt(n_values)
-    return dict(
-        zip(
-            MEASURES,
-            (off, off / root, relative, cosine, absolute / n_values, a / root, b / root),
-            strict=True,
-        )
-    )
+    return {
+        "l2": l2,
+        "rms": l2 / root,
+        "relative_l2": np.where(squares == 0, 0.0, relative_l2),
+        "cosine": np.where(squares == 0, 1.0, cosine),
+        "mean_abs": absolute / n_values,
+        "rms_a": a / root,
+        "rms_b": b / root,
+    }
 
 
 def _table(
-    layers: Sequence[Layer], found: Sequence[torch.Tensor], pairs: Sequence[str] | None = None
+    layers: Sequence[Layer], sums_of_pairs: Sequence[torch.Tensor], pairs: Sequence[str]
 ) -> xr.Dataset:
-    """The numbers of all layers, of `(layer, 5)` sums or, with names of pairs, of `(pair, layer,
-    5)`.
-    """
+    """The measures over (pair, layer), from the sums `(layer, 5)` of each pair."""
     n_values = np.array([math.prod(layer.shape) for layer in layers], np.int64)
-    dims, values = (
-        (LAYER,) if pairs is None else (PAIR, LAYER),
-        measures(torch.stack([*found]).cpu().numpy(), n_values),
-    )
+    calls: Counter[str] = Counter()
+    labels = []
+    numbers = []
+    for layer in layers:
+        calls[layer.name] += 1
+        numbers.append(calls[layer.name])
+        labels.append(layer.name if numbers[-1] == 1 else f"{layer.name}:{numbers[-1]}")
     coords = {
-        LAYER: ([layer.label for layer in layers], "layer, in order of execution"),
+        LAYER: (labels, "layer, in order of execution"),
         "name": ([layer.name for layer in layers], "name of the module"),
-        "call": ([layer.call for layer in layers], "call of the module"),
+        "call": (numbers, "call of the module"),
         "kind": ([layer.kind for layer in layers], "class of the module"),
         "part": ([layer.part for layer in layers], "part of the network"),
         "order": (np.arange(len(layers)), "place in the order of execution"),
         "shape": ([" x ".join(map(str, layer.shape)) for layer in layers], "shape"),
         "n_values": (n_values, "values of one sample"),
     }
-    table = xr.Dataset(
-        {
-            name: (dims, values[name], {"long_name": words, "units": "1"})
-            for name, words in MEASURES.items()
-        },
-        coords={
-            name: (LAYER, column, {"long_name": words}) for name, (column, words) in coords.items()
-        },
-    )
-    return (
-        table
-        if pairs is None
-        else table.assign_coords({PAIR: (PAIR, [*pairs], {"long_name": "pair"})})
+    table = xr.Dataset(coords={PAIR: (PAIR, [*pairs], {"long_name": "pair"})})
+    for name, values in measures(torch.stack([*sums_of_pairs]).cpu().numpy(), n_values).items():
+        table[name] = n.named((PAIR, LAYER), values, MEASURES[name])
+    return table.assign_coords(
+        {name: (LAYER, values, {"long_name": text}) for name, (values, text) in coords.items()}
     )
 
 
-def top_layers(found: xr.Dataset, top: int = TOP) -> np.ndarray:
-    """Positions of the encoder's and decoder's layers with the largest `relative_l2` (mean over
-    pairs), largest first.
+def top_layers(table: xr.Dataset, top: int = TOP) -> np.ndarray:
+    """Positions of the encoder's and decoder's layers with the largest (mean) `relative_l2`.
 
-    NaN is left out; of equal values the one that is run first comes first.
+    Largest first; of equal values the one that is run first. NaN is left out.
     """
-    score = found["relative_l2_mean" if PAIR in found["relative_l2"].dims else "relative_l2"].values
-    candidates = np.flatnonzero(found["part"].isin([ENCODER, DECODER]).values & np.isfinite(score))
+    name = "relative_l2_mean" if PAIR in table.dims else "relative_l2"
+    score = table[name].values
+    is_layer = table["part"].isin([ENCODER, DECODER]).values
+    candidates = np.flatnonzero(is_layer & np.isfinite(score))
     return candidates[np.argsort(-score[candidates], kind="stable")][:top]
 
 
 def _with_maps(
     table: xr.Dataset, squares: Sequence[torch.Tensor | None], model: TrainedModel, top: int
 ) -> xr.Dataset:
-    """The table with the roots of the mean squares of its `top` layers with positions, and of input
-    and output.
+    """The table with difference maps of its `top` layers with positions, and of input and output.
 
-    Each map has dims of its own, `<dim>_<order>`; the attribute `maps` names those of layers,
-    largest difference first.
+    The maps are roots of the mean squares. Each has dims of its own, `<dim>_<order>`; the attribute
+    `maps` names those of layers, largest difference first.
     """
-    ranked = [int(i) for i in top_layers(table, table.sizes[LAYER]) if squares[i] is not None][:top]
+    ranked = [i for i in top_layers(table, len(squares)).tolist() if squares[i] is not None][:top]
     ends = np.flatnonzero(table["part"].isin([INPUT, OUTPUT]).values & (top > 0))
     spatial = model.signal_dims[-(len(model.input_shape) - 1) :]
-    found = table.copy()
-    for i in [*ranked, *ends]:
-        if (square := squares[i]) is not None:
-            about = {LAYER: str(table[LAYER].values[i]), "kind": str(table["kind"].values[i])}
-            attrs = {
-                "long_name": "root mean square difference over channels",
-                "units": "1",
-                **about,
-            }
-            found[f"{DIFFERENCE_MAP}_{i}"] = (
-                tuple(f"{dim}_{i}" for dim in spatial),
-                square.sqrt().numpy(),
-                attrs,
+    maps = {}
+    for i in [*ranked, *ends.tolist()]:
+        square = squares[i]
+        if square is not None:
+            values = xr.DataArray(square.sqrt().numpy(), dims=[f"{dim}_{i}" for dim in spatial])
+            maps[f"{DIFFERENCE_MAP}_{i}"] = values.assign_attrs(
+                long_name="root mean square difference over channels",
+                units="1",
+                layer=str(table[LAYER].values[i]),
+                kind=str(table["kind"].values[i]),
             )
-    return found.assign_attrs(maps=[f"{DIFFERENCE_MAP}_{i}" for i in ranked])
+    return table.assign(maps).assign_attrs(maps=[f"{DIFFERENCE_MAP}_{i}" for i in ranked])
 
 
-# ---- over many pairs ------------------------------------------------------------------------------------------------
-
-
-def _over_pairs(table: xr.Dataset) -> xr.Dataset:
-    out = xr.Dataset()
+def _statistics(table: xr.Dataset) -> xr.Dataset:
+    """Mean, standard deviation and number of finite values of each measure over the pairs."""
+    statistics = xr.Dataset()
     for name, text in MEASURES.items():
-        known = table[name].where(np.isfinite(table[name]))
-        out[f"{name}_mean"] = known.mean(PAIR).assign_attrs(
-            long_name=f"{text}, mean over pairs", units="1"
-        )
-        std = known.std(PAIR, ddof=1)
-        out[f"{name}_std"] = std.assign_attrs(
-            long_name=f"{text}, standard deviation over pairs", units="1"
-        )
-        out[f"n_{name}"] = known.count(PAIR).assign_attrs(
-            long_name=f"pairs with a finite {text}", units="1"
-        )
-    return out
+        finite = table[name].where(np.isfinite(table[name]))
+        for key, values, long_name in (
+            (f"{name}_mean", finite.mean(PAIR), f"{text}, mean over pairs"),
+            (f"{name}_std", finite.std(PAIR, ddof=1), f"{text}, standard deviation over pairs"),
+            (f"n_{name}", finite.count(PAIR), f"pairs with a finite {text}"),
+        ):
+            statistics[key] = values.assign_attrs(long_name=long_name, units="1")
+    return statistics
 
 
 def _tests(table: xr.Dataset) -> xr.Dataset:
     """Two-sided paired t-test of rms_b - rms_a over the pairs for each layer."""
     from scipy import stats
 
-    one, two = (table[name].transpose(PAIR, LAYER).values for name in ("rms_a", "rms_b"))
-    change = np.where(np.abs(two - one) <= ROUNDING * np.maximum(one, two), 0.0, two - one)
-    mean, std = change.mean(axis=0), change.std(axis=0, ddof=1)
+    rms_a = table["rms_a"].values
+    rms_b = table["rms_b"].values
+    change = rms_b - rms_a
+    change[np.abs(change) <= ROUNDING * np.maximum(rms_a, rms_b)] = 0.0
+    mean = change.mean(axis=0)
+    std = change.std(axis=0, ddof=1)
     t, p_value = stats.ttest_1samp(change, 0.0)
     is_same = (mean == 0) & (std == 0)
-    t[is_same], p_value[is_same] = 0.0, 1.0
+    t[is_same] = 0.0
+    p_value[is_same] = 1.0
     is_layer = table["part"].isin([ENCODER, DECODER]).values
     adjusted = adjust(np.where(is_layer, p_value, np.nan), "holm")
-    columns = zip(TESTS.items(), (mean, std, mean / std, t, p_value, adjusted), strict=True)
+    columns = {
+        "rms_change_mean": (mean, "mean over pairs of rms_b - rms_a"),
+        "rms_change_std": (std, "standard deviation over pairs of rms_b - rms_a"),
+        "effect_size": (mean / std, "rms_change_mean / rms_change_std"),
+        "t": (t, "paired t statistic of rms_b - rms_a"),
+        "t_p_value": (p_value, "two-sided p-value of the paired t-test"),
+        "t_p_adjusted": (adjusted, "p-value of the paired t-test, Holm over layers"),
+    }
     return xr.Dataset(
-        {
-            name: (LAYER, values, {"long_name": words, "units": "1"})
-            for (name, words), values in columns
-        }
+        {name: n.named(LAYER, values, text) for name, (values, text) in columns.items()}
     )
 
 

@@ -1,18 +1,17 @@
-"""How much of a target features hold together, by probes that are judged on what they have not
-learned from.
+"""How much of a target features hold, measured by probes at points they were not trained on.
 
 Alain & Bengio, "Understanding intermediate layers using linear classifier probes",
-arXiv:1610.01644. Neighbouring scan points are alike, and so are volumes of one person: folds leave
-out whole groups (Roberts et al., Ecography 40, 913 (2017), doi:10.1111/ecog.02881), intervals come
-from resampled groups, and p-values from targets that are as smooth.
+arXiv:1610.01644. Neighbouring scan points are similar, and so are volumes of one person: folds
+leave out complete groups (Roberts et al., Ecography 40, 913 (2017), doi:10.1111/ecog.02881),
+intervals come from resampled groups, and p-values from random targets of the same smoothness.
 """
 
 from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Unpack
+from collections.abc import Iterator
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import xarray as xr
@@ -35,7 +34,7 @@ from vaearr.schema.grid import laid_over
 from vaearr.schema.pattern_steps import bin_patterns
 
 FEATURES, METHOD, CLASS, RECALL = "features", "probe", "class", "recall"
-WORDS = {
+SCORES = {
     "score": "R2 of numbers, balanced accuracy of classes",
     "low": "lower end of the 95 % interval of the score",
     "high": "upper end of the 95 % interval of the score",
@@ -47,21 +46,29 @@ METHODS = (RIDGE, LOGISTIC, NEIGHBOURS)
 BLOCKS, RANDOM = "blocks", "random"
 PENALTIES = np.logspace(-3, 5, 17)
 N_NEIGHBOURS = 5
-RESAMPLED = 1000
-MOST_COLUMNS = 256  # of features up to which logistic regression is repeated for a p-value
-RAW_SIDE = 32  # pixels along a side that raw intensities are binned to at most
+N_RESAMPLED = 1000
+MAX_COLUMNS = 256  # of features up to which logistic regression is repeated for a p-value
+MAX_SIDE = 32  # pixels along a side to which raw intensities are binned
 MIN_POINTS = 20
 TIE = 1e-12
 
 
 class Target(NamedTuple):
-    """What is probed: a map over the navigation dims, numbers or (with `classes`) codes, NaN where
-    it is not known.
-    """
+    """A map over the navigation dims: numbers, or codes if it has classes; NaN where unknown."""
 
     label: str
     values: xr.DataArray
     classes: dict[int, str]
+
+
+class Samples(NamedTuple):
+    """The points at which probes of one target are trained and tested."""
+
+    points: np.ndarray  # (n,) flat positions on the grid
+    targets: np.ndarray  # (n, 1 + permutations) the target, then random targets
+    groups: np.ndarray  # (n,) numbers 0, 1, … of the groups
+    folds: np.ndarray  # (n,)
+    left_out: str  # what a fold leaves out
 
 
 def probe(
@@ -73,166 +80,225 @@ def probe(
     config: ProbeConfig | None = None,
     **settings: Unpack[ProbeArraySettings],
 ) -> xr.Dataset:
-    """How well a target is told from features, at points whose group no probe has learned from.
+    """Measure how well features predict a target at points of groups that were left out.
 
-    Numbers: ridge regression, its penalty chosen inside the training folds; `score` is 1 - residual
-    / total sum of squares, about the training mean: 0 is no knowledge, below 0 is misled. Classes:
-    logistic regression and the five nearest neighbours; `score` is the balanced accuracy, chance is
-    1 / classes. Features are centred and divided by the largest standard deviation of their columns
-    in the training folds, so they keep their proportions.
+    Numbers are predicted by ridge regression, whose penalty is chosen inside the training folds;
+    classes by logistic regression and by the five nearest neighbours [1]_. Features are centred
+    and divided by the largest standard deviation of their columns in the training folds, so they
+    keep their proportions.
 
     Parameters
     ----------
     features
-        Over the navigation dims and at most one further dim, such as `ds.latents`; a Dataset
-        compares its variables, each a set of features, at the same points. `patterns` are taken as
-        raw intensities, binned to at most 32 x 32.
+        Over the navigation dims and at most one further dim, such as `ds.latents`. The variables
+        of a Dataset are compared, each a set of features, at the same points. `patterns` are used
+        as raw intensities, binned to at most 32 x 32.
     target
         Maps over the navigation dims, numbers or codes (phase, clusters; below 0: unknown), a stack
         such as `elements`; several as a Dataset.
     by
-        What a fold leaves out as a whole: a map of groups (grains, subjects), the name of one in
-        `features` or of a coordinate, "blocks" of scan points as wide as twice the target's
-        correlation length, or "random" for single points. Default: blocks for a scan; for a
-        collection its subjects (or another coordinate of groups), without them single samples.
+        The groups that a fold leaves out: a map (grains, subjects), the name of one in `features`
+        or of a coordinate, "blocks" of scan points as wide as twice the target's correlation
+        length [2]_, or "random" for single points. Default: blocks for a scan; for a collection its
+        subjects (or another coordinate of groups), otherwise single samples.
+    roi
+        Boolean map, True = used. Default: all points where features and target are known.
     config
-        Folds, points, permutations, seed: see ProbeConfig.
+        Folds, points, permutations, seed.
+    **settings
+        Single settings, which replace those of `config`.
 
     Returns
     -------
-    xr.Dataset
-        `score`, `low` and `high` (95 % of 1000 draws of groups with replacement), `p_value` over
-        (target, features, probe), NaN where a probe is not for the target. p = (1 + random targets
-        told as well) / (1 + permutations); a random target is the map with whole groups exchanged
-        where it is constant in each, else a surrogate map of `significance`, of a collection the
-        values exchanged. `recall` (features, probe, class), where there are
-        classes: share of a class that is predicted correctly. `n`, `n_groups` and `left_out`
-        (target).
+    xarray.Dataset
+        `score`, `low` and `high` (95 % interval from 1000 resamplings of the groups), `p_value`
+        over (target, features, probe), NaN where a probe does not apply to the target. The score of
+        numbers is 1 - residual / total sum of squares about the training mean: 0 is no knowledge,
+        below 0 is worse than none. The score of classes is the balanced accuracy; chance is
+        1 / classes. p = (1 + random targets predicted as well) / (1 + permutations); a random
+        target is the map with complete groups exchanged if it is constant in each, else a surrogate
+        map as of `va.associate`; the values of a collection are permuted. `recall` (features,
+        probe, class), if there are classes: share of a class that is predicted correctly. `n`,
+        `n_groups` and `left_out` (target).
 
-    Raises SchemaError for what lies on no navigation dims or another grid, RoiError for fewer than
-    20 points, UsageError for fewer than two groups or classes, or a name that is not there.
+    Raises
+    ------
+    SchemaError
+        For maps that lack the navigation dims or lie on another grid.
+    RoiError
+        For fewer than 20 points.
+    UsageError
+        For fewer than two groups or classes, and for an unknown name or setting.
+
+    References
+    ----------
+    .. [1] Alain & Bengio, arXiv:1610.01644.
+    .. [2] Roberts et al., Ecography 40, 913 (2017), doi:10.1111/ecog.02881.
+
+    Examples
+    --------
+    >>> import vaearr as va
+    >>> from vaearr.testing import synthetic_scan
+    >>> ds = synthetic_scan(nx=16, ny=12)
+    >>> table = va.probe(ds.elements, ds.BC, by="random", n_permutations=0)
+    >>> table.score.dims
+    ('target', 'features', 'probe')
     """
     refuse_unknown(probe, ProbeArraySettings, settings)
-    settled = resolved(ProbeConfig, config, settings)
-    return probe_settled(features, target, settled.by if by is None else by, roi, settled)
-
-
-def probe_settled(
-    features: xr.Dataset | xr.DataArray,
-    target: xr.Dataset | xr.DataArray,
-    by: xr.DataArray | str | None,
-    roi: xr.DataArray | None,
-    config: ProbeConfig,
-) -> xr.Dataset:
-    """Probe each target with settled settings."""
+    config = resolved(ProbeConfig, config, settings)
+    by = config.by if by is None else by
     nav = navigation_of(features)
-    sets = {
-        name: _raw(one) if name == n.PATTERNS else one
-        for name, one in variables_of(features).items()
-    }
+    sets = variables_of(features)
     if not sets:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'pca']].")
-    found = [_probed(sets, one, nav, by, features, roi, config) for one in _targets(target, nav)]
-    scores = [one.drop_vars(RECALL, errors="ignore") for one in found]
-    ds = xr.concat(scores, TARGET, join="outer", combine_attrs="drop")
-    if recalls := [one[RECALL] for one in found if RECALL in one]:
-        ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
-    ds[TARGET] = ds[TARGET].astype(str)
-    warnings = list(dict.fromkeys(text for one in found for text in one.attrs["warnings"]))
-    return ds.assign_attrs(config=config.to_attrs(), warnings=warnings)
+    tables = {}
+    for name, variable in sets.items():
+        if name == n.PATTERNS:
+            sets[name] = _raw(variable)
+        else:
+            tables[name] = columns_of({name: variable}, nav)
+    grid = next(iter(sets.values()))
+    known = np.ones([grid.sizes[dim] for dim in nav], bool)
+    for table in tables.values():
+        known &= np.isfinite(table.values).all(axis=0)
+    if roi is not None:
+        known &= laid_over(grid, roi, nav).values
+    results = []
+    for item in _targets(target, nav):
+        values = laid_over(grid, item.values.rename(item.label), nav, boolean=False)
+        item = item._replace(values=values)
+        inside = known & np.isfinite(values.values)
+        if inside.sum() < MIN_POINTS:
+            raise RoiError(
+                f"{item.label!r} and the features are known together at {inside.sum()} points; "
+                f"{MIN_POINTS} needed."
+            )
+        results.append(_probe_target(sets, tables, item, inside, by, features, config))
+    return _joined(results).assign_attrs(config=config.to_attrs())
 
 
 def _raw(patterns: xr.DataArray) -> xr.DataArray:
-    """Patterns as features `(navigation, pixel)`, binned where they are large; lazy."""
-    dims = [dim for dim in patterns.attrs[n.SIGNAL_DIMS] if dim != n.CHANNEL]
-    side = {dim: -(-patterns.sizes[dim] // RAW_SIDE) for dim in dims}
-    whole = patterns.isel({dim: slice(patterns.sizes[dim] // k * k) for dim, k in side.items()})
-    seen = bin_patterns(whole, side) if max(side.values()) > 1 else patterns
-    return seen.stack({PIXEL: list(patterns.attrs[n.SIGNAL_DIMS])}, create_index=False)
+    """Patterns as features `(navigation, pixel)`, binned if they are large; lazy."""
+    signal = list(patterns.attrs[n.SIGNAL_DIMS])
+    blocks = {dim: -(-patterns.sizes[dim] // MAX_SIDE) for dim in signal if dim != n.CHANNEL}
+    if max(blocks.values()) > 1:
+        for dim, side in blocks.items():
+            patterns = patterns.isel({dim: slice(patterns.sizes[dim] // side * side)})
+        patterns = bin_patterns(patterns, blocks)
+    return patterns.stack({PIXEL: signal}, create_index=False)
 
 
 def _targets(target: xr.Dataset | xr.DataArray, nav: tuple[str, ...]) -> Iterator[Target]:
-    for one in target.data_vars.values() if isinstance(target, xr.Dataset) else [target]:
-        has_codes = one.dtype.kind == "b" or (one.dtype.kind in "iu" and schema.is_categorical(one))
-        if has_codes and set(one.dims) == set(nav):
-            codes = one.astype("f8").where(one >= 0)
-            classes = {0: "False", 1: "True"} if one.dtype.kind == "b" else schema.categories(one)
-            yield Target(str(one.name or TARGET), codes, classes)
+    variables = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
+    for variable in variables:
+        is_boolean = variable.dtype.kind == "b"
+        has_codes = variable.dtype.kind in "iu" and schema.is_categorical(variable)
+        if (is_boolean or has_codes) and set(variable.dims) == set(nav):
+            codes = variable.astype("f8").where(variable >= 0)
+            classes = {0: "False", 1: "True"} if is_boolean else schema.categories(variable)
+            yield Target(str(variable.name or TARGET), codes, classes)
         else:
-            yield from (Target(label, part, {}) for label, part in columns(one, nav))
+            for label, values in columns(variable, nav):
+                yield Target(label, values, {})
 
 
-def _probed(
+def _probe_target(
     sets: dict[str, xr.DataArray],
+    tables: dict[str, xr.DataArray],
     target: Target,
-    nav: tuple[str, ...],
+    inside: np.ndarray,
     by: xr.DataArray | str | None,
     features: xr.Dataset | xr.DataArray,
-    roi: xr.DataArray | None,
     config: ProbeConfig,
 ) -> xr.Dataset:
-    """The scores of one target."""
-    values = laid_over(
-        next(iter(sets.values())), target.values.rename(target.label), nav, boolean=False
-    )
-    tables = {
-        name: columns_of({name: one}, nav) for name, one in sets.items() if PIXEL not in one.dims
-    }
-    inside = np.isfinite(values.values)
-    for table in tables.values():
-        inside &= np.isfinite(table.values).all(axis=0)
-    if roi is not None:
-        inside &= laid_over(values, roi, nav).values
-    if inside.sum() < MIN_POINTS:
-        raise RoiError(
-            f"{target.label!r} and the features are known together at {inside.sum()} points; {MIN_POINTS} needed."
-        )
-    spacing = steps_of(values, nav)
-    near = None if spacing is None else neighbourhood(inside, spacing)
-    groups, left_out = _groups(by, values, inside, near, features)
-    inside &= groups >= 0
+    """The scores of one target, over the target, features and probes."""
     seed = np.random.SeedSequence([config.seed, zlib.crc32(target.label.encode())])
-    every = np.flatnonzero(inside)
     rng = np.random.default_rng(seed)
-    points = np.sort(rng.choice(every, min(len(every), config.max_points), replace=False))
-    own, group = (
-        values.values.ravel()[points],
-        np.unique(groups.ravel()[points], return_inverse=True)[1],
-    )
-    folds = _folds(own, group, target, left_out, config)
-    told = [
-        f"all of {target.label} {word!r} is left out at once ({left_out}): it cannot be told."
-        for code, word in target.classes.items()
-        if len(np.unique(group[own == code])) == 1
-    ]
+    samples = _sample(target, inside, by, features, config, rng, seed)
+    values = samples.targets[:, 0]
+    methods = (LOGISTIC, NEIGHBOURS) if target.classes else (RIDGE,)
+    scores = np.full((len(SCORES), 1, len(sets), len(METHODS)), np.nan)
+    recalls = np.full((len(sets), len(METHODS), len(target.classes)), np.nan)
+    notes = []
+    for code, label in target.classes.items():
+        if len(np.unique(samples.groups[values == code])) == 1:
+            notes.append(
+                f"all points of {target.label} {label!r} are left out at once "
+                f"({samples.left_out}): the class cannot be predicted."
+            )
+    for i, name in enumerate(sets):
+        rows = _features_at(sets[name], tables.get(name), samples.points)
+        for method in methods:
+            targets = samples.targets
+            if method == LOGISTIC and rows.shape[1] > MAX_COLUMNS and config.n_permutations:
+                targets = targets[:, :1]
+                notes.append(
+                    f"no p-value of logistic regression from {name}: it has more than "
+                    f"{MAX_COLUMNS} columns."
+                )
+            outcomes = _outcomes(method, rows, targets, samples.folds)
+            j = METHODS.index(method)
+            scores[:, 0, i, j] = _score(
+                outcomes, targets, samples.groups, rng, bool(target.classes)
+            )
+            for k, code in enumerate(target.classes):
+                if (values == code).any():
+                    recalls[i, j, k] = outcomes[values == code, 0].mean()
+    coords = {TARGET: [target.label], FEATURES: list(sets), METHOD: list(METHODS)}
+    ds = xr.Dataset(coords=coords, attrs={"warnings": notes})
+    for (name, text), numbers in zip(SCORES.items(), scores, strict=True):
+        ds[name] = n.named((TARGET, FEATURES, METHOD), numbers, text)
+    if target.classes:
+        ds[CLASS] = [f"{target.label}: {label}" for label in target.classes.values()]
+        long_name = "share of the class that is predicted correctly"
+        ds[RECALL] = n.named((FEATURES, METHOD, CLASS), recalls, long_name)
+    ds["n"] = TARGET, [len(values)]
+    ds["n_groups"] = TARGET, [int(samples.groups.max()) + 1]
+    ds["left_out"] = TARGET, [samples.left_out]
+    return ds
+
+
+def _joined(results: list[xr.Dataset]) -> xr.Dataset:
+    """The results of all targets as one Dataset."""
+    scores = [result.drop_vars([RECALL, CLASS], errors="ignore") for result in results]
+    ds = xr.concat(scores, TARGET, join="outer", combine_attrs="drop")
+    recalls = [result[RECALL] for result in results if RECALL in result]
+    if recalls:
+        ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
+    notes: dict[str, None] = {}
+    for result in results:
+        notes |= dict.fromkeys(result.attrs["warnings"])
+    return ds.assign_attrs(warnings=list(notes))
+
+
+def _sample(
+    target: Target,
+    inside: np.ndarray,
+    by: xr.DataArray | str | None,
+    features: xr.Dataset | xr.DataArray,
+    config: ProbeConfig,
+    rng: np.random.Generator,
+    seed: np.random.SeedSequence,
+) -> Samples:
+    """Choose points inside the region, their folds, and random targets."""
+    values = target.values.values
+    spacing = steps_of(target.values, target.values.dims)
+    near = None if spacing is None else neighbourhood(inside, spacing)
+    groups, left_out = _groups(by, target.values, inside, near, features)
+    inside = inside & (groups >= 0)
+    candidates = np.flatnonzero(inside)
+    n_points = min(len(candidates), config.max_points)
+    points = np.sort(rng.choice(candidates, n_points, replace=False))
+    group = np.unique(groups.ravel()[points], return_inverse=True)[1]
+    folds = _folds(values.ravel()[points], group, target, left_out, config)
     if near is not None and near.n != inside.sum():
         near = neighbourhood(inside, near.spacing)
-    nulls = _random_targets(
-        values.values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0]
+    random_targets = _random_targets(
+        values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0]
     )
-    places = np.searchsorted(every, points)
-    wanted = np.column_stack([own, *(null[places] for null in nulls)])
-    scores, recalls = {}, {}
-    for name, one in sets.items():
-        drawn = _at(one, tables.get(name), points, nav)
-        for method in (LOGISTIC, NEIGHBOURS) if target.classes else (RIDGE,):
-            asked = wanted
-            if method == LOGISTIC and drawn.shape[1] > MOST_COLUMNS and config.n_permutations:
-                asked = wanted[:, :1]
-                told.append(
-                    f"no p-value of {method} regression from {name}: it has more than {MOST_COLUMNS} columns."
-                )
-            right = _told(method, drawn, asked, folds)
-            scores[name, method] = _scored(right, asked, group, rng, bool(target.classes))
-            if target.classes:
-                recalls[name, method] = [
-                    right[own == code, 0].mean() if (own == code).any() else np.nan
-                    for code in target.classes
-                ]
-    ds = _as_dataset(scores, recalls, target, sets)
-    about = {"n": len(points), "n_groups": int(group.max()) + 1, "left_out": left_out}
-    ds = ds.assign({key: (TARGET, [value]) for key, value in about.items()})
-    return ds.assign_attrs(warnings=told)
+    places = np.searchsorted(candidates, points)
+    targets = [values.ravel()[points], *(random[places] for random in random_targets)]
+    return Samples(points, np.column_stack(targets), group, folds, left_out)
 
 
 def _groups(
@@ -243,72 +309,82 @@ def _groups(
     features: xr.Dataset | xr.DataArray,
 ) -> tuple[np.ndarray, str]:
     """Number of each point's group over the grid, -1 for none, and what is left out, in words."""
-    known = {
-        str(name): one
-        for name, one in [*features.coords.items(), *values.coords.items()]
-        if one.dims == values.dims
-    }
-    if isinstance(features, xr.Dataset):
-        known |= {
-            str(name): one
-            for name, one in features.data_vars.items()
-            if set(one.dims) == set(values.dims)
-        }
+    maps = _maps_of_groups(values, features)
     if by is None:
-        by = (
-            BLOCKS
-            if near is not None
-            else next((name for name in known if name.lower() in n.GROUPS), RANDOM)
-        )
-    if isinstance(by, str) and by == RANDOM:
-        return np.arange(inside.size).reshape(
-            inside.shape
-        ), "single points" if near is not None else "single samples"
-    if isinstance(by, str) and by == BLOCKS:
+        by = BLOCKS
+        if near is None:
+            by = next((name for name in maps if name.lower() in n.GROUPS), RANDOM)
+    if not isinstance(by, str):
+        return _codes(by, values)
+    if by == RANDOM:
+        numbers = np.arange(inside.size).reshape(inside.shape)
+        return numbers, "single samples" if near is None else "single points"
+    if by == BLOCKS:
         if near is None:
             raise UsageError(
-                "samples of a collection have no blocks; leave out by a coordinate such as subject, or random."
+                "samples of a collection have no blocks; leave out by a coordinate such as "
+                "subject, or random."
             )
         side = block_side(near, values.values[inside])
         places = [index // side for index in np.indices(inside.shape)]
-        blocks = np.ravel_multi_index(tuple(places), [-(-size // side) for size in inside.shape])
-        return np.asarray(blocks), f"blocks of {side} points"
-    if isinstance(by, str) and by not in known:
-        raise UsageError(
-            f"there are no groups {by!r} to leave out.{did_you_mean(by, [*known, BLOCKS, RANDOM])}"
-        )
-    chosen = known[by] if isinstance(by, str) else by
-    given = laid_over(values, chosen, values.dims, boolean=False).values
-    if given.dtype.kind == "f":
-        given = np.where(np.isfinite(given), given, -1)
-    codes = np.unique(given, return_inverse=True)[1].reshape(given.shape)
-    missing = (given < 0) if given.dtype.kind in "if" else np.zeros(given.shape, bool)
-    return np.where(missing, -1, codes), str(chosen.name or "groups")
+        shape = [-(-size // side) for size in inside.shape]
+        return np.asarray(np.ravel_multi_index(places, shape)), f"blocks of {side} points"
+    if by not in maps:
+        hint = did_you_mean(by, [*maps, BLOCKS, RANDOM])
+        raise UsageError(f"there are no groups {by!r} to leave out.{hint}")
+    return _codes(maps[by], values)
+
+
+def _maps_of_groups(
+    values: xr.DataArray, features: xr.Dataset | xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Maps and coordinates of each point by name, which may hold its group."""
+    candidates = {**features.coords, **values.coords}
+    if isinstance(features, xr.Dataset):
+        candidates |= features.data_vars
+    return {
+        str(name): variable
+        for name, variable in candidates.items()
+        if set(variable.dims) == set(values.dims)
+    }
+
+
+def _codes(groups: xr.DataArray, values: xr.DataArray) -> tuple[np.ndarray, str]:
+    """Numbers of the groups in a map, -1 where it is negative or not finite, and its name."""
+    labels = laid_over(values, groups, values.dims, boolean=False).values
+    if labels.dtype.kind == "f":
+        labels = np.where(np.isfinite(labels), labels, -1)
+    codes = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    if labels.dtype.kind in "if":
+        codes = np.where(labels < 0, -1, codes)
+    return codes, str(groups.name or "groups")
 
 
 def _folds(
-    own: np.ndarray, group: np.ndarray, target: Target, left_out: str, config: ProbeConfig
+    values: np.ndarray, group: np.ndarray, target: Target, left_out: str, config: ProbeConfig
 ) -> np.ndarray:
-    """Fold of each point; whole groups share one."""
+    """Fold of each point; the points of a group share one."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     n_groups = int(group.max()) + 1
     if n_groups < 2:
         raise UsageError(
-            f"{target.label!r} is known in one group only ({left_out}); leave out something smaller."
+            f"{target.label!r} is known in one group only ({left_out}); leave out something "
+            "smaller."
         )
-    if target.classes and len(np.unique(own)) < 2:
+    if target.classes and len(np.unique(values)) < 2:
         raise UsageError(
-            f"{target.label!r} has one class only where the features are known; there is nothing to tell."
+            f"{target.label!r} has one class only where the features are known; there is nothing "
+            "to predict."
         )
     kind = StratifiedGroupKFold if target.classes else GroupKFold
-    folds = kind(min(config.folds, n_groups), shuffle=True, random_state=config.seed)
-    found = np.empty(len(own), int)
+    splits = kind(min(config.folds, n_groups), shuffle=True, random_state=config.seed)
+    folds = np.empty(len(values), int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes with fewer members than folds
-        for i, (_, test) in enumerate(folds.split(own, own, group)):
-            found[test] = i
-    return found
+        for i, (_, test) in enumerate(splits.split(values, values, group)):
+            folds[test] = i
+    return folds
 
 
 def _random_targets(
@@ -318,144 +394,109 @@ def _random_targets(
     count: int,
     seed: np.random.SeedSequence,
 ) -> Iterator[np.ndarray]:
-    """`count` targets `(n,)` that know nothing of the features: see `probe`."""
-    rng = np.random.default_rng(seed)
+    """`count` targets `(n,)` that are independent of the features: see `probe`."""
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-    if len(first) < len(values) and (values == values[first][member]).all():
-        return (values[first][rng.permutation(len(first))][member] for _ in range(count))
-    return surrogate_maps(near, values, count, seed)
+    is_constant_in_groups = (values == values[first][member]).all()
+    if len(first) == len(values) or not is_constant_in_groups:
+        yield from surrogate_maps(near, values, count, seed)
+        return
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield values[first][rng.permutation(len(first))][member]
 
 
-def _at(
-    one: xr.DataArray, table: xr.DataArray | None, points: np.ndarray, nav: tuple[str, ...]
+def _features_at(
+    features: xr.DataArray, table: xr.DataArray | None, points: np.ndarray
 ) -> np.ndarray:
     """Features `(n, f)` at points of the grid, by their flat positions."""
     if table is not None:
         return table.values.reshape(len(table), -1)[:, points].T
-    places = np.unravel_index(points, [one.sizes[dim] for dim in nav])
-    where = {dim: xr.DataArray(place, dims=POINT) for dim, place in zip(nav, places, strict=True)}
-    return np.asarray(one.isel(where).transpose(POINT, PIXEL).values, np.float32)
+    nav = [dim for dim in features.dims if dim != PIXEL]
+    indices = np.unravel_index(points, [features.sizes[dim] for dim in nav])
+    where = {dim: (POINT, index) for dim, index in zip(nav, indices, strict=True)}
+    return np.asarray(features.isel(where).transpose(POINT, PIXEL).values, np.float32)
 
 
-def _told(method: str, drawn: np.ndarray, wanted: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """How each point fares, by probes that have not seen its fold, of every version of the target
-    `(n, k)`: of classes whether it is right, of numbers the squares of what is left and of what
-    there was `(n, k, 2)`.
+def _outcomes(
+    method: str, features: np.ndarray, targets: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+    """How each point is predicted by probes that were not trained on its fold.
+
+    For each version of the target `(n, k)`: of classes, whether the prediction is correct; of
+    numbers, the squares of the residual and of the deviation from the training mean `(n, k, 2)`.
     """
-    out = np.empty((*wanted.shape, 2) if method == RIDGE else wanted.shape)
+    outcomes = np.empty((*targets.shape, 2) if method == RIDGE else targets.shape)
     for fold in np.unique(folds):
         test = folds == fold
-        fitted = FITS[method](*scaled_alike(drawn[~test], drawn[test]), wanted[~test])
+        train_features = np.asarray(features[~test], float)
+        centre = train_features.mean(0)
+        spread = float(train_features.std(0).max()) or 1.0
+        predicted = _predict(
+            method,
+            (train_features - centre) / spread,
+            (np.asarray(features[test], float) - centre) / spread,
+            targets[~test],
+        )
         if method == RIDGE:
-            rest = wanted[test] - wanted[~test].mean(0)
-            out[test] = np.stack([(wanted[test] - fitted) ** 2, rest**2], -1)
+            outcomes[test, :, 0] = (targets[test] - predicted) ** 2
+            outcomes[test, :, 1] = (targets[test] - targets[~test].mean(0)) ** 2
         else:
-            out[test] = fitted == wanted[test]
-    return out
+            outcomes[test] = predicted == targets[test]
+    return outcomes
 
 
-def scaled_alike(train: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features centred and divided by one number, the largest deviation of a column; both of the
-    first; as float64.
-    """
-    train, other = np.asarray(train, float), np.asarray(other, float)
-    centre, spread = train.mean(0), float(train.std(0).max()) or 1.0
-    return (train - centre) / spread, (other - centre) / spread
-
-
-def _ridge(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _predict(method: str, train: np.ndarray, test: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Predictions `(n, k)` for test features, from features and targets `(n, k)` of training."""
     from sklearn.linear_model import RidgeCV
-
-    found = RidgeCV(PENALTIES, alpha_per_target=True).fit(train, wanted).predict(test)
-    return found.reshape(len(test), -1)
-
-
-def _neighbours(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     from sklearn.neighbors import KNeighborsClassifier
 
-    found = KNeighborsClassifier(min(N_NEIGHBOURS, len(train))).fit(train, wanted).predict(test)
-    return found.reshape(len(test), -1)
+    if method == LOGISTIC:
+        return np.column_stack([_logistic(train, codes, test) for codes in targets.T])
+    if method == RIDGE:
+        model = RidgeCV(PENALTIES, alpha_per_target=True)
+    else:
+        model = KNeighborsClassifier(min(N_NEIGHBOURS, len(train)))
+    return model.fit(train, targets).predict(test).reshape(len(test), -1)
 
 
-def _logistic(train: np.ndarray, test: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    return np.column_stack([logistic(train, one).predict(test) for one in wanted.T])
-
-
-def logistic(train: np.ndarray, codes: np.ndarray) -> Any:
-    """Logistic regression of codes; of one code alone, a classifier that knows no other."""
-    from sklearn.dummy import DummyClassifier
+def _logistic(train: np.ndarray, codes: np.ndarray, test: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(codes)) < 2:
-        return DummyClassifier().fit(train, codes)
-    with np.errstate(
-        all="ignore"
-    ):  # vector units of some processors flag lanes that hold no number
-        return LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit(train, codes)
+        return np.full(len(test), codes[0])
+    with np.errstate(all="ignore"):  # vector units of some processors flag unused lanes
+        model = LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit(train, codes)
+        return np.asarray(model.predict(test))
 
 
-FITS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    RIDGE: _ridge,
-    LOGISTIC: _logistic,
-    NEIGHBOURS: _neighbours,
-}
-
-
-def _scored(
-    told: np.ndarray,
-    wanted: np.ndarray,
+def _score(
+    outcomes: np.ndarray,
+    targets: np.ndarray,
     group: np.ndarray,
     rng: np.random.Generator,
     is_class: bool,
 ) -> tuple[float, float, float, float]:
-    """Score, ends of its interval and p-value, of what `_told` gives."""
+    """Score, ends of its interval and p-value."""
+    terms = outcomes[:, :, None]  # (n, k, 1, 2) of numbers
     if is_class:
-        codes = np.unique(wanted[:, 0])
-        is_code = wanted[:, :, None] == codes  # (n, k, class)
-        parts = np.stack([told[:, :, None] * is_code, is_code], -1)  # (n, k, class, 2)
-    else:
-        parts = told[:, :, None]  # (n, k, 1, 2)
-    score = _ratio(parts.sum(0), is_class)
-    of_group = np.zeros((group.max() + 1, *parts.shape[2:]))
-    np.add.at(of_group, group, parts[:, 0])
-    draws = rng.multinomial(len(of_group), np.full(len(of_group), 1 / len(of_group)), RESAMPLED)
-    low, high = np.nanquantile(_ratio(np.tensordot(draws, of_group, 1), is_class), (0.025, 0.975))
-    hits = int((score[1:] >= score[0] - TIE).sum())
-    return (
-        float(score[0]),
-        float(low),
-        float(high),
-        (1 + hits) / len(score) if len(score) > 1 else np.nan,
-    )
+        codes = np.unique(targets[:, 0])
+        is_code = targets[:, :, None] == codes  # (n, k, class)
+        terms = np.stack([terms * is_code, is_code], -1)  # (n, k, class, 2)
+    score = _ratio(terms.sum(0), is_class)
+    sums = np.zeros((group.max() + 1, *terms.shape[2:]))
+    np.add.at(sums, group, terms[:, 0])
+    counts = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), N_RESAMPLED)
+    resampled = _ratio(np.tensordot(counts, sums, 1), is_class)
+    low, high = np.nanquantile(resampled, (0.025, 0.975))
+    p_value = np.nan
+    if len(score) > 1:
+        n_as_good = int((score[1:] >= score[0] - TIE).sum())
+        p_value = (1 + n_as_good) / len(score)
+    return float(score[0]), float(low), float(high), p_value
 
 
 def _ratio(sums: np.ndarray, is_class: bool) -> np.ndarray:
-    """Scores `(k,)` of sums `(k, class, 2)`: the mean recall, or 1 - residual / total sum of
-    squares.
-    """
+    """Scores `(k,)` of sums `(k, class, 2)`: mean recall, or 1 - residual / total squares."""
     with np.errstate(invalid="ignore", divide="ignore"):
         share = sums[..., 0] / sums[..., 1]
     return np.nanmean(share, -1) if is_class else 1 - share[:, 0]
-
-
-def _as_dataset(
-    scores: Mapping[tuple[str, str], tuple[float, ...]],
-    recalls: dict[tuple[str, str], list[float]],
-    target: Target,
-    sets: dict[str, xr.DataArray],
-) -> xr.Dataset:
-    import pandas as pd
-
-    def table(rows: Mapping[tuple[str, str], Sequence[float]], columns: list[str]) -> xr.Dataset:
-        index = pd.MultiIndex.from_tuples(rows, names=[FEATURES, METHOD])
-        found = pd.DataFrame([*rows.values()], index, columns).to_xarray()
-        return found.reindex({FEATURES: list(sets), METHOD: list(METHODS)})
-
-    ds = table(scores, list(WORDS)).expand_dims({TARGET: [target.label]})
-    if recalls:
-        of_class = table(recalls, [f"{target.label}: {word}" for word in target.classes.values()])
-        ds[RECALL] = of_class.to_dataarray(CLASS).transpose(FEATURES, METHOD, CLASS)
-        ds[RECALL].attrs = {"long_name": "share of the class that is told", "units": "1"}
-    for name, words in WORDS.items():
-        ds[name].attrs = {"long_name": words, "units": "1"}
-    return ds

@@ -19,7 +19,7 @@ from vaearr.analysis.clustering.features import navigation_of, select_features
 from vaearr.analysis.clustering.labels import clustered
 from vaearr.analysis.clustering.methods import choose as choose_method
 from vaearr.analysis.clustering.tables import CLUSTER, SCORES, cluster_scores, cluster_summary
-from vaearr.analysis.probing import probe_settled
+from vaearr.analysis.probing import probe
 from vaearr.computing.progress import Progress
 from vaearr.config import AssociateConfig, ClusterConfig, ProbeConfig
 from vaearr.errors import NoInputError, RoiError, did_you_mean
@@ -111,10 +111,11 @@ def probe_run(run: Run, config: ProbeConfig, *, overwrite: bool) -> xr.Dataset:
     if isinstance(by, xr.DataArray):
         used.append(str(by.name))
     recipe = step_recipe(run, config, used)
-    probe = partial(probe_settled, features, targets, by, ds.get(roi_name), config)
+    roi = ds.get(roi_name)
+    probe_targets = partial(probe, features, targets, by=by, roi=roi, config=config)
     name = _table_name(PROBE, config.name)
     return stored_or_computed(
-        run, name, recipe, probe, overwrite=overwrite, packages=["scikit-learn"]
+        run, name, recipe, probe_targets, overwrite=overwrite, packages=["scikit-learn"]
     )
 
 

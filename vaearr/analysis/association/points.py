@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ def _axis(latents: xr.DataArray, name: str) -> xr.DataArray:
     return axis.drop_vars(axis.coords)
 
 
-def steps_of(array: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray | None:
+def steps_of(array: xr.DataArray, dims: Sequence[Hashable]) -> np.ndarray | None:
     """Distance of neighbouring points along each dim; None of samples, which have no neighbours.
 
     1 for a dim without a numeric coordinate.
@@ -136,7 +137,7 @@ def steps_of(array: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray | None:
         return None
     steps = np.ones(len(dims))
     for i, dim in enumerate(dims):
-        axis = _axis(array, dim).values
+        axis = _axis(array, str(dim)).values
         if len(axis) > 1:
             steps[i] = np.median(np.abs(np.diff(axis))) or 1.0
     return steps

@@ -66,21 +66,21 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
     navigation = schema.navigation_dims(datasets[0])
     first, *others = navigation
     sizes = {dim: max(ds.sizes[dim] for ds in datasets) for dim in others}
+    gap = 1 if schema.is_scan(datasets[0]) else 0
     pieces = []
     first_rows = []
     n_rows = 0
     for number, ds in enumerate(datasets):
-        is_last = number == len(datasets) - 1
-        n_gap = 0 if is_last or not schema.is_scan(ds) else 1
-        padding = {first: (0, n_gap)}
+        padding = {first: (0, gap)}
         for dim, size in sizes.items():
             padding[dim] = (0, size - ds.sizes[dim])
-        scan_numbers = [number] * ds.sizes[first] + [GAP] * n_gap
+        scan_numbers = [number] * ds.sizes[first] + [GAP] * gap
         piece = _padded(ds, names, padding).assign_coords({SCAN: (first, scan_numbers)})
         pieces.append(piece)
         first_rows.append(n_rows)
         n_rows += piece.sizes[first]
     joined = xr.concat(pieces, first, combine_attrs="override")
+    joined = joined.isel({first: slice(n_rows - gap)})  # no gap after the last scan
     for key in OF_THE_VALUES:  # of the first scan only
         joined[n.PATTERNS].attrs.pop(key, None)
     joined = joined.assign_coords({dim: np.arange(joined.sizes[dim]) for dim in navigation})

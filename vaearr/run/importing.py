@@ -117,11 +117,7 @@ def import_model(
     trusted = trusted_names(trust)
     check_run_name(run)
     path = check_store(store)
-    file = Path(checkpoint).expanduser().resolve()
-    model_folder = file.parent if file.name == WEIGHTS else file
-    is_run = (model_folder / CONFIG).is_file()
-    if is_run:
-        file = model_folder / WEIGHTS
+    file, is_run = _weights_of(checkpoint)
     check_patterns(path)
     ds = open_store(path, chunks=None)
     exists = run in run_names(path)
@@ -132,17 +128,13 @@ def import_model(
         raise RoiError("the ROI has no scan point; widen it.")
     if exists and _is_imported(ds, run, path, file, mask, settings, overwrite=overwrite):
         return Run(path, run, trust=trusted)
-    device = pick_device(settings.device)
-    split = _validation_split(mask)
     replaced = removable(path, [f"{n.RUNS}/{run}"])
     with staged_run(path, run, replacing=replaced) as folder:
+        split = _validation_split(mask)
         if is_run:
-            model, origin = _model_of_run(ds, model_folder, settings, trusted)
+            model, origin = _model_of_run(ds, file.parent, settings, trusted)
         else:
-            model, origin = _model_of_file(ds, file, settings)
-        model = model.to(device)
-        if not is_run and model.preprocess_config.static_background != "none":
-            model.preprocess.fit(_batches(ds, split, model))
+            model, origin = _model_of_file(ds, file, split, settings)
         sample = _validation_split(mask, seed=settings.seed)
         health = latent_health(model, _batches(ds, sample, model))
         if is_run:
@@ -176,6 +168,15 @@ def import_model(
     for warning in health.attrs["warnings"]:
         log.warning(warning)
     return Run(path, run, trust=trusted)
+
+
+def _weights_of(checkpoint: str | Path) -> tuple[Path, bool]:
+    """The file with the weights, and whether it lies in the model folder of a run."""
+    file = Path(checkpoint).expanduser().resolve()
+    folder = file.parent if file.name == WEIGHTS else file
+    if (folder / CONFIG).is_file():
+        return folder / WEIGHTS, True
+    return file, False
 
 
 def _is_imported(
@@ -219,7 +220,7 @@ def _model_of_run(
             f"{folder} defines its model and how samples are prepared; leave out {changed[0]}."
         )
     about = read_about(folder)
-    model = load_folder(folder, trust=trust)
+    model = load_folder(folder, trust=trust).to(pick_device(settings.device))
     if model.input_shape != schema.input_shape(ds):
         raise UsageError(
             f"the model in {folder} was trained on samples of shape {model.input_shape}, channels "
@@ -266,7 +267,7 @@ def _likeness(trained: float | None, health: Mapping[str, Any]) -> list[str]:
 
 
 def _model_of_file(
-    ds: xr.Dataset, file: Path, settings: ImportConfig
+    ds: xr.Dataset, file: Path, split: xr.DataArray, settings: ImportConfig
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """The network that a checkpoint of another program fits, with its weights, and a report."""
     shape = schema.input_shape(ds)
@@ -291,7 +292,10 @@ def _model_of_file(
         )
     report = load_foreign(model.network, checkpoint)
     log.info(in_words(report))
-    return model.eval(), report
+    model = model.eval().to(pick_device(settings.device))
+    if model.preprocess_config.static_background != "none":
+        model.preprocess.fit(_batches(ds, split, model))
+    return model, report
 
 
 def _validation_split(mask: xr.DataArray, seed: int | None = None) -> xr.DataArray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -67,6 +69,7 @@ def keep(
     navigation = set(schema.navigation_dims(ds))
     maps: dict[str, xr.DataArray] = {}
     tables: dict[str, xr.Dataset] = {}
+    keys: list[str] = []
     for name, result in results.items():
         check_name(name)
         if navigation.isdisjoint(result.dims):
@@ -75,37 +78,47 @@ def keep(
             stored = open_table(path, run, name) if has_table(path, run, name) else None
             if _is_new(path, name, stored, result, overwrite):
                 tables[name] = result
-            continue
-        if isinstance(result, xr.Dataset):
-            first = next(iter(result.data_vars))
-            raise UsageError(
-                f"{name!r} holds maps; keep them one after the other, such as "
-                f"{first}=result[{first!r}]."
-            )
-        values = result.rename(name).reset_coords(drop=True)
-        stored = ds[[name]] if name in ds.data_vars else None
-        if _is_new(path, name, stored, values.to_dataset(), overwrite):
-            block = {dim: side for dim, side in block_shape(path).items() if dim in values.dims}
-            provenance = {"kept": name, "versions": versions(), "time": now()}
-            maps[name] = values.assign_attrs({n.PROVENANCE: provenance}).chunk(block)
-    if maps or tables:
-        variables = None
-        if maps:
-            variables = xr.merge(
-                maps.values(), join="exact", compat="equals", combine_attrs="override"
-            )
-        replaced = removable(path, [*maps, *(f"{n.RUNS}/{run}/{name}" for name in tables)])
+                keys.append(f"{n.RUNS}/{run}/{name}")
+        else:
+            values = _as_map(name, result)
+            if _is_new(path, name, ds.get(name), values, overwrite):
+                maps[name] = values
+                keys.append(name)
+    if keys:
+        variables = _to_write(path, maps)
+        replaced = removable(path, keys)
         write_results(path, variables=variables, run=run, tables=tables, replacing=replaced)
     return open_store(path)
 
 
-def _is_new(
-    path: Path, name: str, stored: xr.Dataset | None, result: xr.Dataset, overwrite: bool
-) -> bool:
+def _as_map(name: str, result: Result) -> xr.DataArray:
+    if isinstance(result, xr.Dataset):
+        first = next(iter(result.data_vars))
+        raise UsageError(
+            f"{name!r} holds maps; keep them one after the other, such as "
+            f"{first}=result[{first!r}]."
+        )
+    return result.rename(name).reset_coords(drop=True)
+
+
+def _to_write(path: Path, maps: Mapping[str, xr.DataArray]) -> xr.Dataset | None:
+    """The maps in the blocks of the store, with their provenance."""
+    if not maps:
+        return None
+    sizes = block_shape(path)
+    prepared = []
+    for name, values in maps.items():
+        provenance = {"kept": name, "versions": versions(), "time": now()}
+        block = {dim: size for dim, size in sizes.items() if dim in values.dims}
+        prepared.append(values.assign_attrs({n.PROVENANCE: provenance}).chunk(block))
+    return xr.merge(prepared, join="exact", compat="equals", combine_attrs="override")
+
+
+def _is_new(path: Path, name: str, stored: Any, result: Result, overwrite: bool) -> bool:
     """Whether a result is to be written. Raises ExistsError if another one would be replaced."""
     if stored is None:
         return True
-    is_same = stored.drop_vars(stored.coords).equals(result.drop_vars(result.coords))
+    is_same = bool(stored.drop_vars(stored.coords).equals(result.drop_vars(result.coords)))
     if is_same:
         log.info(f"{path} already holds {name!r}, with the same values")
     elif not overwrite:

@@ -65,7 +65,6 @@ def reconstruct_samples(
     if exists and folder is None:
         return run.table(config.name)
 
-    navigation = schema.navigation_dims(run.ds)
     evaluation = Evaluation(run, config, chosen.shape)
     provenance = {n.PROVENANCE: recipe.stamp()}
     with ExitStack() as stack:
@@ -75,14 +74,15 @@ def reconstruct_samples(
         n_blocks, blocks = chosen_blocks(run, chosen)
         results = _reconstruct_blocks(evaluation, blocks, variable, files)
         if exists or not variables:
-            show = stack.enter_context(showing(progress, "reconstructing"))
-            for done, _ in enumerate(results, 1):
-                show(done, n_blocks)
+            with showing(progress, "reconstructing") as show:
+                for done, _ in enumerate(results, 1):
+                    show(done, n_blocks)
             if exists:
                 return run.table(config.name)
-            staging = None
+            table = _table(evaluation, chosen).assign_attrs(provenance)
+            publish(run, tables={config.name: table})
         else:
-            dims = (*navigation, *schema.signal_dims(run.ds))
+            dims = (*schema.navigation_dims(run.ds), *schema.signal_dims(run.ds))
             attrs = {"long_name": LONG_NAMES["reconstruction"], **evaluation.scale, **provenance}
             staging = stack.enter_context(
                 staged_variables(
@@ -96,17 +96,21 @@ def reconstruct_samples(
             unwritten = pending(staging)  # all blocks are evaluated again
             missing = (result for result in results if result.region in unwritten)
             write_blocks(staging, missing, what="reconstructing", progress=progress)
-        coords = {dim: run.ds[dim] for dim in navigation}
-        table = evaluation.table(coords, int(chosen.sum()), run.variable(n.SPLIT).load())
-        points = example_points(run, chosen, config.examples, config.seed)
-        if len(points):
-            table = evaluation.with_examples(table, points, run.patterns_at(points))
-        table = table.assign_attrs(provenance)
-        if staging is None:
-            publish(run, tables={config.name: table})
-        else:
+            table = _table(evaluation, chosen).assign_attrs(provenance)
             old = replaced(run, tables=[config.name])
             publish_staged(staging, run=run.name, tables={config.name: table}, replacing=old)
+    return table
+
+
+def _table(evaluation: Evaluation, chosen: xr.DataArray) -> xr.Dataset:
+    """Metrics of the chosen samples of a store, with examples."""
+    run = evaluation.run
+    config = evaluation.config
+    coords = {dim: run.ds[dim] for dim in schema.navigation_dims(run.ds)}
+    table = evaluation.table(coords, int(chosen.sum()), run.variable(n.SPLIT).load())
+    points = example_points(run, chosen, config.examples, config.seed)
+    if len(points):
+        table = evaluation.with_examples(table, points, run.patterns_at(points))
     return table
 
 

@@ -1411,9 +1411,9 @@ class Run:
 
         return export_run(self, out, format, variables=variables, latents=latents)
 
-    def _settings(self, kind: type[C], config: C | None, given: Mapping[str, Any]) -> C:
+    def _settings(self, kind: type[C], config: C | None, values: Mapping[str, Any]) -> C:
         """Settings of a step of this run."""
-        return resolved(kind, config, {**given, "run": self.name})
+        return resolved(kind, config, {**values, "run": self.name})
 
     def __repr__(self) -> str:
         return "\n".join(self._lines())

@@ -1,8 +1,7 @@
-"""Values computed elsewhere, put into a store by their coordinates, to be analysed like its own.
+"""Add values that were computed elsewhere to a store.
 
-Whatever comes, a file or an array, becomes `Rows`; `Placement` says which scan point each row
-belongs to; a function for each kind makes the variable of it. `vaearr.ingestion.ingest` places its
-side maps by the same functions.
+A file or an array is read as `Rows`; `Placement` holds the scan point of each row; the rows on the
+grid become a variable. `vaearr.ingestion.ingest` joins side maps by the same functions.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ log = logging.getLogger("vaearr")
 
 NO_CLASS = {n.NOT_CLUSTERED: "no_value", n.NOISE: "no_class"}
 KINDS = (n.LATENTS, "scores", n.ELEMENTS, "map", "classes")
-COUNTED = {
+COUNTS_IN_LOG = {
     "n_outside": "lie outside the scan",
     "n_left_out": "on points not measured or outside the region",
     "n_missing": "scan points without a row",
@@ -65,11 +64,11 @@ COUNTED = {
 
 
 class HasPath(Protocol):
-    """A run, which knows its store."""
+    """A run."""
 
     @property
     def path(self) -> Path:
-        """The store."""
+        """Its store."""
 
 
 def attach(
@@ -88,103 +87,90 @@ def attach(
     units: str | None = None,
     overwrite: bool = False,
 ) -> xr.Dataset:
-    """Add latents or maps that were computed elsewhere to a store, where they can be analysed like
-    its own.
+    """Add latents or maps that were computed elsewhere to a store.
 
     Latents become a run without a model: `latents_<run>`, `roi_<run>` (the points with a value) and
-    `/runs/<run>`, so that association, clustering and the report take them by `run`. All or nothing
-    is written.
+    `/runs/<run>`, so that association, clustering and the report accept them by `run`. Either
+    everything is written or nothing.
 
     Parameters
     ----------
     store : path, Dataset opened from a store, or Run
         Store to add to.
     values : path, array or DataArray
-        `.npy` `(N,)`, `(N, L)` or over the whole grid `(y, x[, L])`; CSV with value columns; or an
+        `.npy` `(N,)`, `(N, L)` or over the full grid `(y, x[, L])`; CSV with value columns; or an
         array. A DataArray over the navigation dims and at most one more is placed by its
         coordinates.
     kind : {"latents", "map", "classes", "elements", "scores"}
         Latents need `run`, all others `name`. A map has one number for each point, classes have
-        class numbers, scores are those of a decomposition. Elements come from a CSV with a column
-        for each, or from a .tsv map that is named by its element, or a folder of such; the map is
-        resampled to the grid of the scan.
+        class numbers, scores are those of a decomposition. Elements are read from a CSV with a
+        column for each, from a .tsv map that is named after its element, or from a folder of such
+        maps; these are resampled to the grid of the scan.
     run, name : str
         Name of the run, or of the variable.
     coords : path or array, optional
         Points of the rows: `.npy` `(N, 2)` x, y or `(N, 3)` x, y, z, CSV or array. Not needed where
-        the CSV of the values has x and y, or where rows come in row-major order (x fastest), one
+        the CSV of the values has x and y, or where rows are in row-major order (x fastest), one
         for every scan point or, with `roi`, one for every point of that region.
     roi : str or DataArray, optional
         Name of a run whose region of interest is meant, or a boolean map. Rows outside it are left
         out.
     read_as : {"auto", "steps", "coordinates"}
-        What points are; "auto" decides by the rule of `vaearr.ingestion.placing`.
+        Meaning of the points; "auto" decides by the rule of `vaearr.ingestion.placing`.
     prefix, columns
-        Which columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known).
+        Columns of a CSV (`PCA_`, `cNMF_`, `latent_` are known prefixes).
     classes : mapping, optional
         Names of class numbers.
     units : str, optional
         Unit of the values.
     overwrite : bool
         Replace what was attached under this name with different settings; an equal result is
-        returned as it is.
+        returned unchanged.
 
     Returns
     -------
     xr.Dataset
-        What was written. Its attributes count rows placed, outside and left out, and points
-        missing.
+        The variables that were written. Its attributes count rows placed, outside and left out,
+        and scan points without a row.
 
     Raises
     ------
     ExistsError
-        If the name is taken by anything else.
+        If the name is taken by another result.
     DataError
-        For numbers of rows that do not fit (both are named), repeated points, and infinite values.
+        If the number of rows does not fit, points are repeated, or values are infinite.
     NoInputError, UsageError
-        For files that do not exist and arguments that do not go together.
+        If a file does not exist, or arguments contradict each other.
     """
-    attrs: dict[str, Any] = {} if units is None else {"units": units}
-    if isinstance(values, xr.DataArray) and kind != n.LATENTS:
-        if name is None and values.name is not None:
-            name = str(values.name)
-        if kind in ("map", "classes"):
-            attrs = {
-                key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs
-            } | attrs
-    path = store_of(store if isinstance(store, str | Path | xr.Dataset) else store.path)
-    target = _target(kind, run, name)
+    if not isinstance(store, str | Path | xr.Dataset):
+        store = store.path
+    path = store_of(store)
     ds = open_store(path, chunks=None)
+    if isinstance(values, xr.DataArray) and kind != n.LATENTS:
+        name = name or str(values.name or "")
+    target = _target(kind, run, name)
     rows = _read(ds, values, kind, prefix, columns)
     if coords is not None:
         if rows.points is not None:
             raise UsageError(f"{rows.origin['file']} has its own points; leave coords out.")
         rows = replace(rows, points=read_points(coords, point_dims(ds)))
     rows, placement = _placed(ds, rows, _region(ds, roi), read_as)
-    counts = _counts(target, placement)
-    variable = _variable(ds, rows, placement, kind, target, classes or {}).assign_attrs(attrs)
-    made_from = {
+    counts = _logged_counts(target, placement)
+    variable = _variable(ds, rows, placement, kind, target, classes or {})
+    variable.attrs.update(_given_attributes(values, kind, units))
+    inputs = {
         "kind": f"{n.ATTACHED} {kind}",
         "values": rows.origin,
         "points": rows.points and rows.points.origin,
         "placing": counts,
-        "roi": roi if roi is None or isinstance(roi, str) else "given as a map",
+        "roi": "given as a map" if isinstance(roi, xr.DataArray) else roi,
         "classes": classes or None,
         "units": units,
     }
-    recipe = Recipe(None, made_from)
+    recipe = Recipe(None, inputs)
     replaced: list[str] = []
     if variable.name in ds:
-        stored = nested(ds[variable.name].attrs, n.PROVENANCE)
-        is_attached = isinstance(stored, Mapping) and str(stored.get("kind")).startswith(n.ATTACHED)
-        existing = f"{path} already holds {variable.name!r}"
-        if is_made(
-            existing,
-            stored if is_attached else None,
-            recipe,
-            instead="attach under another name",
-            overwrite=overwrite,
-        ):
+        if _is_attached(path, ds[variable.name], recipe, overwrite=overwrite):
             return variable.to_dataset().assign_attrs(counts)
         replaced = removable(path, [f"{n.RUNS}/{target}" if kind == n.LATENTS else target])
     variable.attrs[n.PROVENANCE] = recipe.stamp()
@@ -196,11 +182,35 @@ def attach(
     return result.assign_attrs(counts)
 
 
+def _given_attributes(values: Any, kind: str, units: str | None) -> dict[str, Any]:
+    """Long name and units of a map that is given as a DataArray, and the units argument."""
+    attrs = {}
+    if isinstance(values, xr.DataArray) and kind in ("map", "classes"):
+        attrs = {key: values.attrs[key] for key in ("long_name", "units") if key in values.attrs}
+    if units is not None:
+        attrs["units"] = units
+    return attrs
+
+
+def _is_attached(path: Path, existing: xr.DataArray, recipe: Recipe, *, overwrite: bool) -> bool:
+    """Whether a variable was attached by the same recipe. Raises ExistsError, see `is_made`."""
+    stored = nested(existing.attrs, n.PROVENANCE)
+    is_attached = isinstance(stored, Mapping) and str(stored.get("kind")).startswith(n.ATTACHED)
+    return is_made(
+        f"{path} already holds {existing.name!r}",
+        stored if is_attached else None,
+        recipe,
+        instead="attach under another name",
+        overwrite=overwrite,
+    )
+
+
 def _publish_latents(
     path: Path, run: str, latents: xr.DataArray, replaced: list[str]
 ) -> xr.Dataset:
-    """Write latents as a run without a model, whose region is the points with a value."""
-    dim, stamp = n.run_name(n.LATENT, run), latents.attrs[n.PROVENANCE]
+    """Write latents as a run without a model; its region is the points with a value."""
+    dim = n.run_name(n.LATENT, run)
+    stamp = latents.attrs[n.PROVENANCE]
     file = stamp["values"]["file"]
     roi = latents.notnull().any(dim).drop_vars(dim, errors="ignore")
     count = int(roi.sum())
@@ -231,7 +241,7 @@ def _read(
     prefix: str | None,
     columns: Sequence[str],
 ) -> Rows:
-    """The values to attach, from a file or memory."""
+    """Read the values from a file or memory."""
     dims = point_dims(ds) if schema.is_scan(ds) else ()
     if isinstance(values, xr.DataArray):
         return rows_of_array(values, ds, dims)
@@ -249,7 +259,7 @@ def _read(
 
 
 def _target(kind: str, run: str | None, name: str | None) -> str:
-    """The run's name for latents, the variable's for the rest."""
+    """Return the name of the run for latents, else of the variable."""
     if kind not in KINDS:
         raise UsageError(
             f"nothing of kind {kind!r} can be attached.{did_you_mean(kind, list(KINDS))}"
@@ -262,15 +272,11 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
     chosen = name or (n.ELEMENTS if kind == n.ELEMENTS else "")
     if not chosen or run is not None:
         raise UsageError(f"{kind} are attached as a variable: give name='…' (and no run).")
-    free = {n.PHASE, n.RECONSTRUCTION, kind}
-    if (
-        not n.is_valid_name(chosen)
-        or chosen in n.RESERVED - free
-        or chosen.startswith(n.OF_LATER_RUNS)
-    ):
+    is_reserved = chosen in n.RESERVED - {n.PHASE, n.RECONSTRUCTION, kind}
+    if not n.is_valid_name(chosen) or is_reserved or chosen.startswith(n.OF_LATER_RUNS):
         raise UsageError(
-            f"{chosen!r} cannot name {kind}: it is no name of letters, digits and _, a letter first, or has a meaning "
-            "of its own; choose another one."
+            f"{chosen!r} cannot name {kind}: it is reserved or no name of letters, digits and _, "
+            "a letter first; choose another one."
         )
     return chosen
 
@@ -282,9 +288,9 @@ def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | No
         return grid.check_map(ds, roi)
     variable = n.run_name(n.ROI, roi)
     if variable not in ds:
-        known = [str(name) for name in ds if str(name).startswith(n.ROI)]
+        regions = [name for name in ds if str(name).startswith(n.ROI)]
         raise NoInputError(
-            f"there is no region of interest of a run {roi!r} ({variable}). Known: {listed(known)}."
+            f"there is no region of interest of a run {roi!r} ({variable}). Known: {listed(regions)}."
         )
     return ds[variable].load()
 
@@ -292,13 +298,11 @@ def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | No
 def _placed(
     ds: xr.Dataset, rows: Rows, region: xr.DataArray | None, read_as: ReadAs
 ) -> tuple[Rows, Placement]:
-    """Values as rows, finite or NaN, and where each belongs."""
-    shape, file, values, points = (
-        schema.navigation_shape(ds),
-        rows.origin["file"],
-        rows.values,
-        rows.points,
-    )
+    """Return values of shape `(N,)` or `(N, K)`, finite or NaN, and the scan points of the rows."""
+    shape = schema.navigation_shape(ds)
+    file = rows.origin["file"]
+    points = rows.points
+    values = rows.values
     if points is None and values.shape[: len(shape)] == shape:
         values = values.reshape(-1, *values.shape[len(shape) :])
     if values.ndim > 2:
@@ -311,28 +315,35 @@ def _placed(
             f"{file}: row {row} holds an infinite value; write NaN where there is none."
         )
     if points is None:
-        placement = place_in_order(
-            ds, len(values), region, what=f"{file} of shape {rows.values.shape}"
-        )
+        what = f"{file} of shape {rows.values.shape}"
+        placement = place_in_order(ds, len(values), region, what=what)
     else:
-        of_file = points.origin["file"]
+        points_file = points.origin["file"]
         if points.values.ndim and len(points.values) != len(values):
             raise DataError(
-                f"{file} has {len(values)} rows, {of_file} has {len(points.values)} points."
+                f"{file} has {len(values)} rows, {points_file} has {len(points.values)} points."
             )
-        way = points.read_as if read_as == "auto" else read_as
-        what = f"the points of {of_file}"
-        placement = place_points(ds, points.values, read_as=way, what=what, lines=points.lines)
-    allowed = grid.measured(ds) if region is None else grid.measured(ds) & region.values
+        placement = place_points(
+            ds,
+            points.values,
+            read_as=points.read_as if read_as == "auto" else read_as,
+            what=f"the points of {points_file}",
+            lines=points.lines,
+        )
+    allowed = grid.measured(ds)
+    if region is not None:
+        allowed = allowed & region.values
     return replace(rows, values=values), placement.within(allowed)
 
 
-def _counts(name: str, placement: Placement) -> dict[str, Any]:
-    """How many rows were placed and how many points have none, which is logged."""
+def _logged_counts(name: str, placement: Placement) -> dict[str, Any]:
+    """Log how many rows were placed and how many points have none; return these counts."""
     counts = placement.counts()
-    words = [f"{counts['n_placed']} of {counts['n_rows']} rows placed by {counts['read_as']}"]
-    words += [f"{counts[key]} {text}" for key, text in COUNTED.items() if counts[key]]
-    log.info(f"{name}: {'; '.join(words)}")
+    parts = [f"{counts['n_placed']} of {counts['n_rows']} rows placed by {counts['read_as']}"]
+    for key, text in COUNTS_IN_LOG.items():
+        if counts[key]:
+            parts.append(f"{counts[key]} {text}")
+    log.info(f"{name}: {'; '.join(parts)}")
     return counts
 
 
@@ -342,59 +353,65 @@ def _variable(
     placement: Placement,
     kind: str,
     target: str,
-    words: Mapping[int, str],
+    class_names: Mapping[int, str],
 ) -> xr.DataArray:
-    """The variable that values of a kind become; words: names of class or phase numbers."""
+    """Return the rows on the grid, as the variable of a kind."""
     coords = {dim: ds[dim].variable for dim in schema.navigation_dims(ds)}
-    values = np.asarray(rows.values)
-    attrs: dict[str, Any]
-    if kind in ("map", "classes", n.PHASE):
-        n_columns = values.shape[1] if values.ndim > 1 else 1
-        if n_columns != 1:
-            choice = f" ({listed(rows.columns)}); choose one with columns=" if rows.columns else ""
-            raise DataError(
-                f"{rows.origin['file']} has {n_columns} values for each point, expected one{choice}."
-            )
-        attrs = {"long_name": rows.columns[0] if rows.columns else target}
-        if kind == "map":
-            on_grid = placement.on_grid(_as_floats(values.reshape(-1)), np.nan)
-            attrs = n.ATTRS.get(target, attrs | {"units": "1"})
-        else:
-            on_grid = placement.on_grid(_codes(rows, values.reshape(-1)), n.NOT_CLUSTERED)
-            if kind == n.PHASE:
-                attrs = n.ATTRS[n.PHASE] | flags(on_grid, words, NO_PHASE, n.PHASE)
-            else:
-                attrs |= flags(on_grid, words, NO_CLASS, "class")
-        return xr.DataArray(on_grid, coords, tuple(coords), target, dict(attrs))
-
-    values = _as_floats(values.reshape(len(values), -1))
-    name, dim, dim_attrs = target, f"{target}_{n.COMPONENT}", {"long_name": n.COMPONENT}
-    labels: Sequence[Any] = rows.numbers or range(values.shape[1])
-    attrs = {"long_name": f"{target} score (attached)", "units": "1"}
-    if kind == n.LATENTS:
-        name, dim, dim_attrs = (
-            n.run_name(n.LATENTS, target),
-            n.run_name(n.LATENT, target),
-            n.ATTRS[n.LATENT],
+    if kind not in ("map", "classes", n.PHASE):
+        return _columns_on_grid(rows, placement, kind, target, coords)
+    n_columns = rows.values.shape[1] if rows.values.ndim > 1 else 1
+    if n_columns != 1:
+        choice = f" ({listed(rows.columns)}); choose one with columns=" if rows.columns else ""
+        raise DataError(
+            f"{rows.origin['file']} has {n_columns} values for each point, expected one{choice}."
         )
-        attrs["long_name"] = "latent (attached)"
+    values = rows.values.reshape(-1)
+    long_name = rows.columns[0] if rows.columns else target
+    if kind == "map":
+        on_grid = placement.on_grid(_as_floats(values), np.nan)
+        attrs = n.ATTRS.get(target, {"long_name": long_name, "units": "1"})
+    else:
+        on_grid = placement.on_grid(_codes(rows, values), n.NOT_CLUSTERED)
+        attrs = {"long_name": long_name} | flags(on_grid, class_names, NO_CLASS, "class")
+        if kind == n.PHASE:
+            attrs = n.ATTRS[n.PHASE] | flags(on_grid, class_names, NO_PHASE, n.PHASE)
+    return xr.DataArray(on_grid, coords, tuple(coords), target, dict(attrs))
+
+
+def _columns_on_grid(
+    rows: Rows, placement: Placement, kind: str, target: str, coords: dict[str, xr.Variable]
+) -> xr.DataArray:
+    """Latents, elements or scores on the grid, with a dim for the columns."""
+    values = _as_floats(rows.values.reshape(len(rows.values), -1))
+    labels: Sequence[Any] = rows.numbers or range(values.shape[1])
+    name = target
+    if kind == n.LATENTS:
+        name = n.run_name(n.LATENTS, target)
+        dim = n.run_name(n.LATENT, target)
+        dim_attrs = n.ATTRS[n.LATENT]
+        attrs = {"long_name": "latent (attached)", "units": "1"}
     elif kind == n.ELEMENTS:
-        dim, dim_attrs = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}", {}
-        labels, attrs = _elements_of(rows), n.ATTRS[n.ELEMENTS]
+        dim = n.ELEMENT if target == n.ELEMENTS else f"{target}_{n.ELEMENT}"
+        dim_attrs = {}
+        attrs = n.ATTRS[n.ELEMENTS]
+        labels = _elements_of(rows)
+    else:
+        dim = f"{target}_{n.COMPONENT}"
+        dim_attrs = {"long_name": n.COMPONENT}
+        attrs = {"long_name": f"{target} score (attached)", "units": "1"}
     coords[dim] = xr.Variable(dim, list(labels), dim_attrs)
-    variable = xr.DataArray(
-        placement.on_grid(values, np.nan), coords, tuple(coords), name, dict(attrs)
-    )
+    on_grid = placement.on_grid(values, np.nan)
+    variable = xr.DataArray(on_grid, coords, tuple(coords), name, dict(attrs))
     return variable.transpose(dim, ...) if kind == n.ELEMENTS else variable
 
 
 def _as_floats(values: np.ndarray) -> np.ndarray:
-    """Values as floats that hold all values of their type."""
+    """Return values as float32 or float64, whichever holds all values of their type."""
     return values.astype(min(np.result_type(values, "f4"), np.dtype("f8")))
 
 
 def _elements_of(rows: Rows) -> list[str]:
-    """Elements by the names of columns: `Fe [wt%]` is Fe."""
+    """Return the elements that the columns are named after: `Fe [wt%]` is Fe."""
     elements: list[str] = []
     for column in rows.columns:
         symbol = column.split("(")[0].split("[")[0].strip()
@@ -407,19 +424,20 @@ def _elements_of(rows: Rows) -> list[str]:
 
 
 def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
-    """Class numbers in the smallest type: -1 for no class (noise, not indexed), -2 for no value."""
+    """Return class numbers as int16 or int32: -1 for no class (noise, not indexed), -2 for no value."""
     if numbers.dtype.kind == "f":
         numbers = np.where(np.isnan(numbers), n.NOT_CLUSTERED, numbers)
-    wrong = (
-        (numbers != np.rint(numbers)) | (numbers < n.NOT_CLUSTERED) | (numbers > np.iinfo("i4").max)
-    )
-    if wrong.any():
-        row, lines = int(wrong.argmax()), rows.points.lines if rows.points else None
+    is_out_of_range = (numbers < n.NOT_CLUSTERED) | (numbers > np.iinfo("i4").max)
+    is_wrong = is_out_of_range | (numbers != np.rint(numbers))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        lines = rows.points.lines if rows.points else None
         raise DataError(
-            f"{rows.origin['file']}: {row_words(lines, row)} holds {numbers[row]:g}; "
-            f"expected whole numbers of a {n.PHASE} or class, -1 for none, and {n.NOT_CLUSTERED} for no value."
+            f"{rows.origin['file']}: {row_words(lines, row)} holds {numbers[row]:g}; expected whole "
+            f"numbers of a phase or class, -1 for none, and {n.NOT_CLUSTERED} for no value."
         )
-    return np.rint(numbers).astype("i2" if numbers.max(initial=0) <= np.iinfo("i2").max else "i4")
+    fits_int16 = numbers.max(initial=0) <= np.iinfo("i2").max
+    return np.rint(numbers).astype("i2" if fits_int16 else "i4")
 
 
 def side_map(
@@ -427,19 +445,36 @@ def side_map(
     path: str | Path,
     name: str,
     *,
-    words: Mapping[int, str] | None = None,
+    class_names: Mapping[int, str] | None = None,
     units: str = "1",
 ) -> xr.DataArray:
-    """A map from a CSV: `phase` (numbers, named by `words`), `elements` (all columns, in `units`),
-    or any in float32.
+    """Read a map for the scan points of a Dataset.
 
-    Coordinates that are whole numbers are step numbers, others are in the scan's units. The
-    attributes say where it comes from and count scan points without a line (`n_missing`), lines
-    outside the scan and columns without a name.
+    Coordinates that are whole numbers are step numbers, others are in the units of the scan.
+
+    Parameters
+    ----------
+    ds
+        A scan.
+    path
+        A CSV; for elements also a .tsv map or a folder of them.
+    name
+        `phase` (numbers), `elements` (all columns), or any other map.
+    class_names
+        Names of phase numbers.
+    units
+        Unit of elements.
+
+    Returns
+    -------
+    xarray.DataArray
+        The map over the navigation dims (elements: `element` first), in float32 or integers. Its
+        attributes name the file and count scan points without a row (`n_missing`) and rows outside
+        the scan.
     """
     kind = name if name in (n.PHASE, n.ELEMENTS) else "map"
     element_files = map_files(path) if kind == n.ELEMENTS else []
-    way: ReadAs = "auto"
+    read_as: ReadAs = "auto"
     if element_files:
         rows = read_element_maps(element_files, ds)
     else:
@@ -450,16 +485,17 @@ def side_map(
                 f"{table.file} has no column for {needed}; it has {listed(table.frame.columns)}."
             )
         rows = rows_of(table, table.values if kind == n.ELEMENTS else [table.meant(name)])
-        way = "steps" if are_whole(table.numbers(table.coordinates)) else "coordinates"
-    rows, placement = _placed(ds, rows, None, way)
-    counts = _counts(name, placement)
-    attrs = {
+        is_whole = are_whole(table.numbers(table.coordinates))
+        read_as = "steps" if is_whole else "coordinates"
+    rows, placement = _placed(ds, rows, None, read_as)
+    counts = _logged_counts(name, placement)
+    variable = _variable(ds, rows, placement, kind, name, class_names or {})
+    variable.attrs |= {
         "source": rows.origin["file"],
         "column": ", ".join(rows.columns),
         "n_missing": counts["n_missing"],
         "n_outside": counts["n_outside"],
     }
     if kind == n.ELEMENTS:
-        attrs["units"] = units
-    variable = _variable(ds, rows, placement, kind, name, words or {}).assign_attrs(attrs)
+        variable.attrs["units"] = units
     return variable.astype("f4") if variable.dtype.kind == "f" else variable

@@ -224,7 +224,9 @@ def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
         n_missing = next(iter(maps.values())).attrs["n_missing"]  # the same of all of them
         log.info(f"{config.orientations.name}: {n_missing} scan points without a line")
     for name, path in tables.items():
-        maps[name] = side_map(ds, path, name, words=config.phase_names, units=config.element_units)
+        maps[name] = side_map(
+            ds, path, name, class_names=config.phase_names, units=config.element_units
+        )
     rest = ds.drop_vars(maps.keys() & ds.keys())
     used = {dim for variable in rest.data_vars.values() for dim in variable.dims}
     joined = rest.drop_dims(set(rest.dims) - used).assign(maps)

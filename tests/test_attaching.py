@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         DataError,
         "2 values",
     ),
-    "a name": ({"kind": "map", "run": None, "name": "latents_c"}, UsageError, "of its own"),
+    "a name": ({"kind": "map", "run": None, "name": "latents_c"}, UsageError, "reserved"),
     "a run": ({"run": "std"}, UsageError, "cannot name a run"),
     "none": ({"run": None}, UsageError, "give run="),
     "BC": (

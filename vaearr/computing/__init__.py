@@ -1,1 +1,1 @@
-"""How work is computed: devices and precision, CPU threads, progress bars."""
+"""Devices and precision, Dask clusters, progress bars."""

@@ -1,4 +1,4 @@
-"""What vaearr takes from other libraries beyond what they promise to keep: all of it here."""
+"""Everything that vaearr uses of other libraries beyond their public interfaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Computing on a Dask cluster: whatever computes follows `with distributed.Client(...):`."""
+"""Computing on a Dask cluster, chosen by `with distributed.Client(...):`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from vaearr.errors import UsageError, need
 
 
 def dask_get() -> Callable[..., Any]:
-    """Return how dask computes here: on the cluster of `with distributed.Client(...):`, else in the
-    calling thread.
-    """
+    """Return the function that computes a dask graph: on the current cluster, else in this thread."""
     if "distributed" not in sys.modules:
         return dask.get
     from distributed import get_client, get_worker
@@ -29,12 +27,12 @@ def dask_get() -> Callable[..., Any]:
             return get_client().get
         except ValueError:  # no cluster in use
             return dask.get
-    return dask.get  # a task that waited for other tasks could keep them from running
+    return dask.get  # a task that waits for other tasks could block them
 
 
 @contextmanager
 def computing_on(scheduler: str | None) -> Iterator[None]:
-    """Compute with a Dask cluster inside the block; None computes in this process."""
+    """Compute on a Dask cluster inside the block; None computes in this process."""
     if scheduler is None:
         yield
         return
@@ -47,8 +45,6 @@ def computing_on(scheduler: str | None) -> Iterator[None]:
             address = json.loads(Path(scheduler).read_text())["address"]
         client = Client(address, timeout=10)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"--scheduler {scheduler}: no Dask scheduler answers there ({error})."
-        ) from None
+        raise UsageError(f"--scheduler {scheduler}: no Dask scheduler answers ({error}).") from None
     with client:
         yield

@@ -1,4 +1,4 @@
-"""Which device and which number format: decided once, from what the machine has."""
+"""The device and the number format of computations."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 
 from vaearr.errors import UsageError
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The named device, or with `auto` the best there is: CUDA, then MPS, then the CPU. Raises
-    UsageError if absent.
+    """Return the named device, with `auto` the first available of CUDA, MPS and CPU.
+
+    Raises UsageError if it is not available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -34,36 +37,28 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The number format of that name; `auto` is bfloat16 where it is fast (CUDA; CPUs with AMX or
-    AVX512-BF16).
+    """Return the named number format, with `auto` bfloat16 where the device computes it fast.
+
+    That is on CUDA, and on CPUs with AMX or AVX512-BF16.
     """
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            name
-        ]
-    fast = {"cuda": torch.cuda.is_bf16_supported, "cpu": _cpu_has_bfloat16}.get(
-        device.type, lambda: False
-    )
-    return torch.bfloat16 if fast() else torch.float32
-
-
-def _cpu_has_bfloat16() -> bool:
-    probes = (
-        getattr(torch.cpu, name, None)
-        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
-    return any(probe is not None and probe() for probe in probes)
+        return PRECISIONS[name]
+    is_fast = False
+    if device.type == "cuda":
+        is_fast = torch.cuda.is_bf16_supported()
+    elif device.type == "cpu":
+        for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            is_fast = is_fast or getattr(torch.cpu, probe, bool)()
+    return torch.bfloat16 if is_fast else torch.float32
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
-    """Mixed precision for the block, or nothing for float32."""
+    """Compute the block in mixed precision, unless it is float32."""
     if precision == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=precision)
 
 
 def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Empty memory of the host; pinned where it is copied to a CUDA device, so that the copy need
-    not wait.
-    """
+    """Allocate memory of the host, pinned for CUDA, so that copies to the device do not block."""
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")

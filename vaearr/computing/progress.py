@@ -1,6 +1,4 @@
-"""How far a step is: a bar in a terminal or notebook, lines in the log elsewhere, or what the
-caller makes of it.
-"""
+"""Progress of a step: a bar in a terminal or notebook, lines in the log elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 log = logging.getLogger("vaearr")
 
-# whether to show it, or what is told (done, in all, text)
+# whether to show progress, or a function of (done, total, text)
 Progress: TypeAlias = bool | Callable[[int, int, str], object]
 Show: TypeAlias = Callable[..., object]
 Item = TypeVar("Item")
@@ -22,18 +20,17 @@ Item = TypeVar("Item")
 
 @contextmanager
 def showing(progress: Progress, what: str) -> Iterator[Show]:
-    """`show(done, total, text)` moves a bar; where there is no terminal or notebook, ten lines go
-    to the log.
+    """Yield `show(done, total, text)`, which moves a bar or writes ten lines to the log.
 
-    progress: False for neither; a function is told instead. Of several processes the first one
-    shows.
+    progress: False for neither, or a function to call instead. Only the first of several processes
+    shows progress.
     """
     if not progress or os.environ.get("RANK", "0") != "0":
         yield lambda done, total, text=what: None
         return
     if callable(progress):
-        tell = progress
-        yield lambda done, total, text=what: tell(done, total, text)
+        report = progress
+        yield lambda done, total, text=what: report(done, total, text)
         return
     if "ipykernel" in sys.modules:
         from IPython.display import HTML, display
@@ -41,8 +38,8 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
         handle = display(HTML(""), display_id=True)
 
         def draw(done: int, total: int, text: str = what) -> None:
-            bar = f'<progress max="{total}" value="{done}"></progress> {escape(text)}: {done} of {total}'
-            handle.update(HTML(bar))
+            bar = f'<progress max="{total}" value="{done}"></progress>'
+            handle.update(HTML(f"{bar} {escape(text)}: {done} of {total}"))
 
         yield draw
         return
@@ -71,9 +68,7 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
 
 @contextmanager
 def showing_tasks(progress: Progress, what: str) -> Iterator[None]:
-    """A bar of the tasks that dask does in threads inside the block; of a cluster's its own pages
-    tell.
-    """
+    """Show a bar of the dask tasks that threads of this process complete inside the block."""
     from dask.callbacks import Callback
 
     with showing(progress, what) as show:
@@ -89,7 +84,7 @@ def showing_tasks(progress: Progress, what: str) -> Iterator[None]:
 
 
 def tracked(items: Sequence[Item], progress: Progress, what: str) -> Iterator[Item]:
-    """The items, one after the other, with a bar that moves when one is done."""
+    """Yield the items, with a bar that moves when an item is done."""
     with showing(progress, what) as show:
         for done, item in enumerate(items, 1):
             yield item

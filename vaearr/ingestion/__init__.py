@@ -1,3 +1,1 @@
-"""Files into a store: a source with its side maps, and values from elsewhere that are attached to
-what is there.
-"""
+"""Ingest a source with its side maps, and attach values that were computed elsewhere."""

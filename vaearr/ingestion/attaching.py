@@ -253,7 +253,8 @@ def _read(
             return read_columns(values, dims, prefix, columns)
     if prefix or columns:
         raise UsageError(
-            "prefix and columns choose columns of a CSV, but the values are an array; leave them out."
+            "prefix and columns choose columns of a CSV, but the values are an array; leave them "
+            "out."
         )
     return read_array(values)
 
@@ -290,7 +291,8 @@ def _region(ds: xr.Dataset, roi: str | xr.DataArray | None) -> xr.DataArray | No
     if variable not in ds:
         regions = [name for name in ds if str(name).startswith(n.ROI)]
         raise NoInputError(
-            f"there is no region of interest of a run {roi!r} ({variable}). Known: {listed(regions)}."
+            f"there is no region of interest of a run {roi!r} ({variable}). "
+            f"Known: {listed(regions)}."
         )
     return ds[variable].load()
 
@@ -307,7 +309,8 @@ def _placed(
         values = values.reshape(-1, *values.shape[len(shape) :])
     if values.ndim > 2:
         raise DataError(
-            f"{file} has shape {rows.values.shape}; expected (N,), (N, L) or the grid's {shape} in front."
+            f"{file} has shape {rows.values.shape}; expected (N,), (N, L) or first the grid's "
+            f"{shape}."
         )
     if values.dtype.kind == "f" and np.isinf(values).any():
         row = int(np.argwhere(np.isinf(values))[0][0])
@@ -418,13 +421,14 @@ def _elements_of(rows: Rows) -> list[str]:
         elements.append(symbol or column)
     if not elements or len(set(elements)) < len(elements):
         raise DataError(
-            f"{rows.origin['file']} has the element columns {listed(elements)}; expected a CSV with each element once."
+            f"{rows.origin['file']} has the element columns {listed(elements)}; expected a CSV with "
+            "each element once."
         )
     return elements
 
 
 def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
-    """Return class numbers as int16 or int32: -1 for no class (noise, not indexed), -2 for no value."""
+    """Return class numbers as integers, -1 for no class (noise, not indexed), -2 for no value."""
     if numbers.dtype.kind == "f":
         numbers = np.where(np.isnan(numbers), n.NOT_CLUSTERED, numbers)
     is_out_of_range = (numbers < n.NOT_CLUSTERED) | (numbers > np.iinfo("i4").max)
@@ -433,8 +437,8 @@ def _codes(rows: Rows, numbers: np.ndarray) -> np.ndarray:
         row = int(is_wrong.argmax())
         lines = rows.points.lines if rows.points else None
         raise DataError(
-            f"{rows.origin['file']}: {row_words(lines, row)} holds {numbers[row]:g}; expected whole "
-            f"numbers of a phase or class, -1 for none, and {n.NOT_CLUSTERED} for no value."
+            f"{rows.origin['file']}: {row_words(lines, row)} holds {numbers[row]:g}; expected "
+            "whole numbers of a phase or class, -1 for none, -2 for no value."
         )
     fits_int16 = numbers.max(initial=0) <= np.iinfo("i2").max
     return np.rint(numbers).astype("i2" if fits_int16 else "i4")

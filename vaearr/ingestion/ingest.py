@@ -1,7 +1,7 @@
-"""From source files to a store: join the side maps, check every value on its way, record where it
-came from.
+"""Write a source with its side maps as a store.
 
-Everything cheap is checked before anything is written; what fails later leaves no store behind.
+Everything that does not need the patterns' values is checked before anything is written. An error
+after that leaves no store behind.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from vaearr.store import (
     open_store,
     refuse_taken,
 )
+from vaearr.store.paths import METADATA
 
 log = logging.getLogger("vaearr")
 
@@ -49,7 +50,7 @@ OF_ANY_SOURCE = {
     "nonfinite",
 }
 Given = Detected | xr.Dataset | xr.DataArray
-LEVELS = 16  # float32 numbers, as which networks see patterns, that must lie between the extremes of one of integers
+MIN_FLOAT32_STEPS = 16  # between the extremes of an integer pattern; networks read float32
 
 
 def ingest(
@@ -63,8 +64,8 @@ def ingest(
 ) -> xr.Dataset:
     """Write a source and its side maps as a new store.
 
-    A map in several files is taken from its own CSV first, then from `orientations` (.ang, .ctf),
-    then from the source itself.
+    A map that several files contain is taken from its CSV first, then from `orientations` (.ang,
+    .ctf), then from the source itself.
 
     Parameters
     ----------
@@ -88,61 +89,66 @@ def ingest(
     Raises
     ------
     ExistsError
-        If anything else lies at `store`.
+        If `store` exists and was not created from this source with these settings.
     NoInputError, DataError
-        For inputs that do not exist or do not hold what they should.
+        If an input does not exist or is invalid.
     WriteError
         If the store does not fit on the disk. No store is left behind then.
     """
     refuse_unknown(ingest, IngestSettings, settings)
     config = resolved(IngestConfig, config, settings)
-    given_source: Given = (
-        source if isinstance(source, xr.Dataset | xr.DataArray) else detect(source, config)
-    )
-    old = _taken(store)
-    if old is None or not _is_ingested(old, given_source, config, overwrite=overwrite):
-        _ingest(given_source, old or store, config, progress, overwrite=old is not None)
+    if isinstance(source, xr.Dataset | xr.DataArray):
+        opened: Given = source
+    else:
+        opened = detect(source, config)
+    existing = _existing_store(store)
+    if existing is None:
+        _ingest(opened, store, config, progress)
+    elif not _is_ingested(existing, opened, config, overwrite=overwrite):
+        _ingest(opened, existing, config, progress, overwrite=True)
     return open_store(store)
 
 
 def _ingest(
-    source: Given, store: str | Path, config: IngestConfig, progress: Progress, *, overwrite: bool
+    source: Given,
+    store: str | Path,
+    config: IngestConfig,
+    progress: Progress,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a source as a new store."""
     origin = _origin(source, config)
-    opening: Any = (
-        source.open(config)
-        if isinstance(source, Detected)
-        else nullcontext(schema.as_dataset(source))
-    )
+    packages: tuple[str, ...] = ()
+    is_file = isinstance(source, Detected)
+    if isinstance(source, Detected):
+        packages = source.source.packages
+        opening: Any = source.open(config)
+        if (source.path / n.RUNS / METADATA).exists():  # a store, whose patterns must be intact
+            check_patterns(source.path)
+    else:
+        opening = nullcontext(schema.as_dataset(source))
     with opening as lazy:
-        _refuse_settings(config, lazy, is_file=isinstance(source, Detected))
+        _refuse_settings(config, lazy, is_file=is_file)
         ds = preflight(lazy, config)
+        source_recipe = nested(ds.attrs, n.PROVENANCE)
+        provenance = {
+            "source": origin | ({"of": source_recipe} if source_recipe else {}),
+            "ingest": config.deciding(),
+            "versions": versions("h5py", "pandas", *packages),
+            "created": now(),
+        }
+        ds = ds.assign_attrs({n.PROVENANCE: provenance})
         checks = Checks(ds, config.nonfinite)
 
         def finalise(ds: xr.Dataset) -> xr.Dataset:
             if _origin(source, config) != origin:
                 raise DataError(
-                    f"{origin['file']} changed while it was read; ingest it again when nothing writes to it."
+                    f"{origin['file']} changed while it was read; ingest it again when no program "
+                    "writes to it."
                 )
-            packages = source.source.packages if isinstance(source, Detected) else ()
-            came_from = nested(ds.attrs, n.PROVENANCE)
-            provenance = {
-                "source": origin | ({"of": came_from} if came_from else {}),
-                "ingest": config.deciding(),
-                "versions": versions("h5py", "pandas", *packages),
-                "created": now(),
-            }
-            present = xr.DataArray(
-                checks.present, dims=schema.navigation_dims(ds), attrs=n.ATTRS[n.PRESENT]
-            )
-            patterns = ds[n.PATTERNS].assign_attrs(checks.attrs())
-            return ds.assign({n.PATTERNS: patterns, n.PRESENT: present}).assign_attrs(
-                {n.PROVENANCE: provenance}
-            )
+            return checks.finalise(ds)
 
-        if isinstance(source, Detected) and (source.path / n.RUNS / "zarr.json").exists():
-            check_patterns(source.path)  # a store of ours, none of whose patterns may be lost
         with showing(progress, "reading") as show:
             create_store(
                 ds, store, transform=checks, finalise=finalise, progress=show, overwrite=overwrite
@@ -151,46 +157,44 @@ def _ingest(
         log.info(line)
 
 
-def _taken(store: str | Path) -> Path | None:
-    """The store that is there already; None where the place is free. Raises ExistsError for
-    anything else there.
-    """
+def _existing_store(path: str | Path) -> Path | None:
+    """Return the store at a path, None for a free path. Raises ExistsError for anything else."""
     try:
-        refuse_taken(store)
-        return None
+        refuse_taken(path)
     except ExistsError as error:
         try:
-            return check_store(store)
+            return check_store(path)
         except VaearrError:
             raise error from None
+    return None
 
 
-def _is_ingested(old: Path, source: Given, config: IngestConfig, *, overwrite: bool) -> bool:
-    """Whether a store was made of the same file (name, bytes, time of change) with the same
-    settings.
-    """
+def _is_ingested(store: Path, source: Given, config: IngestConfig, *, overwrite: bool) -> bool:
+    """Whether a store was created from the same file (name, bytes, time of change) and settings."""
     origin = _origin(source, config)
     if not isinstance(source, Detected):
         origin["file"] = "a Dataset, whose values are not compared"
-    made = nested(open_store(old, chunks=None).attrs, n.PROVENANCE)
-    if isinstance(made, Mapping):
-        stored = dict(made.get("source", {}))
-        made = {"source": {key: stored.get(key) for key in origin}, "config": made.get("ingest")}
+    stored = nested(open_store(store, chunks=None).attrs, n.PROVENANCE)
+    if isinstance(stored, Mapping):
+        stored_origin = dict(stored.get("source", {}))
+        compared = {key: stored_origin.get(key) for key in origin}
+        stored = {"source": compared, "config": stored.get("ingest")}
     recipe = Recipe(config, {"source": origin})
     return is_made(
-        f"{old} already exists", made, recipe, instead="give another path", overwrite=overwrite
+        f"{store} already exists", stored, recipe, instead="give another path", overwrite=overwrite
     )
 
 
 def _origin(source: Given, config: IngestConfig) -> dict[str, Any]:
-    """Name, format, bytes and time of the last change (UTC) of a source; of several files, of all
-    together.
-    """
+    """Name, format, total bytes and last change (UTC) of a source."""
     if not isinstance(source, Detected):
         return {"file": "a Dataset", "format": "xarray"}
-    origin: dict[str, Any] = {"file": source.path.name, "format": source.format}
     states = [file.stat() for file in source.files(config)]
-    origin["bytes"] = sum(state.st_size for state in states)
+    origin = {
+        "file": source.path.name,
+        "format": source.format,
+        "bytes": sum(state.st_size for state in states),
+    }
     if states:
         changed = max(state.st_mtime_ns for state in states)
         origin["mtime"] = datetime.fromtimestamp(changed / 1e9, UTC).isoformat()
@@ -198,18 +202,15 @@ def _origin(source: Given, config: IngestConfig) -> dict[str, Any]:
 
 
 def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
-    """`ds` with its side maps joined and everything checked that does not need the patterns'
-    values.
-    """
+    """Join the side maps and check everything that does not need the patterns' values."""
     for name in config.maps:
         if name in n.RESERVED or name in ds.coords or name.startswith(n.OF_LATER_RUNS):
-            raise UsageError(
-                f"{name!r} cannot name a map, the name has a meaning of its own; choose another one."
-            )
+            raise UsageError(f"{name!r} cannot name a map, it is reserved; choose another one.")
     if n.PRESENT in ds and not ds[n.PRESENT].all():
         n_absent = int((~ds[n.PRESENT]).sum())
         log.info(
-            f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks them."
+            f"{n_absent} of {ds[n.PRESENT].size} scan points have no pattern; {n.PRESENT!r} marks "
+            "them."
         )
     for line in ds.attrs.get("notes", ()):
         log.info(line)
@@ -221,55 +222,58 @@ def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
     maps: dict[str, xr.DataArray] = {}
     if config.orientations is not None:
         maps = side_maps(config.orientations, ds)
-        n_missing = next(iter(maps.values())).attrs["n_missing"]  # the same of all of them
-        log.info(f"{config.orientations.name}: {n_missing} scan points without a line")
+        n_missing = next(iter(maps.values())).attrs["n_missing"]  # the same for all of them
+        log.info(f"{config.orientations.name}: {n_missing} scan points without a row")
     for name, path in tables.items():
         maps[name] = side_map(
             ds, path, name, class_names=config.phase_names, units=config.element_units
         )
-    rest = ds.drop_vars(maps.keys() & ds.keys())
-    used = {dim for variable in rest.data_vars.values() for dim in variable.dims}
-    joined = rest.drop_dims(set(rest.dims) - used).assign(maps)
+    kept = ds.drop_vars(maps.keys() & ds.keys())
+    used_dims = {dim for variable in kept.data_vars.values() for dim in variable.dims}
+    joined = kept.drop_dims(set(kept.dims) - used_dims).assign(maps)
     schema.validate(joined)
     return joined
 
 
 def _refuse_settings(config: IngestConfig, ds: xr.Dataset, *, is_file: bool) -> None:
-    """Raise UsageError for a setting that means nothing for this source."""
+    """Raise UsageError for a setting that does not apply to this source."""
+    is_scan = schema.is_scan(ds)
     defaults = IngestConfig()
     for key in IngestConfig.model_fields:
         if getattr(config, key) == getattr(defaults, key):
             continue
         if not is_file and key not in OF_ANY_SOURCE:
             raise UsageError(
-                f"{key} says how files are read, and a Dataset is taken as it is; leave it out and change the Dataset "
-                "(coordinates by ds.assign_coords, size by ds.isel or ds.coarsen)."
+                f"{key} applies to files, and the source is a Dataset; leave it out and change the "
+                "Dataset (coordinates by ds.assign_coords, size by ds.isel or ds.coarsen)."
             )
-        if key in OF_SCANS and not schema.is_scan(ds):
+        if key in OF_SCANS and not is_scan:
             raise UsageError(
-                f"{key} is for scans, and the source is a collection without scan points; leave it out (a manifest "
-                "brings columns of numbers for each sample, size another size)."
+                f"{key} is for scans, and the source is a collection without scan points; leave it "
+                "out (a manifest brings columns of numbers for each sample, size another size)."
             )
-        if key in COLLECTION_SETTINGS and schema.is_scan(ds):
+        if key in COLLECTION_SETTINGS and is_scan:
             raise UsageError(
-                f"{key} is for collections of images or volumes, and the source is a scan; leave it out (va.roi "
-                "chooses scan points, va.crop and va.bin_patterns change patterns)."
+                f"{key} is for collections of images or volumes, and the source is a scan; leave "
+                "it out (va.roi chooses scan points, va.crop and va.bin_patterns change patterns)."
             )
 
 
 class Checks:
-    """What the blocks of patterns say on their way into a store, in row-major order: their
-    extremes, which are constant or not finite.
-    """
+    """Check blocks of patterns on their way into a store, and record their extremes."""
 
     def __init__(self, ds: xr.Dataset, nonfinite: str) -> None:
-        self.ds, self.nonfinite, self.present = ds, nonfinite, measured(ds)
-        self.low, self.high = np.inf, -np.inf
-        self.n_constant = self.n_masked = self.n_varying = 0
+        self.ds = ds
+        self.nonfinite = nonfinite
+        self.present = measured(ds)
+        self.low = np.inf
+        self.high = -np.inf
+        self.n_constant = 0
+        self.n_masked = 0
+        self.n_varying = 0
 
     def __call__(self, block: np.ndarray, region: Region) -> np.ndarray:
-        """The block as it is to be written, NaN (of integers 0) where no pattern was measured or it
-        is masked.
+        """Return the block with NaN (integers: 0) where no pattern was measured or it is masked.
 
         Raises DataError that names the point of the first pattern that is not finite, or that
         float32 cannot hold, unless `nonfinite` is `mask`.
@@ -277,11 +281,19 @@ class Checks:
         present = self.present[tuple(region.values())]  # a view
         pixels = np.ascontiguousarray(block).reshape(*present.shape, -1)
         with np.errstate(invalid="ignore"):
-            low, high = pixels.min(-1), pixels.max(-1)
-        masked = present & ~_fits(low, high)
-        if masked.any() and self.nonfinite != "mask":
-            raise DataError(self._first_of(masked, low, high, region))
-        self.n_masked += int(masked.sum())
+            low = pixels.min(-1)
+            high = pixels.max(-1)
+        masked = present & ~_fits_float32(low, high)
+        n_masked = int(masked.sum())
+        if n_masked and self.nonfinite != "mask":
+            first = tuple(np.argwhere(masked)[0])
+            raise DataError(
+                f"the pattern at {self._point(region, first)} has values from {low[first]} to "
+                f"{high[first]}: NaN, infinite, or such as float32 cannot hold or tell apart "
+                f"({n_masked} such patterns in this block); correct or scale them or take off an "
+                "offset in the file, or leave them out with nonfinite='mask'."
+            )
+        self.n_masked += n_masked
         present &= ~masked
         if present.any():
             self.low = min(self.low, low[present].min().item())
@@ -292,52 +304,57 @@ class Checks:
         if present.all():
             return block
         empty = np.array(np.nan if block.dtype.kind == "f" else 0, block.dtype)
-        return np.where(
-            present.reshape(present.shape + (1,) * (block.ndim - present.ndim)), block, empty
-        )
+        is_pattern = np.expand_dims(present, tuple(range(present.ndim, block.ndim)))
+        return np.where(is_pattern, block, empty)
 
-    def _first_of(
-        self, masked: np.ndarray, low: np.ndarray, high: np.ndarray, region: Region
-    ) -> str:
-        first = tuple(np.argwhere(masked)[0])
-        starts = zip(region.items(), first, strict=True)
-        place = ", ".join(
-            f"{dim} = {self.ds[dim].values[part.start + int(i)]}" for (dim, part), i in starts
-        )
-        return (
-            f"the pattern at {place} has values from {low[first]} to {high[first]}: NaN, infinite, or such as float32 "
-            f"cannot hold or tell apart ({int(masked.sum())} such patterns in this block); correct or scale them or "
-            "take off an offset in the file, or leave them out with nonfinite='mask'."
-        )
+    def _point(self, region: Region, index: tuple[int, ...]) -> str:
+        """Coordinates of a scan point, by its index in a region."""
+        parts = []
+        for (dim, positions), i in zip(region.items(), index, strict=True):
+            parts.append(f"{dim} = {self.ds[dim].values[positions.start + int(i)]}")
+        return ", ".join(parts)
 
-    def attrs(self) -> dict[str, Any]:
-        """Attributes of the patterns. Raises DataError where no pattern holds anything to learn
-        from.
+    def finalise(self, ds: xr.Dataset) -> xr.Dataset:
+        """Add `present`, and to the patterns their extremes and counts.
+
+        Raises DataError if every pattern is constant or missing.
         """
         if not self.n_varying:
             raise DataError(
-                f"no pattern holds anything to learn from: {self.n_constant} are constant (every pixel has the same "
-                "value), the others are missing or not finite; check the source file."
+                f"no pattern holds anything to learn from: {self.n_constant} are constant (every "
+                "pixel has the same value), the others are missing or not finite; check the source "
+                "file."
             )
-        counts = {"n_constant": self.n_constant, "n_masked": self.n_masked}
-        return {"value_min": self.low, "value_max": self.high, **counts}
+        present = xr.DataArray(self.present, dims=schema.navigation_dims(ds))
+        patterns = ds[n.PATTERNS].assign_attrs(
+            value_min=self.low,
+            value_max=self.high,
+            n_constant=self.n_constant,
+            n_masked=self.n_masked,
+        )
+        return ds.assign(
+            {n.PATTERNS: patterns, n.PRESENT: present.assign_attrs(n.ATTRS[n.PRESENT])}
+        )
 
     def findings(self) -> Iterator[str]:
-        """What is worth knowing, a line each."""
-        what = "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
+        """Describe the patterns that are left out or constant, one line each."""
         if self.n_masked:
-            words = "NaN or infinite values, or such as float32 cannot hold,"
-            yield f"{self.n_masked} patterns with {words} are left out; {n.PRESENT!r} marks them."
+            yield (
+                f"{self.n_masked} patterns with NaN or infinite values, or such as float32 cannot "
+                f"hold, are left out; {n.PRESENT!r} marks them."
+            )
         if self.n_constant:
-            yield f"{self.n_constant} {what} are constant (every pixel has the same value)."
+            samples = "patterns" if schema.is_scan(self.ds) else schema.samples_word(self.ds)
+            yield f"{self.n_constant} {samples} are constant (every pixel has the same value)."
 
 
-def _fits(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Whether patterns with these extremes are finite and float32 can hold them."""
-    largest = np.maximum(np.abs(low.astype("f8")), np.abs(high.astype("f8")))
+def _fits_float32(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether patterns with these extremes are finite, and float32 resolves their values."""
+    low_value = low.astype("f8")
+    high_value = high.astype("f8")
+    largest = np.maximum(np.abs(low_value), np.abs(high_value))
     if low.dtype.kind == "f":
         return np.asarray(largest <= np.finfo("f4").max)  # false for NaN
     step = np.spacing(largest.astype("f4"))
-    return np.asarray(
-        (step <= 1) | (low == high) | (high.astype("f8") - low.astype("f8") >= LEVELS * step)
-    )
+    is_resolved = high_value - low_value >= MIN_FLOAT32_STEPS * step
+    return np.asarray((step <= 1) | (low == high) | is_resolved)

@@ -1,11 +1,9 @@
-"""Rows of a table -> scan points, without a loop over points: by step numbers, by coordinates, or
-by their order.
+"""Find the scan points of the rows of a table: by step numbers, by coordinates, or by their order.
 
-How coordinates are read (`read_as="auto"`): as step numbers (`x_index`, `y_index` of the store;
-without them, positions 0, 1, … along each axis) if all are whole numbers, and as coordinates in the
-store's units, to a quarter of a step. The reading that puts every point on the scan is taken. If
-both do and differ, or neither does and both put some there, nothing is guessed: the caller has to
-say which is meant.
+With `read_as="auto"`, points are step numbers (`x_index`, `y_index` of the store, else positions
+0, 1, … along each axis) if all are whole numbers, or coordinates in the store's units, to a quarter
+of a step. The reading that places every point on the scan is chosen. If both do and differ, or
+neither does and both place some points, an error asks which is meant.
 """
 
 from __future__ import annotations
@@ -30,10 +28,9 @@ TOLERANCE = 0.25  # of a step
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """For each row the scan point it belongs to, as row-major position on the navigation grid; -1
-    where there is none.
+    """The scan point of each row, as row-major position on the navigation grid.
 
-    -2: on a scan point that was not measured or lies outside the region asked for.
+    -1: outside the grid; -2: a scan point that was not measured or lies outside the region.
     """
 
     cells: np.ndarray
@@ -41,23 +38,23 @@ class Placement:
     read_as: str
 
     def covered(self) -> np.ndarray:
-        """Boolean, navigation shape: a row belongs to the scan point."""
+        """Boolean, navigation shape: the scan point has a row."""
         return self.on_grid(np.ones(self.cells.size, bool), False)
 
     def on_grid(self, values: np.ndarray, fill: float) -> np.ndarray:
-        """Values `(N, …)` on the grid `(*shape, …)`, `fill` where there is none."""
+        """Put values `(N, …)` on the grid `(*shape, …)`, `fill` where no row is."""
         is_placed = self.cells >= 0
         grid = np.full((self.region.size, *values.shape[1:]), fill, values.dtype)
         grid[self.cells[is_placed]] = values[is_placed]
         return grid.reshape(*self.region.shape, *values.shape[1:])
 
     def within(self, region: np.ndarray) -> Placement:
-        """Only the rows in a region (boolean, navigation shape)."""
+        """Leave out the rows outside a region (boolean, navigation shape)."""
         is_kept = (self.cells < 0) | region.reshape(-1)[self.cells]
         return replace(self, cells=np.where(is_kept, self.cells, LEFT_OUT), region=region)
 
     def counts(self) -> dict[str, Any]:
-        """For attributes and messages; n_missing: scan points of the region that no row belongs to."""
+        """Count rows, and scan points of the region without one, for attributes and messages."""
         return {
             "read_as": self.read_as,
             "n_rows": int(self.cells.size),
@@ -69,20 +66,16 @@ class Placement:
 
 
 def point_dims(ds: xr.Dataset) -> tuple[str, ...]:
-    """Navigation dims of a scan in the order in which a point names them: `("x", "y")` or `("x",
-    "y", "z")`.
-    """
+    """Return the navigation dims of a scan in the order of a point, `("x", "y"[, "z"])`."""
     if not schema.is_scan(ds):
         raise UsageError(
-            "the samples are a collection without coordinates; give one row per sample, in their order."
+            "the samples are a collection without coordinates; give one row per sample, in order."
         )
     return tuple(dim for dim in reversed(n.SCAN_DIMS) if dim in schema.navigation_dims(ds))
 
 
 def step_numbers_of(ds: xr.Dataset, dim: str) -> np.ndarray:
-    """Step numbers along a navigation dim: its `<dim>_index` coordinate, without one the positions
-    0, 1, …
-    """
+    """Return step numbers along a navigation dim: its `<dim>_index` coordinate, else 0, 1, …"""
     name = f"{dim}_index"
     return np.asarray(ds[name].values if name in ds.coords else np.arange(ds.sizes[dim]))
 
@@ -90,8 +83,7 @@ def step_numbers_of(ds: xr.Dataset, dim: str) -> np.ndarray:
 def place_in_order(
     ds: xr.Dataset, n_rows: int, roi: xr.DataArray | None = None, *, what: str = "values"
 ) -> Placement:
-    """Rows in row-major order (x fastest): one per scan point of the whole grid, or one per point
-    of the ROI.
+    """Place rows in row-major order (x fastest): one per scan point of the grid or of the ROI.
 
     Raises DataError with the numbers found and expected where neither fits.
     """
@@ -99,13 +91,13 @@ def place_in_order(
     orders = {"full field, row-major": np.arange(everywhere.size)}
     if roi is not None:
         orders["points of the region of interest, row-major"] = np.flatnonzero(roi.values)
-    for way, cells in orders.items():
+    for order, cells in orders.items():
         if n_rows == cells.size:
-            return Placement(cells, everywhere, way)
-    expected = " or ".join(f"{cells.size} ({way})" for way, cells in orders.items())
+            return Placement(cells, everywhere, order)
+    expected = " or ".join(f"{cells.size} ({order})" for order, cells in orders.items())
     raise DataError(
-        f"{what}: {n_rows} rows found, expected {expected}, or an array of the grid's {everywhere.shape}; give "
-        "coordinates, or the region that the rows belong to (roi='RUN')."
+        f"{what}: {n_rows} rows found, expected {expected}, or an array of the grid's "
+        f"{everywhere.shape}; give coordinates, or the region that the rows belong to (roi='RUN')."
     )
 
 
@@ -117,72 +109,96 @@ def place_points(
     what: str = "points",
     lines: np.ndarray | None = None,
 ) -> Placement:
-    """Scan points of `(N, 2)` x, y or `(N, 3)` x, y, z; how they are read, see the module. lines:
-    of the file, by row.
+    """Place points by the rule of this module.
 
-    Raises DataError for points that are not finite, that repeat a scan point, or of which none lies
-    on the scan; UsageError where the two readings contradict each other.
+    Parameters
+    ----------
+    ds
+        A scan.
+    points
+        `(N, 2)` x, y or `(N, 3)` x, y, z.
+    read_as
+        What the points are.
+    what
+        Their name in messages.
+    lines
+        Line of the file of each row.
+
+    Returns
+    -------
+    Placement
+
+    Raises
+    ------
+    DataError
+        If points are not finite, repeat a scan point, or none lies on the scan.
+    UsageError
+        If the two readings contradict each other.
     """
-    if read_as not in get_args(ReadAs):
-        raise UsageError(f"read_as is {read_as!r}; expected one of {', '.join(get_args(ReadAs))}.")
     dims = point_dims(ds)
-    if points.ndim != 2 or points.shape[1] != len(dims) or points.dtype.kind not in "uif":
-        raise DataError(
-            f"{what} have dtype {points.dtype} and shape {points.shape}; expected numbers (N, {len(dims)}), one row "
-            f"[{', '.join(dims)}] each."
-        )
-    points = points.astype("f8")
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if bad.size:
-        raise DataError(
-            f"{what}: row {bad[0]} is {points[bad[0]].tolist()} ({bad.size} such rows); expected numbers."
-        )
+    points = _finite(points, dims, what)
     ways: Sequence[str] = [read_as]
     if read_as == "auto":
         ways = ["steps", "coordinates"] if are_whole(points) else ["coordinates"]
+    elif read_as not in get_args(ReadAs):
+        raise UsageError(f"read_as is {read_as!r}; expected one of {', '.join(get_args(ReadAs))}.")
     readings = {way: _cells(ds, dims, points, way) for way in ways}
     n_placed = {way: int((cells >= 0).sum()) for way, cells in readings.items()}
-    way = max(ways, key=lambda way: n_placed[way])
-    is_complete = n_placed[way] == len(points)
-    for other, cells in readings.items():
-        is_possible = n_placed[other] == len(points) if is_complete else n_placed[other] > 0
-        if is_possible and not np.array_equal(cells, readings[way]):
-            raise UsageError(
-                f"{what} can be read as step numbers ({n_placed['steps']} on the scan) and as coordinates "
-                f"({n_placed['coordinates']} on the scan), which are different scan points; say which with "
-                "read_as='steps' or read_as='coordinates'."
-            )
-    if not n_placed[way]:
+    best = max(ways, key=lambda way: n_placed[way])
+    if not n_placed[best]:
         scan = _extent(dims, [ds[dim].values for dim in dims])
         raise DataError(
             f"{what}: none lies on the scan: they cover {_extent(dims, points.T)}, the scan {scan}."
         )
+    n_possible = len(points) if n_placed[best] == len(points) else 1
+    for way, cells in readings.items():
+        if n_placed[way] >= n_possible and not np.array_equal(cells, readings[best]):
+            raise UsageError(
+                f"{what} can be read as step numbers ({n_placed['steps']} on the scan) and as "
+                f"coordinates ({n_placed['coordinates']} on the scan), which are different scan "
+                "points; choose one with read_as='steps' or read_as='coordinates'."
+            )
     refuse_repeats(
-        readings[way], what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points
+        readings[best], what, lambda row: row_words(lines, row), f"[{', '.join(dims)}]", points
     )
-    return Placement(readings[way], np.ones(schema.navigation_shape(ds), bool), way)
+    return Placement(readings[best], np.ones(schema.navigation_shape(ds), bool), best)
+
+
+def _finite(points: np.ndarray, dims: Sequence[str], what: str) -> np.ndarray:
+    """Return points as floats. Raises DataError for other than finite numbers `(N, len(dims))`."""
+    if points.ndim != 2 or points.shape[1] != len(dims) or points.dtype.kind not in "uif":
+        raise DataError(
+            f"{what} have dtype {points.dtype} and shape {points.shape}; expected numbers "
+            f"(N, {len(dims)}), one row [{', '.join(dims)}] each."
+        )
+    points = points.astype("f8")
+    bad_rows = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if bad_rows.size:
+        row = bad_rows[0]
+        raise DataError(
+            f"{what}: row {row} is {points[row].tolist()} ({bad_rows.size} such rows); expected "
+            "numbers."
+        )
+    return points
 
 
 def row_words(lines: np.ndarray | None, row: int) -> str:
-    """What a row is called: by its line of the file, where there is one."""
+    """Name a row by its line of the file, if that is known."""
     return f"row {row}" if lines is None else f"line {lines[row]}"
 
 
 def are_whole(points: np.ndarray) -> bool:
-    """Whether all are whole numbers, as step numbers are."""
+    """Whether all coordinates are whole numbers, as step numbers are."""
     return bool(np.all(np.abs(points - np.rint(points)) <= WHOLE))
 
 
 def _cells(ds: xr.Dataset, dims: Sequence[str], points: np.ndarray, read_as: str) -> np.ndarray:
-    """Row-major position of the scan point nearest to each point, -1 where it is further away than
-    the tolerance.
-    """
+    """Row-major position of the scan point nearest to each point, -1 beyond the tolerance."""
     positions = {}
     for dim, values in zip(dims, points.T, strict=True):
         axis = pd.Index(step_numbers_of(ds, dim) if read_as == "steps" else ds[dim].values)
-        if axis.dtype.kind not in "iuf" or not (
-            axis.is_monotonic_increasing or axis.is_monotonic_decreasing
-        ):
+        is_ordered = axis.is_monotonic_increasing or axis.is_monotonic_decreasing
+        if axis.dtype.kind not in "iuf" or not is_ordered:
             raise SchemaError(
                 f"coordinate {dim!r} holds no numbers in order; points cannot be placed by it."
             )
@@ -195,7 +211,7 @@ def _cells(ds: xr.Dataset, dims: Sequence[str], points: np.ndarray, read_as: str
             values, method="nearest", tolerance=tolerance
         )
     on_grid = np.all([position >= 0 for position in positions.values()], axis=0)
-    index = tuple(np.where(on_grid, positions[dim], 0) for dim in schema.navigation_dims(ds))
+    index = [np.where(on_grid, positions[dim], 0) for dim in schema.navigation_dims(ds)]
     return np.where(on_grid, np.ravel_multi_index(index, schema.navigation_shape(ds)), OUTSIDE)
 
 

@@ -1,6 +1,4 @@
-"""Values for scan points or samples, read from files and arrays, with the points that they belong
-to.
-"""
+"""Read values for scan points or samples from files and arrays, with their points."""
 
 from __future__ import annotations
 
@@ -31,10 +29,7 @@ Values = str | Path | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Coordinates `(N, d)` in the order x, y[, z], how they are read, and where they come from.
-
-    lines: line of the file of each row, where there is one.
-    """
+    """Coordinates `(N, d)` in the order x, y[, z], with the line of the file of each row."""
 
     values: np.ndarray
     read_as: ReadAs
@@ -44,8 +39,7 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Values `(N, K)`, or an array over the whole grid, with where they come from and the points
-    that come with them.
+    """Values `(N, K)` or over the full grid, with their source and the points that came with them.
 
     columns: names of the K columns. numbers: numbers in these names (`latent_7` is 7).
     """
@@ -60,14 +54,14 @@ class Rows:
 def read_columns(
     path: str | Path, dims: Sequence[str], prefix: str | None, columns: Sequence[str]
 ) -> Rows:
-    """Columns of a CSV with their points.
+    """Read columns of a CSV with their points.
 
     Parameters
     ----------
     path : str or Path
         CSV file.
     dims : sequence of str
-        Dims of a point, `("x", "y")`, whose columns are coordinates.
+        Dims of a point, `("x", "y")`; their columns are coordinates.
     prefix, columns
         Take columns that begin with `prefix`, or those named. Without both: columns of the first
         known prefix that occurs (`latent_`, `PCA_`, `cNMF_`), else all. Numbered columns of a
@@ -80,7 +74,7 @@ def read_columns(
     Raises
     ------
     DataError, NoInputError, UsageError
-        If a column does not exist or both `prefix` and `columns` are given.
+        If a column does not exist, or both `prefix` and `columns` are given.
     """
     table = read_table(path, dims)
     if columns and prefix:
@@ -92,28 +86,26 @@ def read_columns(
             )
     if columns:
         return rows_of(table, columns)
+    names = list(table.values)
     if prefix is None:
-        known = [
-            start
-            for start in KNOWN_PREFIXES
-            if any(name.startswith(start) for name in table.values)
-        ]
-        prefix = known[0] if known else ""
-    number_of = {
-        name: name.removeprefix(prefix) for name in table.values if name.startswith(prefix)
-    }
-    if not number_of:
+        prefix = ""
+        for known_prefix in reversed(KNOWN_PREFIXES):
+            if any(name.startswith(known_prefix) for name in names):
+                prefix = known_prefix
+    names = [name for name in names if name.startswith(prefix)]
+    if not names:
         raise DataError(
             f"{table.file} has no value column {prefix}…; it has {listed(table.frame.columns)}."
         )
-    if not prefix or not all(map(str.isdecimal, number_of.values())):
-        return rows_of(table, list(number_of))
-    ordered = sorted(number_of, key=lambda name: int(number_of[name]))
-    return replace(rows_of(table, ordered), numbers=tuple(int(number_of[name]) for name in ordered))
+    suffixes = [name.removeprefix(prefix) for name in names]
+    if not prefix or not all(map(str.isdecimal, suffixes)):
+        return rows_of(table, names)
+    names.sort(key=lambda name: int(name.removeprefix(prefix)))
+    return replace(rows_of(table, names), numbers=tuple(sorted(map(int, suffixes))))
 
 
 def rows_of(table: Table, columns: Sequence[str]) -> Rows:
-    """Values of a table in some columns, with its points."""
+    """Return the values of some columns of a table, with its points."""
     values = table.numbers(columns)
     origin = _origin(values, table.file) | {"columns": list(columns)}
     points = _points_of(table) if table.coordinates else None
@@ -127,18 +119,17 @@ def _points_of(table: Table) -> Points:
 
 
 def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
-    """Element maps of .tsv files on the grid of a scan; those with other numbers of rows and
-    columns are resampled.
-    """
+    """Read element maps of .tsv files; maps of another shape than the scan's are resampled."""
     shape = schema.navigation_shape(ds)
     if not schema.is_scan(ds) or len(shape) != 2:
         raise DataError(
-            f"{files[0]} is a map with rows and columns, the store's samples lie over {shape} instead."
+            f"{files[0]} is a map with rows and columns, the store's samples have shape {shape}."
         )
     elements = [element_of(file) for file in files]
     if len(set(elements)) < len(elements):
         raise DataError(
-            f"{files[0].parent} holds several maps of an element: {listed(elements)}; keep one of each."
+            f"{files[0].parent} holds several maps of an element: {listed(elements)}; keep one of "
+            "each."
         )
     maps = []
     shapes = []
@@ -149,7 +140,8 @@ def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
         checksum.update(file.read_bytes())
         if values.shape != shape:
             log.info(
-                f"{file.name}: {values.shape} values (rows, columns) are resampled to {shape} scan points."
+                f"{file.name}: {values.shape} values (rows, columns) are resampled to {shape} scan "
+                "points."
             )
             values = resample(values, (shape[0], shape[1]))
         maps.append(values)
@@ -162,17 +154,18 @@ def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
 
 
 def read_array(source: Values) -> Rows:
-    """Numbers in memory or of a `.npy`."""
+    """Read numbers from memory or a `.npy`."""
     values, origin = _array(source)
     if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
         raise DataError(
-            f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row a point."
+            f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row "
+            "for each point."
         )
     return Rows(values, origin)
 
 
 def read_points(source: Values, dims: Sequence[str]) -> Points:
-    """Points `(N, d)` from a CSV with columns for all `dims`, `.npy` or memory."""
+    """Read points `(N, d)` from a CSV with columns for all `dims`, `.npy` or memory."""
     if isinstance(source, np.ndarray) or not is_table(source):
         values, origin = _array(source)
         return Points(values, "auto", origin)
@@ -185,9 +178,7 @@ def read_points(source: Values, dims: Sequence[str]) -> Points:
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether a file is a CSV. Raises NoInputError, DataError or UsageError for what is no file of
-    values.
-    """
+    """Whether a file is a CSV or .tsv. Raises an error for anything but these and `.npy`."""
     suffix = check_file(path).suffix.lower()
     if suffix not in (".npy", ".csv", TSV):
         raise UsageError(f"{path} is {suffix or 'without a suffix'}; expected .npy, .csv or {TSV}.")
@@ -203,48 +194,46 @@ def _array(source: Values) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:
-    """What the values are and where they come from, for the recipe."""
+    """Shape, type, file and checksum of values, for the recipe."""
     origin: dict[str, Any] = {"shape": list(values.shape), "dtype": str(values.dtype)}
     if file is None:
-        return {
-            "file": "an array in memory",
-            "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
-            **origin,
-        }
+        checksum = hashlib.sha256(values.tobytes()).hexdigest()
+        return {"file": "an array in memory", "sha256": checksum, **origin}
     return {"file": file.name, "sha256": sha256_of(file), **origin}
 
 
 def rows_of_array(values: xr.DataArray, ds: xr.Dataset, dims: Sequence[str]) -> Rows:
-    """Values of a DataArray over a store's navigation dims and at most one more, with the points
-    that it lies on.
+    """Return a DataArray over a store's navigation dims and at most one more as rows.
 
-    dims: the point dims, none for a collection. Without coordinates it covers the whole grid.
-    Raises SchemaError.
+    dims: the dims of a point, none for a collection. Without coordinates the array covers the full
+    grid. Raises SchemaError.
     """
     navigation = schema.navigation_dims(ds)
-    others = [dim for dim in values.dims if dim not in navigation]
-    if not set(navigation) <= set(values.dims) or len(others) > 1:
+    other_dims = [dim for dim in values.dims if dim not in navigation]
+    if not set(navigation) <= set(values.dims) or len(other_dims) > 1:
         raise SchemaError(
-            f"the array has dims {tuple(values.dims)}; expected {navigation} and at most one more; rename them by "
-            ".rename(…)."
+            f"the array has dims {tuple(values.dims)}; expected {navigation} and at most one more; "
+            "rename them by .rename(…)."
         )
     stacked = values.stack({"row": navigation}, create_index=False).transpose("row", ...)
-    rows = np.asarray(stacked.values)
-    found = Rows(rows, _origin(rows))
+    array = np.asarray(stacked.values)
+    rows = Rows(array, _origin(array))
     if dims and set(navigation) <= set(values.coords):
         coordinates = np.stack([stacked[dim].values for dim in dims], axis=1)
-        found = replace(found, points=Points(coordinates, "coordinates", found.origin))
+        rows = replace(rows, points=Points(coordinates, "coordinates", rows.origin))
     else:
         try:
             xr.align(values, ds[list(navigation)], join="exact")
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise SchemaError(
-                f"the array does not cover the store's {navigation} ({reason}); use .reindex_like(…)."
+                f"the array does not cover the store's {navigation} ({reason}); use "
+                ".reindex_like(…)."
             ) from None
-    labels = values[others[0]].values if others and others[0] in values.coords else np.array([])
-    if labels.dtype.kind in "iu":
-        return replace(found, numbers=tuple(map(int, labels)))
-    if labels.dtype.kind in "OUT":
-        return replace(found, columns=tuple(map(str, labels)))
-    return found
+    for dim in other_dims:
+        labels = values[dim].values  # positions where the dim has no coordinate
+        if dim in values.coords and labels.dtype.kind in "iu":
+            return replace(rows, numbers=tuple(map(int, labels)))
+        if labels.dtype.kind in "OUT":
+            return replace(rows, columns=tuple(map(str, labels)))
+    return rows

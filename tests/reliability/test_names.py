@@ -21,7 +21,7 @@ from vaearr.config import ClusterConfig
 from vaearr.errors import VaearrError
 from vaearr.run.sample_files import inside_name
 from vaearr.run.train import train
-from vaearr.store import write_results, write_table
+from vaearr.store import write_results
 from vaearr.store.remove import remove
 
 HOSTILE = (
@@ -78,7 +78,9 @@ ENTRANCES: dict[str, Callable[[Path, str], object]] = {
     "variable": lambda folder, name: write_results(
         folder / STORE, variables=xr.Dataset({name: (("y", "x"), np.zeros((40, 35)))})
     ),
-    "run of a table": lambda folder, name: write_table(folder / STORE, name, "t", xr.Dataset()),
+    "run of a table": lambda folder, name: write_results(
+        folder / STORE, run=name, tables={"t": xr.Dataset()}
+    ),
 }
 
 

@@ -42,7 +42,7 @@ print("ready", flush=True)
 for i in itertools.count(1):
     size = 3 + i % 3
     table = xr.Dataset({"a": (("row", "column"), np.full((size, 40), float(i)))}, attrs={"i": i})
-    vs.write_table(path, "vae", "ranking", table)
+    vs.write_results(path, run="vae", tables={"ranking": table}, replacing=["runs/vae/ranking"])
     vs.write_results(path, variables=xr.Dataset({f"map{i}": (("y", "x"), np.full((40, 35), float(i)))}))
     print(i, flush=True)
 """

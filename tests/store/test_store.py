@@ -106,17 +106,22 @@ def _table(count: int) -> xr.Dataset:
     return xr.Dataset({"r": (("i", "j"), np.full((count, 40), float(count)))})
 
 
+def _write_table(store: Path, count: int) -> None:
+    tables = {"ranking": _table(count)}
+    vs.write_results(store, run="vae", tables=tables, replacing=["runs/vae/ranking"])
+
+
 def test_a_table_that_is_replaced_while_it_is_read_is_read_again(
     trained_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vs.write_table(trained_store, "vae", "ranking", _table(5))
+    _write_table(trained_store, 5)
     opened: list[xr.Dataset] = []
     really = xr.open_dataset
 
     def open_slowly(*args: Any, **kwargs: Any) -> xr.Dataset:
         ds = really(*args, **kwargs)
         if not opened:  # between its metadata and its chunks
-            vs.write_table(trained_store, "vae", "ranking", _table(3))
+            _write_table(trained_store, 3)
         opened.append(ds)
         return ds
 

@@ -15,7 +15,7 @@ from vaearr.errors import UsageError, need
 
 
 def dask_get() -> Callable[..., Any]:
-    """Return the function that computes a dask graph: on the current cluster, else in this thread."""
+    """Return the function that computes a dask graph: on the current cluster or in this thread."""
     if "distributed" not in sys.modules:
         return dask.get
     from distributed import get_client, get_worker
@@ -45,6 +45,8 @@ def computing_on(scheduler: str | None) -> Iterator[None]:
             address = json.loads(Path(scheduler).read_text())["address"]
         client = Client(address, timeout=10)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"--scheduler {scheduler}: no Dask scheduler answers ({error}).") from None
+        raise UsageError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there ({error})."
+        ) from None
     with client:
         yield

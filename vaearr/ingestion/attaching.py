@@ -421,8 +421,8 @@ def _elements_of(rows: Rows) -> list[str]:
         elements.append(symbol or column)
     if not elements or len(set(elements)) < len(elements):
         raise DataError(
-            f"{rows.origin['file']} has the element columns {listed(elements)}; expected a CSV with "
-            "each element once."
+            f"{rows.origin['file']} has the element columns {listed(elements)}; expected a CSV "
+            "with each element once."
         )
     return elements
 

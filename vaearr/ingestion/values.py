@@ -155,7 +155,13 @@ def read_element_maps(files: Sequence[Path], ds: xr.Dataset) -> Rows:
 
 def read_array(source: Values) -> Rows:
     """Read numbers from memory or a `.npy`."""
-    values, origin = _array(source)
+    file = None
+    if isinstance(source, np.ndarray):
+        values = source
+    else:
+        file = Path(source).expanduser()
+        values = read_npy(file)
+    origin = _origin(values, file)
     if values.dtype.kind not in "biuf" or 0 in values.shape or values.ndim == 0:
         raise DataError(
             f"{origin['file']}: {values.dtype} of shape {values.shape}; expected numbers, one row "
@@ -167,8 +173,8 @@ def read_array(source: Values) -> Rows:
 def read_points(source: Values, dims: Sequence[str]) -> Points:
     """Read points `(N, d)` from a CSV with columns for all `dims`, `.npy` or memory."""
     if isinstance(source, np.ndarray) or not is_table(source):
-        values, origin = _array(source)
-        return Points(values, "auto", origin)
+        rows = read_array(source)
+        return Points(rows.values, "auto", rows.origin)
     table = read_table(source, dims)
     if not table.coordinates:
         raise DataError(
@@ -183,14 +189,6 @@ def is_table(path: str | Path) -> bool:
     if suffix not in (".npy", ".csv", TSV):
         raise UsageError(f"{path} is {suffix or 'without a suffix'}; expected .npy, .csv or {TSV}.")
     return suffix != ".npy"
-
-
-def _array(source: Values) -> tuple[np.ndarray, dict[str, Any]]:
-    if isinstance(source, np.ndarray):
-        return source, _origin(source)
-    file = Path(source).expanduser()
-    values = read_npy(file)
-    return values, _origin(values, file)
 
 
 def _origin(values: np.ndarray, file: Path | None = None) -> dict[str, Any]:

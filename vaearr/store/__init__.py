@@ -1,8 +1,8 @@
 # ruff: noqa: F401
-"""The only door to zarr: reading, and writing by staging and publishing, one writer at a time.
+"""Read stores, and write them by staging and publishing, one writer at a time.
 
-A published variable is complete or it is not there. Everything unfinished lies in a hidden sibling
-of the store. Stores lie on a file system; a finished one can also be read from a URL.
+A variable of a store is complete or does not exist. Unfinished work is in a hidden folder next to
+the store. Stores are written on a file system; they can also be read from a URL.
 """
 
 from vaearr.store.fingerprints import (
@@ -43,5 +43,4 @@ from vaearr.store.write import (
     staged_variables,
     write_block,
     write_results,
-    write_table,
 )

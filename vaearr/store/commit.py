@@ -1,9 +1,9 @@
-"""How a result becomes visible: staged next to the store, renamed into it, then listed.
+"""Publish results: stage them next to the store, rename them into it, then list them.
 
-The list of variables (`listing`) is replaced in one atomic step after all else, so plain
-`xr.open_zarr` sees all variables of a publication or none. What is to be done is written to a
-journal first: after a kill the next command that uses the store completes it. A new store is
-published in the same way, as the key "".
+The list of variables (`listing`) is replaced last, in one atomic step, so plain `xr.open_zarr` sees
+all variables of a publication or none. The renames are written to a journal first: after a kill the
+next command that uses the store completes them. A new store is published in the same way, under the
+key "".
 """
 
 from __future__ import annotations
@@ -43,15 +43,14 @@ from vaearr.store.paths import METADATA
 
 log = logging.getLogger("vaearr")
 
-NEW, RESULTS, REPLACED = (
-    "new",
-    "results",
-    "replaced",
-)  # folders of killed writers that no command resumes
+# folders of unfinished work that no command resumes
+NEW = "new"
+RESULTS = "results"
+REPLACED = "replaced"
 
 
 def staging_root(store: Path) -> Path:
-    """Hidden sibling of the store, on the same file system, for unfinished work."""
+    """Return the hidden folder next to the store for unfinished work."""
     return store.with_name(f".{store.name}.staging")
 
 
@@ -86,7 +85,7 @@ def lock_store(store: Path) -> Iterator[None]:
 
 @contextmanager
 def edit_store(store: Path) -> Iterator[None]:
-    """Be the only writer of a store; first complete what a killed writer had begun to publish."""
+    """Lock a store for writing, after an interrupted publication is completed."""
     with lock_store(store):
         with write_errors(store):
             _complete(store)
@@ -99,17 +98,17 @@ def edit_store(store: Path) -> Iterator[None]:
 
 
 def complete_publication(store: Path) -> None:
-    """Complete what a killed writer had begun to publish, if anything and if nobody writes now."""
+    """Complete an interrupted publication, if one exists and no process writes now."""
     if _journal(store).exists():
         with suppress(LockedError, WriteError), lock_store(store), write_errors(store):
             _complete(store)
 
 
 def identify(store: Path) -> None:
-    """Record in `/runs` what identifies a store, unless it is there. Needs the lock.
+    """Record in `/runs` what identifies a store, unless it is recorded. Needs the lock.
 
-    Stores of earlier versions have it in the attributes of the root; a copy by plain xarray, which
-    has no `/runs`, becomes a store of its own.
+    Stores of earlier versions have it in the attributes of the root. A copy by plain xarray, which
+    has no `/runs`, gets a new identity.
     """
     is_copy = not (store / n.RUNS / METADATA).exists()
     recorded = attributes_of(store / n.RUNS)
@@ -124,9 +123,7 @@ def identify(store: Path) -> None:
 
 
 def write_identity(store: Path, attributes: Mapping[str, Any]) -> None:
-    """Change the attributes of `/runs`, and the list that repeats them, in one step. Needs the
-    lock.
-    """
+    """Change the attributes of `/runs` and their listed copy in one step. Needs the lock."""
     staging_root(store).mkdir(exist_ok=True)
     replace_file(_journal(store), b"{}")
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
@@ -140,7 +137,7 @@ def _journal(store: Path) -> Path:
 
 
 def journalled(store: Path) -> dict[str, str | None]:
-    """What is to be published: each key and its folder in `staging_root`, None for a removed key."""
+    """Return the journal: each key and its folder in `staging_root`, None for a removed key."""
     try:
         return dict(json.loads(_journal(store).read_bytes()))
     except FileNotFoundError:
@@ -149,10 +146,10 @@ def journalled(store: Path) -> dict[str, str | None]:
 
 @contextmanager
 def staged_work(store: Path, name: str, keep: str = "") -> Iterator[Path]:
-    """A folder in `staging_root` for what is to be published. Needs the lock (`edit_store`).
+    """Yield a folder in `staging_root` for unfinished work. Needs the lock (`edit_store`).
 
-    Its subfolder `keep` stays when this is left, for the next call of the same names; all else in
-    it is removed at the beginning and at the end.
+    Its content is removed at the beginning and at the end, except for the subfolder `keep`, which
+    the next call of the same names finds again.
     """
     folder = staging_root(store) / name
     with write_errors(store):
@@ -173,13 +170,13 @@ def _remove_unless_kept(folder: Path, keep: str) -> None:
         elif child.is_dir():
             shutil.rmtree(child, ignore_errors=True)
         else:
-            with suppress(OSError):  # tidying up must not hide why a command failed
+            with suppress(OSError):  # must not hide the error of a command
                 child.unlink()
     remove_if_empty(folder)
 
 
 def existing_keys(store: Path, keys: Collection[str]) -> list[str]:
-    """Those of some keys that a store lists or has a folder of."""
+    """Return those keys that a store lists or has a folder of."""
     listed = listed_in(store)
     return [key for key in keys if key in listed or os.path.lexists(store / key)]
 
@@ -191,33 +188,32 @@ def publish(
     replacing: Collection[str] = (),
     checksums: Mapping[str, str] | None = None,
 ) -> None:
-    """Put finished folders into the store, durably, and list them. Needs the lock (`edit_store`).
+    """Move finished folders into the store, durably, and list them. Needs the lock (`edit_store`).
 
-    Everything that one step writes goes through one call: after a kill at any moment, the next
-    command finds all as before or all as after.
+    Everything that one step writes is published in one call: after a kill at any moment, the next
+    command finds the state before or after it.
 
     Parameters
     ----------
     store
         The folder of the store.
     staged
-        Key in the store (`latents`, `runs/vae`) and finished folder below `staging_root`.
+        Finished folders below `staging_root` by their keys in the store (`latents`, `runs/vae`).
     replacing
         Keys that are removed in the same step. Their names may be used by `staged`.
     checksums
-        Of files in the staged folders, as far as they are known.
+        Checksums of files in the staged folders that are known already.
 
     Raises
     ------
     ExistsError
-        Before any change, when a key exists and is not among `replacing`.
+        Before any change, if a key exists and is not among `replacing`.
     """
     staging = staging_root(store)
     taken = [key for key in existing_keys(store, staged) if not is_of(key, replacing)]
     if taken:
-        raise ExistsError(
-            f"{store} already holds {', '.join(taken) or 'a store'}; nothing was changed."
-        )
+        names = ", ".join(taken) or "a store"
+        raise ExistsError(f"{store} already holds {names}; nothing was changed.")
     replaced = existing_keys(store, replacing)
     moves: dict[str, str | None] = dict.fromkeys(replaced)
     with write_errors(store):
@@ -230,45 +226,46 @@ def publish(
         replace_file(_journal(store), json.dumps(moves, indent=2).encode())
         _complete(store)
     if staged and replaced:
-        log.info(f"{store}: {', '.join(filter(None, replaced)) or 'the store'} replaced")
+        names = ", ".join(filter(None, replaced)) or "the store"
+        log.info(f"{store}: {names} replaced")
 
 
 def _complete(store: Path) -> None:
-    """Do what the journal says and is not done yet, list the result, remove the journal."""
+    """Do what the journal lists and is not done yet, list the result, remove the journal."""
+    if not _journal(store).exists():
+        return
     staging = staging_root(store)
-    if _journal(store).exists():
-        moves = journalled(store)
-        _move(store, moves)
-        refresh_listing(store, moves)
-        for folder in (REPLACED, *filter(None, moves.values())):
-            shutil.rmtree(staging / Path(folder).parts[0], ignore_errors=True)
-        _journal(store).unlink()
-        remove_if_empty(staging)
+    moves = journalled(store)
+    _move(store, moves)
+    refresh_listing(store, moves)
+    for folder in (REPLACED, *filter(None, moves.values())):
+        shutil.rmtree(staging / Path(folder).parts[0], ignore_errors=True)
+    _journal(store).unlink()
+    remove_if_empty(staging)
 
 
 def _move(store: Path, moves: Mapping[str, str | None]) -> None:
     """Rename replaced folders away and staged folders in, unless that is done."""
     staging = staging_root(store)
-    left = {
-        key: folder for key, folder in moves.items() if not folder or (staging / folder).exists()
-    }
-    away = [key for key in left if os.path.lexists(store / key)]
+    pending = [key for key, folder in moves.items() if not folder or (staging / folder).exists()]
+    replaced = [key for key in pending if os.path.lexists(store / key)]
     trash = staging / REPLACED / uuid.uuid4().hex
-    if away:
-        if any(away):
-            refresh_listing(store, (), without=away)  # nobody may read new chunks by old metadata
+    if replaced:
+        if any(replaced):
+            refresh_listing(store, (), without=replaced)  # old metadata must not meet new chunks
         trash.mkdir(parents=True)
-    for key, folder in left.items():
+    for key in pending:
         target = store / key
-        if key in away:
+        folder = moves[key]
+        if key in replaced:
             move(target, trash / (key.replace("/", "-") or "store"))
         if folder:
             move(staging / folder, target)
-        if key in away or folder:
+        if key in replaced or folder:
             sync_path(target.parent)
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing, if that is possible."""
+    """Remove a folder if it is empty."""
     with suppress(OSError):
         folder.rmdir()

@@ -1,8 +1,8 @@
-"""What the values of a stored variable are, in one short text, without reading them.
+"""Fingerprints of stored variables, and checks of their chunks.
 
 Each chunk file that vaearr writes ends with a checksum of its content (CRC32C, or that of zstd). A
-fingerprint is made of these, so it costs one short read per chunk, needs no state, and is the same
-after a store was copied. Recipes hold the fingerprints of what a result was made from.
+fingerprint is computed from these, so it costs one short read per chunk and is the same for a copy
+of the store. Recipes hold the fingerprints of the inputs of a result.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def variable_fingerprint(store: Path, name: str) -> str:
     metadata = read_metadata(folder)
     codecs = json.dumps(metadata["codecs"][-1:])
     has_checksum = '"crc32c"' in codecs or '"checksum": true' in codecs
-    described = {key: metadata.get(key) for key in VALUE_METADATA}
-    values = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    array_type = {key: metadata.get(key) for key in VALUE_METADATA}
+    values = hashlib.sha256(json.dumps(array_type, sort_keys=True).encode())
     for chunk in sorted(chunk_files(sizes)):
         values.update(f"{chunk} {sizes[chunk]} ".encode())
         if has_checksum:
@@ -93,12 +93,12 @@ def check_chunks(store: Path, name: str, array: zarr.Array) -> dict[str, int]:
 
 
 def chunk_files(names: Iterable[str]) -> list[str]:
-    """Those of an array's files that are chunks."""
+    """Return those of an array's files that are chunks."""
     return [name for name in names if name not in (METADATA, SEAL) and not name.endswith(PART)]
 
 
 def undecodable(array: zarr.Array) -> Iterator[tuple[str, str]]:
-    """Each chunk of an array that cannot be decoded, and why."""
+    """Yield each chunk of an array that cannot be decoded, and the reason."""
     for chunk, region in chunks_of(array):
         try:
             array[region]
@@ -107,30 +107,30 @@ def undecodable(array: zarr.Array) -> Iterator[tuple[str, str]]:
 
 
 def damaged(store: Path | str, key: str, problem: str) -> DamagedError:
-    """The error for a damaged file of a store."""
+    """Return the error for a damaged file of a store."""
     return DamagedError(
-        f"{store} is damaged: {key} {problem}; 'vaearr verify {store}' says what to do, or restore it from a copy."
+        f"{store} is damaged: {key} {problem}; 'vaearr verify {store}' says what to do, or restore "
+        "it from a copy."
     )
 
 
 def check_patterns(store: Path) -> str:
-    """The fingerprint of the patterns. Raises DamagedError unless they are those that were
-    ingested.
-    """
+    """Return the fingerprint of the patterns. Raises DamagedError if they were changed."""
     recorded = attributes_of(store / n.RUNS).get(n.PATTERNS_FINGERPRINT)
     present = variable_fingerprint(store, n.PATTERNS)
     if recorded in (None, present):  # None: a store of an earlier version
         return present
     raise DamagedError(
-        f"the patterns of {store} were changed since they were ingested ('vaearr verify {store}' names them); "
-        f"restore them from a copy, or accept the new values with 'vaearr verify {store} --seal' and train again."
+        f"the patterns of {store} were changed since they were ingested ('vaearr verify {store}' "
+        "names them); restore them from a copy, or accept the new values with "
+        f"'vaearr verify {store} --seal' and train again."
     )
 
 
 def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:
     """Check that variables are current, and return their fingerprints, for a recipe.
 
-    Names that the store does not have are left out.
+    Names that do not exist in the store are left out.
 
     Raises
     ------
@@ -150,15 +150,16 @@ def _check_input(store: Path, name: str, fingerprints: dict[str, str]) -> None:
         return
     fingerprints[name] = variable_fingerprint(store, name)
     recipe = nested(attributes_of(store / name), n.PROVENANCE)
-    made_from: Mapping[str, Any] = {}
+    inputs: Mapping[str, Any] = {}
     if isinstance(recipe, Mapping):
-        made_from = recipe.get(FINGERPRINTS) or {}
-    for source, fingerprint in made_from.items():
+        inputs = recipe.get(FINGERPRINTS) or {}
+    for source, fingerprint in inputs.items():
         _check_input(store, source, fingerprints)
         if fingerprints.get(source, fingerprint) != fingerprint:
             raise DataError(
-                f"{name!r} of {store} was created from other inputs: {source} changed since; create "
-                f"{name!r} again with --overwrite (overwrite=True), or restore {source} from a copy."
+                f"{name!r} of {store} was created from other inputs: {source} changed since; "
+                f"create {name!r} again with --overwrite (overwrite=True), or restore {source} "
+                "from a copy."
             )
 
 

@@ -62,9 +62,7 @@ def try_lock(file: Path, folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn "disk full", "read-only" and similar errors of writing to a path into a WriteError that
-    says what to do.
-    """
+    """Turn "disk full", "read-only" and similar errors of writing to a path into a WriteError."""
     try:
         yield
     except OSError as error:
@@ -80,14 +78,15 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def is_there(root: Path, name: str) -> bool:
-    """Whether a folder of a store has a file of this name.
+    """Whether a file or folder of this name exists.
 
-    Raises DamagedError for a link on the way to it, and for a pipe or a device.
+    Raises DamagedError for a symbolic link on its path, a pipe or a device.
     """
     path = root / name
     if path.resolve() != root.resolve() / name:
         raise DamagedError(
-            f"{path} is a symbolic link or lies behind one, which may lead anywhere; put the file there."
+            f"{path} is a symbolic link or lies behind one, which may lead anywhere; put the file "
+            "there."
         )
     try:
         mode = path.lstat().st_mode
@@ -115,7 +114,7 @@ def file_sizes(folder: Path) -> dict[str, int]:
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file, read piece by piece."""
+    """Return the checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -133,10 +132,10 @@ def move(source: Path, target: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file aside, sync it, rename it in: a reader finds the old or the new one, complete.
+    """Write a file under another name, sync it, rename it: readers find the old or the new one.
 
-    durable: False leaves the sync out, for a file that may be lost when the power fails. Raises
-    WriteError where the disk is full or cannot be written.
+    durable: False does not sync, for a file that may be lost in a power failure. Raises WriteError
+    if the disk is full or cannot be written.
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
     with write_errors(path):
@@ -154,7 +153,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Flush a file or a folder to the disk (on Windows only a file, which is opened for writing)."""
+    """Flush a file or a folder to the disk; on Windows, folders cannot be flushed."""
     if IS_WINDOWS and path.is_dir():
         return
     handle = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
@@ -173,43 +172,45 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def staged(folder: Path, *, last: str | None = None) -> Iterator[Path]:
-    """A hidden folder next to `folder`, whose files are renamed into it at the end.
+    """Yield a hidden folder next to `folder`, whose files are renamed into it at the end.
 
     A new folder appears in one rename, with all its files. Raises ExistsError, with nothing
-    changed, where `folder` has files of the same names and other content.
+    changed, if `folder` has files of the same names and other content.
 
-    last: for a folder that is replaced: this file is moved after the others, then files that are
-    not new are removed. A kill in between leaves each file complete, the old or the new one.
+    last: for a folder that is replaced: this file is moved after the others, then old files are
+    removed. A kill in between leaves each file complete, the old or the new one.
     """
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    new_folder = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
     with write_errors(folder):
         try:
             if folder.exists() and not folder.is_dir():
                 raise ExistsError(f"{folder} is a file; give a folder.")
-            aside.mkdir(parents=True)
-            yield aside
+            new_folder.mkdir(parents=True)
+            yield new_folder
             if folder.exists():
-                _move_files(aside, folder, last)
+                _move_files(new_folder, folder, last)
             else:
-                move(aside, folder)
+                move(new_folder, folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(new_folder, ignore_errors=True)
 
 
-def _move_files(aside: Path, folder: Path, last: str | None) -> None:
-    files = sorted(file_sizes(aside), key=lambda file: (file == last, file))
+def _move_files(new_folder: Path, folder: Path, last: str | None) -> None:
+    files = sorted(file_sizes(new_folder), key=lambda file: (file == last, file))
     if last is None:
-        existing = [file for file in files if (folder / file).exists()]
-        clashes = [
-            file for file in existing if not filecmp.cmp(aside / file, folder / file, shallow=False)
-        ]
+        clashes = []
+        for file in files:
+            is_new = not (folder / file).exists()
+            if not is_new and not filecmp.cmp(new_folder / file, folder / file, shallow=False):
+                clashes.append(file)
         if clashes:
             raise ExistsError(
-                f"{folder} holds {listed(clashes)} with other content; nothing was changed. Choose another folder."
+                f"{folder} holds {listed(clashes)} with other content; nothing was changed. Choose "
+                "another folder."
             )
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        move(aside / file, folder / file)
+        move(new_folder / file, folder / file)
     if last is not None:
         for file in file_sizes(folder).keys() - set(files):
             (folder / file).unlink()

@@ -1,4 +1,4 @@
-"""How arrays are cut on disk, with which codecs, and in which form their attributes are kept."""
+"""Chunks, codecs and attributes of stored arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 def read_ahead(
     read: Callable[[Item], Value], items: Iterable[Item], at_once: int = 1
 ) -> Iterator[Value]:
-    """`map(read, items)` in threads, in order, at most `at_once` items ahead of the caller."""
+    """Yield `map(read, items)` in order, computed in threads at most `at_once` items ahead."""
     ahead: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(at_once) as pool:
         for item in items:
@@ -38,68 +38,64 @@ def read_ahead(
 
 
 def pattern_chunks(nav: tuple[int, ...], signal: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Chunk shape of `patterns`: near-square tiles of at most 1024 samples and 8 MiB, unless one
-    sample is larger.
+    """Return the chunk shape of `patterns`: near-square tiles of undivided samples.
 
-    Few and small enough files, and blocks that dask reads fast; each sample is whole. Where the
-    grid is narrow, tiles are longer.
+    A tile has at most 1024 samples and 8 MiB, unless one sample is larger: few files, and blocks
+    that dask reads fast. On a narrow grid, tiles are longer.
     """
-    most = min(CHUNK_SAMPLES, CHUNK_BYTES // max(1, math.prod(signal) * itemsize))
+    max_samples = min(CHUNK_SAMPLES, CHUNK_BYTES // max(1, math.prod(signal) * itemsize))
     sides = [1] * len(nav)
-    while math.prod(sides) * 2 <= most and (
-        short := [i for i, side in enumerate(sides) if side < nav[i]]
-    ):
-        sides[min(short, key=lambda i: (sides[i], -i))] *= 2
+    while math.prod(sides) * 2 <= max_samples:
+        growing = [i for i, side in enumerate(sides) if side < nav[i]]
+        if not growing:
+            break
+        sides[min(growing, key=lambda i: (sides[i], -i))] *= 2
     return (*sides, *signal)
 
 
 def blocks(sizes: Mapping[Dim, int], block: Mapping[Dim, int]) -> Iterator[dict[Dim, slice]]:
-    """Regions `{dim: slice}` that tile `sizes` in row-major order; the last one of a dim may be
-    shorter.
-    """
-    starts = [range(0, sizes[dim], block[dim]) for dim in sizes]
-    for corner in itertools.product(*starts):
-        yield {
-            dim: slice(i, min(i + block[dim], sizes[dim]))
-            for dim, i in zip(sizes, corner, strict=True)
-        }
+    """Yield regions `{dim: slice}` that tile `sizes` in row-major order."""
+    slices = []
+    for dim, size in sizes.items():
+        starts = range(0, size, block[dim])
+        slices.append([slice(start, min(start + block[dim], size)) for start in starts])
+    for region in itertools.product(*slices):
+        yield dict(zip(sizes, region, strict=True))
 
 
 def chunk_name(array: zarr.Array, region: tuple[slice, ...]) -> str:
-    """Name, below the array, of the chunk (shard) that starts a region of its first dims."""
-    index = [
-        part.start // side for part, side in zip(region, array.shards or array.chunks, strict=False)
-    ]
-    return array.metadata.encode_chunk_key((*index, *(0,) * (array.ndim - len(index))))
+    """Return the file, below the array, of the chunk (shard) at the start of a region."""
+    index = [0] * array.ndim
+    for axis, positions in enumerate(region):
+        index[axis] = positions.start // (array.shards or array.chunks)[axis]
+    return array.metadata.encode_chunk_key(tuple(index))
 
 
 def chunks_of(array: zarr.Array) -> Iterator[tuple[str, tuple[slice, ...]]]:
-    """Name and region of each chunk (shard) of an array, row-major."""
-    for region in blocks(
-        dict(enumerate(array.shape)), dict(enumerate(array.shards or array.chunks))
-    ):
-        yield chunk_name(array, tuple(region.values())), tuple(region.values())
+    """Yield the file and the region of each chunk (shard) of an array, row-major."""
+    sides = array.shards or array.chunks
+    for block in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
+        region = tuple(block.values())
+        yield chunk_name(array, region), region
 
 
 def pattern_codecs() -> tuple[Any, ...]:
-    """Fast to read, and checksummed: a flipped bit is an error, not a number."""
+    """Return codecs of patterns: fast to read, with a checksum that detects flipped bits."""
     return (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
 
 
 def map_codecs() -> tuple[Any, ...]:
-    """For everything derived."""
+    """Return codecs of derived variables."""
     return (ZstdCodec(level=3, checksum=True),)
 
 
 def fill_value(dtype: np.dtype) -> Any:
-    """NaN for floats, 0 for the rest (`present`, `roi` and flags say what is not data)."""
+    """Return NaN for floats, 0 for other types (`present`, `roi` and flags mark missing data)."""
     return np.nan if dtype.kind == "f" else np.zeros((), dtype).item()
 
 
 def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as plain JSON: numpy scalars and arrays and tuples become numbers and lists, all
-    else text.
-    """
+    """Return attributes as JSON types: NumPy values and tuples become numbers and lists."""
     text = json.dumps(
         dict(attrs),
         default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value),
@@ -108,18 +104,16 @@ def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def flat(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """The same as text, numbers and flat lists, which netCDF knows too: `vaearr.recipe.nested`
-    reads the rest.
+    """Return attributes as the types of netCDF: text, numbers, flat lists, else JSON text.
+
+    `vaearr.recipe.nested` reads the JSON text.
     """
-    result: dict[str, Any] = {}
-    for key, value in plain(attrs).items():
+    result = plain(attrs)
+    for key, value in result.items():
         items = value if isinstance(value, list) else [value]
-        is_text = all(isinstance(item, str) for item in items)
-        is_numbers = all(type(item) in (int, float) for item in items)
+        types = {type(item) for item in items}
         if isinstance(value, bool):
             result[key] = int(value)
-        elif is_text or is_numbers:
-            result[key] = value
-        else:
+        elif not (types <= {str} or types <= {int, float}):
             result[key] = json.dumps(value)
     return result

@@ -1,11 +1,10 @@
-"""What lies in a store: the files of its arrays, the list of its variables, the checksums of its
-arrays.
+"""The files of a store's arrays, the list of its variables, and the checksums of its arrays.
 
 The list is zarr's consolidated metadata in the root's `zarr.json`, replaced in one atomic step. The
-checksums of each published array are one file in its folder, which `sha256sum --check` reads. They
-detect what a chunk's own checksum cannot: a missing chunk, one chunk in the place of another, and
-changed metadata. The group `/runs` keeps what identifies the store, because plain xarray replaces
-the attributes of the root.
+checksums of each published array are a file in its folder, which `sha256sum --check` reads. They
+detect what the checksum in a chunk cannot: a missing chunk, swapped chunks, and changed metadata.
+The group `/runs` keeps what identifies the store, because plain xarray replaces the attributes of
+the root.
 """
 
 from __future__ import annotations
@@ -29,15 +28,12 @@ _FILES_AT_ONCE = 4
 
 
 def files_by_node(folder: Path) -> dict[str, list[str]]:
-    """Names of the files of each array, group and model in a folder, by its key ("" for the folder
-    itself).
-    """
+    """Return the files of each array, group and model in a folder, by its key ("": the folder)."""
     paths = [path for path in sorted(file_sizes(folder)) if not path.endswith(PART)]
     nodes = {""}
     for path in paths:
         parent, _, name = path.rpartition("/")
-        is_model = parent.rpartition("/")[2] == n.MODEL
-        if name in (METADATA, SEAL) or is_model:
+        if name in (METADATA, SEAL) or f"/{parent}".endswith(f"/{n.MODEL}"):
             nodes.add(parent)
     files: dict[str, list[str]] = {node: [] for node in sorted(nodes)}
     for path in paths:
@@ -49,12 +45,12 @@ def files_by_node(folder: Path) -> dict[str, list[str]]:
 
 
 def join(key: str, name: str) -> str:
-    """The name of a file below a key."""
+    """Return the name of a file below a key."""
     return f"{key}/{name}" if key else name
 
 
 def is_group(folder: Path) -> bool:
-    """Whether a folder is a group. One whose metadata cannot be read counts as an array."""
+    """Whether a folder is a group; one with unreadable metadata counts as an array."""
     try:
         return read_metadata(folder)["node_type"] == "group"
     except BAD_JSON:
@@ -62,12 +58,12 @@ def is_group(folder: Path) -> bool:
 
 
 def is_of(name: str, keys: Collection[str]) -> bool:
-    """Whether a name is one of some keys or below one."""
+    """Whether a name is one of the keys or below one."""
     return name in keys or name.startswith(tuple(f"{key}/" for key in keys))
 
 
 def read_metadata(node: Path) -> dict[str, Any]:
-    """Metadata of an array or group. Raises DamagedError, or FileNotFoundError where it has none."""
+    """Return the metadata of an array or group. Raises DamagedError or FileNotFoundError."""
     is_there(node, METADATA)
     try:
         return dict(json.loads((node / METADATA).read_bytes()))
@@ -78,7 +74,7 @@ def read_metadata(node: Path) -> dict[str, Any]:
 
 
 def attributes_of(node: Path) -> dict[str, Any]:
-    """Attributes of an array or group; empty where its metadata is missing or cannot be read."""
+    """Return the attributes of an array or group; empty if its metadata cannot be read."""
     try:
         return dict(read_metadata(node)["attributes"])
     except BAD_JSON:
@@ -86,7 +82,7 @@ def attributes_of(node: Path) -> dict[str, Any]:
 
 
 def listed_in(store: Path) -> dict[str, Any]:
-    """Metadata of everything that a store lists, by key. Raises DamagedError for damaged metadata."""
+    """Return the metadata of everything that a store lists, by key. Raises DamagedError."""
     try:
         return dict((read_metadata(store).get(LISTING) or {}).get("metadata", {}))
     except FileNotFoundError:
@@ -94,7 +90,7 @@ def listed_in(store: Path) -> dict[str, Any]:
 
 
 def entries(folder: Path, key: str = "") -> dict[str, Any]:
-    """Metadata of a folder, if it has a key, and of all arrays and groups in it, by listed key."""
+    """Return the metadata of all arrays and groups in a folder and, if it has a key, its own."""
     metadata = {}
     for node, files in files_by_node(folder).items():
         if METADATA in files and (key or node):
@@ -105,23 +101,25 @@ def entries(folder: Path, key: str = "") -> dict[str, Any]:
 def refresh_listing(
     store: Path, changed: Collection[str] | None = None, *, without: Collection[str] = ()
 ) -> None:
-    """Rewrite the list of variables in the root's metadata, in one atomic step.
+    """Replace the list of variables in the root's metadata, in one atomic step.
 
     Parameters
     ----------
     store
         The folder of the store.
     changed
-        Keys that are listed again, with all below them. Other keys keep their published entries,
-        so that later damage is not accepted. None lists everything again.
+        Keys that are listed again, with everything below them. Other keys keep their published
+        entries, so that later damage is not accepted. None lists everything again.
     without
         Keys that are no longer listed.
     """
-    root, metadata = read_metadata(store), listed_in(store)
+    root = read_metadata(store)
+    metadata = listed_in(store)
     if changed is None or not metadata:
-        metadata, changed = entries(store), ()
-    gone = [*changed, *without]
-    metadata = {key: entry for key, entry in metadata.items() if not is_of(key, gone)}
+        metadata = entries(store)
+        changed = ()
+    outdated = [*changed, *without]
+    metadata = {key: entry for key, entry in metadata.items() if not is_of(key, outdated)}
     for key in changed:
         metadata |= entries(store / key, key)
     if (store / n.RUNS / METADATA).exists():
@@ -135,28 +133,26 @@ def refresh_listing(
 
 
 def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
-    """Write the checksums of a finished array, or of all arrays and models in a finished group.
+    """Write the checksums of an unpublished array, or of all arrays and models in a group.
 
-    Nobody reads the folder yet; files of an interrupted write in it are removed. known: checksums
-    that were taken while files were written.
+    Files of an interrupted write in the folder are removed. known: checksums by file that were
+    computed while files were written.
     """
+    known = known or {}
     for path in file_sizes(folder):
         if path.endswith(PART):
             (folder / path).unlink()
     for node, files in files_by_node(folder).items():
         if not is_group(folder / node):
-            write_seal(
-                folder / node, files, {name: (known or {}).get(join(node, name)) for name in files}
-            )
+            write_seal(folder / node, files, {file: known.get(join(node, file)) for file in files})
 
 
 def write_seal(
     array: Path, names: Iterable[str], known: Mapping[str, str | None], *, durable: bool = False
 ) -> None:
     """Write the checksums of an array's files, some of which may be known."""
-    names = sorted(
-        set(names) - {SEAL, n.CHECKPOINT}
-    )  # a checkpoint is removed when the run is published
+    # a checkpoint is removed when the run is published
+    names = sorted(set(names) - {SEAL, n.CHECKPOINT})
     sums = read_ahead(
         lambda name: known.get(name) or sha256_of(array / name), names, _FILES_AT_ONCE
     )
@@ -165,13 +161,13 @@ def write_seal(
 
 
 def read_seal(array: Path) -> dict[str, str] | None:
-    """Checksum of each file of an array by its name, None without checksums. Raises ValueError."""
+    """Return the checksums of an array's files by name, None without any. Raises ValueError."""
     if not is_there(array, SEAL):
         return None
     sums = {}
     for line in (array / SEAL).read_text().splitlines():
-        checksum, between, name = line[:64], line[64:66], line[66:]
-        if between != "  " or not name or set(checksum) - set("0123456789abcdef"):
+        checksum, _, name = line.partition("  ")
+        if len(checksum) != 64 or not name or set(checksum) - set("0123456789abcdef"):
             raise ValueError(f"{line[:80]!r} is not a checksum and a name")
         sums[name] = checksum
     return sums

@@ -1,4 +1,4 @@
-"""Where a store lies: a folder of this machine. A URL can be opened, and nothing else."""
+"""Paths of stores. A URL can only be opened for reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}")  # Path joins // to /
 
 
 def as_url(path: str | Path) -> str | None:
-    """Return the URL that a path spells, None for a path of this machine."""
+    """Return a path as a URL, None for a path of this machine."""
     text = str(path)
     match = _URL.match(text)
     if match is None:
@@ -27,7 +27,7 @@ def as_url(path: str | Path) -> str | None:
 
 
 def store_path(path: str | Path) -> Path:
-    """Return the one name of a store: the real path of its folder. Raises UsageError for a URL."""
+    """Return the resolved path of a store. Raises UsageError for a URL."""
     url = as_url(path)
     if url is None:
         return Path(path).expanduser().resolve()

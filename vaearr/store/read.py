@@ -1,4 +1,4 @@
-"""Open a store. Readers never wait for a lock."""
+"""Open and read stores. Readers never wait for a lock."""
 
 from __future__ import annotations
 
@@ -33,39 +33,40 @@ from vaearr.store.folders import file_sizes, is_there
 from vaearr.store.layout import Region, blocks
 from vaearr.store.paths import METADATA, as_url, store_path
 
-MOST_TRIES = 100
+MAX_ATTEMPTS = 100
 VERIFY = "'vaearr verify {store}' says what is damaged and what to do"
-WHILE_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # a source's temporary copy
+# errors of a temporary copy that a source writes
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 def published_at(path: str | Path) -> float:
-    """When something was published in a store last, in seconds since 1970."""
+    """Return the time of the last publication, in seconds since 1970."""
     return (check_store(path) / METADATA).stat().st_mtime
 
 
 def stored_bytes(path: str | Path) -> int:
-    """Bytes of all files of a store."""
+    """Return the bytes of all files of a store."""
     return sum(file_sizes(store_path(path)).values())
 
 
 def refuse_taken(path: str | Path) -> None:
-    """Raise ExistsError where a new store would replace something.
+    """Raise ExistsError if something exists at the path of a new store.
 
-    A store that a killed command had begun to publish exists: it is completed first.
+    An interrupted publication of a store is completed first, so that store exists.
     """
     complete_publication(store_path(path))
     target = Path(path).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(
-            f"{target} already exists; give another path, or remove it first if you mean to replace it."
+            f"{target} already exists; give another path, or remove it first if you mean to "
+            "replace it."
         )
 
 
 def check_store(path: str | Path) -> Path:
-    """The one name of an existing store: the real path of its folder.
+    """Return the resolved path of an existing store, after an interrupted publication is completed.
 
-    What a killed command had begun to publish is completed. Raises NoInputError or DataError that
-    says what is there instead, UsageError for a URL.
+    Raises NoInputError or DataError for anything but a store, UsageError for a URL.
     """
     store = store_path(path)
     complete_publication(store)
@@ -74,23 +75,24 @@ def check_store(path: str | Path) -> Path:
 
 
 def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> Path:
-    """The store that results of `data` go into. Raises UsageError where that is not known."""
+    """Return the store of a path or an opened Dataset. Raises UsageError if it is unknown."""
     if isinstance(data, xr.Dataset):
         source = store or data.encoding.get("source")
         if source is None:
             raise UsageError(
-                "the Dataset does not say which store it was opened from; name one by store='…'."
+                "the Dataset does not say which store it was opened from; give one by store='…'."
             )
         return check_store(source)
     if store is not None or not isinstance(data, str | Path):
         raise UsageError(
-            f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its store."
+            f"data is a {type(data).__name__}; give a store's path alone, or a Dataset and its "
+            "store."
         )
     return check_store(data)
 
 
 def open_group(path: str | Path) -> zarr.Group:
-    """The root group of a store, for reading, with everything that it lists."""
+    """Return the root group of a store for reading, opened once for each list of variables."""
     store = store_path(path)
     if not store.exists():
         raise NoInputError(
@@ -106,7 +108,7 @@ def open_group(path: str | Path) -> zarr.Group:
 
 @lru_cache(maxsize=8)
 def _group(store: Path, version: Hashable) -> zarr.Group:
-    """The root group, opened once for the same list of variables."""
+    """Open the root group. version: of the list of variables."""
     try:
         is_there(store, METADATA)
         group = zarr.open_group(LocalStore(store, read_only=True), mode="r", zarr_format=3)
@@ -126,7 +128,7 @@ def _group(store: Path, version: Hashable) -> zarr.Group:
 
 
 def root_attributes(group: zarr.Group) -> dict[str, Any]:
-    """Attributes of a store, which its group `/runs` has too: plain xarray replaces the root's."""
+    """Return the attributes of a store; those in `/runs` are not replaced by plain xarray."""
     attributes = dict(group.attrs)
     runs = group.get(n.RUNS)
     if isinstance(runs, zarr.Group):
@@ -142,7 +144,8 @@ def _check_version(store: str | Path, group: zarr.Group) -> None:
         version = n.SCHEMA  # a copy by plain xarray
     if not isinstance(version, int):
         raise DataError(
-            f"{store} is a zarr store, but not one of vaearr's; ingest it with 'vaearr ingest {store} NEW.zarr'."
+            f"{store} is a zarr store, but not one of vaearr's; ingest it with 'vaearr ingest "
+            f"{store} NEW.zarr'."
         )
     if version > n.SCHEMA:
         raise DataError(
@@ -159,7 +162,7 @@ def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards")
         A folder, or a URL that can be read (`s3://…`, `https://…`; needs the extra `remote`). S3
         reads the `AWS_*` variables.
     chunks
-        "shards" for dask blocks of what was written at once, None for no dask.
+        "shards" for dask blocks of the unit of writing, None for no dask.
 
     Returns
     -------
@@ -187,7 +190,7 @@ def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards")
 
 
 def _open_url(url: str) -> zarr.Group:
-    """The root group of a store at a URL."""
+    """Open the root group of a store at a URL."""
     need("obstore", "vaearr[remote]", url)
     from obstore.store import from_url
 
@@ -206,22 +209,20 @@ def _open_url(url: str) -> zarr.Group:
 
 @contextmanager
 def explain_damage(what: str, to_do: str) -> Iterator[None]:
-    """Turn what damaged metadata, coordinates or chunks raise into a DataError that says what to
-    do.
-    """
+    """Turn the errors of damaged metadata, coordinates or chunks into a DataError."""
     try:
         yield
     except (VaearrError, MemoryError):
         raise
     except Exception as error:  # codecs and protocols have errors of their own
-        if isinstance(error, OSError) and error.errno in WHILE_WRITING:
+        if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{what} cannot be read ({reason}); {to_do}.") from error
 
 
 class StoredArray(ZarrArrayWrapper):
-    """An array of a store on this machine, whose damage is an error that names the chunk."""
+    """An array of a store on this machine; reading a damaged chunk raises DamagedError."""
 
     def __init__(self, array: zarr.Array, store: Path) -> None:
         super().__init__(array)
@@ -229,7 +230,7 @@ class StoredArray(ZarrArrayWrapper):
         self.is_checked = False
 
     def __getitem__(self, key: Any) -> Any:
-        """Values of a part. Raises DamagedError."""
+        """Read values. Raises DamagedError."""
         name = self._array.path
         with explain_damage(f"{self.store}/{name}", VERIFY.format(store=self.store)):
             if not self.is_checked:
@@ -239,16 +240,15 @@ class StoredArray(ZarrArrayWrapper):
                 return super().__getitem__(key)
             except Exception as error:  # codecs have errors of their own
                 for chunk, reason in undecodable(self._array):
-                    raise damaged(
-                        self.store, f"{name}/{chunk}", f"cannot be decoded ({reason})"
-                    ) from error
-                raise  # it was replaced since it was opened, or the index is wrong
+                    problem = f"cannot be decoded ({reason})"
+                    raise damaged(self.store, f"{name}/{chunk}", problem) from error
+                raise  # the array was replaced since it was opened, or the index is wrong
 
 
 class StoredGroup(xr.backends.ZarrStore):
-    """A group of a store on this machine, whose variables are StoredArrays.
+    """A group of a store on this machine, with variables of StoredArrays.
 
-    Values that another program appended along a dimension are left out: other variables lack them.
+    Values that another program appended to some of the variables are left out.
     """
 
     def __init__(self, group: zarr.Group, mode: str) -> None:
@@ -256,27 +256,26 @@ class StoredGroup(xr.backends.ZarrStore):
         self.sizes = common_sizes(group)
 
     def open_store_variable(self, name: str) -> xr.Variable:
-        """The variable, lazy."""
+        """Return a lazy variable."""
         variable = super().open_store_variable(name)
         store = self.zarr_group.store
         assert isinstance(store, LocalStore)
         array = LazilyIndexedArray(StoredArray(self.zarr_group[name], Path(store.root)))
-        cut = {
-            dim: slice(self.sizes[dim])
-            for dim in variable.dims
-            if variable.sizes[dim] > self.sizes[dim]
-        }
-        return xr.Variable(variable.dims, array, variable.attrs, variable.encoding).isel(cut)
+        stored = xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
+        for dim, size in variable.sizes.items():
+            if size > self.sizes[dim]:
+                stored = stored.isel({dim: slice(self.sizes[dim])})
+        return stored
 
 
 def named_sizes(array: zarr.Array) -> dict[str, int]:
-    """Size of an array along each of its dimensions."""
+    """Return the size of an array along each of its dimensions."""
     names = getattr(array.metadata, "dimension_names", None) or ()
     return dict(zip(map(str, names), array.shape, strict=False))
 
 
 def common_sizes(group: zarr.Group) -> dict[str, int]:
-    """The smallest size of each dimension among the arrays of a group."""
+    """Return the smallest size of each dimension among the arrays of a group."""
     sizes: dict[str, int] = {}
     for _, array in group.arrays():
         for dim, size in named_sizes(array).items():
@@ -285,49 +284,46 @@ def common_sizes(group: zarr.Group) -> dict[str, int]:
 
 
 def _dataset(group: zarr.Group, store: str | Path) -> xr.Dataset:
-    """A group as a lazy Dataset."""
+    """Return a group as a lazy Dataset."""
     kind = StoredGroup if isinstance(group.store, LocalStore) else xr.backends.ZarrStore
     with explain_damage(str(store), VERIFY.format(store=store)):
         return xr.open_dataset(kind(group, mode="r"), engine="store", chunks=None)
 
 
 def block_shape(path: str | Path) -> dict[str, int]:
-    """Scan points per chunk (shard) along each navigation dim: the unit of writing."""
+    """Return the scan points per chunk (shard) along each navigation dim, the unit of writing."""
     patterns = open_store(path, chunks=None)[n.PATTERNS]
     sides = patterns.encoding.get("shards") or patterns.encoding["chunks"]
     return dict(zip(patterns.attrs[n.NAVIGATION_DIMS], sides, strict=False))
 
 
 def store_blocks(path: str | Path) -> list[Region]:
-    """The chunks (shards) of a store as regions `{dim: slice}` of its navigation grid, row-major."""
-    block, sizes = block_shape(path), open_store(path, chunks=None).sizes
+    """Return the chunks (shards) of a store as regions `{dim: slice}` of its grid, row-major."""
+    block = block_shape(path)
+    sizes = open_store(path, chunks=None).sizes
     return list(blocks({dim: sizes[dim] for dim in block}, block))
 
 
 def run_names(path: str | Path) -> list[str]:
-    """Names of the listed runs of a store."""
+    """Return the names of the runs of a store."""
     runs = open_group(path).get(n.RUNS)
     return sorted(runs.group_keys()) if isinstance(runs, zarr.Group) else []
 
 
 def _with_run(path: str | Path, run: str) -> tuple[Path, zarr.Group]:
-    """A store and its root group. Raises NoInputError that lists the runs where this one is
-    missing.
-    """
-    store, known = store_path(path), run_names(path)
-    if run not in known:
+    """Return a store and its root group. Raises NoInputError if it has no such run."""
+    store = store_path(path)
+    existing = run_names(path)
+    if run not in existing:
         hint = f" It has none yet: 'vaearr train {store}'."
-        if known:
-            hint = did_you_mean(run, known)
+        if existing:
+            hint = did_you_mean(run, existing)
         raise NoInputError(f"{store} has no run {run!r}.{hint}")
     return store, open_group(store)
 
 
 def run_folder(path: str | Path, run: str) -> Path:
-    """The folder of a run; a link in the place of its model's files is refused.
-
-    Raises NoInputError that lists the runs of the store.
-    """
+    """Return the folder of a run. Raises NoInputError, or DamagedError for a link to a model."""
     store, _ = _with_run(path, run)
     for file in (n.MODEL_CONFIG, n.MODEL_WEIGHTS):
         is_there(store, f"{n.RUNS}/{run}/{n.MODEL}/{file}")
@@ -335,31 +331,31 @@ def run_folder(path: str | Path, run: str) -> Path:
 
 
 def run_manifest(path: str | Path, run: str) -> dict[str, Any]:
-    """What produced a run, as it was published: settings, data, checksum of the weights, time."""
+    """Return what produced a run: settings, data, checksum of the weights, time."""
     _, root = _with_run(path, run)
     return dict(root[f"{n.RUNS}/{run}"].attrs)
 
 
 def has_table(path: str | Path, run: str, name: str) -> bool:
-    """Whether a run holds the table (`history`, `health`, `association`…)."""
+    """Whether a run has a table (`history`, `health`, `association`…)."""
     store, root = _with_run(path, run)
     key = f"{n.RUNS}/{run}/{name}"
     return key in root or journalled(store).get(key) is not None
 
 
 def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
-    """A table of a run, in memory, as it was published, even if it is being replaced meanwhile.
+    """Read a table of a run into memory, from one publication even if it is being replaced.
 
-    Raises NoInputError where the run has no such table.
+    Raises NoInputError if the run has no such table.
     """
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_ATTEMPTS):
         if not has_table(path, run, name):
             raise NoInputError(f"run {run!r} of {path} has no table {name!r} yet.")
         store, root = _with_run(path, run)
         try:
             group: Any = root[f"{n.RUNS}/{run}/{name}"]
             table = _dataset(group, store).load()
-        except KeyError:  # between the old and the new
+        except KeyError:  # between the old and the new table
             time.sleep(0.01)
             continue
         except DataError:
@@ -367,12 +363,12 @@ def open_table(path: str | Path, run: str, name: str) -> xr.Dataset:
                 raise
             continue
         if open_group(store) is root:  # else old metadata may have met new chunks
-            return _renamed(table, run)
+            return _without_run_name(table, run)
     raise NoInputError(f"table {name!r} of {path} is being replaced; try again in a moment.")
 
 
-def _renamed(table: xr.Dataset, run: str) -> xr.Dataset:
-    """A table as it was before it was stored: its dim `latent`, and its attributes."""
+def _without_run_name(table: xr.Dataset, run: str) -> xr.Dataset:
+    """Return a stored table with its dim `latent` and its nested attributes."""
     with_attributes: list[Any] = [table, *table.variables.values()]
     for item in with_attributes:
         item.attrs = {key: parsed(value) for key, value in item.attrs.items()}
@@ -381,12 +377,15 @@ def _renamed(table: xr.Dataset, run: str) -> xr.Dataset:
 
 
 def reading(name: object, region: Region) -> Any:
-    """Turn what a damaged chunk raises into a DataError that names the place."""
-    place = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in region.items())
-    return explain_damage(f"{name!r} at {place}", "restore the store from a copy, or ingest again")
+    """Turn the error of a damaged chunk into a DataError that names the region."""
+    ranges = [
+        f"{dim} {positions.start} to {positions.stop - 1}" for dim, positions in region.items()
+    ]
+    to_do = "restore the store from a copy, or ingest again"
+    return explain_damage(f"{name!r} at {', '.join(ranges)}", to_do)
 
 
 def read_block(variable: xr.DataArray, region: Region) -> np.ndarray:
-    """Values of one region of a stored variable. Raises DataError that names a damaged place."""
+    """Return the values of one region of a stored variable. Raises DataError for damage."""
     with reading(variable.name, region):
         return np.asarray(variable.isel(region).values)

@@ -1,4 +1,4 @@
-"""Taking variables, tables and runs out of a store, alone or in favour of new ones."""
+"""Remove variables, tables and runs from a store, or replace them."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from vaearr.store.commit import edit_store, existing_keys, publish
 from vaearr.store.listing import listed_in
 from vaearr.store.read import check_store, run_names
 
-OF_ENCODE = [name for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
-OF_TRAINING = (
-    n.MODEL,
-    n.HISTORY,
-    n.HEALTH,
-    n.SHEETS,
-    n.SCANS,
-)  # of a run; other tables are added later
+ENCODED = [name for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
+TRAINING_PARTS = (n.MODEL, n.HISTORY, n.HEALTH, n.SHEETS, n.SCANS)  # removed only with the run
 
 
 def remove(path: str | Path, name: str) -> list[str]:
-    """Take a derived variable, a table (`runs/vae/probe`) or a run (`runs/vae`) out of a store.
+    """Remove a derived variable, a table (`runs/vae/probe`) or a run (`runs/vae`) from a store.
 
-    All that one command wrote goes together: a reader finds all or none of it.
+    Everything that one command wrote is removed together, in one atomic step.
+
+    Parameters
+    ----------
+    path
+        The store.
+    name
+        Name of the variable, table or run.
 
     Returns
     -------
     list of str
-        What was removed.
+        The removed keys.
 
     Raises
     ------
     NoInputError
-        For an unknown name.
+        If the store has no such name.
     UsageError
-        For what the source brought (patterns, side maps and coordinates).
+        If the name came with the source (patterns, side maps and coordinates).
     """
     store = check_store(path)
     with edit_store(store):
         keys = removable(store, [name])
         if not keys:
-            raise NoInputError(f"{store} has no {name!r}; 'vaearr info {store}' lists what it has.")
+            raise NoInputError(f"{store} has no {name!r}; 'vaearr info {store}' lists its content.")
         publish(store, {}, replacing=keys)
     return keys
 
 
 def removable(store: Path, names: Iterable[str]) -> list[str]:
-    """The keys that are removed with some names, also for a publication that replaces them; see
-    `remove`.
+    """Return the keys that are removed, or replaced, together with some names; see `remove`.
 
-    Names that the store does not have are passed over.
+    Names that do not exist are ignored.
     """
     keys: list[str] = []
     for name in names:
@@ -63,20 +63,20 @@ def removable(store: Path, names: Iterable[str]) -> list[str]:
 
 
 def written_together(store: Path, name: str) -> list[str]:
-    """Names that one command wrote, the one that `remove` takes first."""
+    """Return the names that one command wrote together with a name, the one to remove first."""
     root, *parts = name.split("/")
     if root == n.RUNS and parts:
         run, *table = parts
-        if table and table[0] not in OF_TRAINING:
+        if table and table[0] not in TRAINING_PARTS:
             return [f"{n.RUNS}/{run}/{table[0]}"]
-        return [f"{n.RUNS}/{run}", *(n.run_name(variable, run) for variable in n.OF_A_RUN)]
-    listed = listed_in(store)
+        return [f"{n.RUNS}/{run}", *_of_run(n.OF_A_RUN, run)]
     for run in run_names(store):
-        if name in (n.run_name(n.ROI, run), n.run_name(n.SPLIT, run)):
+        encoded = _of_run([n.LATENTS, *ENCODED], run)
+        if name in encoded:
+            return encoded
+        if name in _of_run([n.ROI, n.SPLIT], run):
             return written_together(store, f"{n.RUNS}/{run}")
-        of_encode = [n.run_name(variable, run) for variable in (n.LATENTS, *OF_ENCODE)]
-        if name in of_encode:
-            return of_encode
+    listed = listed_in(store)
     variables = [key for key in listed if "/" not in key]
     derived = {key for key in variables if n.PROVENANCE in listed[key].get("attributes", {})}
     derived -= n.RESERVED - {n.RECONSTRUCTION}
@@ -86,7 +86,9 @@ def written_together(store: Path, name: str) -> list[str]:
             f"{store}: {name} came with the source and cannot be removed; ingest anew."
         )
     owner = max(owners, key=len)
-    return [
-        owner,
-        *(key for key in variables if key.startswith(f"{owner}_") and key not in derived),
-    ]
+    parts = [key for key in variables if key.startswith(f"{owner}_") and key not in derived]
+    return [owner, *parts]
+
+
+def _of_run(variables: Iterable[str], run: str) -> list[str]:
+    return [n.run_name(variable, run) for variable in variables]

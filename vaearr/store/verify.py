@@ -1,14 +1,11 @@
-"""Is a store intact? Checks every file against its checksum, and accepts what other programs
-changed on request.
-
-Checking changes nothing.
-"""
+"""Check every file of a store against its checksum; on request, accept the present state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import zarr
 
@@ -37,25 +34,20 @@ from vaearr.store.paths import METADATA, store_path
 from vaearr.store.read import check_store, common_sizes, named_sizes, open_group, open_store
 from vaearr.store.remove import removable, written_together
 
-MAX_ABSENT_CHUNKS = 10**6  # that an array may declare beyond those that have files
+MAX_ABSENT_CHUNKS = 10**6  # of an array, without a file
 CHANGED = "its bytes are not those that were written"
 UNLISTED = "it is not listed"
 OTHER_METADATA = "its metadata is not as listed"
 GONE = "it is listed, but missing"
 APPENDED = "another program appended to it"
-ACCEPTABLE = (
-    CHANGED,
-    UNLISTED,
-    OTHER_METADATA,
-    GONE,
-)  # `seal_store` accepts these where all can be decoded
+ACCEPTABLE = (CHANGED, UNLISTED, OTHER_METADATA, GONE)  # by `seal_store`, if all can be decoded
 RESTORE = "restore it from a copy or ingest again"
 _FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Damage: the variable (empty: the store itself), the file, what is wrong, what to do."""
+    """Damage: the variable (empty: the store itself), the file, the problem, what to do."""
 
     variable: str
     place: str
@@ -68,9 +60,7 @@ class Finding:
 
 @dataclass
 class Verification:
-    """What was checked, and what was found. notes: what is no damage. unsealed: variables without
-    checksums.
-    """
+    """The result of a check. notes: no damage. unsealed: variables without checksums."""
 
     store: Path
     findings: list[Finding] = field(default_factory=list)
@@ -90,11 +80,14 @@ class Verification:
 
 
 def _to_do(store: Path, variable: str, found: str) -> str:
-    """What to do about damage."""
+    """Return what to do about damage."""
     try:
         if variable and removable(store, [variable]):
             first = written_together(store, variable)[0]
-            return f"'vaearr verify {store} --remove {first}' removes it, then run the command that wrote it again"
+            return (
+                f"'vaearr verify {store} --remove {first}' removes it, then run the command that "
+                "wrote it again"
+            )
     except (UsageError, *BAD_JSON):
         pass
     if found == APPENDED:
@@ -107,11 +100,11 @@ def _to_do(store: Path, variable: str, found: str) -> str:
 
 
 def verify_store(path: str | Path, *, progress: Progress = True) -> Verification:
-    """Check a store: all files, the list of variables, and the schema.
+    """Check all files of a store, the list of variables, and the schema. Nothing is changed.
 
-    Files are checked against the checksums that were taken when they were published. Variables
-    without (of an earlier version, or written by other programs) are decoded instead, which finds
-    everything but a chunk in the place of another. At most one chunk per thread is in memory.
+    Files are compared with the checksums of their publication. Variables without checksums (of
+    earlier versions, or written by other programs) are decoded instead, which detects everything
+    but swapped chunks. At most one chunk per thread is in memory.
 
     Parameters
     ----------
@@ -158,23 +151,27 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
         result.notes.append(f"{work} is unfinished work; run its command again, or remove it.")
     if result.unsealed:
         result.notes.append(
-            f"{len(result.unsealed)} variables have no checksums ({listed(result.unsealed)}) and were decoded "
-            f"instead: one chunk in the place of another would not be found; 'vaearr verify {store} "
-            "--seal' adds them."
+            f"{len(result.unsealed)} variables have no checksums ({listed(result.unsealed)}) and "
+            "were decoded instead, which does not detect swapped chunks; "
+            f"'vaearr verify {store} --seal' adds checksums."
         )
     return result
 
 
 def _appended(store: Path) -> dict[str, tuple[int, ...]]:
-    """Variables that are longer than others along a dimension, and the shape that fits."""
+    """Return the variables that are longer than others along a dimension, and their old shape."""
     try:
         group = open_group(store)
         arrays = list(group.arrays())
-    except (VaearrError, ValueError, KeyError, TypeError):  # `_check_listing` says what is wrong
+    except (VaearrError, ValueError, KeyError, TypeError):  # `_check_listing` reports it
         return {}
     sizes = common_sizes(group)
-    shapes = {name: tuple(sizes[dim] for dim in named_sizes(array)) for name, array in arrays}
-    return {name: shapes[name] for name, array in arrays if shapes[name] not in ((), array.shape)}
+    appended = {}
+    for name, array in arrays:
+        shape = tuple(sizes[dim] for dim in named_sizes(array))
+        if shape not in ((), array.shape):
+            appended[name] = shape
+    return appended
 
 
 def _check_listing(result: Verification) -> None:
@@ -189,40 +186,41 @@ def _check_listing(result: Verification) -> None:
         return
     present = {node for node, files in files_by_node(store).items() if node and METADATA in files}
     for key in sorted(present | metadata.keys()):
-        problem = ""
         if key not in present:
             problem = GONE
         elif key not in metadata:
             problem = UNLISTED
         else:
-            try:
-                if {**read_metadata(store / key), LISTING: None} != {
-                    **metadata[key],
-                    LISTING: None,
-                }:
-                    problem = OTHER_METADATA
-            except BAD_JSON:
-                problem = "its metadata cannot be read"
+            problem = _differing_metadata(store / key, metadata[key])
         if problem:
             result.find(key, join(key, METADATA), problem)
 
 
+def _differing_metadata(node: Path, listed_metadata: dict[str, Any]) -> str:
+    """Return the problem of metadata that is not as listed, "" for none."""
+    try:
+        is_same = read_metadata(node) | {LISTING: None} == listed_metadata | {LISTING: None}
+    except BAD_JSON:
+        return "its metadata cannot be read"
+    return "" if is_same else OTHER_METADATA
+
+
 def _check_files(result: Verification, show: Show) -> None:
-    """Every file of every array and model, by its checksum, or by decoding what has none."""
+    """Check every file of every array and model by its checksum, or decode it."""
     sizes = file_sizes(result.store)
     total = sum(sizes.values())
     for node, files in files_by_node(result.store).items():
-        odd = [name for name in files if _is_odd(result.store / node / name)]
-        problems = dict.fromkeys(
-            odd, "it is a symbolic link, which may lead anywhere, or not an ordinary file"
-        )
-        if SEAL not in files and is_group(result.store / node):
+        folder = result.store / node
+        problems = {}
+        for name in files:
+            if (folder / name).is_symlink() or not (folder / name).is_file():
+                problems[name] = "it is a symbolic link, or not an ordinary file"
+        if SEAL not in files and is_group(folder):
             for name, problem in problems.items():
                 result.find(join(node, name), join(node, name), problem)
             continue
-        problems = (
-            _problems(result.store / node, [name for name in files if name not in odd]) | problems
-        )
+        regular_files = [name for name in files if name not in problems]
+        problems = _problems(folder, regular_files) | problems
         for name, problem in problems.items():
             result.find(node, join(node, name), problem)
         if SEAL not in files and not problems:
@@ -232,12 +230,8 @@ def _check_files(result: Verification, show: Show) -> None:
         show(result.n_bytes, total)
 
 
-def _is_odd(path: Path) -> bool:
-    return path.is_symlink() or not path.is_file()
-
-
 def _problems(folder: Path, files: list[str]) -> dict[str, str]:
-    """What is wrong with files of an array or a model, by their names."""
+    """Return the problems of the files of an array or a model, by file."""
     try:
         seal = read_seal(folder)
     except (ValueError, OSError) as error:
@@ -245,7 +239,7 @@ def _problems(folder: Path, files: list[str]) -> dict[str, str]:
     if seal is None:
         return _undecodable(folder, files) if METADATA in files else {}
     problems = dict.fromkeys(seal.keys() - set(files), "it is missing")
-    if METADATA in files:  # next to a model, checkpoints may lie
+    if METADATA in files:  # checkpoints may be next to a model
         problems |= dict.fromkeys(set(files) - seal.keys() - {SEAL}, "it does not belong there")
     sealed = [name for name in files if name in seal]
 
@@ -255,12 +249,14 @@ def _problems(folder: Path, files: list[str]) -> dict[str, str]:
         except OSError as error:
             return f"it cannot be read ({error.strerror})"
 
-    found = zip(sealed, read_ahead(check, sealed, _FILES_AT_ONCE), strict=True)
-    return problems | {name: problem for name, problem in found if problem}
+    for name, problem in zip(sealed, read_ahead(check, sealed, _FILES_AT_ONCE), strict=True):
+        if problem:
+            problems[name] = problem
+    return problems
 
 
 def _undecodable(folder: Path, files: list[str]) -> dict[str, str]:
-    """What is wrong with an array without (valid) checksums: chunks that cannot be decoded."""
+    """Return the problems of an array without checksums: chunks that cannot be decoded."""
     try:
         array = zarr.open_array(folder, mode="r", zarr_format=3)
         if array.nchunks > len(files) + MAX_ABSENT_CHUNKS:
@@ -271,11 +267,10 @@ def _undecodable(folder: Path, files: list[str]) -> dict[str, str]:
 
 
 def seal_store(path: str | Path) -> list[str]:
-    """Accept what a store holds: checksums where they are missing or differ, and a new list of
-    variables.
+    """Accept the present state of a store: write missing checksums, list the variables again.
 
-    What another program appended to single variables is removed. Each variable is decoded first. An
-    interrupted call damages nothing; call it again.
+    Values that another program appended to single variables are removed. Each variable is decoded
+    first. After an interruption, call it again.
 
     Parameters
     ----------
@@ -290,7 +285,7 @@ def seal_store(path: str | Path) -> list[str]:
     Raises
     ------
     DataError
-        If anything is damaged that this cannot accept, such as a missing or undecodable chunk.
+        If damage cannot be accepted, such as a missing or undecodable chunk.
     """
     store = check_store(path)
     with edit_store(store):
@@ -302,10 +297,9 @@ def seal_store(path: str | Path) -> list[str]:
                 refresh_listing(store)
         result = verify_store(store)
         refused = [str(finding) for finding in result.findings if finding.found not in ACCEPTABLE]
-        found = {finding.variable for finding in result.findings} | set(result.unsealed)
-        variables = sorted(
-            name for name in found if (store / name).exists() and not is_group(store / name)
-        )
+        candidates = {finding.variable for finding in result.findings} | set(result.unsealed)
+        existing = [name for name in sorted(candidates) if (store / name).exists()]
+        variables = [name for name in existing if not is_group(store / name)]
         for name in variables:
             if (store / name / METADATA).is_file():  # not a run's model
                 problems = _undecodable(store / name, list(file_sizes(store / name)))
@@ -319,16 +313,17 @@ def seal_store(path: str | Path) -> list[str]:
             for name in variables:
                 write_seal(store / name, files_by_node(store / name)[""], {}, durable=True)
             refresh_listing(store)
-            recorded = attributes_of(store / n.RUNS)
-            write_identity(
-                store, recorded | {n.PATTERNS_FINGERPRINT: variable_fingerprint(store, n.PATTERNS)}
-            )
+            identity = attributes_of(store / n.RUNS)
+            identity[n.PATTERNS_FINGERPRINT] = variable_fingerprint(store, n.PATTERNS)
+            write_identity(store, identity)
     return variables
 
 
 def in_words(result: Verification) -> Iterator[str]:
-    """The result in lines: damage first, one line each, then notes, then the sum."""
-    yield from (f"damaged: {finding}" for finding in result.findings)
-    yield from (f"note: {note}" for note in result.notes)
+    """Yield the result in lines: damage, notes, summary."""
+    for finding in result.findings:
+        yield f"damaged: {finding}"
+    for note in result.notes:
+        yield f"note: {note}"
     state = "is whole" if result.is_healthy else f"is damaged, {len(result.findings)} findings"
     yield f"{result.store} {state} ({result.n_files} files, {result.n_bytes / 1e6:.1f} MB checked)"

@@ -1,4 +1,4 @@
-"""Put things into a store: the store itself, then variables, runs and tables, by `commit.publish`."""
+"""Write stores, variables, runs and tables."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from vaearr.store.read import (
 
 Transform = Callable[[np.ndarray, Region], np.ndarray]
 Progress = Callable[[int, int], object]
-ALL_WRITTEN: Any = {"write_empty_chunks": True}  # an all-NaN chunk must exist to count as written
+ALL_WRITTEN: Any = {"write_empty_chunks": True}  # a chunk of NaN must exist to count as written
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariableSpec:
-    """A float32 variable to come: its dims (navigation dims first) and attributes."""
+    """Dims (navigation dims first) and attributes of a float32 variable."""
 
     dims: tuple[str, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class VariableSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Staging:
-    """Variables that are being written, block by block, where no reader finds them."""
+    """Unpublished variables that are written block by block."""
 
     store: Path
     folder: Path
@@ -68,21 +68,20 @@ def create_store(
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a valid Dataset as a new store, streaming `patterns` by chunk, and publish it in one
-    step.
+    """Write a Dataset as a new store, streaming `patterns` by chunk, and publish it in one step.
 
     Parameters
     ----------
     ds
-        What is written.
+        A valid Dataset.
     path
-        Where; nothing may be there.
+        The store; nothing may exist there.
     transform
-        Called with every block and its region before it is written; returns what to write.
+        Called with every block and its region; returns the block to write.
     finalise
         Called after the last block; returns the Dataset whose other variables are written.
     progress
-        Called with the number of blocks that are written, and of all.
+        Called with the numbers of written and of all blocks.
     overwrite
         Replace the store at `path`, once the new one is complete.
 
@@ -94,9 +93,9 @@ def create_store(
     Raises
     ------
     ExistsError
-        If something is at `path`.
+        If `path` exists.
     SchemaError
-        For a Dataset that is not valid. Nothing is left behind then.
+        If the Dataset is not valid. Nothing is left behind then.
     """
     if not overwrite:
         refuse_taken(path)
@@ -105,25 +104,23 @@ def create_store(
     with edit_store(store), staged_work(store, NEW) as work, write_errors(store):
         staged = work / "store"
         group = zarr.create_group(staged, zarr_format=3)
-        patterns, nav = ds[n.PATTERNS], schema.navigation_dims(ds)
+        patterns = ds[n.PATTERNS]
+        nav = schema.navigation_dims(ds)
         dims = (*nav, *schema.signal_dims(ds))
         shape = tuple(ds.sizes[dim] for dim in dims)
-        chunks = layout.pattern_chunks(
-            shape[: len(nav)], shape[len(nav) :], patterns.dtype.itemsize
-        )
-        array = _new_array(
-            staged / n.PATTERNS, dims, shape, chunks, patterns.dtype, layout.pattern_codecs()
-        )
-        regions = list(
-            layout.blocks(dict(zip(nav, shape, strict=False)), dict(zip(nav, chunks, strict=False)))
-        )
-        sums = {}
-        # closed, so that no thread writes on after an error
+        grid = shape[: len(nav)]
+        chunks = layout.pattern_chunks(grid, shape[len(nav) :], patterns.dtype.itemsize)
+        codecs = layout.pattern_codecs()
+        array = _new_array(staged / n.PATTERNS, dims, shape, chunks, patterns.dtype, codecs)
+        block = dict(zip(nav, chunks, strict=False))
+        regions = list(layout.blocks(dict(zip(nav, grid, strict=True)), block))
+        checksums = {}
+        # closed, so that no thread continues to write after an error
         with closing(_stream(patterns, array, staged / n.PATTERNS, regions, transform)) as written:
             for chunk, checksum in written:
-                sums[f"{n.PATTERNS}/{chunk}"] = checksum
+                checksums[f"{n.PATTERNS}/{chunk}"] = checksum
                 if progress:
-                    progress(len(sums), len(regions))
+                    progress(len(checksums), len(regions))
         final = finalise(ds) if finalise else ds
         array.attrs.update(flat(final[n.PATTERNS].attrs))
         _write_small(final.drop_vars(n.PATTERNS), staged)
@@ -136,7 +133,7 @@ def create_store(
         }
         group.create_group(n.RUNS, attributes=attributes | identity)
         refresh_listing(staged)
-        publish(store, {"": staged}, replacing=[""] if overwrite else [], checksums=sums)
+        publish(store, {"": staged}, replacing=[""] if overwrite else [], checksums=checksums)
     return store
 
 
@@ -147,7 +144,7 @@ def _stream(
     regions: Sequence[Region],
     transform: Transform | None,
 ) -> Generator[tuple[str, str], None, None]:
-    """Write the patterns; yields each chunk and its checksum.
+    """Write the patterns; yield each chunk and its checksum.
 
     The next block is read while the previous one is encoded and written.
     """
@@ -155,27 +152,25 @@ def _stream(
     def read(region: Region) -> np.ndarray:
         return read_block(patterns, region)
 
-    def write(block: tuple[Region, np.ndarray]) -> tuple[str, str]:
-        region, values = block
-        array[tuple(region.values())] = values
-        chunk = layout.chunk_name(array, tuple(region.values()))
-        return chunk, sha256_of(folder / chunk)
-
-    def transformed() -> Iterator[tuple[Region, np.ndarray]]:
+    def blocks() -> Iterator[tuple[Region, np.ndarray]]:
         for region, values in zip(regions, read_ahead(read, regions), strict=True):
             yield region, transform(values, region) if transform else values
 
-    yield from read_ahead(write, transformed())
+    def write(block: tuple[Region, np.ndarray]) -> tuple[str, str]:
+        region = tuple(block[0].values())
+        array[region] = block[1]
+        chunk = layout.chunk_name(array, region)
+        return chunk, sha256_of(folder / chunk)
+
+    yield from read_ahead(write, blocks())
 
 
 def _write_small(ds: xr.Dataset, folder: Path) -> None:
-    """Maps and coordinates, by xarray, with checksummed codecs; into a folder nobody reads yet."""
+    """Write maps and coordinates with checksummed codecs into an unpublished folder."""
     clean = ds.drop_encoding().drop_attrs(deep=False)
     for name, variable in list(clean.variables.items()):
-        if variable.dtype.kind == "U":
-            clean[name] = clean[name].astype(
-                object
-            )  # text of variable length: the form that zarr v3 specifies
+        if variable.dtype.kind == "U":  # zarr v3 specifies only text of variable length
+            clean[name] = clean[name].astype(object)
     for variable in clean.variables.values():
         variable.attrs = flat(variable.attrs)
     encoding = {str(name): {"compressors": layout.map_codecs()} for name in clean.variables}
@@ -190,7 +185,7 @@ def _write_small(ds: xr.Dataset, folder: Path) -> None:
 
 
 def _write_group(ds: xr.Dataset, folder: Path, attributes: Mapping[str, Any]) -> None:
-    """A Dataset as a new zarr group, in a folder nobody reads yet."""
+    """Write a Dataset as a new zarr group into an unpublished folder."""
     group = zarr.create_group(folder, zarr_format=3)
     if ds.variables:
         _write_small(ds, folder)
@@ -206,36 +201,32 @@ def staged_variables(
     request: Mapping[str, Any],
     replacing: Collection[str] = (),
 ) -> Iterator[Staging]:
-    """Stage new variables: write every pending block, then `publish_staged`. Interrupted work is
-    found again.
+    """Stage new variables: write every pending block, then call `publish_staged`.
 
-    coords: coordinates of dims that the store does not have yet, and variables that are known.
-    request: everything that decides the values; only staged work of the same request is continued.
-    replacing: variables that are removed when these are published (`store.remove.removable`).
-    Raises ExistsError when a variable exists already.
+    coords: coordinates of dims that the store does not have yet, and variables in memory.
+    request: everything that decides the values; interrupted work of the same request is resumed.
+    replacing: variables that are replaced by these (`store.remove.removable`).
+    Raises ExistsError if a variable exists already.
     """
     store = check_store(path)
     name = f"variables-{'-'.join(sorted(specs))[:60]}"
     key = hashlib.sha256(json.dumps(plain(request), sort_keys=True).encode()).hexdigest()[:16]
     with edit_store(store), staged_work(store, name, keep=key) as work:
-        have = _kept(store, replacing)
-        _check_new(have, store, [*specs, *map(str, coords.variables)])
+        existing = _kept(store, replacing)
+        _check_new(existing, store, [*specs, *map(str, coords.variables)])
         folder = work / key
         with write_errors(store):
             if not folder.exists():
                 unfinished = work / f".{key}{PART}"
                 _write_group(coords, unfinished, {})
-                sizes, block = {**have.sizes, **coords.sizes}, block_shape(store)
+                sizes = {**existing.sizes, **coords.sizes}
+                chunk_sizes = sizes | block_shape(store)
                 for variable, spec in specs.items():
                     shape = [sizes[dim] for dim in spec.dims]
-                    chunks = [min(block.get(dim, sizes[dim]), sizes[dim]) for dim in spec.dims]
+                    chunks = [min(chunk_sizes[dim], sizes[dim]) for dim in spec.dims]
+                    codecs = layout.map_codecs()
                     array = _new_array(
-                        unfinished / variable,
-                        spec.dims,
-                        shape,
-                        chunks,
-                        "float32",
-                        layout.map_codecs(),
+                        unfinished / variable, spec.dims, shape, chunks, "float32", codecs
                     )
                     array.attrs.update(flat(spec.attrs))
                 move(unfinished, folder)
@@ -243,9 +234,7 @@ def staged_variables(
         for variable in specs:
             array = zarr.open_array(folder / variable, mode="r+", zarr_format=3)
             arrays[variable] = array.with_config(ALL_WRITTEN)
-            for chunk, _ in undecodable(
-                array
-            ):  # as a power failure leaves them: they count as not written
+            for chunk, _ in undecodable(array):  # left by a power failure: it must be written again
                 (folder / variable / chunk).unlink()
         yield Staging(
             store=store,
@@ -277,18 +266,15 @@ def _new_array(
 
 
 def pending(staging: Staging) -> list[Region]:
-    """Blocks that are not written yet; a block counts as written when every variable's chunk is
-    there.
-    """
-    left = []
+    """Return the blocks for which a chunk of any variable does not exist yet."""
+    regions = []
     for region in staging.regions:
-        chunks = [
-            name + "/" + layout.chunk_name(array, tuple(region.values()))
-            for name, array in staging.arrays.items()
-        ]
-        if not all((staging.folder / chunk).exists() for chunk in chunks):
-            left.append(region)
-    return left
+        for name, array in staging.arrays.items():
+            chunk = layout.chunk_name(array, tuple(region.values()))
+            if not (staging.folder / name / chunk).exists():
+                regions.append(region)
+                break
+    return regions
 
 
 def write_block(staging: Staging, region: Region, values: Mapping[str, np.ndarray]) -> None:
@@ -305,15 +291,13 @@ def publish_staged(
     tables: Mapping[str, xr.Dataset] | None = None,
     replacing: Collection[str] = (),
 ) -> None:
-    """Check that every block is there, then publish all variables of the staging at once.
+    """Publish all variables of the staging in one step, after a check that every block is written.
 
     run, tables, replacing: tables that are published in the same step, as in `write_results`.
     """
-    left = pending(staging)
-    if left:
-        raise RuntimeError(
-            f"{len(left)} of {len(staging.regions)} blocks are not written; the staging stays."
-        )
+    n_pending = len(pending(staging))
+    if n_pending:
+        raise RuntimeError(f"{n_pending} of {len(staging.regions)} blocks are not written.")
     staged = {folder.name: folder for folder in staging.folder.iterdir() if folder.is_dir()}
     _publish(staging.store, staged, None, run, tables, [*staging.replacing, *replacing])
 
@@ -326,17 +310,17 @@ def write_results(
     tables: Mapping[str, xr.Dataset] | None = None,
     replacing: Collection[str] = (),
 ) -> None:
-    """Publish all that a step has made, in one step.
+    """Publish the results of a step in one atomic step.
 
     Parameters
     ----------
     path
         The store.
     variables
-        Small variables in memory, such as maps. Coordinates that the store has must be equal to
-        the store's; they are not written again.
+        Small variables in memory, such as maps. Existing coordinates must be equal to the store's;
+        they are not written again.
     run
-        Whose tables `tables` are.
+        The run of `tables`.
     tables
         Tables of the run by their names.
     replacing
@@ -345,20 +329,15 @@ def write_results(
     Raises
     ------
     ExistsError
-        For a variable or table that exists and is not replaced.
+        If a variable or table exists and is not replaced.
     SchemaError
-        For variables that do not fit the store.
+        If variables do not fit the store.
     """
     store = check_store(path)
     if tables:
         run_folder(store, run)
     with edit_store(store):
         _publish(store, {}, variables, run, tables, replacing)
-
-
-def write_table(path: str | Path, run: str, name: str, ds: xr.Dataset) -> None:
-    """Publish one table of a run, see `write_results`, in the place of one of this name."""
-    write_results(path, run=run, tables={name: ds}, replacing=[f"{n.RUNS}/{run}/{name}"])
 
 
 def _publish(
@@ -385,42 +364,38 @@ def _publish(
 
 
 def _kept(store: Path, replacing: Collection[str]) -> xr.Dataset:
-    """What a store holds besides the variables that are replaced."""
+    """Return the variables of a store that are not replaced."""
     return open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
 
 
-def _new_variables(have: xr.Dataset, store: Path, ds: xr.Dataset) -> xr.Dataset:
-    """What the store does not have of some variables and coordinates, after a check that the rest
-    agrees.
-    """
+def _new_variables(existing: xr.Dataset, store: Path, ds: xr.Dataset) -> xr.Dataset:
+    """Return the variables that the store does not have, after a check of its coordinates."""
     try:
-        xr.align(have, ds, join="exact", copy=False)
+        xr.align(existing, ds, join="exact", copy=False)
     except ValueError as error:
-        raise SchemaError(
-            f"{store}: {' '.join(str(error).split())}; align the data to the store first."
-        ) from None
-    new = ds.drop_vars([name for name in ds.coords if name in have.variables])
-    _check_new(have, store, list(map(str, new.variables)))
+        reason = " ".join(str(error).split())
+        raise SchemaError(f"{store}: {reason}; align the data to the store first.") from None
+    new = ds.drop_vars([name for name in ds.coords if name in existing.variables])
+    _check_new(existing, store, list(map(str, new.variables)))
     return new
 
 
-def _check_new(have: xr.Dataset, store: Path, wanted: list[str]) -> None:
-    """Raise unless every name is usable and free."""
+def _check_new(existing: xr.Dataset, store: Path, wanted: list[str]) -> None:
+    """Raise UsageError or ExistsError unless every name is valid and free."""
     for name in wanted:
         if not n.is_valid_name(name):
             raise UsageError(
                 f"{name!r} cannot be a variable name; use letters, digits and _, a letter first."
             )
-    taken = [name for name in wanted if name in have.variables]
+    taken = [name for name in wanted if name in existing.variables]
     if taken:
         raise ExistsError(f"{store} already holds {', '.join(taken)}; choose another run name.")
 
 
 def _write_table(ds: xr.Dataset, folder: Path, run: str) -> None:
-    """A table of a run as a zarr group of its own, in a folder nobody reads yet.
+    """Write a table of a run as a zarr group into an unpublished folder.
 
-    Its dim `latent` is stored under the run's own name, so that runs of different size stand in one
-    tree.
+    Its dim `latent` gets the name of the run, because all dims of a tree have one size.
     """
     if n.LATENT in ds.dims and run != n.DEFAULT_RUN:
         ds = ds.rename({n.LATENT: n.run_name(n.LATENT, run)})
@@ -432,13 +407,13 @@ def _write_table(ds: xr.Dataset, folder: Path, run: str) -> None:
 def staged_run(
     path: str | Path, run: str, *, keep: str = "", replacing: Collection[str] = ()
 ) -> Iterator[Path]:
-    """A folder for a new run, with the store locked; `publish_run` publishes it as `/runs/<run>`.
+    """Lock the store and yield a folder for a new run; `publish_run` publishes it.
 
-    Of what an interrupted training left in it, the subfolder `keep` is still there. Raises
-    ExistsError when the run, or a variable that it or its encoding will write, exists already and
-    is not among those that are replaced.
+    The subfolder `keep` of an interrupted training still exists. Raises ExistsError if the run, or
+    a variable that it or its encoding will write, exists already and is not replaced.
     """
-    store, key = check_store(path), f"{n.RUNS}/{run}"
+    store = check_store(path)
+    key = f"{n.RUNS}/{run}"
     check_run_name(run)
     with edit_store(store):
         if key not in replacing and existing_keys(store, [key]):
@@ -460,16 +435,14 @@ def publish_run(
     tables: Mapping[str, xr.Dataset] | None = None,
     replacing: Collection[str] = (),
 ) -> None:
-    """Publish a run's folder, its tables and its maps (`roi`, `split`) together. Call it inside
-    `staged_run`.
-    """
+    """Publish the folder of `staged_run` with tables and maps (`roi`, `split`) as `/runs/<run>`."""
     store = check_store(path)
     for name, table in (tables or {}).items():
         _write_table(table, folder / name, run)
     with write_errors(store):
         _write_group(xr.Dataset(), folder, plain(manifest))
     _publish(store, {f"{n.RUNS}/{run}": folder}, variables, run, None, replacing)
-    with suppress(OSError):  # the run is published; a checkpoint that stays does no harm
+    with suppress(OSError):  # the run is published already; a checkpoint does no harm
         (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink()
 
 

@@ -81,7 +81,7 @@ def test_ingest_against_plain_copy(files: dict[str, Path], tmp_path: Path) -> No
             shape=(SIDE, SIDE, HEIGHT, WIDTH),
             dtype="u1",
             chunks=chunks,
-            compressors=layout.pattern_codecs(),
+            compressors=layout.PATTERN_CODECS,
         )
         with h5py.File(files["patterns"]) as source:
             for y in range(0, SIDE, chunks[0]):

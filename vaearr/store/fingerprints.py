@@ -203,12 +203,12 @@ def sampled_fingerprint(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
     rows = chosen.values.reshape(len(points), -1).astype("f8")
     is_finite = np.isfinite(rows).all(1)
     if not is_finite.all():
-        where = ", ".join(f"{dim} = {at.values[~is_finite][0]}" for dim, at in positions.items())
+        point = [f"{dim} = {values.values[~is_finite][0]}" for dim, values in positions.items()]
         raise DataError(
-            f"patterns of the region hold NaN or infinite values, such as at {where}; leave these "
-            "points out, or check whether a step gave the patterns new coordinates: values assigned "
-            "to a Dataset are aligned with its old coordinates (use ds.drop_dims before, or "
-            "vaearr.schema.pattern_steps, which does)."
+            f"patterns of the region hold NaN or infinite values, such as at {', '.join(point)}; "
+            "leave these points out, or check whether a step gave the patterns new coordinates: "
+            "values assigned to a Dataset are aligned with its old coordinates (use ds.drop_dims "
+            "before, or vaearr.schema.pattern_steps, which does)."
         )
     return {
         "sample_shape": list(schema.input_shape(ds)),

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 CHUNK_BYTES = 8 * 2**20
 CHUNK_SAMPLES = 1024
+# fast to read, with a checksum that detects flipped bits
+PATTERN_CODECS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
+MAP_CODECS = (ZstdCodec(level=3, checksum=True),)
 
 Region = dict[str, slice]
 Dim = TypeVar("Dim", str, int)
@@ -77,21 +79,6 @@ def chunks_of(array: zarr.Array) -> Iterator[tuple[str, tuple[slice, ...]]]:
     for block in blocks(dict(enumerate(array.shape)), dict(enumerate(sides))):
         region = tuple(block.values())
         yield chunk_name(array, region), region
-
-
-def pattern_codecs() -> tuple[Any, ...]:
-    """Return codecs of patterns: fast to read, with a checksum that detects flipped bits."""
-    return (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
-
-
-def map_codecs() -> tuple[Any, ...]:
-    """Return codecs of derived variables."""
-    return (ZstdCodec(level=3, checksum=True),)
-
-
-def fill_value(dtype: np.dtype) -> Any:
-    """Return NaN for floats, 0 for other types (`present`, `roi` and flags mark missing data)."""
-    return np.nan if dtype.kind == "f" else np.zeros((), dtype).item()
 
 
 def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -110,8 +110,9 @@ def create_store(
         shape = tuple(ds.sizes[dim] for dim in dims)
         grid = shape[: len(nav)]
         chunks = layout.pattern_chunks(grid, shape[len(nav) :], patterns.dtype.itemsize)
-        codecs = layout.pattern_codecs()
-        array = _new_array(staged / n.PATTERNS, dims, shape, chunks, patterns.dtype, codecs)
+        array = _new_array(
+            staged / n.PATTERNS, dims, shape, chunks, patterns.dtype, layout.PATTERN_CODECS
+        )
         block = dict(zip(nav, chunks, strict=False))
         regions = list(layout.blocks(dict(zip(nav, grid, strict=True)), block))
         checksums = {}
@@ -173,7 +174,7 @@ def _write_small(ds: xr.Dataset, folder: Path) -> None:
             clean[name] = clean[name].astype(object)
     for variable in clean.variables.values():
         variable.attrs = flat(variable.attrs)
-    encoding = {str(name): {"compressors": layout.map_codecs()} for name in clean.variables}
+    encoding = {str(name): {"compressors": layout.MAP_CODECS} for name in clean.variables}
     clean.to_zarr(
         folder,
         mode="a",
@@ -224,9 +225,13 @@ def staged_variables(
                 for variable, spec in specs.items():
                     shape = [sizes[dim] for dim in spec.dims]
                     chunks = [min(chunk_sizes[dim], sizes[dim]) for dim in spec.dims]
-                    codecs = layout.map_codecs()
                     array = _new_array(
-                        unfinished / variable, spec.dims, shape, chunks, "float32", codecs
+                        unfinished / variable,
+                        spec.dims,
+                        shape,
+                        chunks,
+                        np.dtype("float32"),
+                        layout.MAP_CODECS,
                     )
                     array.attrs.update(flat(spec.attrs))
                 move(unfinished, folder)
@@ -250,7 +255,7 @@ def _new_array(
     dims: Sequence[str],
     shape: Sequence[int],
     chunks: Sequence[int],
-    dtype: Any,
+    dtype: np.dtype,
     codecs: Sequence[Any],
 ) -> zarr.Array:
     return zarr.create_array(
@@ -259,7 +264,7 @@ def _new_array(
         chunks=tuple(chunks),
         dtype=dtype,
         compressors=codecs,
-        fill_value=layout.fill_value(np.dtype(dtype)),
+        fill_value=np.nan if dtype.kind == "f" else None,
         dimension_names=dims,
         config=ALL_WRITTEN,
     )

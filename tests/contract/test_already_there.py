@@ -165,7 +165,7 @@ def test_by_command(name: str, trained_store: Path, scan_files: dict[str, Path])
     assert "replaced" in vaearr(*other, "--overwrite").err
     assert step.recipe(trained_store) != recipe
     assert "created with the same settings" in vaearr(*other).err
-    assert "is whole" in vaearr("verify", trained_store).out
+    assert "is intact" in vaearr("verify", trained_store).out
 
 
 def calls(store: Path, files: dict[str, Path]) -> dict[str, Callable[..., Any]]:

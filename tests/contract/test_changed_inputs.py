@@ -105,7 +105,7 @@ def test_other_patterns(made_store: Path, write: str) -> None:
     assert "damaged: patterns/c/0/0" in vaearr("verify", made_store, code=BAD_DATA).out
     assert "--seal" in vaearr("verify", made_store, code=BAD_DATA).out
     vaearr("verify", made_store, "--seal")
-    assert "is whole" in vaearr("verify", made_store).out
+    assert "is intact" in vaearr("verify", made_store).out
     assert "created from other inputs: patterns changed since" in do(
         "encode", made_store, code=EXISTS
     )
@@ -137,7 +137,7 @@ def test_other_band_contrast(made_store: Path, write: str) -> None:
         before.association.sel(target="BC"), after.association.sel(target="BC"), equal_nan=True
     )
     do("report", made_store)
-    assert "is whole" in vaearr("verify", made_store).out
+    assert "is intact" in vaearr("verify", made_store).out
 
 
 def test_every_recipe_says_what_the_inputs_were(made_store: Path) -> None:
@@ -169,5 +169,5 @@ def test_what_another_program_appended_is_left_out(made_store: Path) -> None:
         in found
     )
     vaearr("verify", made_store, "--seal")
-    assert "is whole" in vaearr("verify", made_store).out
+    assert "is intact" in vaearr("verify", made_store).out
     xr.testing.assert_equal(xr.open_zarr(made_store).BC.load(), before)

@@ -56,7 +56,7 @@ def test_plain_copy_is_a_store_of_its_own(scan_store: Path, tmp_path: Path) -> N
     vaearr("train", copy, *TRAIN)
     assert store_id(copy) != store_id(scan_store)
     vaearr("encode", copy)
-    assert "is whole" in vaearr("verify", copy).out
+    assert "is intact" in vaearr("verify", copy).out
 
 
 def test_patterns_as_a_dask_table(scan_store: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_crop_by_xarray_is_a_store_of_its_own(
     assert store_id(crop) != store_id(scan_store)
     vaearr("encode", crop)
     vaearr("cluster", crop, "--method", "kmeans", "--k", 2)
-    assert "is whole" in vaearr("verify", crop).out
+    assert "is intact" in vaearr("verify", crop).out
     vaearr("verify", crop, "--seal")
     assert "no checksums" not in vaearr("verify", crop).out
 
@@ -95,7 +95,7 @@ def test_a_crop_of_a_trained_store_says_what_it_lacks_before_it_works(
     assert "already holds" in vaearr("train", crop, *TRAIN, code=EXISTS).error
     vaearr("train", crop, "--run", "b", *TRAIN)
     vaearr("encode", crop, "--run", "b")
-    assert "is whole" in vaearr("verify", crop).out
+    assert "is intact" in vaearr("verify", crop).out
 
 
 def test_zeros_that_a_copy_leaves_out_are_not_lost(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_zeros_that_a_copy_leaves_out_are_not_lost(tmp_path: Path) -> None:
     assert len([file for file in (copy / "patterns" / "c").rglob("*") if file.is_file()]) == 1
     vaearr("train", copy, *TRAIN)
     assert va.open_store(copy).patterns.values[32:].max() == 0
-    assert "is whole" in vaearr("verify", copy).out
+    assert "is intact" in vaearr("verify", copy).out
 
 
 # variables added by plain xarray
@@ -123,7 +123,7 @@ def test_a_variable_added_by_plain_xarray_costs_nothing(trained_store: Path) -> 
         done = vaearr(command, trained_store, *["--metric", "all"] * (command == "associate"))
         assert "warning" not in done.err
     vaearr("cluster", trained_store, "--method", "kmeans", "--k", 2, "--name", "two")
-    assert "is whole" in vaearr("verify", trained_store).out
+    assert "is intact" in vaearr("verify", trained_store).out
     assert {"mine", "two"} <= set(zarr(trained_store).data_vars)
     np.testing.assert_array_equal(zarr(trained_store).mine, zarr(trained_store).BC * 2)
     assert va.open_store(trained_store).attrs == before.attrs
@@ -139,7 +139,7 @@ def test_attributes_of_ones_own_stay(scan_store: Path) -> None:
     assert xr.open_zarr(scan_store).attrs["operator"] == "me"
     assert va.open_store(scan_store).attrs["operator"] == "me"
     assert store_id(scan_store) == before
-    assert "is whole" in vaearr("verify", scan_store).out
+    assert "is intact" in vaearr("verify", scan_store).out
 
 
 # netCDF and CF
@@ -183,7 +183,7 @@ def test_a_dataset_becomes_a_store(trained_store: Path, tmp_path: Path, said: li
     made = json.loads(ds.attrs["provenance"])
     assert made["source"]["format"] == "xarray"
     assert made["source"]["of"]["source"]["file"] == "scan.h5"
-    assert "is whole" in vaearr("verify", tmp_path / "crop.zarr").out
+    assert "is intact" in vaearr("verify", tmp_path / "crop.zarr").out
     vaearr("train", tmp_path / "crop.zarr", *TRAIN)
 
 
@@ -205,7 +205,7 @@ def test_dims_that_are_obvious(
     values = np.random.default_rng(0).integers(0, 255, shape, dtype="u1")
     ds = va.ingest(xr.DataArray(values, dims=dims), tmp_path / "a.zarr")
     np.testing.assert_array_equal(ds.patterns.transpose(*dims), values)
-    assert "is whole" in vaearr("verify", tmp_path / "a.zarr").out
+    assert "is intact" in vaearr("verify", tmp_path / "a.zarr").out
     assert len(list(va.batches(ds, batch_size=5))) > 1
 
 
@@ -280,7 +280,7 @@ def test_arrays_are_attached_by_their_coordinates(scan_store: Path) -> None:
     codes = xr.concat([ds.BC, ds.BC**2], "code").chunk()
     va.attach(scan_store, codes, run="mine")
     assert va.open_store(scan_store).latents_mine.dims == ("y", "x", "latent_mine")
-    assert "is whole" in vaearr("verify", scan_store).out
+    assert "is intact" in vaearr("verify", scan_store).out
 
 
 def test_arrays_that_cannot_be_placed_are_refused(scan_store: Path) -> None:

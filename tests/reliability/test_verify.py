@@ -34,7 +34,7 @@ def test_a_healthy_store_has_no_findings(store: Path) -> None:
     assert (result.findings, result.notes) == ([], [])
     assert result.n_files > 50
     assert hashes(store) == before
-    assert [*in_words(result)][-1].startswith(f"{store} is whole (")
+    assert [*in_words(result)][-1].startswith(f"{store} is intact (")
 
 
 def test_a_store_without_checksums(store: Path) -> None:

@@ -22,7 +22,7 @@ from vaearr import schema
 from vaearr.errors import DamagedError, DataError, UsageError
 from vaearr.recipe import FINGERPRINTS, nested
 from vaearr.schema.pattern_steps import STEPS
-from vaearr.store.folders import PART, file_sizes, is_there, sha256_of
+from vaearr.store.folders import PART, file_sizes, has_file, sha256_of
 from vaearr.store.layout import chunks_of
 from vaearr.store.listing import SEAL, attributes_of, read_metadata
 from vaearr.store.paths import METADATA
@@ -78,7 +78,7 @@ def check_chunks(store: Path, name: str, array: zarr.Array) -> dict[str, int]:
     A chunk may be missing from an array without checksums: plain xarray leaves out those that hold
     nothing but the fill value.
     """
-    is_there(store, name)
+    has_file(store, name)
     sizes = file_sizes(store / name)
     expected: Iterable[str] = chunk_files(sizes)
     if SEAL in sizes:
@@ -87,7 +87,7 @@ def check_chunks(store: Path, name: str, array: zarr.Array) -> dict[str, int]:
         if sizes.get(chunk):
             continue
         key = f"{name}/{chunk}"
-        problem = "is empty" if is_there(store, key) else "is missing"
+        problem = "is empty" if has_file(store, key) else "is missing"
         raise damaged(store, key, problem)
     return sizes
 
@@ -146,7 +146,7 @@ def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def _check_input(store: Path, name: str, fingerprints: dict[str, str]) -> None:
-    if name in fingerprints or not is_there(store, f"{name}/{METADATA}"):
+    if name in fingerprints or not has_file(store, f"{name}/{METADATA}"):
         return
     fingerprints[name] = variable_fingerprint(store, name)
     recipe = nested(attributes_of(store / name), n.PROVENANCE)

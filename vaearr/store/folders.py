@@ -77,7 +77,7 @@ def write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def is_there(root: Path, name: str) -> bool:
+def has_file(root: Path, name: str) -> bool:
     """Whether a file or folder of this name exists.
 
     Raises DamagedError for a symbolic link on its path, a pipe or a device.

@@ -16,7 +16,7 @@ from typing import Any
 
 from vaearr import names as n
 from vaearr.errors import DamagedError
-from vaearr.store.folders import PART, file_sizes, is_there, replace_file, sha256_of
+from vaearr.store.folders import PART, file_sizes, has_file, replace_file, sha256_of
 from vaearr.store.layout import read_ahead
 from vaearr.store.paths import METADATA
 
@@ -64,7 +64,7 @@ def is_of(name: str, keys: Collection[str]) -> bool:
 
 def read_metadata(node: Path) -> dict[str, Any]:
     """Return the metadata of an array or group. Raises DamagedError or FileNotFoundError."""
-    is_there(node, METADATA)
+    has_file(node, METADATA)
     try:
         return dict(json.loads((node / METADATA).read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
@@ -162,7 +162,7 @@ def write_seal(
 
 def read_seal(array: Path) -> dict[str, str] | None:
     """Return the checksums of an array's files by name, None without any. Raises ValueError."""
-    if not is_there(array, SEAL):
+    if not has_file(array, SEAL):
         return None
     sums = {}
     for line in (array / SEAL).read_text().splitlines():

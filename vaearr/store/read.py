@@ -29,7 +29,7 @@ from vaearr.errors import (
 from vaearr.recipe import parsed
 from vaearr.store.commit import complete_publication, journalled
 from vaearr.store.fingerprints import check_chunks, damaged, undecodable
-from vaearr.store.folders import file_sizes, is_there
+from vaearr.store.folders import file_sizes, has_file
 from vaearr.store.layout import Region, blocks
 from vaearr.store.paths import METADATA, as_url, store_path
 
@@ -110,7 +110,7 @@ def open_group(path: str | Path) -> zarr.Group:
 def _group(store: Path, version: Hashable) -> zarr.Group:
     """Open the root group. version: of the list of variables."""
     try:
-        is_there(store, METADATA)
+        has_file(store, METADATA)
         group = zarr.open_group(LocalStore(store, read_only=True), mode="r", zarr_format=3)
         _check_version(store, group)
     except VaearrError:
@@ -326,7 +326,7 @@ def run_folder(path: str | Path, run: str) -> Path:
     """Return the folder of a run. Raises NoInputError, or DamagedError for a link to a model."""
     store, _ = _with_run(path, run)
     for file in (n.MODEL_CONFIG, n.MODEL_WEIGHTS):
-        is_there(store, f"{n.RUNS}/{run}/{n.MODEL}/{file}")
+        has_file(store, f"{n.RUNS}/{run}/{n.MODEL}/{file}")
     return store / n.RUNS / run
 
 

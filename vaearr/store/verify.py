@@ -93,9 +93,7 @@ def _to_do(store: Path, variable: str, found: str) -> str:
     if found == APPENDED:
         return f"'vaearr verify {store} --seal' removes what was appended"
     if found in ACCEPTABLE:
-        return (
-            f"restore it from a copy, or accept what is there with 'vaearr verify {store} --seal'"
-        )
+        return f"restore it from a copy, or accept the change with 'vaearr verify {store} --seal'"
     return RESTORE
 
 
@@ -325,5 +323,5 @@ def in_words(result: Verification) -> Iterator[str]:
         yield f"damaged: {finding}"
     for note in result.notes:
         yield f"note: {note}"
-    state = "is whole" if result.is_healthy else f"is damaged, {len(result.findings)} findings"
+    state = "is intact" if result.is_healthy else f"is damaged, {len(result.findings)} findings"
     yield f"{result.store} {state} ({result.n_files} files, {result.n_bytes / 1e6:.1f} MB checked)"

@@ -81,7 +81,7 @@ def test_killed_training_goes_on_bit_for_bit(scan_template: Path, tmp_path: Path
         )
         assert str(process.pid) in done.error
     assert tree(killed) == before
-    assert "whole" in vaearr("verify", killed).out
+    assert "is intact" in vaearr("verify", killed).out
     for store in (killed, whole):  # in processes of their own, as the one that was killed
         subprocess.run(command("train", store, *LONG), check=True, capture_output=True)
     assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
@@ -104,12 +104,12 @@ def test_killed_encoding_is_no_result_and_goes_on(tmp_path: Path) -> None:
     with stopped_at("scan points", "encode", store, "--set", "batch_size=1"):
         assert "latents" not in zarr(store)
     assert "latents" not in zarr(store)
-    assert "whole" in vaearr("verify", store).out
+    assert "is intact" in vaearr("verify", store).out
     vaearr("encode", store, "--set", "batch_size=1")
     vaearr("encode", whole, "--set", "batch_size=1")
     for name in ("latents", "latents_std", "reconstruction_error"):
         np.testing.assert_array_equal(zarr(store)[name], zarr(whole)[name])
-    assert "whole" in vaearr("verify", store).out
+    assert "is intact" in vaearr("verify", store).out
 
 
 REFUSED: dict[str, tuple[object, ...]] = {
@@ -160,7 +160,7 @@ def test_what_is_there_stays_as_it_is(trained_store: Path) -> None:
     vaearr("train", trained_store, "--run", "b", "--epochs", 1, *TINY)
     vaearr("encode", trained_store, "--run", "b")
     assert before.items() <= tree(trained_store).items()
-    assert "whole" in vaearr("verify", trained_store).out
+    assert "is intact" in vaearr("verify", trained_store).out
 
 
 MEMORY = """

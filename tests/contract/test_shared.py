@@ -29,7 +29,7 @@ def test_trained(trained_template: Path) -> None:
     np.testing.assert_array_equal(np.isfinite(ds.latents.values).all(-1), inside)
     assert "latents_pca" in ds
     assert "grains" in ds
-    assert "whole" in vaearr("verify", trained_template).out
+    assert "is intact" in vaearr("verify", trained_template).out
 
 
 def test_images(images_template: Path) -> None:

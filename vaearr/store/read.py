@@ -226,20 +226,21 @@ class StoredArray(ZarrArrayWrapper):
 
     def __init__(self, array: zarr.Array, store: Path) -> None:
         super().__init__(array)
+        self.zarr_array = array
         self.store = store
         self.is_checked = False
 
     def __getitem__(self, key: Any) -> Any:
         """Read values. Raises DamagedError."""
-        name = self._array.path
+        name = self.zarr_array.path
         with explain_damage(f"{self.store}/{name}", VERIFY.format(store=self.store)):
             if not self.is_checked:
-                check_chunks(self.store, name, self._array)
+                check_chunks(self.store, name, self.zarr_array)
                 self.is_checked = True
             try:
                 return super().__getitem__(key)
             except Exception as error:  # codecs have errors of their own
-                for chunk, reason in undecodable(self._array):
+                for chunk, reason in undecodable(self.zarr_array):
                     problem = f"cannot be decoded ({reason})"
                     raise damaged(self.store, f"{name}/{chunk}", problem) from error
                 raise  # the array was replaced since it was opened, or the index is wrong

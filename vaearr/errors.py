@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 INTERNAL_ERROR = 70  # exit code of a mistake in the program itself
-MAX_NAMES, MAX_LIST, MAX_NAME = (
-    40,
-    600,
-    80,
-)  # names, and characters, that a message lists; characters of a name
+MAX_NAMES = 40  # names that a message lists
+MAX_LIST = 600  # characters of that list
+MAX_NAME = 80  # characters of a name
 
 
 class VaearrError(Exception):
@@ -22,25 +20,23 @@ class VaearrError(Exception):
 
 
 class UsageError(VaearrError, ValueError):
-    """An argument or a setting that cannot be meant (exit code 2)."""
+    """An invalid argument or setting (exit code 2)."""
 
     exit_code = 2
 
 
 class UntrustedError(UsageError):
-    """A file names code that is not vaearr's, and the user has not said that she trusts it (exit
-    code 2).
-    """
+    """A file names third-party code that the user does not trust explicitly (exit code 2)."""
 
 
 class DataError(VaearrError, ValueError):
-    """An input file or array that does not hold what it should (exit code 65)."""
+    """An input file or array with invalid contents (exit code 65)."""
 
     exit_code = 65
 
 
 class DamagedError(DataError):
-    """A store with a file that is not as it was written (exit code 65)."""
+    """A store with a damaged or missing file (exit code 65)."""
 
 
 class SchemaError(DataError):
@@ -56,7 +52,7 @@ class TrainingError(DataError):
 
 
 class NoInputError(VaearrError, FileNotFoundError):
-    """A file, store, run or variable that is not there (exit code 66)."""
+    """A file, store, run or variable that does not exist (exit code 66)."""
 
     exit_code = 66
 
@@ -68,7 +64,7 @@ class MissingExtraError(VaearrError, ImportError):
 
 
 class ExistsError(VaearrError, FileExistsError):
-    """Something is there already and would be replaced (exit code 73)."""
+    """A result that already exists and would be replaced (exit code 73)."""
 
     exit_code = 73
 
@@ -86,9 +82,9 @@ class LockedError(VaearrError, OSError):
 
 
 def need(package: str, install: str, what: str) -> None:
-    """Raise MissingExtraError unless a package can be imported; asked before any work.
+    """Raise MissingExtraError unless a package can be imported; called before any work.
 
-    install: what pip is to install; what: the feature that needs it, in words.
+    install: the requirement for pip; what: the feature that needs it.
     """
     if find_spec(package) is None:
         raise MissingExtraError(
@@ -109,18 +105,18 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names separated by commas; of many or long names the first ones, and how many more there are."""
-    words = [shortened(str(name)) for name in names]
-    shown: list[str] = []
-    for word in words[:MAX_NAMES]:
-        if sum(map(len, shown)) > MAX_LIST:
+    """Names separated by commas; of many or long names the first ones, and the number of others."""
+    texts = [shortened(str(name)) for name in names]
+    first: list[str] = []
+    for text in texts[:MAX_NAMES]:
+        if sum(map(len, first)) > MAX_LIST:
             break
-        shown.append(word)
-    text = ", ".join(shown) or "none"
-    n_more = len(words) - len(shown)
-    return f"{text}, … ({n_more} more)" if n_more else text
+        first.append(text)
+    line = ", ".join(first) or "none"
+    n_more = len(texts) - len(first)
+    return f"{line}, … ({n_more} more)" if n_more else line
 
 
 def shortened(text: str) -> str:
-    """A text of at most `MAX_NAME` characters, followed by … where it is cut."""
+    """A text of at most `MAX_NAME` characters, followed by … if it is cut."""
     return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"

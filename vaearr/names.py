@@ -12,14 +12,13 @@ CHANNEL, SAMPLE, ELEMENT, LATENT, EPOCH = "channel", "sample", "element", "laten
 SCAN_DIMS = (Z, Y, X)
 POSITIONS = ("lz", "ly", "lx")  # of a spatial latent, along z, y, x
 
-# what a source brings
+# variables of a source
 PATTERNS, PRESENT, BC, ELEMENTS, PHASE = "patterns", "present", "BC", "elements", "phase"
 PATH = "path"  # of a sample's file
-GROUPS = frozenset(
-    {"subject", "person", "patient", "site", "scanner", "group", "id"}
-)  # whom samples are of
+# coordinates of a collection whose values group samples
+GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", "id"})
 
-# what the program adds
+# variables of vaearr
 ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
 Z_DRAWS, DRAW = "z_draws", "draw"  # samples of the posterior, over dim draw
@@ -41,21 +40,15 @@ SCANS = "scans"  # table of a run that was trained on several scans: roi and spl
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"
 
 # files of a trained model, below /runs/<run>/model
-MODEL_CONFIG, MODEL_WEIGHTS, CHECKPOINT = (
-    "config.json",
-    "weights.safetensors",
-    "checkpoint.safetensors",
-)
+MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 
 # names that maps and analyses may not take
 RESERVED = {PATTERNS, PRESENT, ELEMENTS, PHASE, RUNS, HISTORY, HEALTH, MODEL, RECONSTRUCTION}
 RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}
-_BEGIN = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS, Z_DRAWS, DRAW))
-OF_LATER_RUNS = (
-    *_BEGIN,
-    LATENTS,
-    RECONSTRUCTION_ERROR,
-)  # how names of a run's variables begin, see run_name
+# prefixes of the variables of other runs than the default one, see run_name
+_PREFIXES = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS, Z_DRAWS, DRAW))
+OF_LATER_RUNS = (*_PREFIXES, LATENTS, RECONSTRUCTION_ERROR)
 
 # layers of a network, and parts of it
 LAYER, BLOCK, PAIR, DIFFERENCE_MAP = "layer", "block", "pair", "difference_map"
@@ -117,26 +110,20 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether `name` may become a variable, run or group name (letters, digits, underscore; starts
-    with a letter).
-    """
+    """Whether a variable or run may have this name: a letter, then letters, digits, underscores."""
     return bool(_NAME.fullmatch(name))
 
 
 def latent_dims(count: int) -> tuple[str, ...]:
-    """Dims of one sample's latents by their number: `("latent",)`, or `("latent", …, "ly", "lx")`
-    of spatial ones.
-    """
+    """Dims of one sample's latents by their number: `("latent",)`, or with `"ly", "lx"`."""
     return (LATENT, *POSITIONS[len(POSITIONS) - count + 1 :])
 
 
 def run_name(variable: str, run: str) -> str:
-    """Name of a run's variable or dimension: `latents` for the default run, `latents_b` for run
-    `b`.
-    """
+    """Name of a run's variable or dim: `latents` of the default run, `latents_b` of run `b`."""
     return variable if run == DEFAULT_RUN else f"{variable}_{run}"
 
 
 def named(dims: str | tuple[str, ...], values: Any, long_name: str) -> tuple[Any, ...]:
-    """A variable without a unit, and what it is."""
+    """A variable without unit, with its description."""
     return dims, values, {"long_name": long_name, "units": "1"}

@@ -24,9 +24,11 @@ from vaearr.errors import ExistsError
 log = logging.getLogger("vaearr")
 
 PACKAGES = ("vaearr", "torch", "numpy", "xarray", "zarr")
-FINGERPRINTS, PARENTS = "fingerprints", "parents"
+FINGERPRINTS = "fingerprints"
+PARENTS = "parents"
 IDENTITIES = {"sha256", "fingerprint"}  # of the patterns; recipes of earlier versions lack one
-MOST_DIFFERENCES, MOST_CHARACTERS = 6, 40
+MAX_DIFFERENCES = 6
+MAX_CHARACTERS = 40  # of a value in a message
 BY_NAME = "choose another name with name='…' (--name)"
 
 
@@ -34,8 +36,8 @@ BY_NAME = "choose another name with name='…' (--name)"
 class Recipe:
     """Everything that decides a result.
 
-    config: the settings of the step. inputs: further things that decide it, by name. fingerprints:
-    what the values of the variables were that it is made from (`vaearr.store.check_inputs`).
+    config: the settings of the step. inputs: further values that decide it, by name. fingerprints:
+    of the variables that it is made from (`vaearr.store.check_inputs`).
     """
 
     config: Config | None
@@ -57,46 +59,52 @@ class Recipe:
         return {**self.as_attrs(), "versions": versions(*packages), "time": now()}
 
     def differences(self, stored: Any) -> str | None:
-        """What differs from a stored recipe, in words; None for what no such step has made."""
-        stored, requested = parsed(stored), self.as_attrs()
-        if not isinstance(stored, Mapping):
+        """How a stored recipe differs, as text; None if this step did not make the result."""
+        stored_recipe = parsed(stored)
+        if not isinstance(stored_recipe, Mapping):
             return None
-        known = {key: stored.get(key) for key in requested}
+        requested = self.as_attrs()
+        known = {key: stored_recipe.get(key) for key in requested}
         if self.config is not None:
-            kind = type(self.config)
-            try:  # a setting of an earlier version that was left empty decided nothing
-                settings = dict(stored["config"])
-                known["config"] = kind.from_attrs(
-                    {
-                        key: value
-                        for key, value in settings.items()
-                        if key in kind.model_fields or value
-                    }
-                ).deciding()
-            except (KeyError, TypeError, ValueError):
+            known["config"] = _stored_settings(type(self.config), stored_recipe)
+            if known["config"] is None:
                 return None
-        fingerprints = known.pop(FINGERPRINTS, None)
-        has_both = requested.pop(FINGERPRINTS, None) and fingerprints
-        parents, requested_parents = known.pop(PARENTS, None), requested.pop(PARENTS, None)
-        if not has_both and isinstance(parents, Mapping) and isinstance(requested_parents, Mapping):
-            common = [
-                name for name in requested_parents if parents.get(name) and requested_parents[name]
-            ]
-            known |= {name: parents[name] for name in common}
-            requested |= {name: requested_parents[name] for name in common}
-        reasons = []
-        changed = changed_inputs(fingerprints, self.fingerprints)
-        found = []
+        stored_fingerprints = known.pop(FINGERPRINTS, None)
+        fingerprints = requested.pop(FINGERPRINTS, None)
+        stored_parents = known.pop(PARENTS, None)
+        parents = requested.pop(PARENTS, None)
+        has_fingerprints = stored_fingerprints and fingerprints
+        if not has_fingerprints and isinstance(stored_parents, Mapping):
+            for name in parents or ():
+                if stored_parents.get(name) and parents[name]:
+                    known[name] = stored_parents[name]
+                    requested[name] = parents[name]
+        changed = changed_inputs(stored_fingerprints, fingerprints)
+        settings = []
         for name, old, new in differing(known, requested):
             if not name.endswith("fingerprint"):
-                found.append((name, old, new))
+                settings.append((name, old, new))
             elif "patterns" not in changed:
                 changed.append("patterns")
-        if found:
-            reasons.append(f"created with different settings ({stored_and_requested(found)})")
+        reasons = []
+        if settings:
+            reasons.append(f"created with different settings ({stored_and_requested(settings)})")
         if changed:
             reasons.append(f"created from other inputs: {', '.join(changed)} changed since")
         return ", ".join(reasons)
+
+
+def _stored_settings(kind: type[Config], recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The deciding settings of a stored recipe; None if they are not of this kind.
+
+    A setting of an earlier version that was left empty had no effect.
+    """
+    try:
+        stored = dict(recipe["config"])
+        settings = {key: stored[key] for key in stored if key in kind.model_fields or stored[key]}
+        return kind.from_attrs(settings).deciding()
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def changed_inputs(
@@ -117,18 +125,18 @@ def is_made(
     instead: str = BY_NAME,
     overwrite: bool = False,
 ) -> bool:
-    """Whether an existing result was made by this recipe, and is returned as it is.
+    """Whether an existing result was made by this recipe, and can be returned.
 
     Parameters
     ----------
     what
-        The existing result, as a sentence begins with it ("scan.zarr already has a run 'vae'").
+        The existing result, as the start of a sentence ("scan.zarr already has a run 'vae'").
     stored
         Its recipe.
     recipe
         The recipe of the requested result.
     instead
-        The way out other than replacing it.
+        What to do other than replacing it.
     overwrite
         Whether another result is replaced.
 
@@ -157,36 +165,38 @@ def is_made(
 def differing(stored: Any, requested: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     """What differs between two values or nested mappings: name, stored and requested value."""
     if isinstance(stored, Mapping) and isinstance(requested, Mapping):
-        found = []
-        before = f"{name}." if name not in ("", "config") else ""
+        differences = []
+        prefix = "" if name in ("", "config") else f"{name}."
         for key in sorted({*stored, *requested}):
-            old, new = stored.get(key), requested.get(key)
+            old = stored.get(key)
+            new = requested.get(key)
             if key in IDENTITIES and None in (old, new):
                 continue
-            found += differing(old, new, f"{before}{key}")
-        return found
-    is_same = json.loads(json.dumps(stored)) == json.loads(json.dumps(requested))
-    return [] if is_same else [(name, stored, requested)]
+            differences += differing(old, new, f"{prefix}{key}")
+        return differences
+    if json.loads(json.dumps(stored)) == json.loads(json.dumps(requested)):
+        return []
+    return [(name, stored, requested)]
 
 
 def stored_and_requested(
-    found: list[tuple[str, Any, Any]], one: str = "stored", other: str = "requested"
+    differences: list[tuple[str, Any, Any]], first: str = "stored", second: str = "requested"
 ) -> str:
-    """Differences in words, such as "stored: epochs=40, requested: epochs=20"; "" for none."""
-    if not found:
+    """Differences as text, such as "stored: epochs=40, requested: epochs=20"; "" for none."""
+    if not differences:
         return ""
     old, new = [], []
-    for name, stored, requested in found[:MOST_DIFFERENCES]:
+    for name, stored, requested in differences[:MAX_DIFFERENCES]:
         old.append(f"{name}={_shortened(stored)}")
         new.append(f"{name}={_shortened(requested)}")
-    more = len(found) - MOST_DIFFERENCES
-    others = f", and {more} more" if more > 0 else ""
-    return f"{one}: {', '.join(old)}, {other}: {', '.join(new)}{others}"
+    text = f"{first}: {', '.join(old)}, {second}: {', '.join(new)}"
+    n_more = len(differences) - MAX_DIFFERENCES
+    return f"{text}, and {n_more} more" if n_more > 0 else text
 
 
 def _shortened(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"
 
 
 def versions(*further: str) -> dict[str, str]:
@@ -202,7 +212,7 @@ def now() -> str:
 
 
 def nested(attrs: Mapping[Any, Any], key: str) -> Any:
-    """An attribute that holds more than one number, text or flat list; None where it is not there.
+    """An attribute that holds more than one number, text or flat list; None if it does not exist.
 
     Stores keep such attributes as JSON text, so that they go to netCDF too; Datasets in memory and
     stores of earlier versions hold them as they are.
@@ -211,7 +221,7 @@ def nested(attrs: Mapping[Any, Any], key: str) -> Any:
 
 
 def parsed(value: Any) -> Any:
-    """What JSON text of an object, list or null stands for; everything else as it is."""
+    """The value of JSON text of an object, list or null; everything else unchanged."""
     if isinstance(value, str) and (value[:1] in "{[" or value == "null") and value:
         try:
             return json.loads(value)

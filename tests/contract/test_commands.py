@@ -34,6 +34,31 @@ def test_info_in_words_and_for_programs(trained_template: Path) -> None:
     assert facts["trained"]["vae"]["encoded"] is True
 
 
+def test_stores_below_a_folder_are_listed(trained_template: Path, tmp_path: Path) -> None:
+    folder = trained_template.parent
+    rows = json.loads(vaearr("list", folder, "--json").out)
+    row = next(row for row in rows if row["store"] == str(trained_template))
+    assert row["runs"]["vae"] == "trained, encoded"
+    assert "17 y x 22 x, 20 x 20 uint8" in row["contents"]
+    assert f"{trained_template}: {row['contents']}; runs: " in vaearr("list", folder).out
+    assert "no store below" in vaearr("list", tmp_path).err
+    assert "no folder" in vaearr("list", tmp_path / "none", code=66).error
+
+
+def test_a_store_that_cannot_be_read_is_listed_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{")
+    assert "a.zarr: cannot be read: " in vaearr("list", tmp_path).out
+
+
+def test_doctor_reports_the_machine() -> None:
+    lines = vaearr("doctor").out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:5]] == [
+        *("versions", "system", "device", "threads", "free disk space here"),
+    ]
+    assert all(line.startswith("not installed: ") for line in lines[5:])
+
+
 def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
     text = vaearr("associate", trained_store, "--name", "first").out
     assert "BC" in text
@@ -132,6 +157,7 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["flarn"], 2, "No such command 'flarn'"),
         (["train", "{store}", "--nosuch", "1"], 2, "No such option '--nosuch'"),
         (["train"], 2, "Missing argument"),
+        (["settings", "trian"], 2, "Did you mean 'train'"),
         (["look", "traverse", "{store}", "--steps", "many"], 2, "--steps"),
         (["look", "scatter", "{store}", "--seed", "-1"], 2, "--seed"),
     ],

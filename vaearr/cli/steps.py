@@ -136,9 +136,9 @@ def report_run(store: str, run: Any) -> None:
 def import_model(store: str, checkpoint: Path, settings: Settings, **options: Any) -> None:
     """Add a model that was trained elsewhere as a run.
 
-    The model is one of vaearr or Stable Diffusion's VAE. A model folder of vaearr includes its settings and background. For other checkpoints, which are
-    never unpickled, the options follow from the shapes of the weights; --set options.groups=16 and
-    the like replace single ones.
+    The model is one of vaearr or Stable Diffusion's VAE. A model folder of vaearr includes its
+    settings and background. Other checkpoints are never unpickled; the options follow from the
+    shapes of the weights, and --set options.groups=16 and the like replace single ones.
     """
     report_run(store, va.import_model(store, checkpoint, **options, **settings))
 

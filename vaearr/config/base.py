@@ -100,7 +100,7 @@ class Config(BaseModel):
         return self.model_dump(mode="json")
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide values, JSON-ready; only the names of files, not their folders."""
+        """The settings that decide values, JSON-ready; files by name, without their folders."""
         values = {}
         for key in type(self).model_fields:
             if key not in self.passing:

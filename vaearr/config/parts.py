@@ -1,4 +1,4 @@
-"""Parts of a user's own packages, by name: networks, likelihoods, readers, metrics, methods, views."""
+"""Parts of third-party packages by name: networks, likelihoods, readers, metrics, methods, views."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ KINDS = ("source", "model", "discriminator", "objective", "metric", "clustering"
 
 
 def of_packages(kind: str) -> dict[str, str]:
-    """Parts that installed packages have as entry points of the group `vaearr.<kind>s`: name ->
-    `module:Name`.
+    """Entry points of installed packages in the group `vaearr.<kind>s`: name -> `module:Name`.
 
-    What lies in the current folder is not installed: it may have come along with a store.
+    Packages in the current folder are not installed: they may have come with a store.
     """
-    here = Path.cwd()
-    return _of_packages(
-        kind, tuple(folder for folder in sys.path if Path(folder).resolve() != here)
-    )
+    current = Path.cwd()
+    folders = [folder for folder in sys.path if Path(folder).resolve() != current]
+    return _of_packages(kind, tuple(folders))
 
 
 @cache
 def _of_packages(kind: str, folders: tuple[str, ...]) -> dict[str, str]:
-    """The same, looked up once for the folders that packages come from."""
-    found: dict[str, str] = {}
+    """The same for given folders, looked up once."""
+    names: dict[str, str] = {}
     for package in distributions(path=list(folders)):
         for entry in package.entry_points.select(group=f"vaearr.{kind}s"):
-            found.setdefault(entry.name, entry.value)
-    return found
+            names.setdefault(entry.name, entry.value)
+    return names
 
 
 def part(
@@ -54,36 +52,35 @@ def part(
         Name of a part of vaearr, of an entry point of an installed package, or
         `package.module:Name`.
     known
-        The parts of vaearr themselves, or where they are, as `module:Name`.
+        The parts of vaearr, or their locations as `module:Name`.
     called
-        The kind in words, for messages.
+        Name of the kind in messages.
     trust
         Names of the form `package.module:Name` that may be imported, because the user gave them in
-        this call. A name that comes from a store, a model folder or any other file is looked up
-        without: what a file names is never imported.
+        this call. A name from a store, a model folder or any other file is never imported.
 
     Raises
     ------
     UntrustedError
         For a name `package.module:Name` that is not in `trust`.
     UsageError
-        For an unknown name, and where the package's module cannot be imported.
+        For an unknown name, and if the module of the package cannot be imported.
     """
     called = called or kind
-    place = known[name] if name in known else of_packages(kind).get(name, name)
-    if not isinstance(place, str):
-        return place
-    if ":" not in place:
+    location = known[name] if name in known else of_packages(kind).get(name, name)
+    if not isinstance(location, str):
+        return location
+    if ":" not in location:
         names = sorted({*known, *of_packages(kind)})
         raise UsageError(f"there is no {called} {name!r}.{did_you_mean(name, names)}")
-    if place == name and name not in trust:
+    if location == name and name not in trust:
         raise UntrustedError(
-            f"the {called} {name!r} is named by a file and belongs neither to vaearr nor to an installed package's "
-            f"entry points; using it would import and run that code. If you trust it, write trust={name!r} "
-            f"(--trust {name})."
+            f"the {called} {name!r} is named by a file and belongs neither to vaearr nor to an "
+            "installed package's entry points; using it would import and run that code. If you "
+            f"trust it, write trust={name!r} (--trust {name})."
         )
     try:
-        return EntryPoint(name, place, f"vaearr.{kind}s").load()
+        return EntryPoint(name, location, f"vaearr.{kind}s").load()
     except (ImportError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(

@@ -1,8 +1,8 @@
-"""Published recipes by name, with their numbers in our conventions.
+"""Published settings by name, converted to the conventions of vaearr.
 
-Our loss is in nats per sample, so a recipe whose reconstruction error is a mean over values has its
-other weights times the number of values here, see `PerceptualConfig` and `AdversarialConfig`; its
-KL weight w becomes beta = w x values.
+The loss is in nats per sample. If a publication averages the reconstruction error over values, its
+other weights are multiplied by the number of values, see `PerceptualConfig` and
+`AdversarialConfig`; its KL weight w becomes beta = w x values.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from vaearr.config import TrainConfig, resolved
 from vaearr.config.keywords import TrainSettings
 from vaearr.errors import UsageError, did_you_mean
 
-_PLAIN = {
-    "input_noise": 0.0,
-    "target": "self",
-}  # the reconstruction is held against the sample itself, without noise
+# the reconstruction is compared with the sample itself, without noise
+_PLAIN = {"input_noise": 0.0, "target": "self"}
 _SHARP = {"likelihood": "laplace", "warmup": 0.0, **_PLAIN}
-_JUDGE = {"discriminator": "patch", "weight": 0.005, "start": 0.5, "rise": 0.2}
+_DISCRIMINATOR = {"discriminator": "patch", "weight": 0.005, "start": 0.5, "rise": 0.2}
 _LATENT_DIFFUSION = {
     "epochs": 100,
     "weight_decay": 0.0,
@@ -29,8 +27,8 @@ _LATENT_DIFFUSION = {
 }
 
 # Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022:
-# absolute error, KL weight 1e-6 beside a sum over values, hinge discriminator that begins when the
-# reconstructions stand. Values from -1 to 1. Their LPIPS term needs files: --set
+# absolute error, KL weight 1e-6 with a sum over values, hinge discriminator that starts after half
+# of the training. Values from -1 to 1. Their LPIPS term needs files: --set
 # objective.perceptual.kind=lpips, .weights and .linear.
 _SD = {
     "model": {
@@ -45,15 +43,15 @@ _SD = {
         | {"mid_attention": True, "final_activation": True},
     },
     "preprocess": {"static_background": "none", "normalise": "symmetric"},
-    "objective": {**_SHARP, "beta": 1e-6, "adversarial": {"kind": "hinge", **_JUDGE}},
+    "objective": {**_SHARP, "beta": 1e-6, "adversarial": {"kind": "hinge", **_DISCRIMINATOR}},
     "split": {"method": "random", "fraction": 0.1},
     **{"batch_size": 4, "learning_rate": 2e-4, **_LATENT_DIFFUSION},
 }
 
 # Guo et al., "MAISI: Medical AI for Synthetic Imaging", WACV 2025: absolute error, KL weight 1e-7
-# beside a mean over values (of 64^3 voxels: beta 0.026), least-squares discriminator of weight 0.1.
-# Theirs learns from windows of large volumes: --set augment.crop=[64,64,64]. Perceptual term: as
-# for `sd`, or by a trained run's encoder, --set objective.perceptual.run=NAME.
+# with a mean over values (of 64^3 voxels: beta 0.026), least-squares discriminator of weight 0.1.
+# They train on windows of large volumes: --set augment.crop=[64,64,64]. Perceptual term: as for
+# `sd`, or by the encoder of a trained run, --set objective.perceptual.run=NAME.
 _MAISI = {
     "model": {
         "name": "autoencoder-kl",
@@ -66,17 +64,16 @@ _MAISI = {
     "objective": {
         **_SHARP,
         "beta": 0.02,
-        "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_JUDGE},
+        "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_DISCRIMINATOR},
     },
     "split": {"method": "random", "fraction": 0.2},
     **{"batch_size": 1, "learning_rate": 3e-4, **_LATENT_DIFFUSION},
 }
 
-# 28 x 28 digits and pictures of that kind. The network predicts the digit as it was before it was
-# turned, scaled and shifted, so latents need not tell how: 5 nearest neighbours in 10 dimensions, 8
-# folds of 8000 digits, name 96.6 to 96.8 % of them (two seeds; in 32 principal components 95.5 %),
-# 95.6 % where a digit that is moved less is predicted as it was moved (which is 18 nats nearer to
-# the data).
+# 28 x 28 digits and similar pictures. The network predicts the digit before it was rotated, scaled
+# and shifted, so that the latents do not encode these changes. Five nearest neighbours in 10
+# dimensions, 8 folds of 8000 digits, classify 96.6 to 96.8 % (two seeds; in 32 principal components
+# 95.5 %); 95.6 % if a digit is moved less and predicted as moved (18 nats closer to the data).
 _DIGITS = {
     "model": {"latent_dim": 20},
     "preprocess": {"static_background": "none", "normalise": "unit"},
@@ -87,8 +84,8 @@ _DIGITS = {
 }
 
 # Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
-# Framework", ICLR 2017, with four or five halvings; beta 2 is their 4 beside a squared error
-# without the factor 1/2.
+# Framework", ICLR 2017, with four or five halvings; beta 2 is their 4 with a squared error without
+# the factor 1/2.
 _BETA_VAE = {
     "model": {
         "latent_dim": 128,
@@ -109,16 +106,16 @@ _BETA_VAE = {
     **{"batch_size": 16, "learning_rate": 1e-3},
 }
 
-# Few volumes on one grid: 24 template brains tell their five known factors by ridge regression,
-# each left out in turn, from 5 numbers better than from 5 principal components. Whatever is held
-# out for validation is missing here.
+# Few volumes on one grid: the five known factors of 24 template brains are predicted by ridge
+# regression (each brain left out in turn) from 5 latents better than from 5 principal components.
+# With so few volumes none is held out for validation.
 _FACTORS = {
     "model": {"name": "ppca", "latent_dim": 5},
     "preprocess": {"static_background": "none", "normalise": "quantile"},
     "split": {"method": "random", "fraction": 0.0},
 }
 
-# name -> what it is, settings of `TrainConfig`
+# name -> description, settings of `TrainConfig`
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "sd": ("images, latents on a grid 8 times coarser: the first stage of Stable Diffusion", _SD),
     "maisi": ("volumes, latents on a grid 4 times coarser: the VAE of MAISI", _MAISI),
@@ -135,9 +132,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """Settings of a preset, to change and give to `TrainConfig.from_attrs`. Raises UsageError for
-    an unknown name.
-    """
+    """Settings of a preset, nested as in TrainConfig. Raises UsageError for an unknown name."""
     if name not in PRESETS:
         raise UsageError(f"there is no preset {name!r}.{did_you_mean(name, sorted(PRESETS))}")
     return copy.deepcopy(PRESETS[name][1])

@@ -10,6 +10,8 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -21,13 +23,13 @@ from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
 __all__ = ["app", "data", "help", "look", "main", "pages", "steps"]
 
-# How often a waiting OpenMP thread looks before it sleeps. The default of 300 000 can take 15 ms,
-# in which it keeps a core from other processes. libgomp reads this when torch or scikit-learn is
-# loaded; results do not depend on it.
+# Number of times that a waiting OpenMP thread spins before it sleeps. The default of 300 000 can take
+# 15 ms, in which it blocks a core. libgomp reads this when torch or scikit-learn is loaded; results
+# do not depend on it.
 GOMP_SPINS = "10000"
 
 # Messages name a setting in both spellings, as in "overwrite=True (--overwrite)". The command line
-# shows its own.
+# keeps the second.
 BOTH_SPELLINGS = re.compile(r"(?:\w+=(?:\([^)]*\)|\[[^\]]*\]|\S+?),? )+\((--[^)]+)\)")
 
 STOPS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -47,10 +49,10 @@ def _explain(error: Any) -> tuple[str, int]:
         return message, error.exit_code
     if isinstance(error, OSError):
         file = "" if error.filename is None else f" {error.filename}"
-        code = (
-            NoInputError.exit_code if isinstance(error, FileNotFoundError) else WriteError.exit_code
-        )
-        return f"cannot read/write{file}: {error.strerror or error}", code
+        message = f"cannot read/write{file}: {error.strerror or error}"
+        if isinstance(error, FileNotFoundError):
+            return message, NoInputError.exit_code
+        return message, WriteError.exit_code
     return (
         f"internal error: {type(error).__name__}: {error}; run again with --debug and report it",
         INTERNAL_ERROR,
@@ -65,52 +67,65 @@ class _Lines(logging.Handler):
         say(f"{prefix}{record.getMessage()}")
 
 
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Print the log of the steps on stderr inside the block."""
+    log = logging.getLogger("vaearr")
+    lines = _Lines()
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # Prefect prints what reaches the root logger
+    try:
+        yield
+    finally:
+        log.removeHandler(lines)
+        log.propagate = True
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Leave the block by SystemExit at a signal of `STOPS`, whose number is added to the list."""
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise SystemExit(128 + number)  # click would end a KeyboardInterrupt without a message
+
+    handlers: dict[int, Any] = {}
+    for number in STOPS:
+        is_ignored = signal.getsignal(number) in (signal.SIG_IGN, None)  # such as under nohup
+        if not is_ignored:
+            handlers[number] = signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def main() -> None:
-    """Run the command line: an error is one line on stderr; `--debug` shows where it came from."""
+    """Run the command line: an error is one line on stderr; `--debug` shows its traceback."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINS)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if arguments in ([], ["look"]):
         arguments.append("--help")
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        raise SystemExit(128 + number)  # not KeyboardInterrupt: click would end that without a word
-
-    log = logging.getLogger("vaearr")
-    lines = _Lines()
-    log.addHandler(lines)
-    log.setLevel(logging.INFO)
-    log.propagate = False  # Prefect prints what reaches the root
-    handlers: dict[int, Any] = {}
-    for number in STOPS:
-        if signal.getsignal(number) not in (
-            signal.SIG_IGN,
-            None,
-        ):  # ignored ones stay so, as under nohup
-            handlers[number] = signal.signal(number, stop)
-    try:
-        code = app(arguments, prog_name="vaearr", standalone_mode=False)  # errors: see _explain
+    with _log_on_stderr(), _stopped_by_signals() as received:
+        try:
+            code = app(arguments, prog_name="vaearr", standalone_mode=False)
+        except (Exception, SystemExit) as error:
+            if received:  # a library may have replaced the SystemExit
+                code = 128 + received[0]
+                message = (
+                    f"{STOPS[received[0]]}; nothing unfinished was published, run the same command "
+                    "again"
+                )
+            elif isinstance(error, SystemExit):
+                raise
+            else:
+                if "--debug" in sys.argv:
+                    traceback.print_exc()
+                message, code = _explain(error)
+            click.echo(f"vaearr: {' '.join(message.split())}", err=True)
         if code:
             raise SystemExit(code)
-    except (Exception, SystemExit) as error:
-        if received:  # whatever a library made of the SystemExit on its way here
-            word = STOPS[received[0]]
-            click.echo(
-                f"vaearr: {word}; nothing unfinished was published, run the same command again",
-                err=True,
-            )
-            raise SystemExit(128 + received[0]) from None
-        if isinstance(error, SystemExit):
-            raise
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        message, code = _explain(error)
-        click.echo(f"vaearr: {' '.join(message.split())}", err=True)
-        raise SystemExit(code) from None
-    finally:
-        log.removeHandler(lines)
-        log.propagate = True
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

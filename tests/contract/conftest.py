@@ -1,5 +1,5 @@
-"""Stores that many tests share. Each is made once a run, also over several processes; copy it,
-never change it.
+"""Stores that many tests share. Each is made once a run, also over several processes. A test that
+writes takes a copy (`trained_store`, not `trained_template`); `_templates_are_unchanged` holds that.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .harness import HAS_MONAI, MONAI, TINY, vaearr
 
 CRITIC = 'objective.adversarial.options={"channels": 4, "layers": 1}'
 Make = Callable[[Path], None]
+States = dict[Path, dict[Path, tuple[int, int]]]
 Template = Callable[[str, Make], Path]
 
 
@@ -65,8 +66,36 @@ def _ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _state(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of the last change of every file below a folder."""
+    files = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in files.items()}
+
+
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Template:
+def template_states() -> States:
+    """The files of each template that this process uses, as they were at its first use."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _templates_are_unchanged(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that writes into a template, or that runs while another process does."""
+    yield
+    if not any(name.endswith("_template") for name in request.fixturenames):
+        return
+    states = request.getfixturevalue("template_states")
+    for folder, state in states.items():
+        now = _state(folder)
+        changed = {path.relative_to(folder) for path, _ in state.items() ^ now.items()}
+        states[folder] = now
+        assert not changed, f"the template {folder.name} was changed: {sorted(changed)[:5]}"
+
+
+@pytest.fixture(scope="session")
+def template(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str, template_states: States
+) -> Template:
     """`template("name", make)`: the folder that `make(folder)` filled, once for all processes."""
     base = (
         tmp_path_factory.getbasetemp()
@@ -83,6 +112,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Templa
                 (base / name).mkdir()
                 make(base / name)
                 (base / f"{name}.done").touch()
+        template_states.setdefault(base / name, _state(base / name))
         return base / name
 
     return get

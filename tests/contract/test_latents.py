@@ -63,15 +63,15 @@ def test_encoding_again_changes_nothing(trained_store: Path) -> None:
     assert tree(trained_store) == before
 
 
-def test_health(trained_template: Path, tmp_path: Path) -> None:
+def test_health(trained_store: Path, tmp_path: Path) -> None:
     """KL per dimension, active units and the aggregate posterior, by their formulae from what is
     stored.
     """
-    ds = zarr(trained_template)
+    ds = zarr(trained_store)
     mean, std = (
         ds[name].values[ds.roi.values].astype(float) for name in ("latents", "latents_std")
     )
-    vaearr("look", "statistics", trained_template, "--out", tmp_path / "health.csv")
+    vaearr("look", "statistics", trained_store, "--out", tmp_path / "health.csv")
     found = {
         name: read_csv(tmp_path / "health.csv", name, exact=True)[:, 0]
         for name in ("kl", "is_active", "aggregate_mean", "aggregate_std", "aggregate_kl")
@@ -85,7 +85,7 @@ def test_health(trained_template: Path, tmp_path: Path) -> None:
     gaussian = 0.5 * (mean.mean(0) ** 2 + variance - 1 - np.log(variance))
     np.testing.assert_allclose(found["aggregate_kl"], gaussian, rtol=0.05, atol=1e-4)
     np.testing.assert_array_equal(found["is_active"] > 0, mean.var(0) > 0.01)
-    stored = zarr(trained_template, "runs/vae/health")
+    stored = zarr(trained_store, "runs/vae/health")
     assert stored.kl.dims == ("latent",)
 
 

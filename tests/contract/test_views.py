@@ -141,10 +141,10 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_result_is_a_picture_and_a_page(
-    name: str, trained_template: Path, tmp_path: Path
+    name: str, trained_store: Path, tmp_path: Path
 ) -> None:
     make, options = KINDS[name]
-    result = make(trained_template)
+    result = make(trained_store)
     before = dict(mpl.rcParams)
     with Image.open(views.save(result, tmp_path / "a.png", dpi=60, **options)) as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20

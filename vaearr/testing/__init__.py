@@ -1,4 +1,4 @@
-"""Simulated data with known truth, for the demo and for tests of your own code.
+"""Simulated data with known truth, for the demo and for tests of your code.
 
 >>> from vaearr.testing import synthetic_scan
 >>> synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3).patterns.dims

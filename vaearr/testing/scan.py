@@ -1,6 +1,4 @@
-"""synthetic_scan(): an EBSD scan from crystal geometry, with noise, side maps and the truth behind
-them.
-"""
+"""A synthetic EBSD scan from crystal geometry, with noise, side maps and the known truth."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ COMPOSITION = {  # wt% in the fcc and in the bcc phase
     "Si": (1.0, 0.9),
     "Mn": (1.7, 1.0),
 }
-DIRT = {"O": 3.0, "C": 4.0}  # wt% more in the middle of the scratch
+DIRT = {"O": 3.0, "C": 4.0}  # additional wt% in the middle of the scratch
 FCC, BCC = 0, 1
 BCC_SHARE = 0.35  # of the grains
 GRADIENT = 0.1  # mean orientation gradient in a grain, degrees per scan point
@@ -37,7 +35,7 @@ READ_NOISE = 3.0  # standard deviation, electrons
 FILE_CHUNK = 64  # patterns in a chunk of the HDF5 file
 COUNTS_PER_PERCENT = 60.0  # X-ray counts per wt%
 XRAY_BLUR = 0.9  # standard deviation of the X-ray volume, scan points
-TRUTH = {  # the truth in the result: name, its attributes
+TRUTH = {  # variables of the truth and their attributes
     "true_grain": {"long_name": "true grain number"},
     "true_phase": {"long_name": "true phase"},
     "true_quality": {"long_name": "diffraction contrast", "units": "1"},
@@ -60,49 +58,67 @@ def synthetic_scan(
     dose: float = 420.0,
     contrast: float = 0.115,
 ) -> xr.Dataset:
-    """An EBSD scan with known truth: (y, x, dy, dx) uint8 patterns, band contrast, elements,
-    phases.
+    """Simulate an EBSD scan with known truth.
 
     A pattern is `brightness * background * (1 + contrast * quality * signal)` times the dose, where
     the Kikuchi signal (variance 1) is mixed from neighbouring scan points; Poisson and read-out
     noise follow. The same arguments give the same Dataset; the microstructure does not depend on
-    `pattern_shape` or the noise. Memory beyond the result stays at a few rows of scan points.
+    `pattern_shape` or the noise. Beyond the result, a few rows of scan points are held in memory.
 
     Parameters
     ----------
-    nx, ny : columns and rows of the scan
-    pattern_shape : detector rows and columns
-    n_grains, n_twins : grains, and twin lamellae on top (fewer if grains are too small)
-    step : distance of scan points in um
-    scratch : whether a scratch with bad patterns crosses the field
-    noise : False gives the expected patterns
-    dose : electrons per detector pixel where the background is brightest
-    contrast : relative strength of the bands
+    nx, ny : int
+        Columns and rows of the scan.
+    pattern_shape : tuple of int
+        Detector rows and columns.
+    n_grains, n_twins : int
+        Number of grains and of twin lamellae (fewer if grains are too small).
+    seed : int
+        Seed of all random numbers.
+    step : float
+        Distance of scan points in um.
+    scratch : bool
+        Whether a scratch with poor patterns crosses the field.
+    noise : bool
+        False gives the expected patterns.
+    dose : float
+        Electrons per detector pixel where the background is brightest.
+    contrast : float
+        Relative strength of the bands.
+
+    Returns
+    -------
+    xarray.Dataset
+        `patterns` (y, x, dy, dx) uint8, `BC` and `phase` (y, x), `elements` (element, y, x), and
+        the truth (y, x): `true_grain`, `true_phase`, `true_quality`, `true_scratch`,
+        `own_grain_fraction`.
+
+    Raises
+    ------
+    UsageError
+        For sizes below 1, and for a step or dose that is not positive.
     """
     if min(nx, ny, n_grains, *pattern_shape) < 1:
         raise UsageError("nx, ny, n_grains and both sizes of pattern_shape must be at least 1.")
     if not (step > 0 and dose > 0 and contrast >= 0):
         raise UsageError(
-            f"step={step} and dose={dose} must be positive, contrast={contrast} must not be negative."
+            f"step={step} and dose={dose} must be positive, "
+            f"contrast={contrast} must not be negative."
         )
     detector = Detector((pattern_shape[0], pattern_shape[1]))
-    for_structure, for_patterns, for_maps = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)
-    )
-    truth = microstructure(
-        ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=for_structure
-    )
-    patterns = _patterns(
-        truth, detector, dose=dose, contrast=contrast, rng=for_patterns if noise else None
-    )
+    seeds = np.random.SeedSequence(seed).spawn(3)
+    structure_rng, pattern_rng, map_rng = map(np.random.default_rng, seeds)
+    structure: dict[str, Any] = {"n_grains": n_grains, "n_twins": n_twins, "scratch": scratch}
+    truth = microstructure(ny, nx, **structure, rng=structure_rng)
+    rng = pattern_rng if noise else None
+    patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=rng)
     data: dict[str, tuple[Any, ...]] = {
         n.PATTERNS: (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector))
     }
-    data |= side_maps(truth, image_quality(patterns), for_maps)
-    ds = xr.Dataset(
-        data, scan_coords({"y": ny, "x": nx}, step, pattern_shape), {"title": "synthetic EBSD scan"}
-    )
-    return ds.assign_coords(element=list(COMPOSITION))
+    data |= side_maps(truth, image_quality(patterns), map_rng)
+    coords = scan_coords({"y": ny, "x": nx}, step, pattern_shape)
+    coords[n.ELEMENT] = list(COMPOSITION)
+    return xr.Dataset(data, coords, {"title": "synthetic EBSD scan"})
 
 
 def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
@@ -110,9 +126,9 @@ def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
 
     Parameters
     ----------
-    ds : xr.Dataset
+    ds : xarray.Dataset
         Any of `patterns`, `BC`, `elements` and `phase`; scan points where `present` is false are
-        left out.
+        omitted.
     folder : str or Path
         Created if it does not exist.
 
@@ -128,31 +144,33 @@ def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
     if n.PRESENT in ds:
         present = ds[n.PRESENT].transpose("y", "x").values
     y, x = np.nonzero(present)
-    points = xr.Dataset({"y": ("point", y), "x": ("point", x)})
     paths = {}
-
-    def write_table(variable: str, name: str, columns: Mapping[str, xr.DataArray]) -> None:
-        import pandas as pd
-
-        values = {column: values.isel(points).values for column, values in columns.items()}
-        paths[variable] = folder / name
-        pd.DataFrame({"x": x, "y": y, **values}).to_csv(
-            paths[variable], index=False, float_format="%.3f"
-        )
-
     if n.PATTERNS in ds:
         paths[n.PATTERNS] = folder / "scan.h5"
         _write_patterns(ds[n.PATTERNS], y, x, paths[n.PATTERNS])
     if n.BC in ds:
-        write_table(n.BC, "bandcontrast.csv", {"band_contrast": ds[n.BC]})
+        paths[n.BC] = folder / "bandcontrast.csv"
+        _write_table({"band_contrast": ds[n.BC]}, y, x, paths[n.BC])
     if n.ELEMENTS in ds:
-        maps = {
-            str(element): ds[n.ELEMENTS].sel(element=element) for element in ds[n.ELEMENT].values
-        }
-        write_table(n.ELEMENTS, "elements.csv", maps)
+        paths[n.ELEMENTS] = folder / "elements.csv"
+        maps = {str(name): ds[n.ELEMENTS].sel(element=name) for name in ds[n.ELEMENT].values}
+        _write_table(maps, y, x, paths[n.ELEMENTS])
     if n.PHASE in ds:
-        write_table(n.PHASE, "phases.csv", {"phase_id": ds[n.PHASE]})
+        paths[n.PHASE] = folder / "phases.csv"
+        _write_table({"phase_id": ds[n.PHASE]}, y, x, paths[n.PHASE])
     return paths
+
+
+def _write_table(
+    maps: Mapping[str, xr.DataArray], y: NDArray[Any], x: NDArray[Any], path: Path
+) -> None:
+    """Write the values of maps at scan points as CSV, a column for each map."""
+    import pandas as pd
+
+    points = xr.Dataset({"y": ("point", y), "x": ("point", x)})
+    columns = {name: values.isel(points).values for name, values in maps.items()}
+    table = pd.DataFrame({"x": x, "y": y, **columns})
+    table.to_csv(path, index=False, float_format="%.3f")
 
 
 def _write_patterns(patterns: xr.DataArray, y: NDArray[Any], x: NDArray[Any], path: Path) -> None:
@@ -194,9 +212,7 @@ def side_maps(
 def scan_coords(
     sizes: Mapping[str, int], step: float, pattern_shape: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Coordinates of a scan: positions in um with their step numbers beside them, detector rows and
-    columns.
-    """
+    """Coordinates of a scan: positions in um, step numbers, detector rows and columns."""
     coords: dict[str, Any] = {}
     for dim, size in sizes.items():
         index = np.arange(size, dtype=np.int64)
@@ -208,8 +224,7 @@ def scan_coords(
 
 
 def image_quality(patterns: NDArray[Any]) -> NDArray[np.float32]:
-    """FFT image quality of patterns (..., dy, dx) after a division by their mean: near 1 sharp,
-    near 0 noise.
+    """FFT image quality of patterns (..., dy, dx) divided by their mean: 1 is sharp, 0 is noise.
 
     Q = 1 - J / J_flat, where J is the mean of the squared spatial frequency, weighted with the
     modulus of the Fourier transform of a pattern (mean removed, Hann window), and J_flat its value
@@ -221,12 +236,14 @@ def image_quality(patterns: NDArray[Any]) -> NDArray[np.float32]:
     frequency = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.fftfreq(columns) ** 2
     flat = patterns.reshape(-1, rows, columns)
     static = np.maximum(flat.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
-    found = []
+    blocks = []
     for start in range(0, len(flat), 512):
         block = flat[start : start + 512] / static
         modulus = np.abs(np.fft.fft2((block - block.mean(axis=(-2, -1), keepdims=True)) * window))
-        found.append((modulus * frequency).sum((-2, -1)) / np.maximum(modulus.sum((-2, -1)), 1e-12))
-    quality = 1 - np.concatenate(found) / max(frequency.mean(), 1e-12)
+        blocks.append(
+            (modulus * frequency).sum((-2, -1)) / np.maximum(modulus.sum((-2, -1)), 1e-12)
+        )
+    quality = 1 - np.concatenate(blocks) / max(frequency.mean(), 1e-12)
     return np.asarray(quality.reshape(patterns.shape[:-2]), dtype=np.float32)
 
 
@@ -250,7 +267,7 @@ def _patterns(
     contrast: float,
     rng: np.random.Generator | None,
 ) -> NDArray[np.uint8]:
-    """Patterns (y, x, dy, dx) as the camera gives them; expected values where there is no `rng`."""
+    """Patterns (y, x, dy, dx) as recorded by the camera; expected values without `rng`."""
     lit = illumination(detector.shape, dose)
     quality, brightness = (truth[name][..., None, None] for name in ("true_quality", "brightness"))
     gain = np.float32(175 / (dose * brightness.max()))
@@ -275,9 +292,7 @@ def illumination(shape: tuple[int, int], dose: float) -> Floats:
 
 
 def mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floats]:
-    """Kikuchi signal of each row of scan points (x, dy, dx), mixed with the neighbours'; holds
-    three rows at a time.
-    """
+    """Kikuchi signal of each row of scan points (x, dy, dx), mixed with that of neighbours."""
     from scipy.ndimage import correlate1d
 
     share, (ny, nx) = _mixing(), truth["true_grain"].shape
@@ -294,7 +309,7 @@ def mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floa
 
 
 def _mixing() -> Floats:
-    """Shares of the previous, the own and the next scan point along one axis; they sum to 1."""
+    """Shares of the previous, the same and the next scan point along one axis; they sum to 1."""
     weights = np.exp(-0.5 * (np.array([-1.0, 0.0, 1.0]) / MIXING) ** 2)
     return np.asarray(weights / weights.sum(), np.float32)
 
@@ -306,25 +321,21 @@ def _band_contrast(quality: Floats) -> NDArray[np.float32]:
 
 
 def _elements(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Element content (element, y, x) in wt% that sums to 100: follows the phase, blurred, with
-    counting noise.
-    """
+    """Element content (element, y, x) in wt%: that of the phase, blurred, with counting noise."""
     from scipy.ndimage import gaussian_filter
 
-    wound = truth["true_scratch"].astype(float)
-    content = np.array(
-        [
-            np.where(truth["true_phase"] == FCC, fcc, bcc) + DIRT.get(name, 0.0) * wound
-            for name, (fcc, bcc) in COMPOSITION.items()
-        ]
-    )
-    content = gaussian_filter(content, (0, XRAY_BLUR, XRAY_BLUR), mode="nearest")
+    scratch = truth["true_scratch"].astype(float)
+    maps = []
+    for name, (fcc, bcc) in COMPOSITION.items():
+        of_phase = np.where(truth["true_phase"] == FCC, fcc, bcc)
+        maps.append(of_phase + DIRT.get(name, 0.0) * scratch)
+    content = gaussian_filter(np.array(maps), (0, XRAY_BLUR, XRAY_BLUR), mode="nearest")
     counts = rng.poisson(content * COUNTS_PER_PERCENT) + 1e-3
     return np.asarray(100 * counts / counts.sum(axis=0), dtype=np.float32)
 
 
 def _indexed_phase(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArray[np.int16]:
-    """The phase that an indexing program gives: the true one, -1 where patterns are poor or mixed."""
+    """The phase that indexing would find: the true one, -1 where patterns are poor or mixed."""
     phase: NDArray[np.int16] = truth["true_phase"].copy()
     noise = 0.1 * rng.standard_normal(phase.shape)
     worst = np.argsort(truth["true_quality"] * truth["own_grain_fraction"] + noise, axis=None)
@@ -333,14 +344,13 @@ def _indexed_phase(truth: Mapping[str, Any], rng: np.random.Generator) -> NDArra
     return phase
 
 
-# ---- a made-up polycrystal -------------------------------------------------------------------------------------------
+# ---- a synthetic polycrystal ----
 
 
 def microstructure(
     ny: int, nx: int, *, n_grains: int, n_twins: int, scratch: bool, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Truth of a scan: the maps of `TRUTH`, `brightness`, and `orientation`, one Rotation for all
-    points, row by row.
+    """Truth of a scan: the maps of `TRUTH`, `brightness`, and `orientation` (one Rotation).
 
     Voronoi grains with wavy boundaries, two clustered phases, `n_twins` twin lamellae in fcc
     grains: turned by 60 degrees about a <111> of the crystal (Sigma 3).
@@ -354,47 +364,45 @@ def microstructure(
     for _ in range(n_twins):
         counts = np.bincount(grain.ravel(), minlength=len(phases))
         parents = np.flatnonzero((phases == FCC) & (counts > 30))
-        if not len(parents):
-            continue
-        parent = rng.choice(parents)
-        inside = grain == parent
-        angle = rng.uniform(0, np.pi)
-        offset = (y - y[inside].mean()) * np.cos(angle) + (x - x[inside].mean()) * np.sin(angle)
-        axis = rng.choice([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
-        grain = np.where(
-            inside & (np.abs(offset) < 0.16 * np.sqrt(counts[parent])), len(phases), grain
-        )
-        twin = Rotation.from_rotvec(np.deg2rad(60) * axis / np.sqrt(3)) * orientations[parent]
-        orientations, phases = Rotation.concatenate([orientations, twin]), np.append(phases, FCC)
+        if len(parents):
+            parent = rng.choice(parents)
+            inside = grain == parent
+            angle = rng.uniform(0, np.pi)
+            offset_y = (y - y[inside].mean()) * np.cos(angle)
+            offset_x = (x - x[inside].mean()) * np.sin(angle)
+            is_lamella = np.abs(offset_y + offset_x) < 0.16 * np.sqrt(counts[parent])
+            grain = np.where(inside & is_lamella, len(phases), grain)
+            axis = rng.choice([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+            turn = Rotation.from_rotvec(np.deg2rad(60) * axis / np.sqrt(3))
+            orientations = Rotation.concatenate([orientations, turn * orientations[parent]])
+            phases = np.append(phases, FCC)
     phase = phases[grain].astype(np.int16)
-    wound = _scratch(y, x, rng) if scratch else np.zeros((ny, nx))
+    depth = _scratch(y, x, rng) if scratch else np.zeros((ny, nx))
     waves = _waves(y, x, rng, wavelength=0.6 * max(ny, nx))
-    quality = rng.uniform(0.8, 1.0, len(phases))[grain] * (1 + 0.06 * waves) * (1 - 0.85 * wound)
+    quality = rng.uniform(0.8, 1.0, len(phases))[grain] * (1 + 0.06 * waves) * (1 - 0.85 * depth)
     brightness = 1 + 0.06 * _waves(y, x, rng, wavelength=1.2 * max(ny, nx))
-    brightness = brightness * np.where(
-        phase == FCC, 1.02, 0.98
-    )  # more electrons come back from the heavier phase
-    padded, side = np.pad(grain, 1, mode="edge"), _mixing()
-    own = [
-        side[i] * side[j] * (padded[i : i + ny, j : j + nx] == grain)
-        for i in range(3)
-        for j in range(3)
-    ]
+    # the heavier phase backscatters more electrons
+    brightness = brightness * np.where(phase == FCC, 1.02, 0.98)
+    padded = np.pad(grain, 1, mode="edge")
+    share = _mixing()
+    own_fraction: Any = 0
+    for i in range(3):
+        for j in range(3):
+            same_grain = padded[i : i + ny, j : j + nx] == grain
+            own_fraction = own_fraction + share[i] * share[j] * same_grain
     return {
         "true_grain": grain.astype(np.int32),
         "true_phase": phase,
         "true_quality": np.clip(quality, 0, 1).astype(np.float32),
-        "true_scratch": wound.astype(np.float32),
-        "own_grain_fraction": sum(own).astype(np.float32),
+        "true_scratch": depth.astype(np.float32),
+        "own_grain_fraction": own_fraction.astype(np.float32),
         "brightness": brightness.astype(np.float32),
         "orientation": _bent(grain, orientations, y, x, rng),
     }
 
 
 def _random_quaternions(count: int, rng: np.random.Generator) -> Floats:
-    """Uniformly distributed unit quaternions (count, 4), scalar last; Shoemake, Graphics Gems III
-    (1992) 124.
-    """
+    """Uniform unit quaternions (count, 4), scalar last; Shoemake, Graphics Gems III (1992) 124."""
     u, a, b = rng.random(count), *(2 * np.pi * rng.random((2, count)))
     near, far = np.sqrt(1 - u), np.sqrt(u)
     return np.stack([near * np.cos(a), far * np.sin(b), far * np.cos(b), near * np.sin(a)], axis=-1)
@@ -413,9 +421,7 @@ def _waves(y: Floats, x: Floats, rng: np.random.Generator, *, wavelength: float)
 def _grains(
     y: Floats, x: Floats, n_grains: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Grain numbers, and the grains' centres (n, 2) as shares of the field. Every number occurs, if
-    there is room.
-    """
+    """Grain numbers, and the centres (n, 2) of the grains as shares of the field."""
     from scipy.spatial import cKDTree
 
     ny, nx = y.shape
@@ -425,12 +431,12 @@ def _grains(
     for group in candidates[1:]:  # Mitchell's best candidate: grains of similar size
         distance = np.linalg.norm(group[:, None] - centres[None], axis=-1).min(axis=1)
         centres = np.vstack([centres, group[distance.argmax()]])
-    points = [part + 0.12 * size * _waves(y, x, rng, wavelength=0.8 * size) for part in (y, x)]
+    points = [axis + 0.12 * size * _waves(y, x, rng, wavelength=0.8 * size) for axis in (y, x)]
     return cKDTree(centres).query(np.stack(points, axis=-1))[1], centres / (ny, nx)
 
 
 def _grain_phases(centres: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Phase of each grain: bcc grains cluster, since a smooth field decides."""
+    """Phase of each grain, by a smooth random field, so that bcc grains cluster."""
     field = _waves(centres[:, 0], centres[:, 1], rng, wavelength=0.6)
     n_bcc = min(len(centres) - 1, max(1, round(BCC_SHARE * len(centres))))
     phases = np.full(len(centres), FCC)
@@ -441,18 +447,19 @@ def _grain_phases(centres: Floats, rng: np.random.Generator) -> NDArray[np.int64
 def _bent(
     grain: NDArray[np.int64], orientations: Any, y: Floats, x: Floats, rng: np.random.Generator
 ) -> Any:
-    """Orientation of each scan point: its grain's, with a linear gradient inside the grain and a
-    little jitter.
-    """
+    """Orientation of each scan point: that of its grain with a linear gradient and jitter."""
     from scipy.spatial.transform import Rotation
 
-    n_grains, members = len(orientations), grain.ravel()
+    n_grains = len(orientations)
+    members = grain.ravel()
     counts = np.maximum(np.bincount(members, minlength=n_grains), 1)
-    offset = np.stack(
-        [part - (np.bincount(members, part.ravel(), n_grains) / counts)[grain] for part in (y, x)],
-        -1,
-    )
-    direction, axis = rng.standard_normal((n_grains, 2)), rng.standard_normal((n_grains, 3))
+    offsets = []
+    for position in (y, x):
+        centres = np.bincount(members, position.ravel(), n_grains) / counts
+        offsets.append(position - centres[grain])
+    offset = np.stack(offsets, axis=-1)
+    direction = rng.standard_normal((n_grains, 2))
+    axis = rng.standard_normal((n_grains, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     axis *= (rng.gamma(4, GRADIENT / 4, n_grains) / np.linalg.norm(axis, axis=1))[:, None]
     bend = (offset * direction[grain]).sum(-1)[..., None] * axis[grain]
@@ -465,8 +472,7 @@ def _scratch(y: Floats, x: Floats, rng: np.random.Generator) -> Floats:
     ny, nx = y.shape
     angle = rng.uniform(0.15, 0.6) * rng.choice([-1, 1])
     bend = 0.03 * ny * np.sin(2 * np.pi * x / nx + rng.uniform(0, 2 * np.pi))
-    distance = (y - rng.uniform(0.35, 0.65) * ny - bend) * np.cos(angle) - (x - nx / 2) * np.sin(
-        angle
-    )
+    height = y - rng.uniform(0.35, 0.65) * ny - bend
+    distance = height * np.cos(angle) - (x - nx / 2) * np.sin(angle)
     width = max(0.8, 0.02 * min(ny, nx))
     return 1 / (1 + (np.abs(distance) / (1.4 * width)) ** 6)

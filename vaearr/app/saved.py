@@ -130,10 +130,8 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
     how: dict[str, Any] = {
         "size": 5,
         "nonselection_alpha": 0.08,
-        "title": "",
-        "xlabel": plane[0],
-        "ylabel": plane[1],
     }
+    frame = {"title": text(colour or ""), "xlabel": plane[0], "ylabel": plane[1]}
     for axis, title in zip(("across", "up"), plane, strict=True):
         columns[axis] = layers[title].values.ravel()[numbers]
     if colour:
@@ -143,7 +141,6 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
             "color": "value",
             "cmap": look["palette"],
             "clim": look["limits"],
-            "title": text(colour),
         }
     columns |= {
         dim: run.ds[dim].values[place] for dim, place in grid_indices(run.ds, numbers).items()
@@ -151,13 +148,13 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
     source = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
     if is_map(run) and len(schema.navigation_shape(run.ds)) == 2:
         background = map_plot(coarse(layers[colour or plane[0]].load()), frame=400)
-        shown = linked(background, source, [n.X, n.Y], ["across", "up"], **how)
+        shown = linked(background, source, [n.X, n.Y], ["across", "up"], frame=frame, **how)
     else:
         points = hv.Points(
             source, ["across", "up"], ["words", "picture", *(["value"] if colour else [])]
         )
         shown = points.opts(
-            line_color=None, frame_width=420, frame_height=380, **how, backend="bokeh"
+            line_color=None, frame_width=420, frame_height=380, **frame, **how, backend="bokeh"
         )
     tools = hv.opts.Points(tools=["box_select", HoverTool(tooltips=TIPS)], backend="bokeh")
     section.figure(bokeh_model(shown.opts(tools)))

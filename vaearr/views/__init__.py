@@ -1,9 +1,8 @@
-"""Results as pictures: one builder for each kind of result, for the screen, for pages and for
-paper.
+"""Results as pictures: one builder for each kind of result, for the screen, pages and paper.
 
-`view` finds the builder of a result and returns a HoloViews object (or a matplotlib Figure,
-`backend="matplotlib"`); `save` writes it as .png, .pdf, .svg or as an .html page that fetches
-nothing; `journal` is the style of all figures. `KINDS` is the table of builders. The libraries are
+`view` finds the builder of a result and returns a HoloViews object (or a matplotlib Figure with
+`backend="matplotlib"`); `save` writes it as .png, .pdf, .svg or as a self-contained .html page;
+`journal` is the style of all figures. `KINDS` is the table of builders. The plotting libraries are
 imported when a view is made.
 """
 

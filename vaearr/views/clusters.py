@@ -1,6 +1,4 @@
-"""Clusters shaded by a latent, linked to the scatter in the same colours, and compared with a
-reference.
-"""
+"""Clusters shaded by a latent with a linked scatter; clusters compared with a reference."""
 
 from __future__ import annotations
 
@@ -27,24 +25,25 @@ from vaearr.views.common import (
 from vaearr.views.kinds import builder
 from vaearr.views.maps import on_grid, with_lines
 from vaearr.views.paper import MAX_NAMES
-from vaearr.views.relations import MOST_POINTS, drawn, linked, matrix, table_of
+from vaearr.views.relations import MOST_POINTS, linked, matrix, random_rows, table_of
 
 WITHIN = (2.0, 98.0)  # percentiles of the latent within a cluster: darkest and brightest
 
 
 def shaded(classes: Classes, latent: np.ndarray) -> np.ndarray:
-    """A map of classes as numbers in the list of their `shades`, by where a latent lies in its
-    class; noise is bright.
+    """A map of classes as numbers in the list of their `shades`, by the latent within the class.
 
-    Shades run from the 2 % to the 98 % percentile of the class; one with a single value is bright.
+    Shades span the 2 % to the 98 % percentile of the class; noise and constant classes are bright.
     """
     positions = classes.values.values
     numbers = positions * LEVELS + LEVELS - 1
     for position, name in enumerate(classes.names):
         inside = (positions == position) & np.isfinite(latent)
-        if inside.any() and name != NOISE:
-            low, high = np.percentile(latent[inside], WITHIN)
-            share = np.clip((latent[inside] - low) / (high - low), 0, 1) if high > low else 1.0
+        if name == NOISE or not inside.any():
+            continue
+        low, high = np.percentile(latent[inside], WITHIN)
+        if high > low:
+            share = np.clip((latent[inside] - low) / (high - low), 0, 1)
             numbers[inside] = position * LEVELS + np.rint(share * (LEVELS - 1))
     return numbers
 
@@ -60,14 +59,27 @@ def cluster_view(
     most_points: int = MOST_POINTS,
     **options: Any,
 ) -> Any:
-    """Clusters shaded by a latent, linked to the scatter of that latent against a target in the
-    same base colours.
+    """Plot clusters shaded by a latent next to that latent against a target in the same colours.
 
-    The brightness of a scan point says where its latent lies between the 2 % and 98 % percentiles
-    of its own cluster; the hue is the cluster's, noise is grey. A box or a lasso in one side lights
-    up in the other, also in a saved page. Above `most_points` the scatter shows a random part and
-    says so; r is over all points. `colors`, `segments` and `**options` as of a map. Raises
-    SchemaError where the maps differ in grid, RoiError where no point has all.
+    The hue is that of the cluster, noise is grey; the brightness shows where the latent of a scan
+    point lies between the 2 % and 98 % percentiles of its cluster. Selections by box or lasso are
+    linked, also in a saved page.
+
+    Parameters
+    ----------
+    labels, latent, target
+        Maps on the same grid.
+    colors, segments, **options
+        As of a map.
+    most_points
+        Number of random points in the scatter; r is computed from all points.
+
+    Raises
+    ------
+    SchemaError
+        If the maps lie on different grids.
+    RoiError
+        If no scan point has all three values.
     """
     try:
         xr.align(labels, latent, target, join="exact", copy=False)
@@ -75,48 +87,56 @@ def cluster_view(
         raise SchemaError(f"the maps do not lie on the same grid: {error}") from None
     classes = colored_classes(labels, colors)
     classes = classes._replace(values=as_map(classes.values))
-    across, up = text(latent.name or "latent"), text(target.name or "target")
-    numbers = shaded(classes, as_map(latent).values)
+    across = text(latent.name or "latent")
+    up = text(target.name or "target")
+    latent_values = as_map(latent).values
     paint = shades(classes.colors)
-    own = {
-        "cmap": paint, "clim": (-0.5, len(paint) - 0.5), "clipping_colors": {"NaN": NAN_COLOR}, "tools": ["hover"],
+    style: dict[str, Any] = {
+        "cmap": paint,
+        "clim": (-0.5, len(paint) - 0.5),
+        "clipping_colors": {"NaN": NAN_COLOR},
+        "tools": ["hover"],
         "title": title(f"{label(labels, 'cluster')}, shaded by {label(latent)}"),
-    }  # fmt: skip
-    picture = on_grid(
-        classes.values, {"number": numbers, across: as_map(latent).values}, own | options
-    )
+    } | options
+    columns = {"number": shaded(classes, latent_values), across: latent_values}
+    picture = on_grid(classes.values, columns, style)
     table = table_of(**{across: latent, up: target, "cluster": classes.values})
-    source = drawn(table, most_points)
+    source = random_rows(table, most_points)
     source = source.assign(cluster=np.array(classes.names)[source["cluster"].astype(int)])
-    rows, columns = map(str, classes.values.dims)
-    part = "" if len(source) == len(table) else f", {len(source):,} shown"
-    heading = f"Pearson r = {number(table[across].corr(table[up]))}, n = {len(table):,}{part}"
+    heading = f"Pearson r = {number(table[across].corr(table[up]))}, n = {len(table):,}"
+    if len(source) < len(table):
+        heading += f", {len(source):,} shown"
     color_of = dict(zip(classes.names, classes.colors, strict=True))
+    legend = [_key(name, color_of[name], [across, up]) for name in classes.names[:MAX_NAMES]]
     return linked(
-        with_lines(picture, segments), source, [columns, rows], [across, up],
-        [_key(name, color, [across, up]) for name, color in list(color_of.items())[:MAX_NAMES]],
-        xlabel=label(latent), ylabel=label(target), title=title(heading), color="cluster", cmap=color_of, alpha=0.6,
-        size=3.5, nonselection_alpha=0.05, selection_alpha=0.95, show_legend=False,
-    )  # fmt: skip
+        with_lines(picture, segments),
+        source,
+        [str(dim) for dim in classes.values.dims[::-1]],
+        [across, up],
+        legend,
+        frame={"xlabel": label(latent), "ylabel": label(target), "title": title(heading)},
+        color="cluster",
+        cmap=color_of,
+        size=3.5,
+        alpha=0.6,
+        selection_alpha=0.95,
+        nonselection_alpha=0.05,
+        show_legend=False,
+    )
 
 
 def _key(name: str, color: str, axes: list[str]) -> Any:
-    """A name and its colour in the legend, as a point outside every view."""
-    return (
-        holoviews()
-        .Points([(np.nan, np.nan)], axes, label=name)
-        .opts(color=color, size=9, line_color=None)
-    )
+    """A name and its colour in the legend, by an invisible point."""
+    point = holoviews().Points([(np.nan, np.nan)], axes, label=name)
+    return point.opts(color=color, size=9, line_color=None)
 
 
 @builder("confusion", "map", "confusion")
 def confusion_view(table: xr.DataArray, **options: Any) -> Any:
-    """How many points of each cluster (rows) are of each reference class (columns); colour = share
-    of the cluster.
+    """Plot counts of clusters (rows) and reference classes (columns), coloured by share of row.
 
-    `table` holds counts over two dimensions; entries are named by `<dimension>_name` or the
-    dimension's coordinate. `**options` are those of `holoviews.QuadMesh`. Raises SchemaError for
-    any other table.
+    `table` holds counts over two dims; entries are named by `<dim>_name` or the coordinate of the
+    dim. `**options` are those of `holoviews.QuadMesh`. Raises SchemaError for other tables.
     """
     counts = np.asarray(table.values, dtype="f8")
     if counts.ndim != 2 or 0 in counts.shape or not (counts >= 0).all():
@@ -124,24 +144,25 @@ def confusion_view(table: xr.DataArray, **options: Any) -> Any:
             f"a confusion table holds counts over two dimensions, not {dict(table.sizes)}."
         )
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    dims = [str(dim) for dim in table.dims]
-    names = [
-        [text(name) for name in table.coords.get(f"{dim}_name", table[dim]).values] for dim in dims
-    ]
-    own: dict[str, Any] = {
+    rows, columns = map(str, table.dims)
+    row_names, column_names = _names(table, rows), _names(table, columns)
+    style: dict[str, Any] = {
         "cmap": "Blues",
         "clim": (0.0, 1.5),
-        "xlabel": dims[1],
-        "ylabel": dims[0],
         "colorbar": False,
-    }
-    own |= {"xticks": list(enumerate(names[1])), "xrotation": 90}
-    own |= {
         "title": f"n = {int(counts.sum()):,}",
+        "xlabel": columns,
+        "ylabel": rows,
+        "xticks": list(enumerate(column_names)),
+        "xrotation": 90,
         "frame_width": max(160, min(640, 80 * counts.shape[1])),
-    }
+    } | options
     row, column = np.nonzero(counts)
     words = [f"{count:.0f}" for count in counts[row, column]]
     labels = holoviews().Labels((column, row, words), ["column", "row"], "word")
     labels = labels.opts(text_color="black", text_font_size="8pt")
-    return matrix(share, *names, **own | options) * labels
+    return matrix(share, row_names, column_names, **style) * labels
+
+
+def _names(table: xr.DataArray, dim: str) -> list[str]:
+    return [text(name) for name in table.coords.get(f"{dim}_name", table[dim]).values]

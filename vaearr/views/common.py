@@ -1,4 +1,4 @@
-"""What all views share: the optional libraries, labels, colour limits, the outline of a region."""
+"""Shared by all views: HoloViews, labels, classes, colour limits, the outline of a region."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import categories, meanings
 from vaearr.schema.grid import edges, region_outline
-from vaearr.views.colors import CLASS_COLORS, NOISE_COLOR, class_colors
+from vaearr.views.colors import CLASS_COLORS, NOISE_COLOR, class_colors, colors_of, is_color_map
 
 NAN_COLOR = "#d4d4d4"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -25,18 +25,13 @@ COLORS = (*CLASS_COLORS[:4], "#56B4E9", *CLASS_COLORS[4:6])  # Okabe and Ito's
 PERCENT = (1.0, 99.0)
 UNUSED = "#9a9a9a"  # grey of latents that are not in use and of samples without a class
 NOISE = "noise"  # name of the class of points without one
-Colors = (
-    Sequence[str] | Mapping[int, str]
-)  # of classes: one for each in order, or code -> colour for some
+# colours of classes: one for each in order, or code -> colour for some
+Colors = Sequence[str] | Mapping[int, str]
 _UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree": "°", "1": "", "": ""}
 
 
 def holoviews() -> ModuleType:
-    """HoloViews with the bokeh backend.
-
-    In a notebook, figures then need no network; a backend that has been loaded before is left as it
-    is.
-    """
+    """HoloViews with the bokeh backend, which is loaded with its scripts if it is not yet."""
     hv = importlib.import_module("holoviews")
     if "bokeh" not in hv.Store.renderers:
         hv.extension("bokeh", logo=False, inline=True)
@@ -45,9 +40,7 @@ def holoviews() -> ModuleType:
 
 @contextmanager
 def bokeh_is_current() -> Iterator[None]:
-    """Options are those of bokeh inside this context, whichever backend of HoloViews a notebook
-    works with.
-    """
+    """Interpret options as those of bokeh inside this context, whichever backend is current."""
     store = holoviews().Store
     before = store.current_backend
     store.set_current_backend("bokeh")
@@ -58,19 +51,18 @@ def bokeh_is_current() -> Iterator[None]:
 
 
 def text(value: object) -> str:
-    """A label that is shown as it is: no control characters, no TeX (which bokeh would fetch a
-    library for).
-    """
+    """A label without control characters and TeX, for which bokeh would fetch a library."""
     plain = re.sub(r"[\x00-\x1f\x7f]+", " ", str(value))
     return plain.replace("$$", "$\u200b$").replace("\\(", "\\\u200b(").replace("\\[", "\\\u200b[")
 
 
 def brief(value: object, most: int = 24) -> str:
-    """`text`, cut in its middle where it is too long for a legend."""
-    whole = text(value)
-    return (
-        whole if len(whole) <= most else f"{whole[: most // 2]}…{whole[-(most - most // 2 - 1) :]}"
-    )
+    """`text`, shortened in the middle if it is too long for a legend."""
+    label = text(value)
+    if len(label) <= most:
+        return label
+    half = most // 2
+    return f"{label[:half]}…{label[half + 1 - most :]}"
 
 
 def title(value: object) -> str:
@@ -79,9 +71,9 @@ def title(value: object) -> str:
 
 
 def unit(attrs: dict[Any, Any]) -> str:
-    """The unit as people write it: "µm" for "um", "" for "1"."""
-    given = str(attrs.get("units", ""))
-    return brief(_UNITS.get(given, given))
+    """The unit as it is printed: "µm" for "um", "" for "1"."""
+    stored = str(attrs.get("units", ""))
+    return brief(_UNITS.get(stored, stored))
 
 
 def label(da: xr.DataArray, fallback: str | None = None) -> str:
@@ -93,21 +85,24 @@ def label(da: xr.DataArray, fallback: str | None = None) -> str:
 
 def value_text(value: object, attrs: dict[Any, Any]) -> str:
     """A coordinate value with its unit, "12.5 µm"."""
-    number = f"{float(value):.6g}" if isinstance(value, int | float | np.number) else text(value)
-    return f"{number} {unit(attrs)}".strip()
+    words = text(value)
+    if isinstance(value, int | float | np.number):
+        words = f"{float(value):.6g}"
+    return f"{words} {unit(attrs)}".strip()
 
 
 def number(value: float) -> str:
-    """Two digits after the point and a minus sign as printers set it."""
+    """A number with two decimals and a typographic minus sign."""
     return f"{value:.2f}".replace("-", "−")
 
 
 def map_dims(da: xr.DataArray) -> tuple[str, str]:
-    """The dims of a map, rows first. Raises UsageError unless there are two."""
+    """The dims of a map, rows first. Raises UsageError unless it has two."""
     dims = [str(dim) for dim in da.dims]
     if len(dims) != 2:
         raise UsageError(
-            f"a map has two dimensions, {da.name!r} has {dims}; select one of the others, such as .isel(z=0)."
+            f"a map has two dimensions, {da.name!r} has {dims}; "
+            "select one of the others, such as .isel(z=0)."
         )
     if dims == [n.X, n.Y]:
         return n.Y, n.X
@@ -115,24 +110,23 @@ def map_dims(da: xr.DataArray) -> tuple[str, str]:
 
 
 def as_map(da: xr.DataArray) -> xr.DataArray:
-    """A map in memory as float32 `(rows, columns)` with ascending numeric coordinates; missing ones
-    are counted out.
+    """A map in memory as float32 `(rows, columns)` with ascending numeric coordinates.
+
+    Missing coordinates are replaced by indices.
     """
     rows, columns = map_dims(da)
     da = da.transpose(rows, columns)
     for dim in (rows, columns):
         if dim not in da.coords or da[dim].dtype.kind not in "iuf":
-            attrs = {"long_name": f"{dim} (index)"}
-            da = da.assign_coords(
-                {dim: xr.DataArray(np.arange(da.sizes[dim], dtype="f8"), dims=dim, attrs=attrs)}
-            )
+            index = np.arange(da.sizes[dim], dtype="f8")
+            da = da.assign_coords({dim: (dim, index, {"long_name": f"{dim} (index)"})})
     if 0 in da.shape:
         raise SchemaError(f"{da.name!r} holds no scan point: its shape is {da.shape}.")
     return da.astype("f4").reset_coords(drop=True).sortby([rows, columns]).load()
 
 
 class Classes(NamedTuple):
-    """The classes of an array with their colours, and where they are; noise is the last."""
+    """The classes of an array with their colours and positions; noise is the last."""
 
     names: list[str]
     colors: list[str]
@@ -140,88 +134,86 @@ class Classes(NamedTuple):
 
 
 def colored_classes(labels: xr.DataArray, colors: Colors | None = None) -> Classes:
-    """The classes of an array of codes, one colour each, noise grey. Raises UsageError for an array
-    of amounts.
+    """The classes of an array of codes, one colour each, noise grey.
 
-    Noise is code -1 where `flag_meanings` calls it so or names nothing; of other maps, such as
-    `phase`, all codes below 0 are missing.
+    Code -1 is noise if `flag_meanings` calls it so or does not exist; in other maps, such as
+    `phase`, all codes below 0 are missing values. Raises UsageError for an array of floats.
     """
     if labels.dtype.kind not in "iu":
         raise UsageError(
             f"{labels.name!r} holds {labels.dtype} values; a map of classes holds whole numbers."
         )
-    known = categories(labels)
-    paint = class_colors(list(known), colors)
+    names_of_codes = categories(labels)
+    paint = class_colors(list(names_of_codes), colors)
     is_named = "flag_meanings" in labels.attrs or labels.name == n.PHASE
     if (labels == n.NOISE).any() and (not is_named or meanings(labels).get(n.NOISE) == NOISE):
-        known = known | {n.NOISE: NOISE}
+        names_of_codes = names_of_codes | {n.NOISE: NOISE}
         paint.append(NOISE_COLOR)
     positions = xr.full_like(labels, np.nan, dtype="f4")
-    for position, code in enumerate(known):
+    for position, code in enumerate(names_of_codes):
         positions = positions.where(labels != code, position)
-    names = [brief(name) for name in known.values()]
+    names = [brief(name) for name in names_of_codes.values()]
     if len(set(names)) < len(names):
-        names = [text(name) for name in known.values()]
+        names = [text(name) for name in names_of_codes.values()]
     return Classes(names or ["none"], paint or [NAN_COLOR], positions)
 
 
 def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
-    """A table as curves, points or bars in the style of all views.
+    """Plot a table by hvplot, in the style of all views.
 
-    kind: line, step, scatter, bar, errorbars or another of hvplot's, whose options are `**options`.
+    `kind` and `**options` are those of hvplot: line, step, scatter, bar, errorbars and others. Its
+    class is called, not the accessor, which would be added to pandas.
     """
     holoviews()
     from hvplot import hvPlot
 
-    own: dict[str, Any] = {"frame_width": 420, "frame_height": 240, "grid": True}
-    own["color"] = (
-        list(COLORS)
-        if "by" in options or ("y" not in options and len(table.columns) > 1)
-        else COLORS[0]
-    )
+    style: dict[str, Any] = {"frame_width": 420, "frame_height": 240, "grid": True}
+    style["color"] = COLORS[0]
+    if "by" in options or ("y" not in options and len(table.columns) > 1):
+        style |= {"color": list(COLORS), "group_label": " "}
     if kind in ("bar", "hist", "scatter"):
-        own["line_color"] = None
+        style["line_color"] = None
     if kind == "bar":
-        own["bar_width"] = 0.95
+        style["bar_width"] = 0.95
     if kind == "scatter":
-        own["size"] = 30
-    return getattr(hvPlot(table), kind)(**own | options)
+        style["size"] = 30
+    return getattr(hvPlot(table), kind)(**style | options)
 
 
 def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **options: Any) -> Any:
-    """A plot of the rows of each class in its colour, of those without one in grey; see `plot`."""
+    """Plot the rows of each class in its colour and those without a class in grey; see `plot`."""
     if labels is None:
         return plot(table, kind, **options)
     names, colors, codes = colored_classes(labels)
-    groups = {"none": (codes.isnull().values, UNUSED)}
+    names = ["none", *names]
+    colors = [UNUSED, *colors]
+    positions = codes.fillna(-1).values + 1
+    plots = {}
     for position, (name, color) in enumerate(zip(names, colors, strict=True)):
-        groups[name] = codes.values == position, color
-    shown = {
-        name: plot(table[rows], kind, color=c, **options)
-        for name, (rows, c) in groups.items()
-        if rows.any()
-    }
+        rows = table[positions == position]
+        if len(rows):
+            plots[name] = plot(rows, kind, color=color, **options)
     by = text(labels.attrs.get("long_name", "class"))
-    return holoviews().NdOverlay(shown, kdims=by, sort=False).opts(legend_position="right")
+    return holoviews().NdOverlay(plots, kdims=by, sort=False).opts(legend_position="right")
 
 
 def paintable(values: np.ndarray, colors: Any, missing: str) -> tuple[np.ndarray, Any]:
-    """Values and colours for HoloViews, which finds no range where none is finite: then all in the
-    missing colour.
+    """Values and colours for HoloViews; without any finite value all in the missing colour.
+
+    A matplotlib colour map is given as its colours: HoloViews would load further packages to find
+    it.
     """
-    return (
-        (values, colors)
-        if np.isfinite(values).any()
-        else (np.zeros_like(values), [missing, missing])
-    )
+    if not np.isfinite(values).any():
+        return np.zeros_like(values), [missing, missing]
+    if isinstance(colors, str) and is_color_map(colors):
+        colors = colors_of(colors)
+    return values, colors
 
 
 def robust_limits(
     values: np.ndarray, percent: tuple[float, float] = PERCENT, symmetric: bool = False
 ) -> tuple[float, float]:
-    """Colour limits: the given percentiles of the finite values; equal distances from 0 if
-    `symmetric`.
-    """
+    """Colour limits: two percentiles of the finite values; symmetric about 0 if `symmetric`."""
     finite = np.asarray(values)[np.isfinite(values)]
     if not finite.size:
         return (-1.0, 1.0) if symmetric else (0.0, 1.0)
@@ -229,7 +221,7 @@ def robust_limits(
     if symmetric:
         high = max(abs(low), abs(high)) or 1.0
         return -high, high
-    if low == high:  # most of the map is one value: show the rest all the same
+    if low == high:  # most of the map has one value
         low, high = float(finite.min()), float(finite.max())
     margin = 0.0 if low < high else abs(low) * 0.5 or 0.5
     return low - margin, high + margin
@@ -241,10 +233,10 @@ def is_regular(coord: np.ndarray) -> bool:
     return bool(steps.size == 0 or np.allclose(steps, steps.mean(), rtol=1e-3, atol=0))
 
 
-def roi_outline(roi: xr.DataArray) -> np.ndarray:
-    """Border of a region along the edges of its scan points: segments `(n, 4)` of x0, y0, x1, y1,
-    runs merged.
-    """
+def roi_outline(roi: xr.DataArray | None) -> np.ndarray | None:
+    """Border of a region along the edges of its scan points: segments `(n, 4)` x0, y0, x1, y1."""
+    if roi is None:
+        return None
     rows, columns = map_dims(roi)
     grid = as_map(roi)
     return region_outline(grid.values > 0, edges(grid[columns].values), edges(grid[rows].values))

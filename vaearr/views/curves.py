@@ -1,6 +1,4 @@
-"""Curves and bars: training, the health of latents, explained variance, histograms and profiles of
-maps, sweeps.
-"""
+"""Curves and bars: training, health of latents, explained variance, histograms, profiles, sweeps."""
 
 from __future__ import annotations
 
@@ -13,19 +11,11 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError
-from vaearr.views.common import (
-    COLORS,
-    UNUSED,
-    as_map,
-    holoviews,
-    label,
-    plot,
-    title,
-)
+from vaearr.views.common import COLORS, UNUSED, as_map, holoviews, label, plot, title
 from vaearr.views.kinds import builder
 from vaearr.views.maps import map_plot
 
-# what a panel of the loss curves shows: heading, and variable -> legend
+# panels of the loss curves: heading, and variable -> legend
 LOSS_PANELS: dict[str, dict[str, str]] = {
     "loss": {"loss": "training", "val_loss": "validation"},
     "reconstruction NLL": {
@@ -35,14 +25,17 @@ LOSS_PANELS: dict[str, dict[str, str]] = {
     "KL divergence": {"kl": "training", "val_kl": "validation"},
 }
 NATS = "nats per sample"
-GREY, BAR_COLOR = "gray", "#6f7a85"
+GREY = "gray"
+BAR_COLOR = "#6f7a85"
+MAX_TICKS = 12
 
 
 @builder("history", n.EPOCH, "loss")
 def loss_curves(history: xr.Dataset, **options: Any) -> Any:
-    """Loss, reconstruction NLL and KL over epochs, training and validation, in nats per sample.
+    """Plot loss, reconstruction NLL and KL over epochs in nats per sample.
 
-    Curves without any finite value are left out. `**options` are those of `hvplot.line`.
+    Curves without any finite value are omitted. `**options` are those of `hvplot.line`. Raises
+    NoInputError if the history holds no losses.
     """
     panels = []
     for heading, variables in LOSS_PANELS.items():
@@ -70,150 +63,150 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
 
 
 @builder("probe", "score", "low", "high", "features", "probe")
-def probe_plot(found: xr.Dataset) -> Any:
-    """Scores of `va.probe` with their intervals, a panel per target.
+def probe_plot(scores: xr.Dataset) -> Any:
+    """Plot the scores of `va.probe` with their intervals, a panel for each target.
 
-    Grey: what a guess would have, 0 of numbers and 1 / classes of classes.
+    The dashed line is the score of a guess: 0 for numbers, 1 / number of classes for classes.
     """
+    class_names = list(map(str, scores["class"].values)) if "class" in scores else []
     panels = []
-    for target in map(str, found["target"].values):
-        classes = [
-            name
-            for name in found.get("class", xr.DataArray([])).values
-            if name.startswith(f"{target}: ")
-        ]
-        table = (
-            found[["score", "low", "high"]].sel(target=target).to_dataframe().dropna().reset_index()
-        )
-        table["of"] = table["features"] + ", " + table["probe"]
-        table["below"], table["above"] = (
-            table["score"] - table["low"],
-            table["high"] - table["score"],
-        )
-        own: dict[str, Any] = {
-            "x": "of",
+    for target in map(str, scores["target"].values):
+        n_classes = sum(name.startswith(f"{target}: ") for name in class_names)
+        table = scores[["score", "low", "high"]].sel(target=target).to_dataframe()
+        table = table.dropna().reset_index()
+        table["name"] = table["features"] + ", " + table["probe"]
+        table["below"] = table["score"] - table["low"]
+        table["above"] = table["high"] - table["score"]
+        style: dict[str, Any] = {
+            "x": "name",
             "y": "score",
             "xlabel": "",
-            "ylabel": "balanced accuracy" if classes else "R²",
+            "ylabel": "balanced accuracy" if n_classes else "R²",
+            "title": title(target),
+            "rot": 45,
+            "frame_width": 220,
+            "frame_height": 220,
         }
-        own |= {"title": title(target), "rot": 45, "frame_width": 220, "frame_height": 220}
-        points = plot(table, "scatter", **own)
-        intervals = plot(table, "errorbars", yerr1="below", yerr2="above", **own)
-        panels.append(points * intervals * mark_line(1 / len(classes) if classes else 0.0))
+        points = plot(table, "scatter", **style)
+        intervals = plot(table, "errorbars", yerr1="below", yerr2="above", **style)
+        panels.append(points * intervals * mark_line(1 / n_classes if n_classes else 0.0))
     return holoviews().Layout(panels).cols(3).opts(shared_axes=False)
 
 
 @builder("run_health", n.LATENT, "kl", "is_active")
-def health_view(found: xr.Dataset, **options: Any) -> Any:
-    """KL divergence of each latent, active ones blue and unused ones grey.
+def health_view(health: xr.Dataset, **options: Any) -> Any:
+    """Plot the KL divergence of each latent, active ones blue and unused ones grey.
 
-    Of a linear model without a posterior the share of the variance that each explains, of other
-    latents without one the variance of each. `**options` are those of `hvplot.bar`.
+    Without a posterior the explained share of the variance is shown for a linear model, else the
+    variance of each latent. `**options` are those of `hvplot.bar`.
     """
-    if "explained_variance_ratio" in found and not found["kl"].any():
-        return variance_curve(found["explained_variance_ratio"], **options)
-    is_known = "aggregate_std" not in found or np.isfinite(found["kl"]).any()
-    heights = found["kl"] if is_known else found["aggregate_std"] ** 2
-    active = found["is_active"].astype(bool)
-    table = pd.DataFrame(
-        {"active": heights.where(active, 0.0), "unused": heights.where(~active, 0.0)}
-    )
+    if "explained_variance_ratio" in health and not health["kl"].any():
+        return variance_curve(health["explained_variance_ratio"], **options)
+    heights, name = health["kl"], f"KL ({NATS})"
+    if "aggregate_std" in health and not np.isfinite(heights).any():
+        heights, name = health["aggregate_std"] ** 2, "variance of the latents"
+    active = health["is_active"].astype(bool)
+    columns = {"active": heights.where(active, 0.0), "unused": heights.where(~active, 0.0)}
     heading = f"{int(active.sum())} of {active.size} latents active"
-    if found.attrs.get("kl_total") is not None:
-        heading += f", KL {found.attrs['kl_total']:.4g} nats"
-    own = {
+    if health.attrs.get("kl_total") is not None:
+        heading += f", KL {health.attrs['kl_total']:.4g} nats"
+    style: dict[str, Any] = {
         "title": heading,
         "xlabel": "latent dimension",
+        "ylabel": name,
+        "color": [COLORS[0], UNUSED],
         "frame_width": 860,
         "frame_height": 200,
         "stacked": True,
     }
-    own |= {
-        "ylabel": f"KL ({NATS})" if is_known else "variance of the latents",
-        "color": [COLORS[0], UNUSED],
-    }
-    return plot(table, "bar", **own | options)
+    return plot(pd.DataFrame(columns), "bar", **style | options)
 
 
 @builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
-def statistics_view(found: xr.Dataset) -> Any:
-    """KL of each latent, the aggregate posterior beside the prior, range of the means,
-    log-variance.
-    """
+def statistics_view(statistics: xr.Dataset) -> Any:
+    """Plot KL, aggregate posterior and prior, posterior means and log-variance of each latent."""
     size: dict[str, Any] = {"frame_width": 350, "frame_height": 240}
-    aggregate = _means(found, "aggregate_", title="aggregate posterior (dashed: prior)", **size)
-    panels = [health_view(found, **size), aggregate * mark_line(-1.0) * mark_line(1.0)]
-    panels.append(_means(found, title="posterior mean: mean ± std, range (grey)", **size))
-    if np.isfinite(found["logvar_mean"]).any():
-        panels.append(_means(found, "logvar_", title="posterior log-variance, mean ± std", **size))
+    aggregate = _means(statistics, "aggregate_", "aggregate posterior (dashed: prior)", size)
+    panels = [health_view(statistics, **size), aggregate * mark_line(-1.0) * mark_line(1.0)]
+    panels.append(_means(statistics, "", "posterior mean: mean ± std, range (grey)", size))
+    if np.isfinite(statistics["logvar_mean"]).any():
+        panels.append(_means(statistics, "logvar_", "posterior log-variance, mean ± std", size))
     return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
 
 
-def _means(found: xr.Dataset, before: str = "", **options: Any) -> Any:
-    """The mean of each latent with its standard deviation, and its ends, where they are known, in
-    grey.
-    """
-    columns = {
-        name: found[f"{before}{name}"]
-        for name in ("mean", "std", "min", "max")
-        if f"{before}{name}" in found
-    }
-    table = pd.DataFrame(columns)
-    own = {"xlabel": "latent dimension", "ylabel": "latent"} | options
-    shown = plot(table, "scatter", y="mean", **own) * plot(
-        table, "errorbars", y="mean", yerr1="std", **own
-    )
-    for end in {"min", "max"} & set(table):
-        shown = shown * plot(table, "scatter", y=end, **own | {"color": UNUSED})
-    return shown
+def _means(statistics: xr.Dataset, prefix: str, heading: str, size: dict[str, Any]) -> Any:
+    """The mean of each latent with its standard deviation, minimum and maximum in grey."""
+    names = [name for name in ("mean", "std", "min", "max") if f"{prefix}{name}" in statistics]
+    table = pd.DataFrame({name: statistics[f"{prefix}{name}"] for name in names})
+    style: dict[str, Any] = {
+        "title": heading,
+        "xlabel": "latent dimension",
+        "ylabel": "latent",
+        "xticks": _ticks(table.index.values),
+    } | size
+    points = plot(table, "scatter", y="mean", **style)
+    view = points * plot(table, "errorbars", y="mean", yerr1="std", **style)
+    for name in names[2:]:
+        view = view * plot(table, "scatter", y=name, **style | {"color": UNUSED})
+    return view
 
 
-def mark_line(place: float, color: str = UNUSED, *, upright: bool = False) -> Any:
+def _ticks(numbers: np.ndarray) -> list[int]:
+    """Whole numbers on an axis of latents or components, at most `MAX_TICKS`."""
+    step = 1 + len(numbers) // MAX_TICKS
+    return [int(number) for number in numbers[::step]]
+
+
+def mark_line(position: float, color: str = UNUSED, *, vertical: bool = False) -> Any:
     """A dashed line across a frame."""
-    line = holoviews().VLine(place) if upright else holoviews().HLine(place)
+    hv = holoviews()
+    line = hv.VLine(position) if vertical else hv.HLine(position)
     return line.opts(color=color, line_dash="dashed", line_width=1.6)
 
 
 @builder("runs", "run", "explained_variance", "n_active")
-def runs_view(found: xr.Dataset) -> Any:
-    """Numbers of `va.compare`: a point for each run, those of targets side by side."""
+def runs_view(comparison: xr.Dataset) -> Any:
+    """Plot the numbers of `va.compare`: a point for each run, targets side by side."""
     panels = []
-    for name, values in found.data_vars.items():
-        own: dict[str, Any] = {
+    for name, values in comparison.data_vars.items():
+        style: dict[str, Any] = {
             "x": str(values.dims[-1]),
             "y": str(name),
             "by": "run",
+            "title": title(values.attrs.get("long_name", str(name))),
             "xlabel": "",
+            "ylabel": "",
             "rot": 45,
+            "frame_width": 120 + 30 * values.shape[-1],
         }
-        own |= {"title": title(values.attrs.get("long_name", str(name))), "ylabel": ""}
-        own |= {"legend": False} if values.ndim == 1 else {}
-        own |= {"frame_width": 120 + 30 * values.shape[-1]}
-        panels.append(plot(values.to_dataframe().dropna().reset_index(), "scatter", **own))
+        if values.ndim == 1:
+            style["legend"] = False
+        panels.append(plot(values.to_dataframe().dropna().reset_index(), "scatter", **style))
     return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
 
 
 @builder("variance", "array", "explained_variance_ratio")
 def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
-    """Share of the total variance that each component explains, `(component,)`, and the sum of the
-    shares so far.
+    """Plot the share of the variance that each component explains, and the cumulative share.
 
-    `**options` are those of hvplot. Raises SchemaError for other dims.
+    `**options` are those of hvplot. Raises SchemaError for dims other than `(component,)`.
     """
     if ratio.ndim != 1 or not ratio.size:
         raise SchemaError(
             f"{ratio.name!r} has sizes {dict(ratio.sizes)}; expected a value for each component."
         )
-    table = pd.DataFrame(
-        {"share": ratio.values, "sum": np.cumsum(ratio.values)}, np.arange(1, ratio.size + 1)
-    )
-    own = {
-        "title": title(f"{ratio.size} components: {table['sum'].iloc[-1]:.1%}"),
+    total = np.cumsum(ratio.values)
+    numbers = np.arange(1, ratio.size + 1)
+    table = pd.DataFrame({"share": ratio.values, "total": total}, numbers)
+    style: dict[str, Any] = {
+        "title": title(f"{ratio.size} components explain {total[-1]:.1%}"),
         "xlabel": "component",
-    }
-    own |= {"ylabel": "share of the variance", "ylim": (0, 1.03)} | options
-    bars = plot(table, "bar", y="share", label="of each", **own)
-    return bars * plot(table, "line", y="sum", label="sum so far", **own | {"color": COLORS[1]})
+        "ylabel": "share of the variance",
+        "xticks": _ticks(numbers),
+        "ylim": (0, 1.03),
+    } | options
+    bars = plot(table, "bar", y="share", label="of each", **style)
+    return bars * plot(table, "line", y="total", label="cumulative", **style | {"color": COLORS[1]})
 
 
 @builder("contrast")
@@ -225,59 +218,62 @@ def contrast_view(
     roi: xr.DataArray | None = None,
     **options: Any,
 ) -> Any:
-    """Grey map with the rows and columns of the profiles in colour, beside it the histogram, then
-    the profiles along x, and along y.
+    """Show a grey map with profile lines, its histogram, and its profiles along x and along y.
 
     `histogram` and `profiles` are made by `vaearr.analysis.side_maps`; `**options` as of a map.
     """
-    shown = map_plot(da, roi=roi, **{"cmap": GREY} | options)
+    hv = holoviews()
+    grey_map = map_plot(da, roi=roi, **{"cmap": GREY} | options)
     curves: dict[str, list[Any]] = {}
     for i, profile in enumerate(profiles):
         along = str(profile.dims[0])
         across = n.Y if along == n.X else n.X
-        place, color = profile.attrs[across][0], COLORS[i % len(COLORS)]
-        shown = shown * mark_line(place, color, upright=along == n.Y)
-        own = {
+        position = profile.attrs[across][0]
+        color = COLORS[i % len(COLORS)]
+        grey_map = grey_map * mark_line(position, color, vertical=along == n.Y)
+        style: dict[str, Any] = {
             "title": title(f"profiles of {label(da)}"),
             "xlabel": label(as_map(da)[along]),
             "ylabel": label(da),
+            "label": f"{across} = {position:g}",
+            "color": color,
         }
         table = pd.DataFrame({"value": profile.values}, profile[along].values)
-        curves.setdefault(along, []).append(
-            plot(table, label=f"{across} = {place:g}", **own | {"color": color})
-        )
-    hv = holoviews()
-    panels = [shown, histogram_plot(histogram), *(hv.Overlay(lines) for lines in curves.values())]
+        curves.setdefault(along, []).append(plot(table, **style))
+    panels = [grey_map, histogram_plot(histogram), *map(hv.Overlay, curves.values())]
     return hv.Layout(panels).cols(2).opts(shared_axes=False)
 
 
 @builder("histogram", "bin", "count")
 def histogram_plot(histogram: xr.Dataset, **options: Any) -> Any:
-    """How many scan points have which value, of `side_maps.histogram`. `**options` are those of
-    `hvplot.bar`.
-    """
-    width = float(histogram.attrs["width"])
-    heading = f"n = {histogram.attrs['n']:,} ({histogram.attrs['n_missing']:,} missing), bins of {width:g}"
-    own = {
-        "title": title(heading),
+    """Plot the histogram of `side_maps.histogram`. `**options` are those of `hvplot.bar`."""
+    attrs = histogram.attrs
+    width = float(attrs["width"])
+    style: dict[str, Any] = {
+        "title": f"n = {attrs['n']:,} ({attrs['n_missing']:,} missing), bins of {width:g}",
         "xlabel": label(histogram["bin"], "value"),
         "ylabel": "scan points",
+        "color": BAR_COLOR,
     }
-    table = pd.DataFrame(
-        {"scan points": histogram["count"].values}, histogram["bin"].values + width / 2
-    )
-    return plot(table, "bar", **own | {"color": BAR_COLOR} | options)
+    middles = histogram["bin"].values + width / 2
+    table = pd.DataFrame({"scan points": histogram["count"].values}, middles)
+    return plot(table, "bar", **style | options)
 
 
 @builder("sweep", "elbo", "elbo_se")
 def elbo_view(table: xr.Dataset) -> Any:
-    """Held-out ELBO of a sweep with its standard error over latent dimensions, a line for each
-    region and beta.
+    """Plot the held-out ELBO of a sweep with its standard error over latent dimensions.
 
-    `table` has `region`, `beta`, `latent_dim`, `elbo` and `elbo_se`, one entry for each run.
+    A line for each region and beta; `table` has `region`, `beta`, `latent_dim`, `elbo` and
+    `elbo_se`, one entry for each run.
     """
     rows = table.to_dataframe()
-    rows["of"] = rows["region"].astype(str) + ", beta " + rows["beta"].map("{:g}".format)
-    own = {"x": "latent_dim", "y": "elbo", "by": "of", "xlabel": "latent dimensions"}
-    own |= {"ylabel": "held-out ELBO (nats per sample)"}
-    return plot(rows, "line", **own) * plot(rows, "errorbars", yerr1="elbo_se", **own)
+    rows["name"] = rows["region"].astype(str) + ", beta " + rows["beta"].map("{:g}".format)
+    style = {
+        "x": "latent_dim",
+        "y": "elbo",
+        "by": "name",
+        "xlabel": "latent dimensions",
+        "ylabel": f"held-out ELBO ({NATS})",
+    }
+    return plot(rows, "line", **style) * plot(rows, "errorbars", yerr1="elbo_se", **style)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vaearr import Run
 
 WIDTH = 110  # characters of a line
-ROWS = 20  # of a table
+MAX_ROWS = 20  # of a table
 MAX_COLUMNS = 10
 MAX_CELLS = 60  # of an array of several dims that is printed as a table
 MAX_VALUES = 10_000_000  # larger variables are not read
@@ -33,8 +33,7 @@ SKIPPED_ATTRIBUTES = {
     "flag_meanings",
     n.PROVENANCE,
 }
-# tables whose rows are sorted: the variable that sorts them, and the dim along which the best are
-# listed
+# tables with sorted rows: the variable that sorts them, and the dim whose best labels are listed
 SORTED_BY = {
     "association": n.LATENT,
     "relative_l2_mean": "layer",
@@ -48,137 +47,151 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
 
     Parameters
     ----------
-    result
-        Any Dataset or DataArray, or a run (its Dataset).
-    top
-        Rows to list of a table; of associations for each metric and target. Default: as many as fit
-        a screen.
+    result : xarray.Dataset, xarray.DataArray or Run
+        Any result or variable; of a run its Dataset is described.
+    top : int, optional
+        Number of rows of a table; of associations for each metric and target. Default: as many as
+        fit on a screen.
 
     Returns
     -------
     list of str
-        Kind and sizes; attributes; least, median and largest value of each variable; the first (of
-        associations and layers the strongest) rows of its table; warnings last.
+        Lines: kind and sizes; attributes; minimum, median and maximum of each variable; the first
+        rows of its table (the strongest of associations and layers); warnings last.
+
+    Raises
+    ------
+    UsageError
+        If `top` is below 1.
+
+    Examples
+    --------
+    >>> import vaearr as va
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> va.describe(scan.BC)[0]
+    'map: 6 y x 8 x'
     """
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; it must be 1 or more.")
     if not isinstance(result, xr.Dataset | xr.DataArray):  # a run
         result = result.ds
-    ds = (
-        result.to_dataset(name=result.name or "value")
-        if isinstance(result, xr.DataArray)
-        else result
-    )
     try:
         kind = kind_of(result)
     except UsageError:
         kind = type(result).__name__
     sizes = " x ".join(f"{size} {dim}" for dim, size in result.sizes.items())
-    lines = textwrap.wrap(f"{kind}: {sizes}", WIDTH)
-    lines += _attributes(result.attrs)
-    lines += _rows(
-        pd.DataFrame([_statistics(name, variable) for name, variable in ds.data_vars.items()]), ROWS
-    )
-    lines += _table(ds, top)
-    warnings = [*ds.attrs.get("warnings", ())]
+    if isinstance(result, xr.DataArray):
+        ds = result.to_dataset(name=result.name or "value")
+    else:
+        ds = result
+    statistics = [_statistics(name, variable) for name, variable in ds.data_vars.items()]
+    warnings = list(ds.attrs.get("warnings", ()))
     for variable in ds.data_vars.values():
         warnings += variable.attrs.get("warnings", ())
-    return lines + [f"warning: {text(warning)}" for warning in dict.fromkeys(warnings)]
+    return [
+        *textwrap.wrap(f"{kind}: {sizes}", WIDTH),
+        *_attributes(result.attrs),
+        *_rows(pd.DataFrame(statistics), MAX_ROWS),
+        *_table(ds, top),
+        *(f"warning: {text(warning)}" for warning in dict.fromkeys(warnings)),
+    ]
 
 
 def _attributes(attrs: Mapping[Any, Any]) -> list[str]:
     """Attributes that are one value or a short list, as wrapped text."""
-    words = []
+    entries = []
     for key, value in attrs.items():
-        if key not in SKIPPED_ATTRIBUTES and not isinstance(value, Mapping) and np.size(value):
-            shown = f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {text(value)}"
-            if len(shown) < WIDTH and value != "":
-                words.append(shown)
-    return textwrap.wrap("; ".join(words), WIDTH, initial_indent="  ", subsequent_indent="  ")
+        if key in SKIPPED_ATTRIBUTES or isinstance(value, Mapping) or not np.size(value):
+            continue
+        entry = f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {text(value)}"
+        if len(entry) < WIDTH and value != "":
+            entries.append(entry)
+    return textwrap.wrap("; ".join(entries), WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _statistics(name: Any, variable: xr.DataArray) -> dict[str, str]:
-    """Shape of a variable; of numbers the least, median and largest value, and how many are
-    missing.
-    """
+    """Shape of a variable; of numbers the minimum, median, maximum and the number of NaN."""
     row = dict.fromkeys(("variable", "shape", "min", "median", "max", "missing"), "")
-    row |= {"variable": text(name), "shape": " x ".join(map(str, variable.shape))}
-    if (
-        variable.dtype.kind in "uifb"
-        and not is_categorical(variable)
-        and variable.size <= MAX_VALUES
-    ):
-        values = np.asarray(variable.values, dtype="f8")
-        finite = values[np.isfinite(values)]
-        row["missing"] = str(values.size - finite.size)
-        if finite.size:
-            low, middle, high = np.quantile(finite, (0, 0.5, 1))
-            row |= {"min": f"{low:.4g}", "median": f"{middle:.4g}", "max": f"{high:.4g}"}
+    row["variable"] = text(name)
+    row["shape"] = " x ".join(map(str, variable.shape))
+    is_numeric = variable.dtype.kind in "uifb" and not is_categorical(variable)
+    if not is_numeric or variable.size > MAX_VALUES:
+        return row
+    values = np.asarray(variable.values, dtype="f8")
+    finite = values[np.isfinite(values)]
+    row["missing"] = str(values.size - finite.size)
+    if finite.size:
+        for key, quantile in zip(("min", "median", "max"), (0, 0.5, 1), strict=True):
+            row[key] = f"{np.quantile(finite, quantile):.4g}"
     return row
 
 
 def _table(ds: xr.Dataset, top: int | None) -> list[str]:
-    """The rows of the table that a Dataset holds: sorted, sizes of classes, vectors, or small
-    arrays side by side.
-    """
-    most = top or ROWS
-    for sorting, along in SORTED_BY.items():
-        dims = [str(dim) for dim in ds[sorting].dims] if sorting in ds else []
-        if any(dim.startswith(along) for dim in dims):
-            return _sorted_table(
-                ds, sorting, next(dim for dim in dims if dim.startswith(along)), top
-            )
+    """The table that a Dataset holds: sorted rows, class sizes, vectors, or columns."""
+    for name, prefix in SORTED_BY.items():
+        for dim in ds[name].dims if name in ds else ():
+            if str(dim).startswith(prefix):
+                return _sorted_table(ds, name, str(dim), top)
     variables = list(ds.data_vars.values())
     if len(variables) == 1 and is_categorical(variables[0]) and variables[0].size <= MAX_VALUES:
         return _class_sizes(variables[0])
     if "decoded" in ds and ds[n.LATENTS].ndim == 2:
         vectors: Any = ds[n.LATENTS].to_pandas()
-        return _rows(vectors.reset_index(), most, max_columns=None)
-    columns_of: dict[Any, list[Any]] = {}
+        return _rows(vectors.reset_index(), top or MAX_ROWS, max_columns=None)
+    columns = _columns(ds)
+    if n.PATTERNS in ds or not columns:
+        return []
+    return _rows(ds[columns].to_dataframe().reset_index(), top or MAX_ROWS)
+
+
+def _columns(ds: xr.Dataset) -> list[Any]:
+    """The largest group of variables over the same dims that fit into a table."""
+    groups: dict[Any, list[Any]] = {}
     for name, variable in ds.data_vars.items():
         if variable.ndim == 1 or (variable.ndim and variable.size <= MAX_CELLS):
-            columns_of.setdefault(variable.dims, []).append(name)
-    if not columns_of or n.PATTERNS in ds:
-        return []
-    columns: list[Any] = max(columns_of.values(), key=lambda names: len(names))
-    return _rows(ds[columns].to_dataframe().reset_index(), most)
+            groups.setdefault(variable.dims, []).append(name)
+    return max(groups.values(), key=len, default=[])
 
 
 def _sorted_table(ds: xr.Dataset, name: str, along: str, top: int | None) -> list[str]:
-    """The labels of a dim with the largest absolute values, for each label of the other dims; ties
-    are marked.
+    """The labels of a dim with the largest absolute values, for each label of the other dims.
+
+    Ties are marked.
     """
     dims = ds[name].dims
-    columns = [
-        other for other, variable in ds.data_vars.items() if variable.dims == dims and other != name
-    ]
+    columns = [column for column in ds.data_vars if ds[column].dims == dims and column != name]
     frame = ds[[name, *columns]].to_dataframe().reset_index().dropna(subset=[name])
     others = [str(dim) for dim in dims if dim != along]
     frame = frame.sort_values(name, key=lambda value: -abs(value), kind="stable")
-    frame["tied"] = frame.assign(size=abs(frame[name]).round(9)).duplicated(
-        [*others, "size"], keep=False
-    )
+    rounded = frame.assign(size=abs(frame[name]).round(9))
+    frame["tied"] = rounded.duplicated([*others, "size"], keep=False)
     frame = frame[[*others, along, name, "tied", *columns]]
     if not others:
-        return _rows(frame, top or ROWS)
+        return _rows(frame, top or MAX_ROWS)
     groups = frame.groupby(others, sort=False)
-    best = groups.head(top or max(1, ROWS // max(1, groups.ngroups)))
-    return _rows(best.sort_values(others, kind="stable"), len(best) if top else ROWS)
+    best = groups.head(top or max(1, MAX_ROWS // max(1, groups.ngroups)))
+    return _rows(best.sort_values(others, kind="stable"), len(best) if top else MAX_ROWS)
 
 
 def _class_sizes(labels: xr.DataArray) -> list[str]:
-    """How many points each class holds, the largest first."""
+    """The number of points of each class, the largest first."""
     counts = labels.to_series().value_counts().rename_axis("code").reset_index()
     names = meanings(labels)
     counts.insert(0, "class", [names.get(code, code) for code in counts["code"]])
-    return _rows(counts, ROWS)
+    return _rows(counts, MAX_ROWS)
 
 
-def _rows(frame: pd.DataFrame, most: int, max_columns: int | None = MAX_COLUMNS) -> list[str]:
+def _rows(frame: pd.DataFrame, max_rows: int, max_columns: int | None = MAX_COLUMNS) -> list[str]:
     """The first rows of a table as lines of text."""
     if frame.empty:
         return []
-    shown = frame.iloc[:most, :max_columns]
-    cells = shown.map(lambda cell: f"{cell:.4g}" if isinstance(cell, float) else brief(cell, 40))
+    cells = frame.iloc[:max_rows, :max_columns].map(_cell)
     lines = [f"  {line.rstrip()}" for line in cells.to_string(index=False).splitlines()]
-    return lines + [f"  and {len(frame) - most} more rows"] * (len(frame) > most)
+    if len(frame) > max_rows:
+        lines.append(f"  and {len(frame) - max_rows} more rows")
+    return lines
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else brief(value, 40)

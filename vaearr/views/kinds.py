@@ -1,6 +1,4 @@
-"""One view per kind of result: the table of builders, `view` that finds one, `save` that writes
-what it shows.
-"""
+"""One view per kind of result: the table of builders, `view` and `save`."""
 
 from __future__ import annotations
 
@@ -27,20 +25,28 @@ if TYPE_CHECKING:
 KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
 PAGE_DPI = 170
-ARRAY_SHAPES = {"array", "map", "stack"}  # names by which `_names_of` tells an array
-# builder of each kind, and the names (dims, coordinates, variables) by which a result without
-# `kind` is known
+ARRAY_SHAPES = {"array", "map", "stack"}  # names that `_names_of` gives to an array
+# builder of each kind, and the names (dims, coordinates, variables) that identify a result
+# without `kind`
 KINDS: dict[str, tuple[Builder, frozenset[str]]] = {}
 
 
 def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
-    """Register a function `(result, **options)` as the one that shows results of a kind.
+    """Register a function `(result, **options)` that shows results of a kind.
 
-    It returns a HoloViews object (shown on the screen by bokeh, on paper by `vaearr.views.paper`)
-    or, where pictures have to be set by hand, a matplotlib Figure that serves both. A result
-    without the attribute `kind` belongs to the kind of which it has all names `has` (dims,
-    coordinates, variables, attributes; "map" is an array over two dims, "stack" one with a third),
-    and of several to that with the most.
+    Parameters
+    ----------
+    kind
+        Name of the kind.
+    *has
+        Names (dims, coordinates, variables, attributes; "map" for an array over two dims, "stack"
+        with a third) that identify a result without the attribute `kind`. Of several matching kinds
+        that with the most names is chosen.
+
+    Returns
+    -------
+    callable
+        A decorator of the function, which returns a HoloViews object or a matplotlib Figure.
     """
 
     def register(build: Builder) -> Builder:
@@ -51,11 +57,10 @@ def builder(kind: str, *has: str) -> Callable[[Builder], Builder]:
 
 
 def kind_of(result: xr.Dataset | xr.DataArray) -> str:
-    """The kind of a result: that of its attribute `kind` if a view is registered for it, else by
-    its names.
+    """Return the kind of a result: its attribute `kind` if registered, else by its names.
 
-    The attribute comes from whoever wrote the result, so nothing that it names is imported, unless
-    it is the entry point of an installed package. Raises UsageError where no view shows the result.
+    The attribute is data, so nothing that it names is imported except entry points of installed
+    packages. Raises UsageError if no view shows the result.
     """
     stored_kind = str(result.attrs.get(KIND, ""))
     if stored_kind in KINDS or stored_kind in of_packages("view"):
@@ -68,21 +73,19 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
     if not matches:
         kinds = ", ".join(sorted(KINDS))
         raise UsageError(
-            f"no view shows a result with {sorted(names_of_result)}; name a view with kind=…: {kinds}."
+            f"no view shows a result with {sorted(names_of_result)}; "
+            f"name a view with kind=…: {kinds}."
         )
     return max(matches)[1]
 
 
 def _names_of(result: xr.Dataset | xr.DataArray) -> set[str]:
-    """Names by which the kind of a result is recognised: dims, coordinates, variables, attributes,
-    and its shape.
-    """
+    """Names that identify the kind of a result: dims, coordinates, variables, attributes, shape."""
     names = {str(name) for name in (*result.dims, *result.coords, *result.attrs)}
     if isinstance(result, xr.Dataset):
         names |= set(map(str, result.data_vars))
-        if n.PATTERNS in result or any(
-            {n.Y, n.X} <= set(variable.dims) for variable in result.data_vars.values()
-        ):
+        has_map = any({n.Y, n.X} <= set(result[name].dims) for name in result.data_vars)
+        if n.PATTERNS in result or has_map:
             names.add("dataset")
         return names
     names |= {"array", str(result.name), str(result.name).partition("_")[2]}
@@ -104,51 +107,62 @@ def view(
     kind: str | Builder | None = None,
     **options: Any,
 ) -> Any:
-    """Show a result: a HoloViews object for the screen, or a matplotlib Figure for paper.
+    """Plot a result of any kind.
 
     Parameters
     ----------
-    result
-        What an analysis returned, a Dataset or a run (an overview of its maps), patterns (a sheet
-        of samples), or any map, stack of maps or decoded pictures. Maps by name, such as the same
-        latent of several scans, are shown side by side on one colour scale.
-    backend
-        "bokeh", for notebooks and pages; "matplotlib", in the style of `journal()`.
-    kind
-        Which view: a registered one, that of an installed package, a function `(result, **options)`
-        or "package.module:Name" of your own. Default: by the attribute `kind` of the result, else
-        by its names. The attribute never causes an import: a view of your own must be given here.
+    result : xarray.Dataset, xarray.DataArray, Run or mapping of str to DataArray
+        The result of an analysis, a Dataset or run (overview of its maps), patterns (a sheet of
+        samples), a map, a stack of maps or decoded pictures. Maps by name, such as the same latent
+        of several scans, are shown side by side on one colour scale.
+    backend : {"bokeh", "matplotlib"}
+        "bokeh" for notebooks and pages, "matplotlib" for figures in the style of `journal()`.
+    kind : str or callable, optional
+        A registered view, one of an installed package, a function `(result, **options)` or
+        "package.module:Name". Default: the attribute `kind` of the result, else its names decide.
+        The attribute never causes an import, so your own view must be passed here.
     **options
         Options of the view, such as `roi=` of a map.
+
+    Returns
+    -------
+    HoloViews object or matplotlib.figure.Figure
 
     Raises
     ------
     UsageError
-        For a result that no view shows, and for an option that the view does not have.
+        If no view shows the result, or if the view does not have an option.
+
+    Examples
+    --------
+    >>> import vaearr as va
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> band_contrast = va.view(scan.BC, cmap="gray")
+    >>> figure = va.view(scan, "matplotlib", kind="side_maps")
     """
     if backend not in ("bokeh", "matplotlib"):
         raise UsageError(f"backend is {backend!r}; use bokeh or matplotlib.")
     if not isinstance(result, xr.Dataset | xr.DataArray | Mapping):  # a run
         options = {"run": result.name} | options
         result = result.ds
-    if not isinstance(result, xr.Dataset | xr.DataArray):
-        shown = _side_by_side(result, kind, options)
+    if isinstance(result, xr.Dataset | xr.DataArray):
+        picture = _build(kind or kind_of(result), result, options)
     else:
-        shown = _build(kind or kind_of(result), result, options)
-    return on_paper(shown) if backend == "matplotlib" else shown
+        picture = _side_by_side(result, kind, options)
+    return on_paper(picture) if backend == "matplotlib" else picture
 
 
 def _build(kind: str | Builder, result: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> Any:
-    """Call the builder of a kind. Raises UsageError, with the valid options, for one that it does
-    not have.
-    """
+    """Call the builder of a kind. Raises UsageError for unknown options, with the valid ones."""
     build: Any = kind if callable(kind) else part("view", kind, KINDS, trust=[kind])
     if isinstance(build, tuple):
         build, required_names = build
         missing = required_names - _names_of(result)
         if missing and not required_names & ARRAY_SHAPES:
             raise UsageError(
-                f"the view {kind!r} shows a result with {', '.join(sorted(missing))}; this one has none."
+                f"the view {kind!r} shows a result with {', '.join(sorted(missing))}; "
+                "this one has none."
             )
     parameters = list(inspect.signature(build).parameters)[1:]
     valid = f"Options of this view: {', '.join(parameters)}."
@@ -187,13 +201,38 @@ def save(
     width: str = "double",
     **options: Any,
 ) -> Path:
-    """Save a result or a view as .png, .pdf, .svg, or as an .html page that fetches nothing;
-    returns the path.
+    """Save a result or a view as .png, .pdf, .svg or as a self-contained .html page.
 
-    width: "single", "middle" or "double" column of a journal (89, 140, 183 mm), the most that a
-    figure takes; dpi: of a .png. heading and sentences stand above the view in a page. `**options`
-    are those of the result's builder. Raises UsageError for another ending, NoInputError where the
-    folder is not there, ExistsError where the file is and `overwrite` is not set.
+    Parameters
+    ----------
+    shown
+        A result, or what `view` returned.
+    path
+        File to write; its ending chooses the format.
+    heading, sentences
+        Heading and paragraphs above the view in a page.
+    overwrite
+        Whether an existing file may be replaced.
+    dpi
+        Resolution of a .png.
+    width
+        Maximum width of a figure: "single", "middle" or "double" column of a journal (89, 140,
+        183 mm).
+    **options
+        Options of the view of a result.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    UsageError
+        For another ending.
+    NoInputError
+        If the folder does not exist.
+    ExistsError
+        If the file exists and `overwrite` is false.
     """
     target = Path(path)
     check_new(target, overwrite)
@@ -209,7 +248,7 @@ def save(
 
 
 def show(section: Section, shown: Any, alt: str) -> None:
-    """Put a view into a section of a page: live by bokeh, a Figure as a picture."""
+    """Add a view to a section of a page: by bokeh, or a matplotlib Figure as a picture."""
     if hasattr(shown, "savefig"):
         section.picture(shown, alt, dpi=PAGE_DPI)
     else:
@@ -217,11 +256,7 @@ def show(section: Section, shown: Any, alt: str) -> None:
 
 
 def bokeh_model(shown: Any) -> Any:
-    """A HoloViews object as a bokeh model; of a HoloMap one for each key, of which a selector shows
-    one.
-
-    Only the frame that is shown is drawn, the others when they are chosen.
-    """
+    """A HoloViews object as a bokeh model; of a HoloMap one for each key, chosen by a selector."""
     from bokeh.layouts import column
     from bokeh.models import CustomJS
     from bokeh.models.widgets import Select

@@ -1,4 +1,4 @@
-"""Many pictures in one frame: rows of pictures with words above and next to them."""
+"""Many pictures in one frame: rows of pictures with captions above and next to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaearr.views.common import NAN_COLOR, holoviews, title
+from vaearr.views.common import NAN_COLOR, holoviews, paintable, title
 
 Limits = tuple[float, float]
 COLUMNS = 8  # pictures side by side
@@ -42,7 +42,7 @@ def sheet(
     cmap: str | Sequence[str] = "gray",
     **options: Any,
 ) -> Any:
-    """Rows of pictures in one frame, as a HoloViews overlay.
+    """Plot rows of pictures in one frame, as a HoloViews overlay.
 
     Parameters
     ----------
@@ -70,39 +70,42 @@ def sheet(
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             y, x = i * cell_height + top, j * cell_width
-            shown = np.clip(image, low + 1e-4 * (high - low), high)
-            canvas[y : y + height, x : x + width] = np.where(
-                np.isfinite(image), shown, 2 * low - high
-            )
-            labels += [
-                (x + width / 2, y - top / 2, text) for text in words[len(labels) : len(labels) + 1]
-            ]
-    own: dict[str, Any] = {
+            # NaN of a picture is below the limits, NaN between pictures stays NaN
+            values = np.clip(image, low + 1e-4 * (high - low), high)
+            values = np.where(np.isfinite(image), values, 2 * low - high)
+            canvas[y : y + height, x : x + width] = values
+            if len(labels) < len(words):
+                labels.append((x + width / 2, y - top / 2, words[len(labels)]))
+    style: dict[str, Any] = {
         "title": title(heading),
         "xlabel": "",
         "ylabel": "",
+        "xlim": (0, canvas.shape[1]),
+        "ylim": (0, canvas.shape[0]),
+        "xaxis": "bottom" if columns else None,
+        "yaxis": "left" if names else None,
         "invert_yaxis": True,
         "data_aspect": 1,
+        "frame_width": round((side + GAP) * n_columns),
+        "show_frame": False,
     }
-    own |= {"frame_width": round((side + GAP) * n_columns), "show_frame": False}
-    own |= {"xlim": (0, canvas.shape[1]), "ylim": (0, canvas.shape[0])}
-    own |= {"xaxis": "bottom" if columns else None, "yaxis": "left" if names else None}
-    own |= {
-        "xticks": [(i * cell_width + width / 2, name) for i, name in enumerate(columns)] or None
-    }
-    own |= {
-        "yticks": [(i * cell_height + top + height / 2, name) for i, name in enumerate(names)]
-        or None
-    }
-    places = np.arange(canvas.shape[1]) + 0.5, np.arange(canvas.shape[0]) + 0.5
+    if columns:
+        style["xticks"] = [(i * cell_width + width / 2, name) for i, name in enumerate(columns)]
+    if names:
+        middle = top + height / 2
+        style["yticks"] = [(i * cell_height + middle, name) for i, name in enumerate(names)]
+    axes = ["across", "down"]
+    positions = np.arange(canvas.shape[1]) + 0.5, np.arange(canvas.shape[0]) + 0.5
     if channels:
         colors = np.nan_to_num(scaled(canvas, limits), nan=1.0)
-        pictures = hv.RGB((*places, *np.moveaxis(colors, -1, 0)), ["across", "down"])
+        pictures = hv.RGB((*positions, *np.moveaxis(colors, -1, 0)), axes)
     else:
-        pictures = hv.Image((*places, canvas), ["across", "down"], "value")
-        own |= {"cmap": cmap, "clim": limits, "colorbar": True, "clabel": "", "tools": ["hover"]}
-        own |= {"clipping_colors": {"NaN": "white", "min": NAN_COLOR}}
-    pictures = pictures.opts(**own | options)
-    captions = hv.Labels(labels, ["across", "down"], "word")
-    captions = captions.opts(text_color="black", text_font_size="8pt")
-    return pictures * captions if labels else pictures
+        pictures = hv.Image((*positions, canvas), axes, "value")
+        style |= {"clim": limits, "colorbar": True, "clabel": "", "tools": ["hover"]}
+        style["cmap"] = paintable(canvas, cmap, NAN_COLOR)[1]
+        style["clipping_colors"] = {"NaN": "white", "min": NAN_COLOR}
+    pictures = pictures.opts(**style | options)
+    if not labels:
+        return pictures
+    captions = hv.Labels(labels, axes, "word")
+    return pictures * captions.opts(text_color="black", text_font_size="8pt")

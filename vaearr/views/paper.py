@@ -134,56 +134,71 @@ def write_new(path: Path, data: bytes, overwrite: bool) -> Path:
 
 @bokeh_is_current()
 def on_paper(shown: Any, width: str = "double") -> Any:
-    """Render a view as a matplotlib Figure; the frames of a HoloMap as panels side by side.
+    """Render a view as a matplotlib Figure, the frames of a HoloMap as panels side by side.
 
-    width: "single", "middle" or "double" column of a journal, the most that the figure takes.
+    Parameters
+    ----------
+    shown
+        A HoloViews object; a matplotlib Figure is returned unchanged.
+    width
+        Maximum width of the figure: "single", "middle" or "double" column of a journal.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    UsageError
+        For another width.
     """
     if width not in COLUMN_WIDTHS:
         raise UsageError(f"width is {width!r}; use {', '.join(COLUMN_WIDTHS)}.")
     if hasattr(shown, "savefig"):
         return shown
-    importlib.import_module(
-        "holoviews.plotting.mpl"
-    )  # registers the backend; `hv.extension` writes into notebooks
+    # registers the backend; `hv.extension` would write into notebooks
+    importlib.import_module("holoviews.plotting.mpl")
     from matplotlib import pyplot
 
     hv = holoviews()
     layout = _as_layout(shown)
     n_columns = layout.shape[1]
-    sizes = [_frame_size(part) for part in layout]
+    sizes = [_frame_size(view) for view in layout]
     title = _options_of(layout).get("title", "")
     with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
-    converted = hv.Layout([part.map(_for_matplotlib, with_options) for part in layout]).cols(
-        n_columns
-    )
-    own = {
-        "fig_inches": (WIDTH, WIDTH),
-        "show_title": False,
-        "sublabel_format": None,
-        "hspace": 0.02,
-        "vspace": 0.02,
-    }
-    converted = converted.opts(**own, backend="matplotlib")
+    views = [view.map(_for_matplotlib, with_options) for view in layout]
+    converted = hv.Layout(views).cols(n_columns).opts(**LAYOUT_OPTIONS, backend="matplotlib")
     with journal(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib")
         figure = hv.render(converted, backend="matplotlib")
         panels = _arrange(figure, sizes, n_columns, COLUMN_WIDTHS[width])
         if isinstance(shown, hv.Layout) and 1 < len(panels) <= len(LETTERS):
             for letter, axes in zip(LETTERS, panels, strict=False):
-                at = {
-                    "xytext": (-22, 5),
-                    "xycoords": "axes fraction",
-                    "textcoords": "offset points",
-                }
-                axes.annotate(letter, (0, 1), fontsize=8, fontweight="bold", **at)
+                axes.annotate(letter, (0, 1), **LETTER_STYLE)
         if title:
             figure.suptitle(textwrap.fill(title.replace("{{", "{").replace("}}", "}"), 96))
     pyplot.close(figure)
     return figure
 
 
+LAYOUT_OPTIONS: dict[str, Any] = {
+    "fig_inches": (WIDTH, WIDTH),
+    "show_title": False,
+    "sublabel_format": None,
+    "hspace": 0.02,
+    "vspace": 0.02,
+}
+LETTER_STYLE: dict[str, Any] = {
+    "fontsize": 8,
+    "fontweight": "bold",
+    "xytext": (-22, 5),
+    "xycoords": "axes fraction",
+    "textcoords": "offset points",
+}
+
+
 def _as_layout(shown: Any) -> Any:
-    """A view as a Layout; maps with a selector become one sheet, other frames stand side by side."""
+    """A view as a Layout: maps with a selector as one sheet, other frames side by side."""
     hv = holoviews()
     if isinstance(shown, hv.Layout):
         return shown
@@ -206,17 +221,14 @@ def _maps_in_one(shown: Any) -> Any:
     options = _options_of(shown.last)
     unit = str(options.get("xlabel", "")).partition("(")[2].rstrip(")")
     heading = f"{shown.label} ({right - left:.4g} x {top - bottom:.4g} {unit})"
-    return sheet(
-        in_rows(maps), (0.0, 1.0), heading, words=words, cmap=options["cmap"], colorbar=False
-    )
+    style = {"cmap": options["cmap"], "colorbar": False}
+    return sheet(in_rows(maps), (0.0, 1.0), heading, words=words, **style)
 
 
 def _arrange(
-    figure: Any, sizes: list[tuple[float, float]], n_columns: int, most: float
+    figure: Any, sizes: list[tuple[float, float]], n_columns: int, max_width: float
 ) -> list[Any]:
-    """Give the panels of a figure the sizes that they have on the screen, at most so many inches
-    wide; the panels.
-    """
+    """Size the panels of a figure as on the screen, within a width in inches; return the panels."""
     rows = [sizes[start : start + n_columns] for start in range(0, len(sizes), n_columns)]
     widths = [max(width for width, _ in sizes[column::n_columns]) for column in range(n_columns)]
     heights = [max(height for _, height in row) for row in rows]
@@ -225,19 +237,17 @@ def _arrange(
     grid.figure = figure
     grid.set_width_ratios(widths)
     grid.set_height_ratios(heights)
-    beside = 0.75 * n_columns
-    scale = min(1.0, max(0.5, most - beside) / sum(widths))
-    figure.set_size_inches(
-        min(most, scale * sum(widths) + beside), scale * sum(heights) + 0.75 * len(rows) + 0.2
-    )
+    margins = 0.75 * n_columns
+    scale = min(1.0, max(0.5, max_width - margins) / sum(widths))
+    width = min(max_width, scale * sum(widths) + margins)
+    height = scale * sum(heights) + 0.75 * len(rows) + 0.2
+    figure.set_size_inches(width, height)
     figure.set_layout_engine("constrained")
     return panels
 
 
 def _options_of(shown: Any) -> dict[str, Any]:
-    """The bokeh options of a view; of an overlay its own, then those of its elements, the first
-    one's first.
-    """
+    """The bokeh options of a view; its own override those of its elements, the first the later."""
     hv = holoviews()
     options: dict[str, Any] = {}
     if isinstance(shown, hv.Overlay | hv.NdOverlay):
@@ -252,13 +262,17 @@ def _options_of(shown: Any) -> dict[str, Any]:
 def _frame_size(shown: Any) -> tuple[float, float]:
     """Width and height of the frame of a view in inches."""
     options = _options_of(shown)
-    width, height = options.get("frame_width"), options.get("frame_height")
+    width = options.get("frame_width")
+    height = options.get("frame_height")
     if options.get("data_aspect") and not (width and height):
         first = next(iter(shown.traverse(lambda element: element, [holoviews().Element])))
         (x0, x1), (y0, y1) = (first.range(dim) for dim in first.dimensions()[:2])
         ratio = (x1 - x0) / (y1 - y0)
-        width = width or (height * ratio if height else 300.0)
-        height = height or width / ratio
+        if height:
+            width = height * ratio
+        else:
+            width = width or 300.0
+            height = width / ratio
     return (width or 400.0) / PIXELS_PER_INCH, (height or 300.0) / PIXELS_PER_INCH
 
 
@@ -277,46 +291,48 @@ SCREEN_ONLY = {"colorbar", "fontsize", "colorbar_opts", "hooks"}
 
 
 def _for_matplotlib(shown: Any) -> Any:
-    """A view or a part of it with the options for matplotlib that it has for bokeh."""
+    """An element or overlay with matplotlib options that correspond to its bokeh options."""
     hv = holoviews()
-    screen, width = _options_of(shown), _frame_size(shown)[0]
+    screen = _options_of(shown)
+    width = _frame_size(shown)[0]
     groups = hv.Store.options(backend="matplotlib")[type(shown).__name__].groups
     allowed = {name for group in groups.values() for name in group.allowed_keywords}
     options: dict[str, Any] = {"hooks": []}
     for name, value in screen.items():
-        names = [
-            other
-            for other in RENAMED.get(name, (name,))
-            if other in allowed and name not in SCREEN_ONLY
-        ]
-        if names:
+        names = [other for other in RENAMED.get(name, (name,)) if other in allowed]
+        if names and name not in SCREEN_ONLY:
             options[names[0]] = value
     if not screen.get("data_aspect"):
         options["aspect"] = "auto"
     if "title" in options:
         letters = max(24, int(LETTERS_PER_INCH * width))
-        options["title"] = "\n".join(
-            textwrap.fill(line, letters) for line in options["title"].splitlines()
-        )
+        lines = [textwrap.fill(line, letters) for line in options["title"].splitlines()]
+        options["title"] = "\n".join(lines)
     if screen.get("show_frame") is False:
         options["hooks"].append(_hide_frame)
+    if screen.get("colorbar") and isinstance(shown, hv.Element):
+        options["hooks"].append(functools.partial(_color_bar, screen, width))
     if isinstance(shown, hv.Element):
-        options |= {"axiswise": True, "framewise": True}
-        if screen.get("colorbar"):
-            options["hooks"].append(functools.partial(_color_bar, screen, width))
-        if "s" in options:
-            options["s"] = float(np.clip(6000 / max(len(shown), 1), 0.6, 0.45 * options["s"] ** 2))
-        for name in {"linewidth", "linewidths"} & set(options):
-            options[name] = options[name] * 0.5
-        if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend of its own
-            options["color"] = hv.dim(options["color"]).categorize(options.pop("cmap"))
-        if isinstance(shown, hv.Labels):
-            options["size"] = SMALL
-        if isinstance(shown, hv.Histogram):
-            options["facecolor"] = options.pop("color")
-        if isinstance(shown, hv.Bars):
-            options["bar_padding"] = 1 - screen.get("bar_width", 1)
+        _adapt_element(shown, options, screen)
     return shown.opts(**options, backend="matplotlib", clone=True)
+
+
+def _adapt_element(shown: Any, options: dict[str, Any], screen: dict[str, Any]) -> None:
+    """Change the options of an element where matplotlib means something else than bokeh."""
+    hv = holoviews()
+    options |= {"axiswise": True, "framewise": True}
+    if "s" in options:
+        options["s"] = float(np.clip(6000 / max(len(shown), 1), 0.6, 0.45 * options["s"] ** 2))
+    for name in {"linewidth", "linewidths"} & set(options):
+        options[name] = options[name] * 0.5
+    if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend of its own
+        options["color"] = hv.dim(options["color"]).categorize(options.pop("cmap"))
+    if isinstance(shown, hv.Labels):
+        options["size"] = SMALL
+    if isinstance(shown, hv.Histogram):
+        options["facecolor"] = options.pop("color")
+    if isinstance(shown, hv.Bars):
+        options["bar_padding"] = 1 - screen.get("bar_width", 1)
 
 
 def _hide_frame(plot: Any, element: Any) -> None:
@@ -325,17 +341,15 @@ def _hide_frame(plot: Any, element: Any) -> None:
 
 
 def _color_bar(options: dict[str, Any], frame_width: float, plot: Any, element: Any) -> None:
-    """Draw the colour bar of an element beside its frame, as high as the frame, where layouts make
-    room for it.
-    """
+    """Draw the colour bar of an element to the right of its frame, where layouts reserve space."""
     axes = plot.handles["axis"]
-    label = str(options.get("clabel") or "")
+    label, clipped, _ = str(options.get("clabel") or "").partition("colours span")
     bar = axes.figure.colorbar(
         plot.handles["artist"],
         cax=axes.inset_axes((1 + 0.06 / frame_width, 0, 0.09 / frame_width, 1)),
-        extend="both" if "colours span" in label else "neither",
+        extend="both" if clipped else "neither",
     )
-    bar.set_label(label.partition("colours span")[0].strip(", "))
+    bar.set_label(label.strip(", "))
     names = options.get("colorbar_opts", {}).get("major_label_overrides")
     if names:
         bar.set_ticks([*names], labels=[*names.values()])

@@ -1,11 +1,9 @@
-"""A latent against a target, and associations of many: map and scatter linked, heat maps with what
-is significant.
-"""
+"""A latent against a target as linked map and scatter; heat maps of associations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from vaearr.views.kinds import builder
 from vaearr.views.maps import latent_map, map_plot
 
 MOST_POINTS = 20_000  # more make a saved page slow
-DENSE = 1500  # points from which on a density is shown instead of the points
+DENSE = 1500  # number of points from which a density is plotted instead
 DENSITY = "cividis"
 ALPHA = 0.05  # adjusted p-values below it are marked
 BRUSH = {"shared_datasource": True, "tools": ["box_select", "lasso_select"]}
@@ -32,17 +30,22 @@ HIDDEN = {
     "color": "white",
     "selection_line_color": "black",
 }
+SELECTION = {"alpha": 0.5, "selection_alpha": 0.9, "nonselection_alpha": 0.06}
+SCATTER_FRAME: dict[str, Any] = {
+    "frame_width": 340,
+    "frame_height": 320,
+    "fontsize": {"title": "10pt"},
+    "legend_position": "right",
+}
 
 
 def table_of(**maps: xr.DataArray) -> pd.DataFrame:
-    """The scan points where all maps are finite: a row each, with their coordinates. Raises
-    RoiError where none is.
+    """The scan points where all maps are finite, a row each, with their coordinates.
+
+    Raises RoiError if there is none.
     """
-    table = (
-        xr.Dataset({name: c.as_map(da.astype("f4")) for name, da in maps.items()})
-        .to_dataframe()
-        .dropna()
-    )
+    ds = xr.Dataset({name: c.as_map(da.astype("f4")) for name, da in maps.items()})
+    table = ds.to_dataframe().dropna()
     if table.empty:
         raise RoiError(
             f"no scan point holds all of {', '.join(maps)}; choose another map or region."
@@ -50,39 +53,33 @@ def table_of(**maps: xr.DataArray) -> pd.DataFrame:
     return table.reset_index()
 
 
-def drawn(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most `most` rows by chance, in an order by chance, so that no class lies on top."""
+def random_rows(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most `most` random rows in random order, so that no class covers another."""
     return table.sample(min(most, len(table)), random_state=0)
 
 
 def linked(
     picture: Any,
     source: pd.DataFrame,
-    place: Sequence[str],
+    map_axes: Sequence[str],
     plane: Sequence[str],
-    over: Sequence[Any] = (),
-    **how: Any,
+    layers: Sequence[Any] = (),
+    *,
+    frame: Mapping[str, Any],
+    **points: Any,
 ) -> Any:
-    """A map beside a scatter of the same points: a box or a lasso in one side lights up in the
-    other.
+    """A map next to a scatter of the same points; a box or lasso in one highlights the other.
 
-    The link works in a saved page without Python: the points on the map are there all the time, and
-    seen when they are selected. source: columns of the places on the map and of the plane, and what
-    else is told; over: elements of the plane below or beside the points, and options of these and
-    of the frame in `how`.
+    The link works in a saved page without Python: the points on the map always exist and become
+    visible when selected. `source` has columns for both axes of the map and of the plane; `layers`
+    are elements of the plane below the points, `frame` are its options, `**points` those of the
+    points.
     """
     hv = c.holoviews()
-    frame = {
-        "frame_width": 340,
-        "frame_height": 320,
-        "fontsize": {"title": "10pt"},
-        "legend_position": "right",
-    }
-    frame |= {key: how.pop(key) for key in ("xlabel", "ylabel", "title")}
-    hidden = hv.Points(source, list(place)).opts(size=5, **HIDDEN, **BRUSH)
-    points = hv.Points(source, list(plane)).opts(line_color=None, **how, **BRUSH)
-    right = hv.Overlay([*over, points]).opts(**frame)
-    return (picture * hidden + right).opts(shared_axes=False, shared_datasource=True)
+    hidden = hv.Points(source, list(map_axes)).opts(size=5, **HIDDEN, **BRUSH)
+    visible = hv.Points(source, list(plane)).opts(line_color=None, **points, **BRUSH)
+    scatter = hv.Overlay([*layers, visible]).opts(**SCATTER_FRAME, **frame)
+    return (picture * hidden + scatter).opts(shared_axes=False, shared_datasource=True)
 
 
 @builder("map_scatter")
@@ -96,125 +93,154 @@ def map_scatter(
     most_points: int = MOST_POINTS,
     **options: Any,
 ) -> Any:
-    """Map of a latent beside that latent against a target; a selection in one lights up in the
-    other.
+    """Plot the map of a latent next to that latent against a target; selections are linked.
 
-    The link works in a saved page without Python. Many points are a density, so that none hides
-    another; at most `most_points` of them can be selected. Pearson's r in the title is over all. A
-    phase ("phase: fe_bcc") is the colour of the points, against band contrast where there is one.
-    `**options` as of a map. Raises RoiError where no point has both.
+    The link works in a saved page without Python. Many points are plotted as a density; at most
+    `most_points` of them can be selected. Pearson's r in the title is computed from all points. A
+    phase ("phase: fe_bcc") is plotted as the colour of the points, against band contrast if it
+    exists.
+
+    Parameters
+    ----------
+    ds
+        A Dataset with latents.
+    run, latent
+        Name of the run and number of the latent.
+    target
+        A map, element, sum of elements or phase.
+    roi
+        Scan points to use, and an outline on the map.
+    most_points
+        Number of points that can be selected.
+    **options
+        As of a map.
+
+    Raises
+    ------
+    RoiError
+        If no scan point has both values.
     """
-    one, wanted = latent_map(ds, run, latent), targets_of(ds, [target], roi=roi)
-    column, name = wanted.isel(target=0, drop=True), str(wanted["target"].values[0])
-    shown, about = column.assign_attrs(long_name=name), ""
+    latent_values = latent_map(ds, run, latent)
+    targets = targets_of(ds, [target], roi=roi)
+    name = str(targets["target"].values[0])
+    values = targets.isel(target=0, drop=True).assign_attrs(long_name=name)
     is_phase = name.startswith(f"{n.PHASE}: ") and n.BC in ds
+    vertical, up = values, c.text(name)
     if is_phase:
-        shown, about = ds[n.BC], f"{name} (orange): "
+        vertical, up = ds[n.BC], n.BC
     elif name in ds:
-        shown = ds[name]
-    across, up = f"latent {latent}", c.text(shown.name if is_phase else name)
-    table = table_of(**{across: one if roi is None else one.where(roi), up: shown, "group": column})
+        vertical = ds[name]
+    across = f"latent {latent}"
+    inside = latent_values if roi is None else latent_values.where(roi)
+    table = table_of(**{across: inside, up: vertical, "group": values})
     r = table[across].corr(table["group"])
-    source = drawn(table, most_points).astype("f4")
-    over, how = (
-        [],
-        {
-            "alpha": 0.5,
-            "selection_alpha": 0.9,
-            "nonselection_alpha": 0.06,
-            "color": COLORS[0],
-            "size": 4,
-        },
-    )
+    layers: list[Any] = []
+    points: dict[str, Any] = {"size": 4, "color": COLORS[0]} | SELECTION
     if is_phase:
-        how |= {"alpha": 1, "color": "group", "cmap": list(COLORS[:2]), "clim": (0, 1), "size": 3}
-    elif len(table) >= DENSE:
-        density = {
-            "x": across,
-            "y": up,
-            "cmap": DENSITY,
-            "gridsize": 40,
-            "color": None,
-            "grid": False,
+        points |= {
+            "alpha": 1,
+            "color": "group",
+            "cmap": list(COLORS[:2]),
+            "clim": (0, 1),
+            "size": 3,
         }
-        over, how = [c.plot(table, "hexbin", **density)], {"size": 4, **HIDDEN}
-    heading = c.title(f"{about}Pearson r = {c.number(r)}, n = {len(table):,}")
-    frame = {"xlabel": across, "ylabel": c.label(shown), "title": heading}
-    picture = map_plot(one, roi=roi, **options)
-    return linked(picture, source, c.map_dims(one)[::-1], [across, up], over, **frame, **how)
+    elif len(table) >= DENSE:
+        density = {"cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
+        layers = [c.plot(table, "hexbin", x=across, y=up, **density)]
+        points = {"size": 4, **HIDDEN}
+    heading = f"Pearson r = {c.number(r)}, n = {len(table):,}"
+    if is_phase:
+        heading = f"{name} (orange): {heading}"
+    return linked(
+        map_plot(latent_values, roi=roi, **options),
+        random_rows(table, most_points).astype("f4"),
+        c.map_dims(latent_values)[::-1],
+        [across, up],
+        layers,
+        frame={"xlabel": across, "ylabel": c.label(vertical), "title": c.title(heading)},
+        **points,
+    )
 
 
-def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], **how: Any) -> Any:
-    """A heat map `(rows, columns)` of named rows, the first on top, and columns; NaN grey.
+def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], **options: Any) -> Any:
+    """A heat map `(rows, columns)` with named rows, the first on top, and columns; NaN is grey.
 
-    `**how` are options of `holoviews.QuadMesh`.
+    `**options` are those of `holoviews.QuadMesh`.
     """
     height, width = values.shape
-    own: dict[str, Any] = {
-        "colorbar": True, "clabel": "", "tools": ["hover"], "invert_yaxis": True, "clipping_colors": {"NaN": NAN_COLOR},
-        "frame_width": int(np.clip(18 * width, 260, 900)), "frame_height": int(np.clip(18 * height, 120, 700)),
-        "xlabel": "latent dimension", "ylabel": "", "line_width": 0.4,
-    } | how  # fmt: skip
+    style: dict[str, Any] = {
+        "colorbar": True,
+        "clabel": "",
+        "tools": ["hover"],
+        "invert_yaxis": True,
+        "clipping_colors": {"NaN": NAN_COLOR},
+        "frame_width": int(np.clip(18 * width, 260, 900)),
+        "frame_height": int(np.clip(18 * height, 120, 700)),
+        "xlabel": "latent dimension",
+        "ylabel": "",
+        "line_width": 0.4,
+    } | options
     letters = max(map(len, columns), default=0)
-    cells_are_large = own["frame_width"] >= 20 * width and own["frame_height"] >= 20 * height
-    own.setdefault("line_color", "white" if cells_are_large else None)
-    own.setdefault("xticks", _ticks(columns, (10 + 8 * letters) / own["frame_width"]))
-    own.setdefault("yticks", _ticks(rows, 14 / own["frame_height"]))
-    painted, own["cmap"] = c.paintable(np.asarray(values, "f4"), own["cmap"], NAN_COLOR)
-    mesh = (np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5, painted)
-    return c.holoviews().QuadMesh(mesh, ["column", "row"], "value").opts(**own)
+    cells_are_large = style["frame_width"] >= 20 * width and style["frame_height"] >= 20 * height
+    style.setdefault("line_color", "white" if cells_are_large else None)
+    style.setdefault("xticks", _ticks(columns, (10 + 8 * letters) / style["frame_width"]))
+    style.setdefault("yticks", _ticks(rows, 14 / style["frame_height"]))
+    cells, style["cmap"] = c.paintable(np.asarray(values, "f4"), style["cmap"], NAN_COLOR)
+    mesh = (np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5, cells)
+    return c.holoviews().QuadMesh(mesh, ["column", "row"], "value").opts(**style)
 
 
 def _ticks(names: Sequence[str], share: float) -> list[tuple[int, str]]:
-    """Places and names along an axis of which each name takes a share: not more than there is room
-    for.
-    """
+    """Positions and names that fit on an axis of which each name takes a share."""
     step = math.ceil(share * len(names)) or 1
     return [(i, c.text(names[i])) for i in range(0, len(names), step)]
 
 
 @builder("association", "metric", n.LATENT)
-def association(found: xr.DataArray | xr.Dataset, metric: str | None = None, **options: Any) -> Any:
-    """Heat maps of an association table, a frame for each metric: the targets over the latents.
+def association(table: xr.DataArray | xr.Dataset, metric: str | None = None, **options: Any) -> Any:
+    """Plot an association table as heat maps of targets over latents, one for each metric.
 
     Parameters
     ----------
-    found
-        `(metric, latent[, target])` of `va.associate`, or the Dataset of `run.associate`, whose
-        adjusted p-values are
-        marked: cells below 0.05 get a dot.
+    table
+        `(metric, latent[, target])` of `va.associate`, or the Dataset of `run.associate`, in which
+        a dot marks adjusted p-values below 0.05.
     metric
-        The only one to show. Signed ones are centred at 0 on a diverging scale.
+        The only metric to show. Signed metrics have a diverging scale centred at 0.
     **options
         Options of `holoviews.QuadMesh`.
+
+    Raises
+    ------
+    NoInputError
+        If the table does not have the metric.
     """
-    table = found if isinstance(found, xr.Dataset) else found.to_dataset(name="association")
+    if isinstance(table, xr.DataArray):
+        table = table.to_dataset(name="association")
+    if "target" not in table.coords:
+        table = table.assign_coords(target="target")
     if "target" not in table.dims:
-        table = (
-            table.expand_dims("target")
-            if "target" in table.coords
-            else table.expand_dims(target=["target"])
-        )
+        table = table.expand_dims("target")
     metrics = [str(name) for name in table["metric"].values]
     if metric is not None and metric not in metrics:
         raise NoInputError(f"the table has no metric {metric!r}.{did_you_mean(metric, metrics)}")
     frames = {}
     for name in metrics if metric is None else [metric]:
         frames[name] = _heat(name, table.sel(metric=name), options)
-    return (
-        c.holoviews().HoloMap(frames, kdims="metric")
-        if len(frames) > 1
-        else next(iter(frames.values()))
-    )
+    if len(frames) == 1:
+        return frames.popitem()[1]
+    return c.holoviews().HoloMap(frames, kdims="metric")
 
 
 def _heat(metric: str, table: xr.Dataset, options: dict[str, Any]) -> Any:
-    """Targets over latents; dots mark small p-values."""
+    """Heat map of targets over latents; dots mark small p-values."""
     is_signed = bool(table["signed"]) if "signed" in table.coords else METRICS[metric].signed
-    values = table["association"].transpose("target", n.LATENT).values
-    targets, latents = ([str(label) for label in table[dim].values] for dim in ("target", n.LATENT))
+    table = table.transpose("target", n.LATENT, ...)
+    values = table["association"].values
+    targets = list(map(str, table["target"].values))
+    latents = list(map(str, table[n.LATENT].values))
     note = f" (dot: adjusted p < {ALPHA:g})" if "p_adjusted" in table else ""
-    own = {
+    style = {
         "title": c.title(f"{metric} of latent and side map{note}"),
         "frame_width": 780,
         "frame_height": max(60, 24 * len(targets)),
@@ -223,9 +249,9 @@ def _heat(metric: str, table: xr.Dataset, options: dict[str, Any]) -> Any:
         "clabel": metric,
         "clim": c.robust_limits(values, (0, 100), symmetric=is_signed),
     }
-    body = matrix(values, targets, latents, **own | options)
+    heat_map = matrix(values, targets, latents, **style | options)
     if not note:
-        return body
-    row, column = np.nonzero(table["p_adjusted"].transpose("target", n.LATENT).values < ALPHA)
+        return heat_map
+    row, column = np.nonzero(table["p_adjusted"].values < ALPHA)
     dots = c.holoviews().Points((column, row), ["column", "row"])
-    return body * dots.opts(color="black", line_color="white", size=5)
+    return heat_map * dots.opts(color="black", line_color="white", size=5)

@@ -1,6 +1,4 @@
-"""How latents spread: samples in a plane, pairs, histograms, heat maps by class, principal
-components.
-"""
+"""The distribution of latents: samples in a plane, pairs, histograms, heat maps by class."""
 
 from __future__ import annotations
 
@@ -32,134 +30,122 @@ PAIR_FRAME = 150  # pixels of a panel of a pair plot
 SQUARE = {"frame_width": FRAME, "frame_height": FRAME}
 
 
-def scatter(found: xr.Dataset, position: np.ndarray, axes: list[str]) -> Any:
-    """Points `(k, 2)` in a plane, each of a sample, in the colours of their classes; the pointer
-    names the sample.
-    """
-    table = pd.DataFrame(position, columns=axes).assign(sample=found["number"].values)
-    labels = found.coords.get("class")
-    return by_class(
-        table, labels, "scatter", x=axes[0], y=axes[1], hover_cols=["sample"], alpha=0.6, **SQUARE
-    )
+def scatter(ds: xr.Dataset, position: np.ndarray, axes: list[str]) -> Any:
+    """Samples at points `(k, 2)` of a plane in the colours of their classes."""
+    table = pd.DataFrame(position, columns=axes).assign(sample=ds["number"].values)
+    style = {"x": axes[0], "y": axes[1], "hover_cols": ["sample"], "alpha": 0.6} | SQUARE
+    return by_class(table, ds.coords.get("class"), "scatter", **style)
 
 
 @builder("embedding", "position", "axis", "point", "number")
-def embedding_view(found: xr.Dataset) -> Any:
-    """The positions of `va.embed`, coloured by class."""
-    position, axes = found["position"].values, [text(name) for name in found["axis"].values]
+def embedding_view(embedding: xr.Dataset) -> Any:
+    """Plot the positions of `va.embed`, coloured by class."""
+    position = embedding["position"].values
+    axes = [text(name) for name in embedding["axis"].values]
     if len(axes) == 1:
-        position, axes = np.pad(position, ((0, 0), (0, 1))), [*axes, "no second component"]
-    attrs = found.attrs
-    names = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
-    heading = f"{names[attrs['method']]} of the latents, {attrs['n_points']:,} of {attrs['n_known']:,} samples"
-    return scatter(found, position, axes).opts(title=heading)
+        position = np.pad(position, ((0, 0), (0, 1)))
+        axes.append("no second component")
+    attrs = embedding.attrs
+    method = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[attrs["method"]]
+    count = f"{attrs['n_points']:,} of {attrs['n_known']:,} samples"
+    return scatter(embedding, position, axes).opts(title=f"{method} of the latents, {count}")
 
 
 @builder("pairs", "vectors", "correlation", "point")
-def pair_sheet(found: xr.Dataset) -> Any:
-    """The result of `pairs`: histograms on the diagonal, below it kernel densities, above it
-    samples by class and r.
+def pair_sheet(pairs: xr.Dataset) -> Any:
+    """Plot the result of `Run.pairs` as a matrix of panels.
+
+    Histograms on the diagonal, kernel densities below it, samples by class with r above it.
     """
-    names = [f"latent {int(dim)}" for dim in found["latent"].values]
-    table = pd.DataFrame(found["vectors"].values, columns=names)
-    labels = found.coords.get("class")
+    names = [f"latent {int(dim)}" for dim in pairs["latent"].values]
+    table = pd.DataFrame(pairs["vectors"].values, columns=names)
+    correlation = pairs["correlation"].values
+    labels = pairs.coords.get("class")
+    last = len(names) - 1
     panels = []
     for i, row in enumerate(names):
         for j, column in enumerate(names):
-            own: dict[str, Any] = {"frame_width": PAIR_FRAME, "frame_height": PAIR_FRAME}
-            own |= {"xaxis": i == len(names) - 1, "yaxis": j == 0, "title": ""}
+            style: dict[str, Any] = {
+                "y": row,
+                "title": "",
+                "frame_width": PAIR_FRAME,
+                "frame_height": PAIR_FRAME,
+                "xaxis": i == last,
+                "yaxis": j == 0,
+            }
             if i == j:
-                panel = by_class(
-                    table, labels, "hist", y=row, xlabel=row, ylabel=row, bins=30, alpha=0.5, **own
-                )
+                style |= {"xlabel": row, "ylabel": row, "bins": 30, "alpha": 0.5}
+                panel = by_class(table, labels, "hist", **style)
             elif i > j:
-                panel = plot(
-                    table,
-                    "bivariate",
-                    x=column,
-                    y=row,
-                    cmap=SEQUENTIAL,
-                    colorbar=False,
-                    color=None,
-                    **own,
-                )
+                style |= {"x": column, "cmap": SEQUENTIAL, "colorbar": False, "color": None}
+                panel = plot(table, "bivariate", **style)
             else:
-                own["title"] = f"r = {number(float(found['correlation'].values[i, j]))}"
-                panel = by_class(
-                    table, labels, "scatter", x=column, y=row, alpha=0.6, size=9, **own
-                )
-            is_corner = i == 0 and j == len(names) - 1
-            panels.append(panel.opts(show_legend=is_corner))
-    heading = f"pairs of latents, {len(table):,} of {found.attrs['n']:,} samples"
+                style |= {"x": column, "title": f"r = {number(float(correlation[i, j]))}"}
+                panel = by_class(table, labels, "scatter", alpha=0.6, size=9, **style)
+            panels.append(panel.opts(show_legend=i == 0 and j == last))
+    heading = f"pairs of latents, {len(table):,} of {pairs.attrs['n']:,} samples"
     return holoviews().Layout(panels).cols(len(names)).opts(title=heading, shared_axes=False)
 
 
 @builder("histograms", "counts", "edges", "latent", "bin")
-def histogram_view(found: xr.Dataset) -> Any:
-    """The result of `histograms` as a HoloMap over the dimensions; by class, the share of each
-    class's samples.
-    """
+def histogram_view(histograms: xr.Dataset) -> Any:
+    """Plot the result of `Run.histograms`, a frame for each latent; by class as shares."""
+    is_by_class = "class" in histograms["counts"].dims
     frames = {}
-    is_by_class = "class" in found["counts"].dims
-    for dim in found["latent"].values:
-        one = found.sel(latent=dim)
-        edges, counts = one["edges"].values, one["counts"].values
-        middles = (edges[1:] + edges[:-1]) / 2
-        name = f"latent {int(dim)}"
-        own: dict[str, Any] = {
+    for latent in map(int, histograms["latent"].values):
+        histogram = histograms.sel(latent=latent)
+        name = f"latent {latent}"
+        style: dict[str, Any] = {
             "frame_width": FRAME,
             "frame_height": 260,
             "title": name,
             "xlabel": name,
         }
+        edges = histogram["edges"].values
+        middles = (edges[1:] + edges[:-1]) / 2
+        counts = histogram["counts"].values
         if is_by_class:
-            names = [brief(name, 18) for name in found["class"].values]
-            table = pd.DataFrame(
-                (counts / np.maximum(counts.sum(1, keepdims=True), 1)).T, middles, names
-            )
-            own |= {"color": palette(len(names)), "where": "mid", "ylabel": "share of the class"}
-            frames[int(dim)] = plot(table, "step", group_label=text(found.attrs["by"]), **own)
+            names = [brief(name, 18) for name in histograms["class"].values]
+            shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+            table = pd.DataFrame(shares.T, middles, names)
+            style |= {"color": palette(len(names)), "where": "mid", "ylabel": "share of the class"}
+            style["group_label"] = text(histograms.attrs["by"])
+            frames[latent] = plot(table, "step", **style)
         else:
-            frames[int(dim)] = plot(pd.DataFrame({"samples": counts}, middles), "bar", **own)
-    what = "share of each class" if is_by_class else "samples"
-    heading = f"latents (posterior mean), {what} per bin, {found.attrs['n']:,} samples"
+            frames[latent] = plot(pd.DataFrame({"samples": counts}, middles), "bar", **style)
+    content = "share of each class" if is_by_class else "samples"
+    heading = f"latents (posterior mean), {content} per bin, {histograms.attrs['n']:,} samples"
     return holoviews().HoloMap(frames, kdims="latent").relabel(heading)
 
 
 def centred(
-    values: np.ndarray, rows: list[str], columns: list[str], what: str, **options: Any
+    values: np.ndarray, rows: list[str], columns: list[str], heading: str, **options: Any
 ) -> Any:
     """A heat map `(rows, columns)` centred at 0."""
-    own = {
-        "cmap": DIVERGING,
-        "clim": robust_limits(values, (0, 100), symmetric=True),
-        "title": title(what),
-    }
-    return matrix(values, rows, columns, **own | options)
+    limits = robust_limits(values, (0, 100), symmetric=True)
+    style = {"cmap": DIVERGING, "clim": limits, "title": title(heading)}
+    return matrix(values, rows, columns, **style | options)
 
 
 @builder("activations", "activation", "latent")
-def activation_view(found: xr.Dataset) -> Any:
-    """The result of `activations`: samples sorted by class, and the means of the classes, as heat
-    maps.
-    """
-    values, dims = found["activation"].values, [str(int(dim)) for dim in found["latent"].values]
+def activation_view(activations: xr.Dataset) -> Any:
+    """Plot the result of `Run.activations`: samples sorted by class, and means of the classes."""
+    values = activations["activation"].values
+    dims = [str(int(dim)) for dim in activations["latent"].values]
     ticks: list[tuple[float, str]] = []
-    if "class_of_point" in found.coords:
-        codes, words = found["class_of_point"].values, meanings(found["class_of_point"])
+    if "class_of_point" in activations.coords:
+        codes = activations["class_of_point"].values
+        names = meanings(activations["class_of_point"])
         for code in np.unique(codes):
-            place = np.flatnonzero(codes == code)
-            if len(place) > len(codes) / 40:
-                ticks.append((float(place.mean()), brief(words[int(code)], 14)))
-    limits, heading = (
-        robust_limits(values, symmetric=True),
-        f"{len(values):,} of {found.attrs['n']:,} samples",
-    )
+            rows = np.flatnonzero(codes == code)
+            if len(rows) > len(codes) / 40:
+                ticks.append((float(rows.mean()), brief(names[int(code)], 14)))
+    limits = robust_limits(values, symmetric=True)
+    heading = f"{len(values):,} of {activations.attrs['n']:,} samples"
     samples = centred(values, [], dims, heading, yticks=ticks or 5, clim=limits, **SQUARE)
-    if "class_mean" not in found:
+    if "class_mean" not in activations:
         return samples
-    names = [brief(name, 14) for name in found["class"].values]
-    means = centred(
-        found["class_mean"].values, names, dims, f"means by {found.attrs['by']}", **SQUARE
-    )
+    class_names = [brief(name, 14) for name in activations["class"].values]
+    heading = f"means by {activations.attrs['by']}"
+    means = centred(activations["class_mean"].values, class_names, dims, heading, **SQUARE)
     return holoviews().Layout([samples, means]).opts(shared_axes=False)

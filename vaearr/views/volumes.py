@@ -1,5 +1,4 @@
-"""Volumes as three orthogonal slices, in coordinates, with a cross-hair and the sides of the
-patient where known.
+"""Volumes as three orthogonal slices with cross-hair, and the sides of the patient if known.
 
 In RAS+ orientation x runs to the patient's right, y to the front, z to the top of the head; the
 patient's left is on the left (the neurological convention).
@@ -32,19 +31,13 @@ from vaearr.views.common import (
 )
 from vaearr.views.kinds import builder
 from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
-from vaearr.views.pictures import LIMITS, numbers_of, where_of
+from vaearr.views.pictures import LIMITS, scores_of, source_of
 
 AXES = (n.Z, n.Y, n.X)
-PLANES = {
-    "axial": (n.Z, n.Y, n.X),
-    "coronal": (n.Y, n.Z, n.X),
-    "sagittal": (n.X, n.Z, n.Y),
-}  # across, up, along
-SIDES = {
-    n.X: ("L", "R"),
-    n.Y: ("P", "A"),
-    n.Z: ("I", "S"),
-}  # at the lower and the upper end of an axis
+# dims of a plane: across, up, along
+PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}
+# sides of the patient at the lower and the upper end of an axis
+SIDES = {n.X: "L to R", n.Y: "P to A", n.Z: "I to S"}
 CROSS = "#ffb000"
 PAPER_FRAME = 250  # pixels of the longest side of a slice
 FRAME = 360  # pixels of the longest side of a plane in a page
@@ -104,8 +97,7 @@ def is_volume(da: xr.DataArray) -> bool:
 
 
 def as_volume(da: xr.DataArray) -> xr.DataArray:
-    """One volume (z, y, x) in memory as float32, all coordinates rising; of several channels the
-    first.
+    """One volume (z, y, x) in memory as float32 with ascending coordinates; the first channel.
 
     Raises SchemaError for other dims, UsageError for coordinates with uneven steps.
     """
@@ -113,13 +105,13 @@ def as_volume(da: xr.DataArray) -> xr.DataArray:
         da = da.isel({n.CHANNEL: 0}, drop=True)
     if set(map(str, da.dims)) != set(AXES) or 0 in da.shape:
         raise SchemaError(
-            f"{da.name!r} has dims {da.dims}; expected one volume over z, y and x, so select a sample."
+            f"{da.name!r} has dims {da.dims}; "
+            "expected one volume over z, y and x, so select a sample."
         )
     for dim in AXES:
         if dim not in da.coords:
-            da = da.assign_coords(
-                {dim: (dim, np.arange(da.sizes[dim], dtype="f8"), {"units": "px"})}
-            )
+            index = np.arange(da.sizes[dim], dtype="f8")
+            da = da.assign_coords({dim: (dim, index, {"units": "px"})})
         if not is_regular(da[dim].values):
             raise UsageError(
                 f"the coordinate {dim!r} has uneven steps; slices are drawn on an even grid."
@@ -135,110 +127,118 @@ def span_of(volume: xr.DataArray, dim: str) -> float:
 @builder("volume", "array", n.Z, n.Y, n.X)
 @builder("volumes")
 def volume_slices(
-    found: xr.DataArray | xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None
+    result: xr.DataArray | xr.Dataset, example: int = 0, position: Mapping[str, float] | None = None
 ) -> Any:
-    """Axial, coronal and sagittal slice through one position, true proportions: of a volume (z, y,
-    x) on its axes.
+    """Plot the axial, coronal and sagittal slice through one position in true proportions.
 
-    Of the result of `run.reconstruct`: original, reconstruction and residual of an example, one
-    below the other. Grey runs from the 0.5 % to the 99.5 % percentile of all, the residual has a
-    scale half as wide to both sides of 0; the other two slices are lines. position: in coordinate
-    units, such as `{"z": 12.0}`; the middle of dims that are not named. Raises SchemaError for
-    other arrays, NoInputError where there is no such example.
+    Lines mark the other two slices. Grey spans the 0.5 % to the 99.5 % percentile of all volumes;
+    the scale of the residual has the same width and is centred at 0.
+
+    Parameters
+    ----------
+    result
+        A volume (z, y, x), or the result of `Run.reconstruct`, of which original, reconstruction
+        and residual are shown.
+    example
+        Number of the example.
+    position
+        In coordinate units, such as `{"z": 12.0}`. Default: the middle of each dim.
+
+    Raises
+    ------
+    SchemaError
+        For other arrays.
+    NoInputError
+        If the example does not exist.
     """
-    if isinstance(found, xr.DataArray):
-        volumes, heading = {text(label(found)): as_volume(found)}, ""
+    if isinstance(result, xr.DataArray):
+        volumes, heading = {text(label(result)): as_volume(result)}, ""
     else:
-        volumes, heading = example_volumes(found, example)
+        volumes, heading = example_volumes(result, example)
     first = next(iter(volumes.values()))
-    wanted = {dim: float(first[dim].mean()) for dim in AXES} | dict(position or {})
-    at = {dim: float(first[dim].sel({dim: wanted[dim]}, method="nearest")) for dim in AXES}
+    at = {}
+    for dim in AXES:
+        requested = (position or {}).get(dim, float(first[dim].mean()))
+        at[dim] = float(first[dim].sel({dim: requested}, method="nearest"))
     scale = PAPER_FRAME / max(span_of(first, dim) for dim in AXES)
     slices = []
     for name, (volume, limits, cmap) in scales_of(volumes).items():
-        for plane, axes in PLANES.items():
-            own = {
+        for plane in PLANES:
+            style = {
                 "cmap": cmap,
                 "clim": limits,
                 "colorbar": plane == "sagittal",
                 "clabel": text(name),
             }
-            slices.append(_slice(volume, plane, axes, at, scale).opts("Image", **own))
+            slices.append(_slice(volume, plane, at, scale).opts("Image", **style))
     return holoviews().Layout(slices).cols(3).opts(title=title(heading), shared_axes=False)
 
 
-def _slice(
-    volume: xr.DataArray, plane: str, axes: tuple[str, ...], at: dict[str, float], scale: float
-) -> Any:
-    """One plane of a volume with the lines of the other two, and the sides of the patient where
-    they are known.
-    """
-    hv, (across, up, along) = holoviews(), axes
+def _slice(volume: xr.DataArray, plane: str, at: dict[str, float], scale: float) -> Any:
+    """One plane of a volume with the lines of the other two."""
+    hv = holoviews()
+    across, up, along = PLANES[plane]
     image = volume.sel({across: at[across]}, method="nearest").transpose(up, along)
-    where = value_text(at[across], volume[across].attrs)
-    shown = hv.Image((image[along].values, image[up].values, image.values), [along, up], "value").opts(
-        xlabel=_axis_label(volume, along), ylabel=_axis_label(volume, up), title=f"{plane}, {across} = {where}",
-        frame_width=round(scale * span_of(volume, along)), frame_height=round(scale * span_of(volume, up)),
+    axes = [along, up]
+    picture = hv.Image((image[along].values, image[up].values, image.values), axes, "value").opts(
+        title=f"{plane}, {across} = {value_text(at[across], volume[across].attrs)}",
+        xlabel=_axis_label(volume, along),
+        ylabel=_axis_label(volume, up),
+        frame_width=round(scale * span_of(volume, along)),
+        frame_height=round(scale * span_of(volume, up)),
         data_aspect=1,
-    )  # fmt: skip
+    )
     for line in (hv.VLine(at[along]), hv.HLine(at[up])):
-        shown = shown * line.opts(color=CROSS, line_width=1)
-    return shown
+        picture = picture * line.opts(color=CROSS, line_width=1)
+    return picture
 
 
 def _axis_label(volume: xr.DataArray, dim: str) -> str:
-    """Name and unit of an axis, and the sides of the patient at its ends where they are known."""
+    """Name and unit of an axis, and the sides of the patient at its ends if they are known."""
     name = label(volume[dim].assign_attrs(long_name=dim))
-    return (
-        f"{name}, {' to '.join(SIDES[dim])}" if volume.attrs.get("orientation") == "RAS+" else name
-    )
+    return f"{name}, {SIDES[dim]}" if volume.attrs.get("orientation") == "RAS+" else name
 
 
 def scales_of(
     volumes: Mapping[str, xr.DataArray],
 ) -> dict[str, tuple[xr.DataArray, tuple[float, float], str]]:
-    """Each volume with its limits and colours: grey on one scale, the residual half as wide to both
-    sides of 0.
-    """
-    grey = robust_limits(
-        np.stack([one.values for name, one in volumes.items() if name != "residual"]), LIMITS
-    )
+    """Each volume with its limits and colours: grey on one scale, the residual centred at 0."""
+    grey_volumes = [volume.values for name, volume in volumes.items() if name != "residual"]
+    grey = robust_limits(np.stack(grey_volumes), LIMITS)
     half = (grey[1] - grey[0]) / 2
-    return {
-        name: (one, (-half, half), DIVERGING) if name == "residual" else (one, grey, "gray")
-        for name, one in volumes.items()
-    }
+    scales = {name: (volume, grey, "gray") for name, volume in volumes.items()}
+    if "residual" in scales:
+        scales["residual"] = (volumes["residual"], (-half, half), DIVERGING)
+    return scales
 
 
-def example_volumes(found: xr.Dataset, example: int) -> tuple[dict[str, xr.DataArray], str]:
-    """Original, reconstruction and residual (reconstruction - original) of an example, and words
-    for it.
-    """
-    count = found.sizes.get("example", 0)
-    if "input" not in found or not 0 <= example < count:
+def example_volumes(result: xr.Dataset, example: int) -> tuple[dict[str, xr.DataArray], str]:
+    """Original, reconstruction and residual (reconstruction - original) of an example; heading."""
+    count = result.sizes.get("example", 0)
+    if "input" not in result or not 0 <= example < count:
         raise NoInputError(f"there is no example {example}; {count} were kept, set by 'examples'.")
-    one = found.isel(example=example)
-    original, recon = (as_volume(one[name]) for name in ("input", "reconstruction"))
-    told = [*where_of(one, "example_", most=80).splitlines(), *numbers_of(one)]
+    sample = result.isel(example=example)
+    original = as_volume(sample["input"])
+    recon = as_volume(sample["reconstruction"])
     residual = (recon - original).assign_attrs(original.attrs)
-    return {"original": original, "reconstruction": recon, "residual": residual}, text(
-        ", ".join(told)
-    )
+    volumes = {"original": original, "reconstruction": recon, "residual": residual}
+    words = [*source_of(sample, "example_", most=80).splitlines(), *scores_of(sample)]
+    return volumes, text(", ".join(words))
 
 
-def volume_page(found: xr.Dataset, *, most: int = 4) -> str:
-    """An HTML page that needs nothing else, with the first examples as volumes to slide through.
+def volume_page(result: xr.Dataset, *, most: int = 4) -> str:
+    """A self-contained HTML page with the first examples as volumes to slide through.
 
-    A volume travels once, deflated in 127 steps between its limits; the browser unpacks it and cuts
-    the slices.
+    Each volume is stored once, compressed to 127 levels; the browser unpacks it and cuts the
+    slices.
     """
     intro, sections = Section("about", "Volumes"), []
     intro.say(
-        "Each sample as three slices. The sliders, or a click on a slice, move the others; the list changes between "
-        "original, reconstruction and residual (reconstruction - original)."
+        "Each sample as three slices. The sliders, or a click on a slice, move the others; the "
+        "list changes between original, reconstruction and residual (reconstruction - original)."
     )
-    for i in range(min(most, found.sizes["example"])):
-        volumes, heading = example_volumes(found, i)
+    for i in range(min(most, result.sizes["example"])):
+        volumes, heading = example_volumes(result, i)
         section = Section(f"example-{i}", heading or f"example {i}")
         section.blocks.append(_viewer(volumes))
         sections.append(section)
@@ -247,33 +247,36 @@ def volume_page(found: xr.Dataset, *, most: int = 4) -> str:
 
 
 def _viewer(volumes: Mapping[str, xr.DataArray]) -> str:
-    """A list of volumes, three planes with a slider each, and what the browser draws them from."""
+    """A list of volumes, three planes with a slider each, and the data that the browser draws."""
     first = next(iter(volumes.values()))
     scale = FRAME / max(span_of(first, dim) for dim in AXES)
-    about: dict[str, Any] = {"shape": first.shape, "volumes": []}
-    about["planes"] = [[AXES.index(dim) for dim in plane] for plane in PLANES.values()]
-    about["places"] = [
-        [f"{d} = {value_text(float(v), first[d].attrs)}" for v in first[d].values] for d in AXES
-    ]
-    for volume, (low, high), cmap in scales_of(volumes).values():
+    data: dict[str, Any] = {"shape": first.shape, "volumes": [], "planes": [], "places": []}
+    for dim in AXES:
+        values = [value_text(float(value), first[dim].attrs) for value in first[dim].values]
+        data["places"].append([f"{dim} = {value}" for value in values])
+    options = ""
+    for i, (name, (volume, limits, cmap)) in enumerate(scales_of(volumes).items()):
         colors = colors_of(cmap, LEVELS + 1) + [NAN_COLOR] * (255 - LEVELS)
-        palette = [[*bytes.fromhex(color[1:]), 255] for color in colors]
-        about["volumes"].append(
-            {"data": packed(volume.values, (low, high)), "low": low, "high": high}
-        )
-        about["volumes"][-1]["palette"] = palette
-    options = "".join(
-        f'<option value="{i}">{html.escape(name)}</option>' for i, name in enumerate(volumes)
-    )
+        entry = {
+            "data": packed(volume.values, limits),
+            "low": limits[0],
+            "high": limits[1],
+            "palette": [[*bytes.fromhex(color[1:]), 255] for color in colors],
+        }
+        data["volumes"].append(entry)
+        options += f'<option value="{i}">{html.escape(name)}</option>'
     figures = ""
     for plane, (across, up, along) in PLANES.items():
-        width, height = (max(1, round(scale * span_of(first, dim))) for dim in (along, up))
-        caption = f"{plane}: {_axis_label(first, along)}; {_axis_label(first, up)}"
+        data["planes"].append([AXES.index(dim) for dim in (across, up, along)])
+        width = max(1, round(scale * span_of(first, along)))
+        height = max(1, round(scale * span_of(first, up)))
+        caption = html.escape(f"{plane}: {_axis_label(first, along)}; {_axis_label(first, up)}")
+        count = first.sizes[across]
         figures += (
-            f'<figure>{html.escape(caption)}<canvas width="{width}" height="{height}"></canvas><input type="range" '
-            f'min="0" max="{first.sizes[across] - 1}" value="{first.sizes[across] // 2}" aria-label="{across}">'
-            "</figure>"
+            f'<figure>{caption}<canvas width="{width}" height="{height}"></canvas>'
+            f'<input type="range" min="0" max="{count - 1}" value="{count // 2}" '
+            f'aria-label="{across}"></figure>'
         )
-    data = json.dumps(about).replace("<", "\\u003c")
+    script = json.dumps(data).replace("<", "\\u003c")
     body = f"<select>{options}</select><p></p>{figures}"
-    return f'<div class="volume">{body}<script type="application/json">{data}</script></div>'
+    return f'<div class="volume">{body}<script type="application/json">{script}</script></div>'

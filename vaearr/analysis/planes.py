@@ -1,4 +1,4 @@
-"""Samples in a plane by their latents: PCA, t-SNE, UMAP."""
+"""Layouts of samples in a plane: PCA, t-SNE, UMAP."""
 
 from __future__ import annotations
 
@@ -35,34 +35,32 @@ def embed(
     ----------
     latents
         Over navigation dims (`z`, `y`, `x` or `sample`) and the dims of a sample's latents. Samples
-        with missing latents are left out; positions that a mask left out of a spatial latent count
-        as its channel's mean.
+        with missing latents are left out; missing positions of a spatial latent count as the
+        channel's mean.
     method
-        `pca`: the two principal components, linear with an exact inverse. `tsne`: keeps neighbours
-        together [1]_.
-        `umap`: likewise, faster [2]_; needs umap-learn. Samples of more than 50 values are first
-        reduced to 50 principal components for the latter two.
+        "pca": the two principal components, linear with an exact inverse. "tsne": keeps neighbours
+        together [1]_. "umap": likewise, faster [2]_; needs umap-learn. For the latter two, samples
+        of more than 50 values are first reduced to 50 principal components.
     seed
         The same seed gives the same positions.
     max_points
-        Samples that are laid out, drawn by the seed where there are more.
+        Largest number of samples; of more, a random subset is used.
     perplexity
-        t-SNE: about how many neighbours count; lowered to a third of the other points where they
-        are few.
+        t-SNE: approximate number of neighbours that count; at most a third of the other points.
     neighbours
-        UMAP: neighbours of a point; likewise.
+        UMAP: number of neighbours of a point; at most the other points.
 
     Returns
     -------
     xarray.Dataset
         `position (point, axis)`, with the navigation coordinates of each point and its `number` in
         the grid, row-major; of `pca` also `components (axis, latent[, lz, ly, lx])` and `mean
-        (latent[, …])`. The attributes say which settings were used.
+        (latent[, …])`. The attributes hold the settings that were used.
 
     Raises
     ------
     UsageError
-        For a method that does not exist or settings that cannot be meant.
+        For an unknown method, a perplexity that is not positive or fewer than 2 neighbours.
     MissingExtraError
         For `umap` without umap-learn.
     NoInputError
@@ -72,6 +70,15 @@ def embed(
     ----------
     .. [1] van der Maaten & Hinton, J. Mach. Learn. Res. 9, 2579 (2008).
     .. [2] McInnes, Healy & Melville, arXiv:1802.03426.
+
+    Examples
+    --------
+    >>> import vaearr as va
+    >>> from vaearr.testing import synthetic_scan
+    >>> ds = synthetic_scan(nx=16, ny=12)
+    >>> layout = va.embed(ds.elements.rename(element="latent"), "pca")
+    >>> layout.position.dims
+    ('point', 'axis')
     """
     from vaearr.analysis.clustering.methods import reproducible, subsample
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
@@ -240,17 +240,6 @@ def resolved(kind: type[C], config: C | None, settings: Mapping[str, Any]) -> C:
     """The settings `config`, by default all defaults, with single ones replaced, see `placed`."""
     base = {} if config is None else config.model_dump(exclude_unset=True)
     return kind.from_attrs(over(base, placed(kind, settings)))
-
-
-def refuse_settings_of_stores(settings: Config, names: Sequence[str], function: str) -> None:
-    """Raise UsageError for settings of a method of Run that its function of arrays does not use."""
-    usual = type(settings)()
-    for name in names:
-        if getattr(settings, name) != getattr(usual, name):
-            raise UsageError(
-                f"{name} is a setting of Run.{function}, which works on a store; va.{function} "
-                f"takes arrays, so leave {name} out."
-            )
 
 
 def refuse_unknown(

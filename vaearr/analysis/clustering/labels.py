@@ -1,4 +1,4 @@
-"""Features -> maps of cluster numbers; borders between clusters to draw over any map."""
+"""Maps of cluster numbers from features, and the borders between clusters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.clustering.features import feature_table, scaled
 from vaearr.analysis.clustering.methods import Method, choose, fit
-from vaearr.config import ClusterConfig, refuse_settings_of_stores
+from vaearr.config import ClusterConfig, refuse_unknown
 from vaearr.config.keywords import ClusterArraySettings
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json
@@ -28,7 +28,10 @@ def cluster(
     config: ClusterConfig | None = None,
     **settings: Unpack[ClusterArraySettings],
 ) -> xr.DataArray:
-    """Which scan points belong together: a map of cluster numbers over the navigation dims.
+    """Group scan points into clusters by their features.
+
+    Each feature is scaled first, so the clusters do not depend on its unit (except for
+    scale="none").
 
     Parameters
     ----------
@@ -37,38 +40,59 @@ def cluster(
         latents, pca, elements, BC, any map, such as `ds[["latents", "BC"]]`. Lazy ones are read in
         one pass. A map of codes counts as one 0/1 feature per code.
     method
-        gmm, kmeans, dbscan, hdbscan, one of your own package (`package.module:Name`), an estimator
-        of scikit-learn's form such as `AgglomerativeClustering(5)`, or a function `points (n, f) ->
-        labels (n,)`; default: that of `config`.
+        "gmm" [1]_, "kmeans" [2]_, "dbscan" [3]_, "hdbscan" [4]_, the name of a method of another
+        package (`package.module:Name`), an estimator like those of scikit-learn, such as
+        `AgglomerativeClustering(5)`, or a function `points (n, f) -> labels (n,)`. Default: that of
+        `config`.
     roi
         Boolean map, True = used. Points where a feature is not finite are left out in any case.
-    config, settings
-        See ClusterConfig; settings replace single ones of `config`, as in `cluster(latents, "gmm",
-        k=4)`.
+        Default: all points.
+    config
+        Settings; the names of run, features and result, which a store needs, are not used.
+    **settings
+        Single settings, which replace those of `config`, as in `cluster(latents, "gmm", k=4)`.
 
     Returns
     -------
-    xr.DataArray
-        int32: 0, 1, … by falling size; NOISE = -1 in no cluster; NOT_CLUSTERED = -2 outside the ROI
-        or a feature missing. Each feature is scaled first, so the numbers do not change with its
-        unit (but for scale="none").
-        Attributes: `flag_values` and `flag_meanings`, `features`, `scale` and `scaling` (center and
-        scale of each), `config`, `parameters` (as used), `k`, `k_at_bound`, `scores` and
-        `criterion`, `n`, `n_noise`, `n_not_clustered`, `n_fitted`, `approximation` (empty = exact),
-        `sizes`, `warnings` (sentences).
+    xarray.DataArray
+        int32 over the navigation dims: 0, 1, … by decreasing size; NOISE = -1 in no cluster;
+        NOT_CLUSTERED = -2 outside the ROI or a feature missing. Attributes: `flag_values` and
+        `flag_meanings`, `features`, `scale` and `scaling` (center and scale of each), `config`,
+        `parameters` (as used), `k`, `k_at_bound`, `scores` and `criterion`, `n`, `n_noise`,
+        `n_not_clustered`, `n_fitted`, `approximation` (empty = exact), `sizes`, `warnings`.
 
-    Raises UsageError for settings that cannot be meant, SchemaError for features that do not fit
-    together, RoiError and DataError where too little is left to tell clusters apart.
+    Raises
+    ------
+    UsageError
+        For an unknown method or setting, and a setting that the method does not use.
+    SchemaError
+        For features that do not fit together.
+    RoiError, DataError
+        If too few points or values are left to form clusters.
+
+    References
+    ----------
+    .. [1] Dempster, Laird & Rubin, J. R. Stat. Soc. B 39, 1 (1977).
+    .. [2] Lloyd, IEEE Trans. Inf. Theory 28, 129 (1982), doi:10.1109/TIT.1982.1056489.
+    .. [3] Ester, Kriegel, Sander & Xu, KDD-96, 226 (1996).
+    .. [4] Campello, Moulavi & Sander, PAKDD 2013, 160, doi:10.1007/978-3-642-37456-2_14.
+
+    Examples
+    --------
+    >>> import vaearr as va
+    >>> from vaearr.testing import synthetic_scan
+    >>> ds = synthetic_scan(nx=16, ny=12)
+    >>> labels = va.cluster(ds.elements, "kmeans", k=2)
+    >>> labels.dims, labels.attrs["k"]
+    (('y', 'x'), 2)
     """
-    named = (
-        method
-        if isinstance(method, str | None)
-        else getattr(method, "__name__", type(method).__name__)
-    )
-    wanted = (config or ClusterConfig()).replace(method=named, **settings)
-    chosen = choose(wanted.method if named is method else method, {**settings})
-    refuse_settings_of_stores(wanted, ("run", "features", "name"), "cluster")
-    return clustered(features, wanted, chosen, roi)
+    refuse_unknown(cluster, ClusterArraySettings, settings)
+    name = method
+    if not isinstance(method, str | None):
+        name = getattr(method, "__name__", type(method).__name__)
+    config = (config or ClusterConfig()).replace(method=name, **settings)
+    chosen = choose(config.method if name is method else method, {**settings})
+    return clustered(features, config, chosen, roi)
 
 
 def clustered(

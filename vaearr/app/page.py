@@ -23,6 +23,7 @@ from vaearr.analysis.latents import evenly_spaced, shifted, typical_index
 from vaearr.app.samples import (
     GREY,
     NO_MODEL,
+    Colouring,
     Encoded,
     as_pictures,
     coarse,
@@ -307,7 +308,7 @@ class Explorer(param.Parameterized):
 
         def draw(across: str, up: str, layer: str) -> Any:
             look = coloured(self.layers[layer].load())
-            values = look["values"][self.samples.numbers]
+            values = look.values[self.samples.numbers]
             figure = points_plot(points(), [across, up], look, values)
             width, height = SCATTER if is_map(self.run) else SCATTER_ALONE
             title = c.title(f"coloured by {layer}")
@@ -425,17 +426,15 @@ def _index_slider(label: str, size: int) -> Any:
     return pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=size > 1, width=150)
 
 
-def points_plot(
-    points: np.ndarray, names: list[str], look: dict[str, Any], values: np.ndarray
-) -> Any:
+def points_plot(points: np.ndarray, names: list[str], look: Colouring, values: np.ndarray) -> Any:
     """Points `(samples, 2)`, of many a part, in the colours of a layer."""
     rows = np.flatnonzero(np.isfinite(points).all(1))
     rows = rows[evenly_spaced(len(rows), MAX_POINTS)]
     figure = holoviews().Points((*points[rows].T, values[rows]), ["across", "up"], "value")
     return figure.opts(
         color="value",
-        cmap=look["palette"],
-        clim=look["limits"],
+        cmap=look.palette,
+        clim=look.limits,
         colorbar=True,
         size=5,
         line_color=None,
@@ -448,7 +447,7 @@ def points_plot(
     )
 
 
-def _colour_bar_ticks(look: dict[str, Any]) -> Callable[..., None]:
+def _colour_bar_ticks(look: Colouring) -> Callable[..., None]:
     """Names of classes or even numbers at a colour bar. The ticker of a visible bar must not be
     replaced.
     """
@@ -458,8 +457,8 @@ def _colour_bar_ticks(look: dict[str, Any]) -> Callable[..., None]:
             if name.endswith("colorbar"):
                 if not isinstance(bar.ticker, FixedTicker):
                     bar.ticker = FixedTicker()
-                bar.ticker.ticks = look["ticks"]
-                bar.major_label_overrides = dict(enumerate(look["names"]))
+                bar.ticker.ticks = look.ticks
+                bar.major_label_overrides = dict(enumerate(look.names))
 
     return hook
 

@@ -1,13 +1,11 @@
-"""What the explorer reads from a run: its encoded samples, layers to choose from, words and
-pictures.
-"""
+"""What the explorer reads from a run: encoded samples, layers, names and pictures."""
 
 from __future__ import annotations
 
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -18,7 +16,7 @@ from vaearr.errors import UsageError
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.classes import classes_of
 from vaearr.schema.grid import grid_indices, sample_words
-from vaearr.views.common import brief, colored_classes, label, robust_limits, text
+from vaearr.views.common import brief, colored_classes, robust_limits, text
 from vaearr.views.explorer import even_ticks
 from vaearr.views.pictures import pictures
 
@@ -82,47 +80,51 @@ def summary(run: Run) -> str:
 
 
 def layers_of(run: Run) -> dict[str, xr.DataArray]:
-    """What a map, an axis and colours can show, over the navigation dims, by title: latents, maps,
-    elements, scores.
+    """Layers for maps, axes and colours, over the navigation dims, by their titles.
+
+    These are latents, scores of components, elements, maps and classes.
     """
-    ds, nav = run.ds, schema.navigation_dims(run.ds)
-    stacks = {"latent": schema.vectors(run.latents)} | {
-        name: ds[name] for name in schema.decompositions(ds)
-    }
+    ds = run.ds
+    navigation = schema.navigation_dims(ds)
+    stacks = {"latent": schema.vectors(run.latents)}
+    for name in schema.decompositions(ds):
+        stacks[name] = ds[name]
     if n.ELEMENTS in ds:
         stacks["element"] = ds[n.ELEMENTS]
     layers = {}
     for prefix, stack in stacks.items():
-        stack = stack.transpose(..., *nav)
+        stack = stack.transpose(..., *navigation)
         for entry, layer in zip(stack[stack.dims[0]].values, stack, strict=True):
             layers[f"{prefix} {text(entry)}"] = layer
-    for name, variable in ds.variables.items():
-        if set(variable.dims) == set(nav) != {name}:
-            layer = ds[name]
-            if layer.dtype.kind in "OUT":
-                try:
-                    layer = classes_of(ds, str(name))
-                except UsageError:  # too many different texts
-                    continue
-            layers[text(name)] = layer
-    return {
-        title: layer.transpose(*nav).reset_coords(drop=True).assign_attrs(long_name=title)
-        for title, layer in layers.items()
-    }
+    for name in map(str, ds.variables):
+        layer = ds[name]
+        if set(layer.dims) != set(navigation) or layer.dims == (name,):
+            continue
+        if layer.dtype.kind in "OUT":
+            try:
+                layer = classes_of(ds, name)
+            except UsageError:  # too many different texts
+                continue
+        layers[text(name)] = layer
+    for title, layer in layers.items():
+        layer = layer.transpose(*navigation).reset_coords(drop=True)
+        layers[title] = layer.assign_attrs(long_name=title)
+    return layers
 
 
 def names_of(run: Run, numbers: np.ndarray) -> list[str]:
     """Samples in words: their coordinates, and labels and files of images and volumes."""
     ds = run.ds
-    places = grid_indices(run.ds, numbers)
+    indices = grid_indices(ds, numbers)
     names = []
     for i, number in enumerate(numbers):
-        words = [sample_words(run.ds, {dim: indices[i] for dim, indices in places.items()})]
-        for name in () if schema.is_scan(ds) else ("label", "path"):
-            if name in ds.variables:
+        words = [sample_words(ds, {dim: along[i] for dim, along in indices.items()})]
+        for name in ("label", "path"):
+            if name in ds.variables and not schema.is_scan(ds):
                 value = ds[name].values.ravel()[number]
-                known = meanings(ds[name]) if is_categorical(ds[name]) else {}
-                words.append(f"{name} = {text(known.get(value, value))}")
+                if is_categorical(ds[name]):
+                    value = meanings(ds[name]).get(value, value)
+                words.append(f"{name} = {text(value)}")
         names.append(", ".join(words))
     return names
 
@@ -137,47 +139,50 @@ def stored(run: Run, numbers: np.ndarray) -> xr.DataArray:
 
 
 def coarse(da: xr.DataArray) -> xr.DataArray:
-    """A map in blocks of cells where it is large: means, of classes the first."""
+    """A large map in blocks of cells: means, of classes the first cell."""
     factor = int(np.ceil(np.sqrt(max(1.0, da.size / MAX_CELLS))))
     if factor == 1 or is_categorical(da):
         return da[::factor, ::factor]
     blocks: Any = da.coarsen(dict.fromkeys(da.dims, factor), boundary="trim")
-    found: xr.DataArray = blocks.mean(keep_attrs=True)
-    return found
+    means: xr.DataArray = blocks.mean(keep_attrs=True)
+    return means
 
 
-def coloured(da: xr.DataArray) -> dict[str, Any]:
-    """What draws a layer: `values` (samples,), `names` of classes, `palette`, colour `limits`,
-    `ticks`, `title`.
-    """
+class Colouring(NamedTuple):
+    """Colours of a layer: the value of each sample, and the scale of its colours."""
+
+    values: np.ndarray  # (samples,), of classes their codes
+    palette: list[str]
+    limits: tuple[float, float]
+    ticks: list[float]
+    names: list[str]  # of classes
+
+
+def coloured(da: xr.DataArray) -> Colouring:
+    """The colours of a layer."""
     from bokeh.palettes import Viridis256
 
-    names, colors, codes = colored_classes(da) if is_categorical(da) else ([], list(Viridis256), da)
-    values = np.asarray(codes.values, np.float32).ravel()
-    limits = (-0.5, len(names) - 0.5) if names else robust_limits(values)
-    ticks = list(range(len(names))) if names else even_ticks(*limits)
-    return {
-        "values": values,
-        "title": label(da),
-        "names": names,
-        "palette": colors,
-        "limits": limits,
-        "ticks": ticks,
-    }
+    if is_categorical(da):
+        names, colors, codes = colored_classes(da)
+        values = np.asarray(codes.values, np.float32).ravel()
+        ticks = [float(i) for i in range(len(names))]
+        return Colouring(values, colors, (-0.5, len(names) - 0.5), ticks, names)
+    values = np.asarray(da.values, np.float32).ravel()
+    limits = robust_limits(values)
+    return Colouring(values, list(Viridis256), limits, even_ticks(*limits), [])
 
 
 def depth_dim(da: xr.DataArray) -> str | None:
-    """The dim that volumes are cut along, None of flat pictures."""
+    """The dim along which volumes are sliced, None for flat pictures."""
     return next((dim for dim in (n.Z, n.DZ) if dim in da.dims), None)
 
 
 def as_pictures(da: xr.DataArray, depth: float = 0.5) -> np.ndarray:
     """Stacked samples as pictures `(k, H, W[, 3])`; of volumes the slice at a depth in 0 … 1."""
-    across = depth_dim(da)
-    if across is not None:
-        da = da.isel(
-            {across: [round(depth * (da.sizes[across] - 1))]}
-        )  # of one slice, the middle one is shown
+    dim = depth_dim(da)
+    if dim is not None:
+        index = round(depth * (da.sizes[dim] - 1))
+        da = da.isel({dim: [index]})  # `pictures` shows the middle slice of the one that is left
     return np.asarray(pictures(da), np.float32)
 
 
@@ -191,8 +196,8 @@ def png(image: np.ndarray, limits: tuple[float, float], side: int) -> str:
     low, high = limits
     finite = np.nan_to_num(image, nan=low, posinf=high, neginf=low)
     shares = np.clip((finite - low) / (high - low), 0, 1)
-    shown = Image.fromarray(np.rint(shares * 255).astype("u1"))
-    shown = shown.reduce(-(-max(shown.size) // side))
+    picture = Image.fromarray(np.rint(shares * 255).astype("u1"))
+    picture = picture.reduce(-(-max(picture.size) // side))
     buffer = io.BytesIO()
-    shown.save(buffer, format="PNG")
+    picture.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

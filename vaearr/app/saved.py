@@ -1,7 +1,6 @@
-"""The explorer as one HTML file: maps, samples and sliders, with nothing to fetch.
+"""The explorer as one HTML file that works offline: maps, samples and sliders.
 
-What moves was drawn beforehand: a slider chooses among frames of one dimension, all others stay
-where they are.
+A slider moves one dimension, over pictures that were decoded beforehand.
 """
 
 from __future__ import annotations
@@ -47,11 +46,19 @@ from vaearr.views.relations import linked
 if TYPE_CHECKING:
     from vaearr import Run
 
-STEPS, REACH = 9, 3.0  # frames of a dimension, and the standard deviations they reach
-MOST_DIMS, MOST_POINTS, MOST_PICTURES = 64, 5000, 500
-FRAME, THUMBNAIL = 128, 64  # pixels along the longer side
+STEPS = 9  # pictures of a dimension
+REACH = 3.0  # standard deviations
+MAX_DIMS = 64
+MAX_POINTS = 5000
+MAX_PICTURES = 500
+# pixels along the longer side
+FRAME = 128
+THUMBNAIL = 64
 COLOURS = ("label", n.PHASE, n.CLUSTERS, n.BC)  # the first of these that exists colours the samples
-TIPS = '<div>@words<br><img src="@picture" alt="" style="image-rendering: pixelated; height: 96px"></div>'
+TIPS = (
+    '<div>@words<br><img src="@picture" alt="" '
+    'style="image-rendering: pixelated; height: 96px"></div>'
+)
 STYLE = """
 <style>
 .dims { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 16px; }
@@ -86,92 +93,85 @@ def save_page(run: Run, out: str | Path, *, seed: int, overwrite: bool) -> Path:
     return write_new(target, page(summary(run), head, sections).encode(), overwrite)
 
 
-def middle_plane(layer: xr.DataArray) -> xr.DataArray:
-    """A layer of a scan as a map, of several planes the middle one."""
-    return coarse(layer if layer.ndim == 2 else layer[len(layer) // 2])
-
-
 def _maps(run: Run) -> Section:
-    """All layers of a scan as maps, one beside the other, each with a chooser."""
+    """Side maps and latents of a scan next to each other, each with a chooser."""
     section = Section("maps", "Maps")
-    layers = {title: middle_plane(layer) for title, layer in layers_of(run).items()}
-    latents = [layer for title, layer in layers.items() if title.startswith("latent ")]
-    section.figure(
-        explorer(
-            [layer for title, layer in layers.items() if not title.startswith("latent ")], latents
-        )
-    )
+    side_maps: list[xr.DataArray] = []
+    latents: list[xr.DataArray] = []
+    for title, layer in layers_of(run).items():
+        plane = coarse(layer if layer.ndim == 2 else layer[len(layer) // 2])
+        maps = latents if title.startswith("latent ") else side_maps
+        maps.append(plane)
+    section.figure(explorer(side_maps, latents))
     section.caption(
-        "Side map and latent (posterior mean), each chosen above; zoom and cross-hair are linked. Colours run from the "
-        "1 % to the 99 % percentile; grey = no value. Of a volume the middle plane; large maps are shown in blocks of "
-        "scan points."
+        "Side map and latent (posterior mean), each selected above; zoom and cross-hair are "
+        "linked. Colours run from the 1 % to the 99 % percentile; grey = no value. Of a volume "
+        "the middle plane; large maps are shown in blocks of scan points."
     )
     return section
 
 
 def _points(run: Run, samples: Encoded, seed: int) -> Section:
-    """Samples over the two widest latents, and at their places on the map: a selection is in both."""
-    hv = holoviews()
+    """Samples over the two latents that vary most, linked with their positions on the map."""
     section = Section("samples", "Samples")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(samples.numbers))[:MOST_POINTS])
+    rows = np.sort(np.random.default_rng(seed).permutation(len(samples.numbers))[:MAX_POINTS])
     numbers = samples.numbers[rows]
-    pictured = evenly_spaced(len(rows), MOST_PICTURES)
-    thumbnails = np.full(len(rows), "data:,", object)
-    for place, image in zip(pictured, as_pictures(stored(run, numbers[pictured])), strict=True):
-        thumbnails[place] = png(image, robust_limits(image, GREY), THUMBNAIL)
     layers = layers_of(run)
-    colour = next((name for name in COLOURS if name in layers), None)
-    plane = (
-        [f"latent {i}" for i in samples.widest[:2]]
-        if samples.vectors.shape[1] > 1
-        else ["latent 0"] * 2
-    )
-    columns: dict[str, Any] = {"words": names_of(run, numbers), "picture": thumbnails}
-    how: dict[str, Any] = {
-        "size": 5,
-        "nonselection_alpha": 0.08,
+    plane = [f"latent {i}" for i in samples.widest[:2]]
+    across, up = plane if len(plane) == 2 else plane * 2
+    columns: dict[str, Any] = {
+        "words": names_of(run, numbers),
+        "picture": _thumbnails(run, numbers),
     }
-    frame = {"title": text(colour or ""), "xlabel": plane[0], "ylabel": plane[1]}
-    for axis, title in zip(("across", "up"), plane, strict=True):
-        columns[axis] = layers[title].values.ravel()[numbers]
+    columns["across"] = layers[across].values.ravel()[numbers]
+    columns["up"] = layers[up].values.ravel()[numbers]
+    for dim, indices in grid_indices(run.ds, numbers).items():
+        columns[dim] = run.ds[dim].values[indices]
+    options: dict[str, Any] = {"size": 5, "nonselection_alpha": 0.08}
+    frame = {"title": "", "xlabel": across, "ylabel": up}
+    shown_values = ["words", "picture"]
+    colour = next((name for name in COLOURS if name in layers), None)
     if colour:
         look = coloured(layers[colour].load())
-        columns["value"] = look["values"][numbers]
-        how |= {
-            "color": "value",
-            "cmap": look["palette"],
-            "clim": look["limits"],
-        }
-    columns |= {
-        dim: run.ds[dim].values[place] for dim, place in grid_indices(run.ds, numbers).items()
-    }
-    source = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
+        columns["value"] = look.values[numbers]
+        shown_values.append("value")
+        options |= {"color": "value", "cmap": look.palette, "clim": look.limits}
+        frame["title"] = text(colour)
+    table = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
     if is_map(run) and len(schema.navigation_shape(run.ds)) == 2:
-        background = map_plot(coarse(layers[colour or plane[0]].load()), frame=400)
-        shown = linked(background, source, [n.X, n.Y], ["across", "up"], frame=frame, **how)
+        background = map_plot(coarse(layers[colour or across].load()), frame=400)
+        figure = linked(background, table, [n.X, n.Y], ["across", "up"], frame=frame, **options)
     else:
-        points = hv.Points(
-            source, ["across", "up"], ["words", "picture", *(["value"] if colour else [])]
-        )
-        shown = points.opts(
-            line_color=None, frame_width=420, frame_height=380, **frame, **how, backend="bokeh"
-        )
-    tools = hv.opts.Points(tools=["box_select", HoverTool(tooltips=TIPS)], backend="bokeh")
-    section.figure(bokeh_model(shown.opts(tools)))
+        points = holoviews().Points(table, ["across", "up"], shown_values)
+        options |= {"line_color": None, "frame_width": 420, "frame_height": 380}
+        figure = points.opts(**frame, **options, backend="bokeh")
+    hover = HoverTool(tooltips=TIPS)
+    tools = holoviews().opts.Points(tools=["box_select", hover], backend="bokeh")
+    section.figure(bokeh_model(figure.opts(tools)))
+    n_pictures = min(len(rows), MAX_PICTURES)
     section.caption(
-        f"{len(rows):,} of {len(samples.numbers):,} {schema.samples_word(run.ds)} with latents, drawn by the seed; "
-        f"{len(pictured):,} of them carry their stored picture, seen under the pointer. Draw a box: the samples inside "
-        "light up on both sides."
+        f"{len(rows):,} of {len(samples.numbers):,} {schema.samples_word(run.ds)} with latents, "
+        f"selected by the seed; {n_pictures:,} of them show their stored picture under the "
+        "pointer. Draw a box: the samples inside are highlighted on both sides."
     )
     return section
 
 
+def _thumbnails(run: Run, numbers: np.ndarray) -> np.ndarray:
+    """Addresses of the pictures of some samples, evenly spaced; empty ones for the others."""
+    thumbnails = np.full(len(numbers), "data:,", object)
+    rows = evenly_spaced(len(numbers), MAX_PICTURES)
+    for row, image in zip(rows, as_pictures(stored(run, numbers[rows])), strict=True):
+        thumbnails[row] = png(image, robust_limits(image, GREY), THUMBNAIL)
+    return thumbnails
+
+
 def _sliders(run: Run, samples: Encoded) -> Section:
-    """A slider for each dimension, over frames that are decoded here."""
+    """A slider for each dimension, over pictures that are decoded here."""
     section = Section("sliders", "Sliders")
-    dims = sorted(samples.widest[:MOST_DIMS])
-    found = run.traverse(dims, span=(-REACH, REACH), steps=STEPS)
-    decoded = found["decoded"].reset_coords(drop=True)
+    dims = sorted(samples.widest[:MAX_DIMS])
+    traversal = run.traverse(dims, span=(-REACH, REACH), steps=STEPS)
+    decoded = traversal["decoded"].reset_coords(drop=True)
     frames = [as_pictures(decoded.sel(latent_dim=dim, drop=True)) for dim in dims]
     limits = robust_limits(np.stack(frames), GREY)
     section.blocks.append(f'{STYLE}<div class="dims">')
@@ -179,22 +179,23 @@ def _sliders(run: Run, samples: Encoded) -> Section:
         cell = ""
         for move, image in zip(np.linspace(-REACH, REACH, STEPS), images, strict=True):
             cell += f'<img alt="{move:+.2f} std" src="{png(image, limits, FRAME)}">'
-        slider = (
-            f"type='range' min='0' max='{STEPS - 1}' value='{STEPS // 2}' oninput='moved(this)'"
+        cell += (
+            f"<span>latent {dim}: <output></output></span>"
+            f"<input type='range' min='0' max='{STEPS - 1}' value='{STEPS // 2}' "
+            f"oninput='moved(this)' aria-label='latent {dim}'>"
         )
-        cell += f"<span>latent {dim}: <output></output></span><input {slider} aria-label='latent {dim}'>"
         section.blocks.append(f'<label class="dim">{cell}</label>')
     section.blocks.append(
         '</div><script>document.querySelectorAll(".dim input").forEach(moved);</script>'
     )
-    attrs = found["decoded"].attrs
-    units = (
-        f"Stored units ({attrs['units']})" if attrs["scale"] == "stored" else "Preprocessed units"
-    )
-    volumes = "Middle slices of volumes. " if depth_dim(found["decoded"]) else ""
+    attrs = decoded.attrs
+    units = "Preprocessed units"
+    if attrs["scale"] == "stored":
+        units = f"Stored units ({attrs['units']})"
+    volumes = "Middle slices of volumes. " if depth_dim(decoded) else ""
     section.caption(
-        f"Each dimension (of many the {MOST_DIMS} that vary most) alone, moved by up to {REACH:g} of its standard "
-        f"deviations from {text(found.attrs['base'])}. {volumes}{units}, one grey scale for all. "
-        "'vaearr explore' decodes any combination."
+        f"Each dimension alone (at most the {MAX_DIMS} that vary most), moved by up to {REACH:g} of "
+        f"its standard deviations from {text(traversal.attrs['base'])}. {volumes}{units}, one grey "
+        "scale for all. 'vaearr explore' decodes any combination."
     )
     return section

@@ -45,8 +45,8 @@ def run(name: str, parameters: dict[str, Any]) -> None:
     error = get_client(sync_client=True).api_healthcheck()
     if error is not None:
         raise NoInputError(
-            f"the Prefect server at {url} cannot be reached ({type(error).__name__}); start it with "
-            "'prefect server start', or run without one: unset PREFECT_API_URL."
+            f"the Prefect server at {url} cannot be reached ({type(error).__name__}); start it "
+            "with 'prefect server start', or run without one: unset PREFECT_API_URL."
         )
     log.info(f"{name}: running here, recorded by {url}")
     flow(**checked)

@@ -425,8 +425,8 @@ class SweepConfig(Config):
 
 
 RULE = (
-    "recommended: the fewest latent dimensions whose held-out ELBO is within one standard error of the "
-    "best; the standard error is that of means over validation blocks"
+    "recommended: the fewest latent dimensions whose held-out ELBO is within one standard error of "
+    "the best; the standard error is that of means over validation blocks"
 )
 
 
@@ -485,8 +485,9 @@ def _write_sweep(store: Path, name: str, rows: list[dict[str, Any]]) -> Path:
         best = recommend([row for row in rows if row["region"] == region])
         recommended.add(best["run"])
         log.info(
-            f"{region}: {best['latent_dim']} latent dimensions are recommended (run {best['run']!r}, "
-            f"{best['n_active']} active, held-out ELBO {best['elbo']:.1f} nats per sample)"
+            f"{region}: {best['latent_dim']} latent dimensions are recommended "
+            f"(run {best['run']!r}, {best['n_active']} active, "
+            f"held-out ELBO {best['elbo']:.1f} nats per sample)"
         )
     frame["recommended"] = frame["run"].isin(recommended)
     file = sweep_file(store, name)

@@ -157,7 +157,7 @@ xr.testing.assert_identical(results["encode"], va.open_store(store))
 xr.testing.assert_identical(results["associate"].load(), run.associate().load())
 clusters = run.table("clusters_clusters").assign(clusters=run.ds.clusters)
 xr.testing.assert_identical(results["cluster"].load(), clusters.load())
-assert results["report"] == run.report(), results["report"]
+assert results["report"].is_file(), results["report"]
 """
 
 
@@ -171,10 +171,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
 def test_results_are_fetched_and_shown(server: real.Server, trained_store: Path) -> None:
     kmeans = {"method": "kmeans", "k": 3}
     flows = [
+        words("report", store=trained_store),
         words("encode", store=trained_store, encode={"precision": "bfloat16"}, overwrite=True),
         words("associate", store=trained_store, overwrite=True),
         words("cluster", store=trained_store, cluster=kmeans, overwrite=True),
-        words("report", store=trained_store),
     ]
     asked = [sys.executable, "-c", RUN_AND_FETCH, str(trained_store), json.dumps(flows)]
     done = subprocess.run(asked, env=server.env, capture_output=True, text=True, check=False)

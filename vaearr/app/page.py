@@ -52,14 +52,15 @@ MAX_POINTS = 10_000  # of the scatter
 MAX_MARKS = 5000  # of a selection
 MAX_PICTURES = 12  # samples that are shown one by one
 MAX_DIMS = 5  # of one traversal
-SPREAD, MARGIN = (
-    (0.5, 99.5),
-    0.25,
-)  # percentiles between which sliders run, and the margin added on both sides
-STEPS, DPI = 7, 110  # pictures of each dimension of a traversal, and its resolution
+SPREAD = (0.5, 99.5)  # percentiles between which sliders run
+MARGIN = 0.25  # share of that range that is added on both sides
+STEPS = 7  # pictures of each dimension of a traversal
+DPI = 110
 SIDE = 205  # pixels of a picture
 VIEW = (620, 385)  # pixels that a view below the pictures may take, width and height
-MAP, SCATTER, SCATTER_ALONE = (312, 240), (312, 160), (312, 450)
+MAP = (312, 240)
+SCATTER = (312, 160)
+SCATTER_ALONE = (312, 450)
 HEADINGS = {
     "stored": "as stored",
     "seen": "as the network sees it",
@@ -209,8 +210,10 @@ class Explorer(param.Parameterized):
         style = (
             f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
         )
-        image = f'<img alt="{HEADINGS[name]}" decoding="sync" src="{png(picture, limits, 2 * SIDE)}" style="{style}">'
-        self.pictures[name].object = f'<div style="font-weight: 600">{HEADINGS[name]}</div>{image}'
+        heading = HEADINGS[name]
+        address = png(picture, limits, 2 * SIDE)
+        image = f'<img alt="{heading}" decoding="sync" src="{address}" style="{style}">'
+        self.pictures[name].object = f'<div style="font-weight: 600">{heading}</div>{image}'
 
     def _show_again(self) -> None:
         for name, da in self.shown.items():
@@ -287,7 +290,9 @@ class Explorer(param.Parameterized):
             return figure.opts(hooks=[_colour_bar_ticks(coloured(plane))], **(SMALL | TOOLS))
 
         def region(low: np.ndarray, high: np.ndarray) -> str:
-            return f"to train on them: --{x_dim} {low[0]:.6g}:{high[0]:.6g} --{y_dim} {low[1]:.6g}:{high[1]:.6g}"
+            x_option = f"--{x_dim} {low[0]:.6g}:{high[0]:.6g}"
+            y_option = f"--{y_dim} {low[1]:.6g}:{high[1]:.6g}"
+            return f"to train on them: {x_option} {y_option}"
 
         figure = holoviews().DynamicMap(pn.bind(draw, self.layer, self.level))
         mark_size = max(3.0, min(MAP[0] / x.size, MAP[1] / y.size))
@@ -476,5 +481,8 @@ def sheet(title: str, names: list[str], images: np.ndarray, limits: tuple[float,
         for picture in pictures:
             cells += f'<img alt="" style="{style}" src="{png(picture, limits, 128)}">'
         cells += f"{html.escape(c.brief(name, 40))}</span>"
-    box = f"display: flex; flex-wrap: wrap; gap: 4px; width: {VIEW[0]}px; text-align: center; font-size: 11px"
+    box = (
+        f"display: flex; flex-wrap: wrap; gap: 4px; width: {VIEW[0]}px; text-align: center; "
+        "font-size: 11px"
+    )
     return pn.pane.HTML(f'<p>{html.escape(title)}</p><div style="{box}">{cells}</div>')

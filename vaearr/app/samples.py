@@ -74,8 +74,9 @@ def summary(run: Run) -> str:
     weights = str(run.manifest.get("weights_sha256") or "")
     origin = f"weights {text(weights[:8])}" if weights else "latents from elsewhere"
     return (
-        f"{brief(run.path.name, MAX_WORDS)}, run {brief(run.name, MAX_WORDS)!r}: {grid} {schema.samples_word(ds)} of "
-        f"{pattern}, {run.latent_shape[0]} latent dimensions ({origin})"
+        f"{brief(run.path.name, MAX_WORDS)}, run {brief(run.name, MAX_WORDS)!r}: {grid} "
+        f"{schema.samples_word(ds)} of {pattern}, {run.latent_shape[0]} latent dimensions "
+        f"({origin})"
     )
 
 

@@ -194,8 +194,8 @@ def _sliders(run: Run, samples: Encoded) -> Section:
         units = f"Stored units ({attrs['units']})"
     volumes = "Middle slices of volumes. " if depth_dim(decoded) else ""
     section.caption(
-        f"Each dimension alone (at most the {MAX_DIMS} that vary most), moved by up to {REACH:g} of "
-        f"its standard deviations from {text(traversal.attrs['base'])}. {volumes}{units}, one grey "
-        "scale for all. 'vaearr explore' decodes any combination."
+        f"Each dimension alone (at most the {MAX_DIMS} that vary most), moved by up to {REACH:g} "
+        f"of its standard deviations from {text(traversal.attrs['base'])}. {volumes}{units}, "
+        "one grey scale for all. 'vaearr explore' decodes any combination."
     )
     return section

@@ -45,17 +45,25 @@ def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
         if has_network(run):
             _ = run.model  # which takes seconds
         server = pn.serve(
-            lambda: page(run, samples), port=port, address=host, show=False, start=False, verbose=False,
-            title=f"vaearr: {text(run.path.name)}", check_unused_sessions_milliseconds=CHECK,
-        )  # fmt: skip
+            lambda: page(run, samples),
+            port=port,
+            address=host,
+            show=False,
+            start=False,
+            verbose=False,
+            title=f"vaearr: {text(run.path.name)}",
+            check_unused_sessions_milliseconds=CHECK,
+        )
     except (OSError, OverflowError) as error:  # the latter for a port beyond 65535
         raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another.") from None
     _guard(server, host)
     if host != "localhost" and not getattr(_address(host), "is_loopback", False):
         log.warning(
-            f"everybody who reaches {host} can read {run.path} through this page; there is no password"
+            f"everybody who reaches {host} can read {run.path} through this page; there is no "
+            "password"
         )
-    address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
+    name = f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{server.port}/"
     print(f"{summary(run)}\nis at {address} (Ctrl-C ends it)", file=sys.stderr)
     if show:
         import webbrowser
@@ -128,14 +136,15 @@ def refusal(request: Any, host: str) -> str | None:
     """
     name = request.host_name.strip("[]").lower()
     if not _address(name) and name not in ("localhost", host.lower(), socket.gethostname().lower()):
-        return f"this page is not at {name}; open it by the address it was started with, or start it with --host."
+        return (
+            f"this page is not at {name}; open it by the address it was started with, or start it "
+            "with --host."
+        )
     if request.path.endswith("/ws"):
         origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
         return None if origin == request.host.lower() else "only the page itself may connect here."
-    site, kind = (
-        request.headers.get("Sec-Fetch-Site", "none"),
-        request.headers.get("Sec-Fetch-Dest"),
-    )
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    kind = request.headers.get("Sec-Fetch-Dest")
     if site not in ("none", "same-origin") and kind != "document":
         return "other sites may link to this page, not load it."
     return None

@@ -130,7 +130,7 @@ def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFra
 def write_sample_table(
     ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path
 ) -> None:
-    """`latents.csv` or `latents_<run>.csv`: x, y[, z], latent_<number> …, variables; NaN is empty."""
+    """`latents.csv` or `latents_<run>.csv`: x, y[, z], latents, variables; NaN is empty."""
     dim = latents.dims[-1]
     columns = {f"{n.LATENT}_{label}": latents.sel({dim: label}) for label in latents[dim].values}
     columns |= select_maps(run, latents, variables)

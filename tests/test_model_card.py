@@ -13,25 +13,36 @@ from torch.nn.utils import parametrizations
 import vaearr as va
 from vaearr.config import ModelConfig, PreprocessConfig
 from vaearr.errors import SchemaError, UsageError
-from vaearr.models import build_model
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.card import as_record, model_card, sizes_of
 
 from .conftest import SMALL_NETWORK
 
 
+def trained(config: ModelConfig, input_shape: tuple[int, ...], **head: Any) -> TrainedModel:
+    """A model with a network of its own."""
+    preprocess = PreprocessConfig(static_background="none")
+    return TrainedModel(
+        model=config,
+        preprocess=preprocess,
+        input_shape=input_shape,
+        signal_dims=("dy", "dx"),
+        input_dtype="uint8",
+        **head,
+    ).eval()
+
+
 def test_shapes_and_counts_are_those_of_a_real_pass() -> None:
     options = {**SMALL_NETWORK, "attention": "cbam", "norm": "batch"}
-    network: Any = build_model(
-        ModelConfig(name="conv", latent_dim=4, options=options), (2, 19, 33)
-    ).eval()
-    card, seen = model_card(network), {"input": (2, 19, 33), "latent": (4,), "output": (2, 19, 33)}
+    model = trained(ModelConfig(name="conv", latent_dim=4, options=options), (2, 19, 33))
+    network = model.network
+    card, seen = model_card(model), {"input": (2, 19, 33), "latent": (4,), "output": (2, 19, 33)}
     for key, module in network.named_modules():
         module.register_forward_hook(
             lambda _, __, out, key=key: seen.__setitem__(key, out[0].shape if key else None)
         )
     with torch.inference_mode():
-        network(torch.zeros(1, 2, 19, 33))
+        network.decode(network.encode(torch.zeros(1, 2, 19, 33))[0])
     parts = card["part"].values.tolist()
     assert parts == sorted(parts, key=("input", "encoder", "latent", "decoder", "output").index)
     for label, shape in zip(card["layer"].values, card["shape"].values, strict=True):
@@ -42,12 +53,9 @@ def test_shapes_and_counts_are_those_of_a_real_pass() -> None:
 
 
 def test_a_head_counts_beside_encoder_and_decoder() -> None:
-    model = TrainedModel(
-        model=ModelConfig(name="conv", latent_dim=4, options=SMALL_NETWORK),
-        preprocess=PreprocessConfig(static_background="none"),
-        input_shape=(1, 12, 13), signal_dims=("dy", "dx"), input_dtype="uint8", label="phase", classes=(0, 1, 2),
-    )  # fmt: skip
-    card, plain = model_card(model), model_card(model.network)
+    config = ModelConfig(name="conv", latent_dim=4, options=SMALL_NETWORK)
+    plain = model_card(trained(config, (1, 12, 13)))
+    card = model_card(trained(config, (1, 12, 13), label="phase", classes=(0, 1, 2)))
     assert card.attrs["n_parameters_heads"] == 4 * 3 + 3
     assert card.attrs["n_parameters"] == plain.attrs["n_parameters"] + 15
     assert card.attrs["weights_MB"] == pytest.approx(plain.attrs["weights_MB"] + 15 * 4e-6)
@@ -59,7 +67,7 @@ class Shared(nn.Module):
     the layers.
     """
 
-    input_shape, latent_shape = (4,), (4,)
+    input_shape, latent_shape, stride = (4,), (4,), ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,8 +85,16 @@ class Shared(nn.Module):
         return decoded
 
 
-def test_shared_layers_count_once() -> None:
-    card = model_card(Shared())
+@pytest.fixture
+def shared() -> Any:
+    """A model whose network is `Shared`."""
+    model = trained(ModelConfig(latent_dim=4, options=SMALL_NETWORK), (1, 8, 8))
+    model.network = Shared()
+    return model
+
+
+def test_shared_layers_count_once(shared: Any) -> None:
+    card = model_card(shared)
     assert " ".join(card["layer"].values) == "input way.layer way.layer:2 latent way.layer:3 output"
     assert card["n_parameters"].values.tolist() == [0, 20, 0, 0, 0, 0]
     assert [card.attrs[f"n_parameters{end}"] for end in ("", "_encoder", "_decoder", "_heads")] == [
@@ -89,12 +105,9 @@ def test_shared_layers_count_once() -> None:
     ]
 
 
-def test_refusals() -> None:
-    with pytest.raises(UsageError, match="Linear has no input_shape, latent_shape, encode, decode"):
-        model_card(nn.Linear(2, 2))
+def test_refusals(shared: Any) -> None:
     with pytest.raises(SchemaError, match="no model card"):
         as_record(xr.Dataset())
-    network = Shared()
-    network.decode = lambda z: torch.full((1, 4), float(z.sum().item()))  # type: ignore[method-assign]
+    shared.network.decode = lambda z: torch.full((1, 4), float(z.sum().item()))
     with pytest.raises(UsageError, match="Shared cannot be run on shapes alone"):
-        model_card(network)
+        model_card(shared)

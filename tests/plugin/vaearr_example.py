@@ -28,11 +28,11 @@ class LinearVAE(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.input_shape, self.scale, size = input_shape, scale, int(np.prod(input_shape))
-        self.to_latent, self.to_pattern = (
-            nn.Linear(size, 2 * latent_dim),
-            nn.Linear(latent_dim, size),
-        )
+        self.input_shape = input_shape
+        self.scale = scale
+        size = int(np.prod(input_shape))
+        self.to_latent = nn.Linear(size, 2 * latent_dim)
+        self.to_pattern = nn.Linear(latent_dim, size)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, logvar = (self.scale * self.to_latent(x.flatten(1))).chunk(2, 1)
@@ -40,11 +40,6 @@ class LinearVAE(nn.Module):
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         return self.to_pattern(z).unflatten(1, self.input_shape)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        mean, logvar = self.encode(x)
-        z = mean + torch.randn_like(mean) * (0.5 * logvar).exp() if self.training else mean
-        return self.decode(z), mean, logvar
 
 
 def cauchy(target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:

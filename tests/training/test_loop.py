@@ -124,9 +124,9 @@ def test_terms_of_the_loss(parts: Parts) -> None:
     for changes in ({"beta": 4.0}, {"free_bits": 1000.0}):
         config = _objective(**PLAIN, **changes)
         with torch.inference_mode():
-            found = Step(model, config).eval()(x, None, None, torch.tensor([4.0, 1.0, 0.0])).sums
+            found = Step(model, config).eval()(x, None, None, torch.tensor([1.0, 4.0])).sums
             seen = model.preprocess(x)
-            recon = model.network(seen)[0]
+            recon = model.network.decode(model.network.encode(seen)[0])
         terms = {name: float(total / count) for name, (total, count) in found.items()}
         want = 0.5 * ((seen - recon) ** 2 + np.log(2 * np.pi)).flatten(1).sum(1).mean()
         assert terms["reconstruction_nll"] == pytest.approx(float(want), rel=1e-5)

@@ -1,18 +1,8 @@
-"""Networks behind one small interface, one registry.
+"""Networks behind one small interface, `Network`, and one registry.
 
-A model is an `nn.Module` made from `input_shape` (channels first), `latent_dim` and its own
-options, with `encode(x) -> (mean, logvar)`, each `(B, *latent_shape)`; `decode(z) -> (B,
-*input_shape)`, without an encode before; and `forward(x, logits=False) -> (reconstruction, mean,
-logvar)`, where `logits` leaves out the head of the decoder. Its `latent_shape` is `(latent_dim,)`
-for a vector, also where it has none, and `(latent_dim, [lz,] ly, lx)` for spatial latents. Spatial
-ones have `stride`, input pixels per latent position, and `padding`, pixels that were added before
-and after the sample, a pair per spatial dim: latent position i begins at pixel `i * stride -
-padding[dim][0]`; and `resized(sides)`, the network for samples of other sides. Its
-`is_deterministic` says that it has no posterior: logvar is -inf then and the KL 0 by definition. A
-model that has `fit(samples)` is fitted by it instead of being trained, see `vaearr.models.linear`.
-
-Adding a model is one file and one line in `MODELS`; from a package of your own it is an entry point
-of the group `vaearr.models` (of `vaearr.discriminators` for a discriminator):
+Adding a network is one class with `encode` and `decode` and one line: here in `MODELS`, or in a
+package of your own an entry point of the group `vaearr.models` (of `vaearr.discriminators` for a
+discriminator):
 
     [project.entry-points."vaearr.models"]
     mine = "my_package.networks:MyVAE"
@@ -22,11 +12,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vaearr.config import ModelConfig
 from vaearr.config.parts import part
 from vaearr.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
 
 # kind -> name -> module:what makes it; the module is imported when the network is built
 REGISTERED: dict[str, dict[str, str]] = {
@@ -44,16 +37,74 @@ REGISTERED: dict[str, dict[str, str]] = {
 }
 MODELS = REGISTERED["model"]
 OF_NEIGHBOURS = {"hidden": 512, "squeeze": 64}
-OPTIONAL = {
-    "is_deterministic": False,
-    "contrast": False,
-    "stride": (),
-}  # what a network need not have
-NO_OPTIONS = (
-    "input_shape",
-    "latent_dim",
-    "is_deterministic",
-)  # arguments that are not the user's to give
+# arguments of a network that are not the user's to set
+NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")
+
+
+class Network(Protocol):
+    """What vaearr asks of a network: a `torch.nn.Module` with `encode` and `decode`.
+
+    It is created as `MyVAE(input_shape, latent_dim, **options)`, with the shape of a preprocessed
+    sample, channels first. All attributes are optional; `build_model` sets those that a network
+    does not have to their defaults.
+
+    Attributes
+    ----------
+    input_shape : tuple of int
+        Shape of a sample, channels first. Default: the shape that the network was created with.
+    latent_shape : tuple of int
+        Shape of the latents of a sample. Default: `(latent_dim,)`, a vector. Spatial latents have
+        `(latent_dim, [lz,] ly, lx)`, a `stride`, a `padding` and `resized`.
+    is_deterministic : bool
+        The network has no posterior: its logvar is -inf, latents are never sampled and the KL
+        divergence is 0. Default: False.
+    contrast : bool
+        Latent 0 alone sets the amplitude of a decoded pattern. When patterns of neighbouring points
+        are predicted, the amplitude is then learned from the point's own pattern. Default: False.
+    stride : tuple of int
+        Pixels per latent position along each spatial dim. With a stride, samples can be cropped and
+        encoded in windows. Default: (), vector latents.
+    padding : tuple of (int, int)
+        Pixels that are added before and after the sample along each spatial dim: latent position i
+        begins at pixel `i * stride - padding[dim][0]`. Default: ().
+    stages : sequence of torch.nn.Module
+        Modules of the encoder in order, but for the last, as features for the perceptual term of
+        another run. Default: (), no such features.
+    side_multiple : int
+        Number that the sides of samples are padded to a multiple of for `stages`. Default: 1.
+    elements : tuple of str
+        Element maps that the latents explain too. The network then has `content(ds)`, which returns
+        them as `(*grid, element)`, and `encode` takes their values of each sample as a second
+        argument. Default: ().
+
+    A network with a method `fit(samples)` is fitted by it instead of being trained, see
+    `vaearr.models.linear`.
+    """
+
+    input_shape: tuple[int, ...]
+    latent_shape: tuple[int, ...]
+    is_deterministic: bool
+    contrast: bool
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    stages: Sequence[torch.nn.Module]
+    side_multiple: int
+    elements: tuple[str, ...]
+
+    def encode(self, x: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return posterior mean and log-variance of samples, each `(B, *latent_shape)`."""
+        ...
+
+    def decode(self, z: torch.Tensor, /, *, logits: bool = False) -> torch.Tensor:
+        """Return samples `(B, *input_shape)` for latents, without an encode before.
+
+        `logits=True` leaves out the sigmoid. Only the bernoulli likelihood passes it.
+        """
+        ...
+
+    def resized(self, sides: Sequence[int], /) -> Network:
+        """Return the network for samples of other sides, all weights shared. With a stride only."""
+        ...
 
 
 def _maker(kind: str, name: str, trust: Collection[str]) -> tuple[Callable[..., Any], list[str]]:
@@ -105,7 +156,18 @@ def build_model(
     network = build(
         "model", config.name, input_shape, config.options, trust=trust, latent_dim=config.latent_dim
     )
-    for name, value in {"latent_shape": (config.latent_dim,), **OPTIONAL}.items():
+    defaults = {
+        "input_shape": tuple(input_shape),
+        "latent_shape": (config.latent_dim,),
+        "is_deterministic": False,
+        "contrast": False,
+        "stride": (),
+        "padding": (),
+        "stages": (),
+        "side_multiple": 1,
+        "elements": (),
+    }
+    for name, value in defaults.items():
         if not hasattr(network, name):
             setattr(network, name, value)
     return network

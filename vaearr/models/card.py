@@ -30,7 +30,7 @@ COLUMNS = {
 }
 
 
-def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
+def model_card(model: TrainedModel) -> xr.Dataset:
     """The blocks of a network, by introspection of one pass of a single sample through encoder and
     decoder.
 
@@ -39,8 +39,7 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
 
     Parameters
     ----------
-    model : a trained model, or a network with `input_shape`, `latent_shape`, `encode` and `decode`
-    (`vaearr.models`)
+    model : TrainedModel
 
     Returns
     -------
@@ -57,20 +56,14 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
         latent position; none for a vector latent), `compression` (values of the input per value of
         the latent), `network` (class).
 
-    Raises UsageError for a module that is no such network, or that cannot be run on shapes alone.
+    Raises
+    ------
+    UsageError
+        If the network cannot be run on shapes alone.
     """
-    network: Any = model.network if isinstance(model, TrainedModel) else model
-    lacking = [
-        name
-        for name in ("input_shape", "latent_shape", "encode", "decode")
-        if not hasattr(network, name)
-    ]
-    if lacking:
-        raise UsageError(
-            f"{type(network).__name__} has no {', '.join(lacking)}; a card is made of a vaearr network."
-        )
+    network: Any = model.network
     shapes_only: Any = copy.deepcopy(network).to("meta").eval()
-    head = model.classifier if isinstance(model, TrainedModel) else None
+    head = model.classifier
     rows: list[tuple[str, str, str, str]] = []
     counts: list[int] = []
     used: dict[str, dict[int, int]] = {
@@ -126,7 +119,7 @@ def model_card(model: TrainedModel | nn.Module) -> xr.Dataset:
         "weights_MB": sum(t.nbytes for t in (*held.parameters(), *held.buffers())) / 1e6,
         "input_shape": list(network.input_shape),
         "latent_shape": list(network.latent_shape),
-        "stride": list(getattr(network, "stride", ())),
+        "stride": list(network.stride),
         "compression": math.prod(network.input_shape) / math.prod(network.latent_shape),
         "network": type(network).__name__,
     }

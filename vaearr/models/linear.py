@@ -21,7 +21,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import Blocks, in_chunks, read_chosen
 from vaearr.errors import DataError, UsageError
-from vaearr.models.networks import Variational, require
+from vaearr.models.networks import require
 from vaearr.models.preprocess import Preprocess, seen_patterns
 
 AUTO = "auto"  # as many latent dimensions as the fit finds
@@ -99,7 +99,7 @@ class Samples:
         return matrix
 
 
-class PCA(Variational):
+class PCA(nn.Module):
     """Principal components: latents are scores, x = mean + latents x components.
 
     Parameters
@@ -140,7 +140,7 @@ class PCA(Variational):
         return (self.mean + z @ self.components).unflatten(1, self.input_shape)
 
 
-class PPCA(Variational):
+class PPCA(nn.Module):
     """Factors of a small collection: x = mean + scale * (weight z) + noise, with z of the prior
     N(0, 1).
 

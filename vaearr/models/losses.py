@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vaearr.errors import TrainingError, UsageError
+from vaearr.models import Network
 
 LOG_2 = math.log(2)
 LOG_2PI = math.log(2 * math.pi)
@@ -46,12 +47,9 @@ def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
 
 
-def posterior_kl(network: nn.Module, mean: Tensor, logvar: Tensor) -> Tensor:
+def posterior_kl(network: Network, mean: Tensor, logvar: Tensor) -> Tensor:
     """`kl_divergence` of what a network encodes, in nats, `(B, L, …)`; 0 by definition for a
     deterministic one.
-
-    A deterministic network is one whose `is_deterministic` is true; it has no posterior (its logvar
-    is -inf).
     """
     return torch.zeros_like(mean) if network.is_deterministic else kl_divergence(mean, logvar)
 

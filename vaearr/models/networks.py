@@ -114,25 +114,7 @@ def require(is_fine: bool, text: str) -> None:
         raise ValueError(text)
 
 
-class Variational(nn.Module):
-    """What both networks do with a posterior; see `vaearr.models` for the interface."""
-
-    is_deterministic = False
-
-    def forward(
-        self, x: torch.Tensor, *, logits: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction, mean, logvar; decodes a draw while training and the posterior mean
-        otherwise.
-        """
-        network: Any = self
-        mean, logvar = network.encode(x)
-        is_drawn = self.training and not self.is_deterministic
-        z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean) if is_drawn else mean
-        return network.decode(z, logits=logits), mean, logvar
-
-
-class ConvVAE(Variational):
+class ConvVAE(nn.Module):
     """VAE with diagonal Gaussian posterior N(mean, exp(logvar)) and prior N(0, 1) over a vector
     latent.
 
@@ -249,6 +231,16 @@ class ConvVAE(Variational):
         )
         self.head = chosen("head", head)()
 
+    @property
+    def stages(self) -> nn.Sequential:
+        """Modules of the encoder, see `vaearr.models.Network`."""
+        return self.encoder
+
+    @property
+    def side_multiple(self) -> int:
+        """Number that the sides of samples are padded to a multiple of."""
+        return self.patch
+
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and log-variance of patterns: `(B, C, H, W) -> 2 x (B, latent_dim)`,
         float32.
@@ -312,7 +304,7 @@ def with_amplitude(shape: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     return shape * (size / rms).view(-1, *[1] * (shape.ndim - 1))
 
 
-class AutoencoderKL(Variational):
+class AutoencoderKL(nn.Module):
     """VAE with a diagonal Gaussian posterior and prior N(0, 1) at every position of a coarse grid.
 
     Shapes: samples `(B, C, [D,] H, W)` of any size, latents `(B, latent_dim, [lz,] ly, lx)`.
@@ -405,6 +397,16 @@ class AutoencoderKL(Variational):
         for through in (self.quant_conv, self.post_quant_conv):  # begin as if they were not there
             nn.init.dirac_(through.weight)
             nn.init.zeros_(through.get_parameter("bias"))
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        """Modules of the encoder, see `vaearr.models.Network`."""
+        return self.encoder.blocks
+
+    @property
+    def side_multiple(self) -> int:
+        """Number that the sides of samples are padded to a multiple of."""
+        return self.stride[0]
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and log-variance: `(B, *input_shape) -> 2 x (B, *latent_shape)`, float32."""

@@ -17,7 +17,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DataError, UsageError
 from vaearr.models.linear import AUTO, BATCH_SAMPLES, Samples, fit_pca
-from vaearr.models.networks import Variational, require
+from vaearr.models.networks import require
 from vaearr.schema import grid, meanings
 
 LARGEST_CONDITION = 1e12  # of the Gram matrix of endmembers of unit length
@@ -29,7 +29,7 @@ Members = tuple[np.ndarray, list[dict[str, Any]]]
 # JSON
 
 
-class NMF(Variational):
+class NMF(nn.Module):
     """Non-negative amounts of fixed endmembers: latents are amounts, x = latents x endmembers.
 
     Parameters

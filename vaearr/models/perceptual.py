@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vaearr.config import PerceptualConfig
 from vaearr.errors import DataError, UsageError
+from vaearr.models import Network
 from vaearr.models.artifacts import check_finite, check_fit, named_tensors
 from vaearr.models.networks import with_edges
 
@@ -149,29 +150,21 @@ class EncoderFeatures(nn.Module):
 
     least = 1
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        encoder, shape = getattr(network, "encoder", None), getattr(network, "input_shape", None)
-        blocks = getattr(encoder, "blocks", encoder)
-        if (
-            shape is None
-            or not isinstance(blocks, nn.Sequential | nn.ModuleList)
-            or len(blocks) < 2
-        ):
+        stages = list(network.stages)
+        if len(stages) < 2:
             raise UsageError(
                 f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models."
             )
-        self.n_dims, self.n_channels = len(shape) - 1, (shape[0],)
-        self.stride = tuple(
-            getattr(network, "stride", None) or (getattr(network, "patch", 1),) * self.n_dims
-        )
-        self.blocks = nn.ModuleList(copy.deepcopy(list(blocks)[:-1]))
+        self.n_dims = len(network.input_shape) - 1
+        self.n_channels = (network.input_shape[0],)
+        self.side_multiple = network.side_multiple
+        self.blocks = nn.ModuleList(copy.deepcopy(stages[:-1]))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """One map per grid."""
-        x = with_edges(
-            x, [(0, -size % step) for size, step in zip(x.shape[2:], self.stride, strict=True)]
-        )
+        x = with_edges(x, [(0, -size % self.side_multiple) for size in x.shape[2:]])
         found: list[torch.Tensor] = []
         for block in self.blocks:
             x = block(x)
@@ -203,7 +196,7 @@ class PerceptualLoss(nn.Module):
         self,
         config: PerceptualConfig,
         value_range: tuple[float, float],
-        network: nn.Module | None = None,
+        network: Network | None = None,
     ) -> None:
         super().__init__()
         kind, self.slices, self.chunk = config.kind, config.slices, config.chunk

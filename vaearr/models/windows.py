@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vaearr.errors import UsageError, need
+from vaearr.models import Network
 from vaearr.models.networks import with_edges
 
 AGREEMENT = (
@@ -27,7 +28,7 @@ REFERENCE_VALUES = (
 
 @torch.inference_mode()
 def encode_windows(
-    network: Any, samples: torch.Tensor, window: Sequence[int], overlap: float = 0.25
+    network: Network, samples: torch.Tensor, window: Sequence[int], overlap: float = 0.25
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior mean and log-variance of samples, blended from windows.
 
@@ -66,7 +67,7 @@ def encode_windows(
 
 @torch.inference_mode()
 def decode_windows(
-    network: Any, z: torch.Tensor, window: Sequence[int], overlap: float = 0.25
+    network: Network, z: torch.Tensor, window: Sequence[int], overlap: float = 0.25
 ) -> torch.Tensor:
     """Samples `(B, *input_shape)` expected for latents `(B, *latent_shape)`, blended from windows.
 
@@ -84,7 +85,7 @@ def decode_windows(
     return decoded.contiguous()
 
 
-def _positions(network: Any, window: Sequence[int], overlap: float) -> list[int]:
+def _positions(network: Network, window: Sequence[int], overlap: float) -> list[int]:
     """Latent positions of a window per spatial dim."""
     need("monai", "vaearr[monai]", "encoding by windows")
     if len(network.latent_shape) == 1:
@@ -133,7 +134,7 @@ def _blended(
 
 @torch.inference_mode()
 def window_agreement(
-    network: Any, sample: torch.Tensor, window: Sequence[int], overlap: float
+    network: Network, sample: torch.Tensor, window: Sequence[int], overlap: float
 ) -> tuple[float, tuple[int, ...]]:
     """Compare latents by windows with those of an undivided sample, away from the borders.
 

@@ -122,7 +122,7 @@ def encode_run(
     patterns = seen_patterns(chunked, model.preprocess_config)
     chosen = evenly_spread(region, settings.max_points)
     elements = None
-    if getattr(model.network, "elements", ()):
+    if model.network.elements:
         elements = model.network.content(store_ds).reshape(chosen.size, -1)
     coords = latent_coords(ds, model, run.name, draws=settings.draws)
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -33,8 +34,17 @@ from vaearr.models.artifacts import (
     write_tensors,
 )
 from vaearr.recipe import differing, stored_and_requested, versions
+from vaearr.training.objective import ADVERSARIAL
 from vaearr.training.processes import ALONE, Processes
-from vaearr.training.step import Critic, Step, Sums, make_optimizer, schedule, seeded, seen_shape
+from vaearr.training.step import (
+    Critic,
+    Step,
+    Sums,
+    learning_rates,
+    make_optimizer,
+    seeded,
+    seen_shape,
+)
 
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 3
@@ -51,8 +61,8 @@ class Training:
     """A training: what it is made of, what follows from that, and what changes while it runs and
     checkpoints hold.
 
-    sums: of the running epoch's terms over samples of this process. schedule: see `step.schedule`;
-    weights: its first columns on the device.
+    sums: of the running epoch's terms over samples of this process. weights: of the terms, `(update,
+    term)`, on the device. learning_rates, critic_shares: one for each update.
     """
 
     model: TrainedModel
@@ -93,8 +103,15 @@ class Training:
         self.epoch_batches = min(
             most, len(self.train)
         )  # the next epoch goes on where the one before has ended
-        self.schedule = schedule(config, self.epoch_batches)
-        self.weights = torch.tensor(self.schedule[:, :3], dtype=torch.float32, device=device)
+        n_updates = config.epochs * self.epoch_batches
+        terms = self.loss_step.terms
+        weights = np.stack([term.weight * term.shares(n_updates) for term in terms], 1)
+        self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        self.learning_rates = learning_rates(config, self.epoch_batches)
+        self.critic_shares = np.zeros(n_updates)
+        for term in terms:
+            if term.name == ADVERSARIAL:
+                self.critic_shares = term.shares(n_updates)
         self.critic: Critic | None = None
         if adversarial is not None:
             if (
@@ -129,9 +146,8 @@ class Training:
         """Whether an epoch ends with the adversarial term at its final weight; always so where
         there is none.
         """
-        return epoch >= 0 and bool(
-            self.schedule[(epoch + 1) * self.epoch_batches - 1, 2] == self.schedule[-1, 2]
-        )
+        last_update = (epoch + 1) * self.epoch_batches - 1
+        return epoch >= 0 and bool(self.critic_shares[last_update] == self.critic_shares[-1])
 
     @property
     def is_over(self) -> bool:

@@ -48,6 +48,7 @@ from vaearr.training.checkpoint import (
     newest_checkpoint,
 )
 from vaearr.training.fitting import fit_model
+from vaearr.training.objective import KL
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.records import (
     history_dataset,
@@ -174,7 +175,7 @@ def train_model(
             shutil.rmtree(folder, ignore_errors=True)
         raise
     tables = {
-        n.HISTORY: history_dataset(state.rows, math.prod(model.seen_shape)),
+        n.HISTORY: history_dataset(state),
         n.HEALTH: latent_health(model, _samples_of_health(state, parts, n_validation)),
     }
     manifest = _manifest(state, dict(data["patterns"]), n_validation, n_weights)
@@ -490,9 +491,9 @@ def _updates(
     while state.batch < state.epoch_batches:
         batch = next(stream)
         weights = state.weights[state.n_batches]
-        _, _, adversarial_share, learning_rate = state.schedule[state.n_batches].tolist()
+        learning_rate = float(state.learning_rates[state.n_batches])
         discriminator = None
-        if state.critic and adversarial_share > 0:
+        if state.critic and state.critic_shares[state.n_batches] > 0:
             discriminator = state.critic.network
         seed_step(config.seed, state.team.rank, state.n_batches)
         output = step(batch.patterns, batch.target, batch.labels, weights, discriminator)
@@ -572,8 +573,9 @@ def _finish_epoch(state: Training, began: float) -> History:
             row.setdefault(name, math.nan)
     row |= evaluate(state)
     last_update = state.n_batches - 1
-    row["beta"] = float(state.weights[last_update, 0])
-    row["learning_rate"] = float(state.schedule[last_update, 3])
+    names = [term.name for term in state.loss_step.terms]
+    row["beta"] = float(state.weights[last_update, names.index(KL)])
+    row["learning_rate"] = float(state.learning_rates[last_update])
     row["seconds"] = time.perf_counter() - began
     _check_finite(state, row)
     _keep_if_best(state, row)
@@ -623,9 +625,7 @@ def evaluate(state: Training) -> History:
     """
     model, step = state.model, state.loss_step.eval()
     samples, most = state.validation or state.train, VALIDATED if state.validation else MEASURED
-    weights = torch.tensor(
-        [state.schedule[-1, 0], 1.0, 0.0], device=model.device, dtype=torch.float32
-    )
+    weights = torch.tensor([term.weight for term in step.terms], device=model.device)
     sums: Sums = {}
     latents = np.zeros((3, *model.latent_shape))  # sums of the KL divergence, the mean, its square
     n_samples, n_batches = (

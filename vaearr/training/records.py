@@ -23,30 +23,15 @@ from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.recipe import as_json
 from vaearr.store.folders import replace_file
 from vaearr.training.checkpoint import History, Training
+from vaearr.training.objective import KL, NATS
 
 SHEETS, SHEET_DIM, N_SAMPLES = "sheets", "sheet_", 8
 
-NATS = "nats per sample"
-PER_VALUE = ("reconstruction_nll", "kl")
-UNITS = {
-    "loss": (
-        "reconstruction_nll (+ amplitude_nll) + beta * kl, with all further terms times weight",
-        NATS,
-    ),
-    "reconstruction_nll": ("negative log likelihood of the pattern", NATS),
-    "amplitude_nll": (
-        "negative log likelihood of the own pattern at the decoded size; counts after the warm-up",
-        NATS,
-    ),
-    "kl": ("KL divergence, posterior against prior", NATS),
-    "perceptual": ("distance of decoded patterns in the features of a frozen network", "1"),
-    "adversarial": (
-        "adversarial loss of decoded patterns, of the updates with a discriminator",
-        "1",
-    ),
+PER_VALUE = ("reconstruction_nll", KL)
+# long name and units of the columns that are no terms of the loss
+COLUMNS = {
+    "loss": ("sum of the terms times their weights", NATS),
     "critic": ("loss of the discriminator, of the updates with one", "1"),
-    "label_nll": ("cross entropy of the labels, mean over the labelled samples", NATS),
-    "label_accuracy": ("share of the labelled samples that the head names right", "1"),
     "beta": ("weight of the KL divergence at the end of the epoch", "1"),
     "learning_rate": ("learning rate of the epoch's last update", "1"),
     "seconds": ("time of the epoch, validation included", "s"),
@@ -58,37 +43,43 @@ UNITS = {
 }
 
 
-def history_dataset(rows: list[History], n_values: int) -> xr.Dataset:
-    """Rows of the epochs over `epoch`, counted from 1, with long_name and units.
+def history_dataset(state: Training) -> xr.Dataset:
+    """Return the history over `epoch`, counted from 1, with long_name and units.
 
-    Reconstruction and KL are added per value of a sample (nats/dim). n_values: values of a
-    preprocessed sample.
+    Each term of the loss has its final `weight` as an attribute: their weighted sum is the
+    validation loss (without free bits, where all samples are labelled). Reconstruction and KL are
+    added per value of a preprocessed sample (nats/dim).
     """
+    n_values = math.prod(state.model.seen_shape)
+    terms = {term.name: term for term in state.loss_step.terms}
     variables: dict[str, Any] = {}
-    for name in rows[0]:
-        long_name, units = UNITS[name.removeprefix("val_")]
+    for name in state.rows[0]:
+        term = terms.get(name.removeprefix("val_"))
+        if term is not None:
+            attrs = {"long_name": term.long_name, "units": term.units, "weight": term.weight}
+        else:
+            long_name, units = COLUMNS[name.removeprefix("val_")]
+            attrs = {"long_name": long_name, "units": units}
         if name.startswith("val_"):
-            long_name += " (validation points)"
-        column = [row[name] for row in rows]
+            attrs["long_name"] = f"{attrs['long_name']} (validation points)"
+        column = [row[name] for row in state.rows]
         dims = (n.EPOCH, n.LATENT) if name == "latent_kl" else n.EPOCH
-        variables[name] = (dims, column, {"long_name": long_name, "units": units})
+        variables[name] = (dims, column, attrs)
         if name.removeprefix("val_") in PER_VALUE:
-            attrs = {
-                "long_name": f"{long_name}, per value of the pattern",
+            per_value = {
+                "long_name": f"{attrs['long_name']}, per value of the pattern",
                 "units": "nats per value",
             }
-            variables[f"{name}_per_value"] = (n.EPOCH, np.divide(column, n_values), attrs)
-    return xr.Dataset(variables, coords={n.EPOCH: range(1, len(rows) + 1)})
+            variables[f"{name}_per_value"] = (n.EPOCH, np.divide(column, n_values), per_value)
+    return xr.Dataset(variables, coords={n.EPOCH: range(1, len(state.rows) + 1)})
 
 
 def write_history(state: Training) -> None:
     """Write the history as CSV (numbers only) and JSON into the folder."""
-    history = history_dataset(state.rows, math.prod(state.model.seen_shape)).drop_dims(n.LATENT)
-    csv = history.to_dataframe().to_csv(lineterminator="\n")
+    csv = history_dataset(state).drop_dims(n.LATENT).to_dataframe().to_csv(lineterminator="\n")
+    rows = json.dumps(as_json(state.rows))
     replace_file(state.folder / "history.csv", csv.encode(), durable=False)
-    replace_file(
-        state.folder / "history.json", json.dumps(as_json(state.rows)).encode(), durable=False
-    )
+    replace_file(state.folder / "history.json", rows.encode(), durable=False)
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """The differentiable part of a training step, and what changes from one update to the next.
 
-`Step` takes stored patterns to the terms of the loss, `Critic` is the discriminator's own loss.
-`schedule` gives the weights and the learning rate of every update, so there is no scheduler whose
+`Step` takes stored patterns to the terms of the loss, `Critic` is the discriminator's own loss. The
+weights of the terms and `learning_rates` are known for every update, so there is no scheduler whose
 state would have to be kept.
 """
 
@@ -17,52 +17,22 @@ from torch import nn
 
 from vaearr.computing.device import autocast, pick_precision
 from vaearr.config import AdversarialConfig, AugmentConfig, TrainConfig
-from vaearr.config.parts import part
 from vaearr.errors import UsageError
-from vaearr.models import losses
+from vaearr.models import Network, losses
 from vaearr.models.artifacts import TrainedModel, pooled
 from vaearr.models.augmentation import add_noise, crop_window, draw_geometry
+from vaearr.training.objective import Prediction, loss_terms
 
 BETAS, MOMENTUM = (0.9, 0.99), 0.9
 
-Sums = dict[
-    str, torch.Tensor
-]  # name of a term -> its sum over samples, and how many samples these are
-
-
-class Terms:
-    """The loss of a batch, added up term by term, with the sums that the history is made from."""
-
-    def __init__(self, n_samples: int) -> None:
-        self.n_samples = n_samples
-        self.loss: Any = 0.0
-        self.sums: Sums = {}
-
-    def add(
-        self,
-        name: str,
-        value: torch.Tensor,
-        weight: Any = 1.0,
-        *,
-        penalty: torch.Tensor | None = None,
-    ) -> None:
-        """Add `weight` times the mean over the batch; penalty: what is weighted in place of the
-        recorded value.
-        """
-        self.loss = self.loss + weight * (value if penalty is None else penalty)
-        self.record(name, value)
-
-    def record(self, name: str, value: torch.Tensor, count: torch.Tensor | None = None) -> None:
-        """Note the mean of a quantity over so many samples, by default all of the batch."""
-        if count is None:
-            count = value.new_full((), self.n_samples)
-        self.sums[name] = torch.stack([value.detach() * count, count])
+# name of a term -> its sum over samples, and the number of these
+Sums = dict[str, torch.Tensor]
 
 
 class StepOutput(NamedTuple):
     """What a step computes for a batch.
 
-    `loss` is the mean over the batch, `sums` are those of `Terms`. `target` holds the preprocessed
+    `loss` is the mean over the batch, `sums` those of its terms. `target` holds the preprocessed
     patterns to predict, `decoded` the prediction. `mean` and `kl` `(B, L, …)` are the posterior
     mean and the KL divergence of each latent dimension, without gradients.
     """
@@ -78,33 +48,23 @@ class StepOutput(NamedTuple):
 class Step(nn.Module):
     """Loss of a batch of stored patterns, in nats per sample.
 
-    perceptual: a module of `models.perceptual`. is_split: the partner's pattern decides on shapes
-    only, and the input pattern on the amplitude.
+    perceptual: a module of `models.perceptual`.
     """
 
     def __init__(
         self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None
     ) -> None:
         super().__init__()
-        objective = config.objective
-        if objective.target == "auto" or objective.input_noise is None:
+        if config.objective.target == "auto" or config.objective.input_noise is None:
             raise UsageError(
                 "objective.target or input_noise is not decided; `vaearr.run.train.settled` does it."
             )
-        self.likelihood: Any = part(
-            "objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood]
-        )
-        self.model, self.objective, self.augment, self.perceptual = (
-            model,
-            objective,
-            config.augment,
-            perceptual,
-        )
-        self.noise, self.precision = (
-            objective.input_noise,
-            pick_precision(config.precision, model.device),
-        )
-        self.is_split = objective.target == "neighbour" and model.network.contrast
+        self.model = model
+        self.config = config
+        self.input_noise = config.objective.input_noise
+        self.precision = pick_precision(config.precision, model.device)
+        self.perceptual = perceptual  # a submodule, so that its mode is set with that of the step
+        self.terms = loss_terms(model, config.objective, self.precision, perceptual)
 
     def forward(
         self,
@@ -114,112 +74,81 @@ class Step(nn.Module):
         weights: torch.Tensor,
         critic: nn.Module | None = None,
     ) -> StepOutput:
-        """Compute the terms of the loss.
+        """Compute the terms of the loss and their weighted sum.
 
         target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none.
-        weights: the first three numbers of a row of `schedule`. critic: gives logit maps of
-        preprocessed patterns, once it is in use; its weights get no gradient here.
+        weights: of the terms. critic: gives logit maps of preprocessed patterns, once it is in use;
+        its weights get no gradient here.
         """
-        model, objective = self.model, self.objective
+        model = self.model
         with autocast(patterns.device, self.precision):
-            sample = model.preprocess(patterns)
-            clean, wanted, network = sample, sample, model.network
-            if target is not None:
-                wanted = model.preprocess(target)
-            shown = clean
+            complete = model.preprocess(patterns)
+            sample = complete
+            network: Network = model.network
+            wanted = complete if target is None else model.preprocess(target)
+            network_input = sample
             if self.training:
-                clean, wanted, network = self._augmented(
-                    sample, wanted, is_own_target=target is None
-                )
-                shown = add_noise(
-                    add_noise(clean, self.noise), self.augment.noise, self.augment.circle
-                )
-            has_logits = losses.takes_logits(objective.likelihood)
-            options = {"logits": True} if has_logits else {}
-            decoded, mean, logvar = network(shown, **options)
+                sample, wanted, network = self._augmented(complete, wanted, target is not None)
+                augment = self.config.augment
+                network_input = add_noise(sample, self.input_noise)
+                network_input = add_noise(network_input, augment.noise, augment.circle)
+            mean, logvar = network.encode(network_input)
+            z = mean
+            if self.training and not network.is_deterministic:
+                z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+            has_logits = losses.takes_logits(self.config.objective.likelihood)
+            decoded = network.decode(z, logits=True) if has_logits else network.decode(z)
             class_logits = None
             if labels is not None and model.classifier is not None:
                 class_logits = model.classifier(pooled(mean)).float()
         decoded = decoded.float()
-        # terms of windows are scaled up to complete samples, so that weights and history mean the
-        # same
-        n_values = sample[0].numel()
-        window_share = n_values / clean[0].numel()
-        terms = Terms(len(patterns))
-        if target is not None and self.is_split:
-            terms.add(
-                "reconstruction_nll", losses.shape_nll(wanted, decoded, self.likelihood).mean()
-            )
-            # the value of the amplitude term always counts, its gradient when its time has come
-            amplitude = losses.amplitude_nll(clean, decoded, self.likelihood).mean()
-            held = amplitude.detach()
-            terms.add("amplitude_nll", amplitude, penalty=held + weights[1] * (amplitude - held))
-        else:
-            terms.add("reconstruction_nll", window_share * self.likelihood(wanted, decoded).mean())
         kl = losses.posterior_kl(network, mean.float(), logvar.float())
-        kl_sum = window_share * kl.flatten(1).sum(1).mean()
-        if network.is_deterministic:
-            terms.record("kl", kl_sum)
-        else:
-            terms.add(
-                "kl",
-                kl_sum,
-                weights[0] * window_share,
-                penalty=losses.kl_penalty(kl, objective.free_bits),
-            )
-        picture = (
-            decoded.sigmoid() if has_logits else decoded
-        )  # no logits for the networks that look at it
-        if objective.perceptual is not None and self.perceptual is not None:
-            with autocast(patterns.device, self.precision):
-                distance = self.perceptual(wanted, picture).mean()
-            terms.add("perceptual", distance, objective.perceptual.weight * n_values)
-        if objective.adversarial is not None and critic is not None:
-            judged = self._adversarial(picture, critic, objective.adversarial)
-            terms.add("adversarial", judged, weights[2] * objective.adversarial.weight * n_values)
-        if class_logits is not None and labels is not None:
-            self._add_labels(terms, class_logits, labels)
-        loss = terms.loss
-        terms.record("loss", loss)
-        return StepOutput(loss, terms.sums, wanted.detach(), picture, mean.detach(), kl.detach())
+        prediction = Prediction(
+            sample=sample,
+            target=wanted,
+            is_partner=target is not None,
+            decoded=decoded,
+            picture=decoded.sigmoid() if has_logits else decoded,
+            kl=kl,
+            window_share=complete[0].numel() / sample[0].numel(),
+            class_logits=class_logits,
+            labels=labels,
+            critic=critic,
+        )
+        loss, sums = self._loss(prediction, weights)
+        picture = prediction.picture
+        return StepOutput(loss, sums, wanted.detach(), picture, mean.detach(), kl.detach())
+
+    def _loss(self, prediction: Prediction, weights: torch.Tensor) -> tuple[torch.Tensor, Sums]:
+        loss: Any = 0.0
+        sums: Sums = {}
+        all_samples = prediction.kl.new_full((), len(prediction.kl))
+        for term, weight in zip(self.terms, weights, strict=True):
+            measured = term.measure(prediction)
+            if measured is None:
+                continue
+            loss = loss + term.contribution(measured, weight)
+            n_samples = all_samples if measured.n_samples is None else measured.n_samples
+            sums[term.name] = torch.stack([measured.value.detach() * n_samples, n_samples])
+        sums["loss"] = torch.stack([loss.detach() * all_samples, all_samples])
+        return loss, sums
 
     def _augmented(
-        self, sample: torch.Tensor, wanted: torch.Tensor, *, is_own_target: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Move, turn and crop input and target in the same way; with them comes the network for
-        their size.
-        """
-        network: Any = self.model.network
-        move = draw_geometry(len(sample), self.augment, sample.device)
+        self, sample: torch.Tensor, wanted: torch.Tensor, is_partner: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, Network]:
+        """Move, turn and crop input and target in the same way; with the network for their size."""
+        augment = self.config.augment
+        network = self.model.network
+        move = draw_geometry(len(sample), augment, sample.device)
         moved = move(sample)
-        if self.objective.target != "unmoved":
-            wanted = moved if is_own_target else move(wanted)
-        if self.augment.crop is not None:
-            window = crop_window(moved.shape[2:], self.augment.crop)
-            moved, wanted = moved[window], wanted[window]
+        if self.config.objective.target != "unmoved":
+            wanted = move(wanted) if is_partner else moved
+        if augment.crop is not None:
+            window = crop_window(moved.shape[2:], augment.crop)
+            moved = moved[window]
+            wanted = wanted[window]
             network = network.resized(moved.shape[2:])
         return moved, wanted, network
-
-    def _adversarial(
-        self, picture: torch.Tensor, critic: nn.Module, config: AdversarialConfig
-    ) -> torch.Tensor:
-        """The generator's loss, with the discriminator's weights held."""
-        held = {name: parameter.detach() for name, parameter in critic.named_parameters()}
-        with autocast(picture.device, self.precision):
-            maps = torch.func.functional_call(critic, held, (picture,))
-        return losses.generator_loss(maps, config.kind)
-
-    def _add_labels(self, terms: Terms, class_logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Cross entropy: in the loss its share of all samples, in the history the mean over the
-        labelled ones.
-        """
-        nll = losses.classification_nll(class_logits, labels)
-        n_labelled = (labels >= 0).sum().to(nll)
-        per_label = len(labels) / n_labelled.clamp_min(1)
-        terms.loss = terms.loss + self.objective.label_weight * nll
-        terms.record("label_nll", nll * per_label, n_labelled)
-        n_right = (class_logits.argmax(1) == labels).sum()  # no argmax is -1
-        terms.record("label_accuracy", n_right / n_labelled.clamp_min(1), n_labelled)
 
 
 class Critic(nn.Module):
@@ -279,44 +208,22 @@ def make_optimizer(
     return cls(parameters, betas=BETAS, **kwargs)
 
 
-def schedule(config: TrainConfig, per_epoch: int) -> np.ndarray:
-    """What changes over a training, a row per update: beta; whether the amplitude counts; share of
-    the adversarial weight; learning rate.
-
-    Beta rises linearly over the warm-up, against collapse: Bowman et al., "Generating Sentences
-    from a Continuous Space", 2016; Sønderby et al., "Ladder Variational Autoencoders", 2016. The
-    amplitude waits until it has risen: before, shapes are random and would drive it to 0. The
-    adversarial weight is 0 until the decoder has begun to reconstruct, then rises linearly to 1: a
-    discriminator of noise teaches nothing.
-    """
-    critic, n_updates = config.objective.adversarial, per_epoch * config.epochs
-    update = np.arange(n_updates)
-    rise = round(config.objective.warmup * n_updates)
-    beta = config.objective.beta * np.minimum(1.0, (update + 1) / max(rise, 1))
-    share = np.zeros(n_updates)
-    if critic is not None:
-        start, ramp = round(critic.start * n_updates), max(1, round(critic.rise * n_updates))
-        share = np.clip((update - start + 1) / ramp, 0.0, 1.0)
-    return np.stack(
-        [beta, update >= rise, share, config.learning_rate * learning_rates(config, per_epoch)], 1
-    )
-
-
 def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
-    """Shares of the highest learning rate, for each update: a linear rise, then a cosine down.
+    """Learning rate of each update, `(n_updates,)`: a linear rise, then a cosine down.
 
     With `restarts` the cosine starts again that many times, in parts of equal length (Loshchilov &
     Hutter, "SGDR", ICLR 2017). With `schedule_per="epoch"` the rate is that of the epoch's first
     update.
     """
-    n_updates, n_parts = per_epoch * config.epochs, config.restarts + 1
+    n_updates = per_epoch * config.epochs
     update = np.arange(n_updates)
     if config.schedule_per == "epoch":
         update -= update % per_epoch
     rise = round(config.rise * n_updates)
-    done = (update - rise) / max(1, n_updates - rise) * n_parts
+    done = (update - rise) / max(1, n_updates - rise) * (config.restarts + 1)
     cosine = config.rate_end + (1 - config.rate_end) * 0.5 * (1 + np.cos(np.pi * (done % 1)))
-    return np.where(update < rise, (update + 1) / max(rise, 1), cosine)
+    shares = np.where(update < rise, (update + 1) / max(rise, 1), cosine)
+    return config.learning_rate * shares
 
 
 @contextmanager

@@ -15,15 +15,7 @@ from vaearr.views.common import COLORS, UNUSED, as_map, holoviews, label, plot, 
 from vaearr.views.kinds import builder
 from vaearr.views.maps import map_plot
 
-# panels of the loss curves: heading, and variable -> legend
-LOSS_PANELS: dict[str, dict[str, str]] = {
-    "loss": {"loss": "training", "val_loss": "validation"},
-    "reconstruction NLL": {
-        "reconstruction_nll": "training",
-        "val_reconstruction_nll": "validation",
-    },
-    "KL divergence": {"kl": "training", "val_kl": "validation"},
-}
+TERMS = ("reconstruction_nll", "kl")  # of a history of earlier versions, without weights
 NATS = "nats per sample"
 GREY = "gray"
 BAR_COLOR = "#6f7a85"
@@ -32,16 +24,24 @@ MAX_TICKS = 12
 
 @builder("history", n.EPOCH, "loss")
 def loss_curves(history: xr.Dataset, **options: Any) -> Any:
-    """Plot loss, reconstruction NLL and KL over epochs in nats per sample.
+    """Loss and each of its terms over epochs, training and validation, with the weights of terms.
 
     Curves without any finite value are omitted. `**options` are those of `hvplot.line`. Raises
     NoInputError if the history holds no losses.
     """
+    weights = {
+        str(name): float(variable.attrs["weight"])
+        for name, variable in history.data_vars.items()
+        if variable.attrs.get("weight") and not str(name).startswith("val_")
+    }
     panels = []
-    for heading, variables in LOSS_PANELS.items():
+    for term in ("loss", *(weights or TERMS)):
+        heading = term.replace("_", " ")
+        if term in weights:
+            heading += f" (weight {weights[term]:.4g})"
         curves = {
             legend: history[name].to_series()
-            for name, legend in variables.items()
+            for name, legend in ((term, "training"), (f"val_{term}", "validation"))
             if name in history
         }
         table = pd.DataFrame(curves).dropna(axis=1, how="all")
@@ -50,7 +50,7 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
         style: dict[str, Any] = {
             "title": heading,
             "xlabel": "epoch",
-            "ylabel": NATS,
+            "ylabel": history[term].attrs.get("units", NATS),
             "frame_width": 280,
             "frame_height": 220,
             "legend": "top_right",

@@ -1,0 +1,234 @@
+"""The objective: a list of terms, whose weighted sum is the loss, in nats per sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vaearr.computing.device import autocast
+from vaearr.config import AdversarialConfig, ObjectiveConfig
+from vaearr.config.parts import part
+from vaearr.models import losses
+from vaearr.models.artifacts import TrainedModel
+
+NATS = "nats per sample"
+KL, ADVERSARIAL = "kl", "adversarial"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A batch and the network's prediction for it, preprocessed; `(B, C, …)` unless stated.
+
+    `sample` is the input without noise, `target` what the network is to predict (`is_partner`: the
+    pattern of a similar point), `decoded` the output of the decoder, `picture` the same with the
+    head applied. `kl` `(B, L, …)` is the KL divergence of each latent dimension. `window_share` is
+    the number of values of a complete sample per value of the window that was cut from it: terms
+    of windows are scaled up by it. `labels` `(B,)` are -1 where unknown. `critic` is the
+    discriminator, once it is in use.
+    """
+
+    sample: torch.Tensor
+    target: torch.Tensor
+    is_partner: bool
+    decoded: torch.Tensor
+    picture: torch.Tensor
+    kl: torch.Tensor
+    window_share: float
+    class_logits: torch.Tensor | None
+    labels: torch.Tensor | None
+    critic: nn.Module | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Mean of a term over a batch.
+
+    `penalty` replaces the value in the loss. `n_samples` is the number of samples averaged over, by
+    default all of the batch.
+    """
+
+    value: torch.Tensor
+    penalty: torch.Tensor | None = None
+    n_samples: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the loss.
+
+    `measure` returns None for a batch without the term. `weight` is the final weight; it rises from
+    0 at `start` over `rise`, both shares of all updates. With `counts_before_start` the value is
+    part of the loss from the beginning, and only its gradient waits.
+    """
+
+    name: str
+    long_name: str
+    units: str
+    measure: Callable[[Prediction], Measured | None]
+    weight: float = 1.0
+    start: float = 0.0
+    rise: float = 0.0
+    counts_before_start: bool = False
+
+    def shares(self, n_updates: int) -> np.ndarray:
+        """Return the share of the weight that holds at each update, `(n_updates,)`."""
+        start = round(self.start * n_updates)
+        rise = max(1, round(self.rise * n_updates))
+        return np.clip((np.arange(n_updates) - start + 1) / rise, 0.0, 1.0)
+
+    def contribution(self, measured: Measured, weight: torch.Tensor) -> torch.Tensor:
+        """Return what a measured term adds to the loss at a weight."""
+        if self.counts_before_start:
+            held = measured.value.detach()
+            return held + weight * (measured.value - held)
+        if measured.penalty is not None:
+            return weight * measured.penalty
+        return weight * measured.value
+
+
+def loss_terms(
+    model: TrainedModel,
+    objective: ObjectiveConfig,
+    precision: torch.dtype,
+    perceptual: nn.Module | None,
+) -> tuple[Term, ...]:
+    """Return the terms that the settings ask for.
+
+    The KL weight rises over the warm-up, against collapse: Bowman et al., "Generating Sentences
+    from a Continuous Space", 2016; Sønderby et al., "Ladder Variational Autoencoders", 2016. The
+    amplitude is trained after the warm-up: before, shapes are random and would drive it to 0. The
+    adversarial term starts once the decoder has begun to reconstruct: a discriminator of noise
+    teaches nothing. Perceptual and adversarial weights are per value of a sample.
+    """
+    likelihood: Any = part(
+        "objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood]
+    )
+    n_values = math.prod(model.seen_shape)
+    is_split = objective.target == "neighbour" and model.network.contrast
+    free_bits = objective.free_bits
+    if model.network.is_deterministic:
+        free_bits = 0.0
+    terms = [
+        Term(
+            "reconstruction_nll",
+            "negative log likelihood of the pattern",
+            NATS,
+            partial(_reconstruction, likelihood=likelihood, is_split=is_split),
+        )
+    ]
+    if is_split:
+        amplitude = Term(
+            "amplitude_nll",
+            "negative log likelihood of the own pattern at the decoded size",
+            NATS,
+            partial(_amplitude, likelihood=likelihood),
+            start=objective.warmup,
+            counts_before_start=True,
+        )
+        terms.append(amplitude)
+    kl = Term(
+        KL,
+        "KL divergence, posterior against prior",
+        NATS,
+        partial(_kl, free_bits=free_bits),
+        weight=objective.beta,
+        rise=objective.warmup,
+    )
+    terms.append(kl)
+    if objective.perceptual is not None and perceptual is not None:
+        distance = Term(
+            "perceptual",
+            "distance of decoded patterns in the features of a frozen network",
+            "1",
+            partial(_perceptual, network=perceptual, precision=precision),
+            weight=objective.perceptual.weight * n_values,
+        )
+        terms.append(distance)
+    if objective.adversarial is not None:
+        adversarial = Term(
+            ADVERSARIAL,
+            "adversarial loss of decoded patterns, of the updates with a discriminator",
+            "1",
+            partial(_adversarial, config=objective.adversarial, precision=precision),
+            weight=objective.adversarial.weight * n_values,
+            start=objective.adversarial.start,
+            rise=objective.adversarial.rise,
+        )
+        terms.append(adversarial)
+    if model.classifier is not None:
+        label = Term(
+            "label_nll",
+            "cross entropy of the labels, mean over the labelled samples",
+            NATS,
+            _label,
+            weight=objective.label_weight,
+        )
+        accuracy = Term(
+            "label_accuracy",
+            "share of the labelled samples that the head classifies correctly",
+            "1",
+            _label_accuracy,
+            weight=0.0,
+        )
+        terms += [label, accuracy]
+    return tuple(terms)
+
+
+def _reconstruction(batch: Prediction, likelihood: losses.Nll, is_split: bool) -> Measured:
+    """The partner's pattern decides on shapes only where the amplitude has a term of its own."""
+    if batch.is_partner and is_split:
+        return Measured(losses.shape_nll(batch.target, batch.decoded, likelihood).mean())
+    return Measured(batch.window_share * likelihood(batch.target, batch.decoded).mean())
+
+
+def _amplitude(batch: Prediction, likelihood: losses.Nll) -> Measured | None:
+    if not batch.is_partner:
+        return None
+    return Measured(losses.amplitude_nll(batch.sample, batch.decoded, likelihood).mean())
+
+
+def _kl(batch: Prediction, free_bits: float) -> Measured:
+    value = batch.window_share * batch.kl.flatten(1).sum(1).mean()
+    return Measured(value, batch.window_share * losses.kl_penalty(batch.kl, free_bits))
+
+
+def _perceptual(batch: Prediction, network: nn.Module, precision: torch.dtype) -> Measured:
+    with autocast(batch.picture.device, precision):
+        return Measured(network(batch.target, batch.picture).mean())
+
+
+def _adversarial(
+    batch: Prediction, config: AdversarialConfig, precision: torch.dtype
+) -> Measured | None:
+    """The generator's loss, with the discriminator's weights held."""
+    if batch.critic is None:
+        return None
+    held = {name: parameter.detach() for name, parameter in batch.critic.named_parameters()}
+    with autocast(batch.picture.device, precision):
+        maps = torch.func.functional_call(batch.critic, held, (batch.picture,))
+    return Measured(losses.generator_loss(maps, config.kind))
+
+
+def _label(batch: Prediction) -> Measured | None:
+    """In the loss its share of all samples, in the history the mean over the labelled ones."""
+    if batch.class_logits is None or batch.labels is None:
+        return None
+    nll = losses.classification_nll(batch.class_logits, batch.labels)
+    n_labelled = (batch.labels >= 0).sum().to(nll)
+    per_label = len(batch.labels) / n_labelled.clamp_min(1)
+    return Measured(nll * per_label, penalty=nll, n_samples=n_labelled)
+
+
+def _label_accuracy(batch: Prediction) -> Measured | None:
+    if batch.class_logits is None or batch.labels is None:
+        return None
+    n_labelled = (batch.labels >= 0).sum().to(batch.class_logits)
+    n_right = (batch.class_logits.argmax(1) == batch.labels).sum()  # no argmax is -1
+    return Measured(n_right / n_labelled.clamp_min(1), n_samples=n_labelled)

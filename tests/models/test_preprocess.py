@@ -14,7 +14,6 @@ from vaearr.config import AugmentConfig, PreprocessConfig
 from vaearr.models.augmentation import add_noise, draw_geometry, moved
 from vaearr.models.preprocess import (
     apply,
-    dynamic_background,
     needs_input,
     remove_static,
     settled,
@@ -45,21 +44,10 @@ def test_static_background_is_removed_and_dark_pixels_stay_finite():
     )
 
 
-def test_low_pass_equals_a_direct_gaussian_sum():
-    x, std, out = torch.randn(1, 1, 9, 12), 0.2 * 9, torch.empty(1, 1, 9, 12)
-    rows, columns = torch.arange(9)[:, None], torch.arange(12)[None]
-    for i in range(9):
-        for j in range(12):
-            w = torch.exp(-0.5 * (((rows - i) / std) ** 2 + ((columns - j) / std) ** 2))
-            out[0, 0, i, j] = (w * x[0, 0]).sum() / w.sum()
-    torch.testing.assert_close(dynamic_background(x, 0.2), out, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("static", ["none", "subtract", "divide"])
-@pytest.mark.parametrize("dynamic", [0.0, 0.2])
 @pytest.mark.parametrize("mode", ["none", "zscore", "robust", "minmax"])
-def test_undo_is_the_inverse(static, dynamic, mode):
-    config = PreprocessConfig(static_background=static, dynamic_background=dynamic, normalise=mode)
+def test_undo_is_the_inverse(static, mode):
+    config = PreprocessConfig(static_background=static, normalise=mode)
     x = patterns(5, 3, 16, 12)
     x[1] = 42  # of one value
     background = 60 + 100 * torch.rand(3, 16, 12, generator=torch.Generator().manual_seed(1))
@@ -77,8 +65,8 @@ def test_undo_is_the_inverse(static, dynamic, mode):
 def test_a_background_to_take_off_decides_what_auto_means() -> None:
     patterns = random_patterns_dataset({"sample": 4}, {"y": 12, "x": 13}).patterns
     assert settled(PreprocessConfig(), patterns).normalise == "symmetric"
-    for asked in ({"dynamic_background": 0.1}, {"static_background": "divide"}):
-        assert settled(PreprocessConfig(**asked), patterns).normalise == "quantile"
+    divided = PreprocessConfig(static_background="divide")
+    assert settled(divided, patterns).normalise == "quantile"
 
 
 EVERYTHING = AugmentConfig(

@@ -109,7 +109,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert run_names(store) == ["whole"]
     va.train(store, run="cut", config=config)
-    assert f"going on from {CHECKPOINT}" in said
+    assert f"resuming {CHECKPOINT}" in said
     _assert_same_training(store, "whole", "cut")
     assert not _staged(store).exists()
 
@@ -223,7 +223,7 @@ def test_two_processes_are_interrupted_and_go_on(store: Path) -> None:
     process.communicate(timeout=120)
     assert process.returncode != 0
     assert run_names(store) == ["whole"]
-    assert "going on from" in _two(store, "cut").communicate(timeout=300)[1]
+    assert "resuming checkpoint" in _two(store, "cut").communicate(timeout=300)[1]
     first, second = (
         open_table(store, run, n.HISTORY).drop_vars("seconds") for run in ("whole", "cut")
     )

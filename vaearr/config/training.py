@@ -17,6 +17,8 @@ class PreprocessConfig(Config):
     The settings are recorded with the model.
     """
 
+    without_effect: ClassVar = {"dynamic_background": 0.0}
+
     bin: PositiveInt | Literal["auto"] = field(
         "auto",
         "side of the blocks of detector pixels that are averaged; auto: for a scan, the largest "
@@ -24,12 +26,6 @@ class PreprocessConfig(Config):
     )
     static_background: Literal["auto", "none", "subtract", "divide"] = field(
         "auto", "mean training pattern; auto: divide for a scan, none for a collection"
-    )
-    dynamic_background: float = field(
-        0.0,
-        "width of the Gaussian low-pass that is removed from each pattern, as a share of the "
-        "smaller side; 0 = off",
-        ge=0,
     )
     normalise: Literal[
         "auto", "none", "zscore", "robust", "minmax", "quantile", "unit", "symmetric"
@@ -59,10 +55,9 @@ class PreprocessConfig(Config):
             raise ValueError(
                 f"a range goes with normalise unit or symmetric, not with {self.normalise}"
             )
-        has_background = self.static_background in ("subtract", "divide")
-        if is_fixed and (has_background or self.dynamic_background > 0):
+        if is_fixed and self.static_background in ("subtract", "divide"):
             raise ValueError(
-                f"normalise {self.normalise} is for stored values: set both backgrounds to none"
+                f"normalise {self.normalise} is for stored values: set static_background to none"
             )
         return self
 

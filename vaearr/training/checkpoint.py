@@ -136,8 +136,8 @@ class Training:
         return self.epoch * self.epoch_batches + self.batch
 
     @property
-    def place(self) -> str:
-        """Where the training is, in words."""
+    def progress(self) -> str:
+        """How far the training is."""
         return (
             f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else f"{self.epoch} epochs"
         )
@@ -185,9 +185,7 @@ class Training:
             bool(torch.isfinite(value).all())
             for value in [torch.tensor([*sums.values()]), *weights]
         ):
-            found = (
-                f"weights or loss are not finite after {self.place}, so no checkpoint was written"
-            )
+            found = f"weights or loss are not finite after {self.progress}, so no checkpoint was written"
             raise TrainingError(f"{found}. {REMEDY}.")
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         for group, optimizer in self.optimizers.items():

@@ -30,7 +30,8 @@ from tests.reliability.jobs import contents
 from vaearr.errors import DataError, VaearrError
 from vaearr.ingestion.attaching import side_map
 from vaearr.ingestion.ingest import ingest
-from vaearr.models.artifacts import load_folder, read_tensors, write_tensors
+from vaearr.models.artifacts import load_folder
+from vaearr.models.tensors import read_tensors, write_tensors
 from vaearr.sources import open_orientation_map, open_source
 from vaearr.store.verify import verify_store
 from vaearr.testing import write_scan_files

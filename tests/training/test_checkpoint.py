@@ -20,7 +20,7 @@ import vaearr as va
 from vaearr import names as n
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
-from vaearr.models.artifacts import read_header, read_tensors, write_tensors
+from vaearr.models.tensors import read_header, read_tensors, write_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
 from vaearr.training import checkpoint, joined
 from vaearr.training.checkpoint import CHECKPOINT
@@ -145,7 +145,7 @@ def test_what_cannot_be_gone_on_from_is_refused_and_left_alone(store: Path, tmp_
             r"settings\.memory.*streamed=False.*requested.*streamed=True",
         ),
         (tmp_path / "nowhere", {}, NoInputError, "nowhere"),
-        (tmp_path / "cut.safetensors", {}, DataError, "not a whole safetensors file"),
+        (tmp_path / "cut.safetensors", {}, DataError, "not a complete safetensors file"),
         (tmp_path / "plain.safetensors", {}, DataError, "not a checkpoint"),
         (kept, {}, UsageError, "an interrupted training of this run is at"),
     ):

@@ -17,7 +17,8 @@ from vaearr import names as n
 from vaearr.batching import PatternBatches, batches
 from vaearr.config import SplitConfig, TrainConfig
 from vaearr.errors import MissingExtraError, TrainingError, UsageError
-from vaearr.models.artifacts import TrainedModel, read_tensors
+from vaearr.models.artifacts import TrainedModel
+from vaearr.models.tensors import read_tensors
 from vaearr.schema import grid
 from vaearr.store import create_store, open_store, run_folder
 from vaearr.training.checkpoint import Training
@@ -243,7 +244,7 @@ def test_windows_are_scaled_up_to_whole_samples(
         float(whole.history.reconstruction_nll[0]), rel=0.1
     )
     assert float(cut.history.kl[0]) == pytest.approx(float(whole.history.kl[0]), rel=0.3)
-    monkeypatch.setattr("vaearr.models.artifacts.VALUES_AT_ONCE", 3 * 12 * 13)
+    monkeypatch.setattr("vaearr.models.artifacts.MAX_VALUES", 3 * 12 * 13)
     pieces = va.train(images, run="pieces", config=cropped)
     for run in (cut, pieces):
         assert float(run.history.val_loss[0]) == pytest.approx(

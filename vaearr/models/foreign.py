@@ -22,8 +22,8 @@ from torch import nn
 
 from vaearr.config import ModelConfig
 from vaearr.errors import DataError, UsageError
-from vaearr.models.artifacts import check_finite, check_fit, named_tensors, some
 from vaearr.models.networks import AutoencoderKL
+from vaearr.models.tensors import check_finite, check_fit, named_tensors, some
 
 LDM, DIFFUSERS, MONAI = "ldm", "diffusers", "monai"
 MODEL = "autoencoder-kl"

@@ -28,8 +28,8 @@ from torch.utils.checkpoint import checkpoint
 from vaearr.config import PerceptualConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.models import Network
-from vaearr.models.artifacts import check_finite, check_fit, named_tensors
 from vaearr.models.networks import with_edges
+from vaearr.models.tensors import check_finite, check_fit, named_tensors
 
 EPS = 1e-10  # under the root of a length: bounds the gradient where all features are 0
 # mean and standard deviation of natural images, for values in [-1, 1], as LPIPS was made with

@@ -8,6 +8,7 @@ are read (`seen_patterns`). Decoded patterns come back in detector pixels, by in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -232,7 +233,7 @@ def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfi
     Raises UsageError where no range is known, and for blocks that are larger than a pattern.
     """
     is_scan = n.SAMPLE not in patterns.attrs.get(n.NAVIGATION_DIMS, patterns.dims)
-    mode = config.normalise
+    mode: Any = config.normalise
     if mode == "auto":
         mode = _default_normalisation(config, patterns, is_scan)
     static = config.static_background

@@ -26,13 +26,8 @@ from vaearr.computing.device import pick_precision
 from vaearr.config import TrainConfig
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models import build
-from vaearr.models.artifacts import (
-    TrainedModel,
-    check_fit,
-    read_header,
-    read_tensors,
-    write_tensors,
-)
+from vaearr.models.artifacts import TrainedModel
+from vaearr.models.tensors import check_fit, read_header, read_tensors, write_tensors
 from vaearr.recipe import differing, stored_and_requested, versions
 from vaearr.training.objective import ADVERSARIAL
 from vaearr.training.processes import ALONE, Processes

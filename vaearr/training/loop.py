@@ -30,18 +30,13 @@ from vaearr.batching.blocks import in_chunks
 from vaearr.config import PerceptualConfig, TrainConfig
 from vaearr.errors import TrainingError, UsageError, VaearrError
 from vaearr.models import for_training, is_fitted
-from vaearr.models.artifacts import (
-    TrainedModel,
-    check_fit,
-    load_folder,
-    save_model,
-    write_tensors,
-)
+from vaearr.models.artifacts import TrainedModel, load_folder, save_model
 from vaearr.models.foreign import in_words, load_foreign
 from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
 from vaearr.models.preprocess import seen_patterns
 from vaearr.models.quality import ACTIVE_VARIANCE, MIN_SAMPLES, latent_health
+from vaearr.models.tensors import check_fit, write_tensors
 from vaearr.recipe import now, versions
 from vaearr.schema import grid
 from vaearr.training.checkpoint import (

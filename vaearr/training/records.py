@@ -18,8 +18,8 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import TrainConfig
-from vaearr.models.artifacts import read_tensors, write_tensors
 from vaearr.models.quality import ACTIVE_VARIANCE
+from vaearr.models.tensors import read_tensors, write_tensors
 from vaearr.recipe import as_json
 from vaearr.store.folders import replace_file
 from vaearr.training.checkpoint import History, Training

@@ -161,8 +161,6 @@ class Evaluation:
         restored = []
         if preprocess.normalise in RESTORED:
             restored.append(RESTORED[preprocess.normalise])
-        if preprocess.dynamic_background > 0:
-            restored.append("dynamic background")
         return restored
 
 

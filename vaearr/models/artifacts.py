@@ -168,18 +168,16 @@ class TrainedModel(nn.Module):
         n_dims = len(self.latent_shape)
         labelled: Any = latents
         if not isinstance(latents, xr.DataArray):
+            self._check_latents(np.shape(latents)[-n_dims:])
             labelled = _labelled(latents, n.latent_dims(n_dims))
         latent_dims = [str(dim) for dim in labelled.dims if str(dim).startswith(n.LATENT)]
         if len(latent_dims) != 1:
             raise DataError(
-                f"the array has dims {labelled.dims}; expected exactly one latent dim, such as 'latent'."
+                f"the array has dims {labelled.dims}; expected exactly one latent dim, such as "
+                "'latent'."
             )
         core = (latent_dims[0], *schema.position_dims(labelled))
-        shape = tuple(labelled.sizes[dim] for dim in core)
-        if shape != self.latent_shape:
-            raise DataError(
-                f"latents have shape {shape} in their last dims; the model's have {self.latent_shape}."
-            )
+        self._check_latents(tuple(labelled.sizes[dim] for dim in core))
         labelled = labelled.astype(np.float32)
         decoded = self._applied(self._enlarged, labelled, core, self._signal_sizes(), batch_size)
         attrs = {
@@ -188,6 +186,13 @@ class TrainedModel(nn.Module):
             n.SIGNAL_DIMS: list(self.signal_dims),
         }
         return _like(latents, decoded.rename("decoded").assign_attrs(attrs))
+
+    def _check_latents(self, shape: tuple[int, ...]) -> None:
+        if shape != self.latent_shape:
+            raise DataError(
+                f"latents have shape {shape} in their last dims; the model's have "
+                f"{self.latent_shape}."
+            )
 
     def _means(self, stored: torch.Tensor) -> torch.Tensor:
         return self.encode_batch(stored)[0]
@@ -214,7 +219,8 @@ class TrainedModel(nn.Module):
             labelled = _labelled(patterns, tuple(sizes))
         if any(labelled.sizes.get(dim) != size for dim, size in sizes.items()):
             raise DataError(
-                f"patterns have {dict(labelled.sizes)}; the model was trained on samples of {sizes}."
+                f"patterns have {dict(labelled.sizes)}; the model was trained on samples of "
+                f"{sizes}."
             )
         return labelled
 
@@ -410,5 +416,6 @@ def check_fits(
     shape = schema.input_shape(ds)
     if model.input_shape != shape:
         raise UsageError(
-            f"{trained} samples of shape {model.input_shape}, the store has {shape}; train a run on it."
+            f"{trained} samples of shape {model.input_shape}, the store has {shape}; train a run "
+            "on it."
         )

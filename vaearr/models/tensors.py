@@ -41,7 +41,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def write_tensors(path: Path, tensors: Tensors, header: Mapping[str, Any] | None = None) -> str:
-    """Write tensors and a JSON header as safetensors, by renaming; returns the sha256 of the file."""
+    """Write tensors and a JSON header as safetensors, by renaming; return the file's sha256."""
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     metadata = None
     if header:
@@ -71,7 +71,8 @@ def read_tensors(
             is_intact = is_intact and sha256 == hashlib.file_digest(data, "sha256").hexdigest()
     if not is_intact:
         raise DataError(
-            f"{path} is damaged: its checksum is not the recorded one; restore it, or use another one."
+            f"{path} is damaged: its checksum is not the recorded one; restore it, or use another "
+            "one."
         )
     return tensors, header
 
@@ -87,7 +88,8 @@ def check_finite(tensors: Tensors, path: Path) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise DataError(
-                f"{path} holds values that are not finite in {key!r}; use another copy, or train again."
+                f"{path} holds values that are not finite in {key!r}; use another copy, or train "
+                "again."
             )
 
 
@@ -96,23 +98,24 @@ def check_fit(expected: Tensors, found: Tensors, what: str) -> None:
 
     what: the tensors, as the beginning of a sentence.
     """
+    missing = []
     reshaped = []
-    for key in expected.keys() & found.keys():
-        shape = tuple(found[key].shape)
-        expected_shape = tuple(expected[key].shape)
-        if shape != expected_shape:
-            reshaped.append(f"{key} {shape}, the network's {expected_shape}")
+    for key, value in expected.items():
+        if key not in found:
+            missing.append(key)
+        elif found[key].shape != value.shape:
+            shape = tuple(found[key].shape)
+            reshaped.append(f"{key} {shape}, the network's {tuple(value.shape)}")
     differences = {
-        "missing in the file": expected.keys() - found.keys(),
-        "unexpected in it": found.keys() - expected.keys(),
+        "missing in the file": missing,
+        "unexpected in it": sorted(found.keys() - expected.keys()),
         "of another shape": reshaped,
     }
-    parts = [
-        f"{len(keys)} {text}: {some(sorted(keys))}" for text, keys in differences.items() if keys
-    ]
+    parts = [f"{len(keys)} {text}: {some(keys)}" for text, keys in differences.items() if keys]
     if parts:
         raise DataError(
-            f"{what}: {'; '.join(parts)}. Nothing was loaded; give the file that belongs to the settings."
+            f"{what}: {'; '.join(parts)}. Nothing was loaded; give the file that belongs to the "
+            "settings."
         )
 
 
@@ -193,7 +196,10 @@ def _torch_content(path: Path) -> Any:
             "is not a complete file of tensors (damaged, or pickled objects, which are not opened)"
         )
         if pickled:
-            problem = f"holds a pickled {pickled[1]}, not only tensors, and is not opened: that could run any program"
+            problem = (
+                f"holds a pickled {pickled[1]}, not only tensors, and is not opened: "
+                "that could run any program"
+            )
         elif "TorchScript" in text:
             problem = "is a compiled (TorchScript) module, not a dict of tensors"
         raise DataError(f"{path} {problem}; {SAVE_PLAIN}.") from None

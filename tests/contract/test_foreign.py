@@ -325,7 +325,7 @@ def test_damaged_files(name: str, weights: State, colour: Path, tmp_path: Path) 
         whole.read_bytes()[:-30] if whole.exists() else b"version https://example.org/pointer\n"
     )
     assert (
-        f"{name} is not a whole"
+        f"{name} is not a complete"
         in vaearr("import", colour, file, "--run", "theirs", code=BAD_DATA).error
     )
     assert (

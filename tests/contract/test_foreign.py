@@ -291,7 +291,7 @@ BAD: dict[str, tuple[Callable[[State], object], str]] = {  # what is saved, what
     "nan": (lambda s: s | {"decoder.conv_out.bias": torch.tensor([0, math.nan, 0])}, "not finite"),
     "overflow": (lambda s: s | {"decoder.conv_out.bias": torch.full((3,), 1e300, dtype=torch.float64)}, "not finite"),
     "quantised": (lambda s: s | {"decoder.conv_out.bias": torch.ones(3, dtype=torch.int8)}, "not a floating-point"),
-    "half": (lambda s: without(s, "decoder."), "not a whole autoencoder in the layout ldm"),
+    "half": (lambda s: without(s, "decoder."), "not a complete autoencoder in the layout ldm"),
     "other": (lambda s: {"fc.weight": torch.ones(2, 2), "fc.bias": torch.ones(2)}, "no autoencoder in the layout"),
     "nothing": (lambda s: {"epoch": 3}, "holds no named tensors"),
     "trap": (lambda s: {"state_dict": s, "trap": Trap()}, "pickled setattr, not only tensors, and is not opened"),

@@ -236,7 +236,7 @@ def test_collections_colours_and_volumes(images_store: Path, tmp_path: Path) -> 
         (("nmf", "--latent-dim", "auto"), "a number of endmembers"),
         (
             ("nmf", "--latent-dim", 90),
-            "different reference windows were found, 90 are to be chosen",
+            "different reference windows were found, 90 are needed",
         ),
         (("nmf", "--set", "model.options.endmembers=[[99, 1]]"), "99"),
         (("nmf", "--set", "model.options.endmembers=[[2, 1], [2, 1]]"), "depend on each other"),

@@ -164,7 +164,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
     monkeypatch.setattr(
         checkpoint.Training, "tensors", lambda self: {"weights.a": torch.tensor([torch.nan])}
     )
-    monkeypatch.setattr(checkpoint.Training, "load", lambda *_: "")
+    monkeypatch.setattr(checkpoint.Training, "load", lambda *_: None)
     with pytest.raises(TrainingError, match="no checkpoint was written"):
         va.train(store, run="cut", config=CONFIG)
     assert (_staged(store) / CHECKPOINT).read_bytes() == before

@@ -197,7 +197,8 @@ def for_training(
     options = dict(config.options)
     if likelihood == "bernoulli" and options.setdefault("head", "sigmoid") != "sigmoid":
         raise UsageError(
-            f"the bernoulli likelihood needs a decoder with head='sigmoid', not {options['head']!r}."
+            "the bernoulli likelihood needs a decoder with head='sigmoid', not "
+            f"{options['head']!r}."
         )
     known = _maker("model", config.name, trust=[config.name])[1]
     if target == "neighbour":

@@ -1,14 +1,14 @@
-"""What a network is made of: its blocks in the order in which they are run, their sizes, and counts
-of parameters.
+"""Model card: the blocks of a network in the order of execution, their sizes, and parameter counts.
 
 Found by running a copy of the network that holds shapes and no values, so that a network for large
-volumes takes neither memory nor time, and the network itself is not touched.
+volumes takes neither memory nor time.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from typing import Any
 
 import torch
@@ -31,11 +31,9 @@ COLUMNS = {
 
 
 def model_card(model: TrainedModel) -> xr.Dataset:
-    """The blocks of a network, by introspection of one pass of a single sample through encoder and
-    decoder.
+    """Describe the blocks of a network, by one pass of a sample through encoder and decoder.
 
-    The pass is made by a copy without values; weights, modes, hooks, devices and random numbers
-    stay as they are.
+    The pass is made by a copy without values; the model stays as it is.
 
     Parameters
     ----------
@@ -63,39 +61,28 @@ def model_card(model: TrainedModel) -> xr.Dataset:
     """
     network: Any = model.network
     shapes_only: Any = copy.deepcopy(network).to("meta").eval()
-    head = model.classifier
     rows: list[tuple[str, str, str, str]] = []
     counts: list[int] = []
-    used: dict[str, dict[int, int]] = {
-        ENCODER: {},
-        DECODER: {},
-    }  # part -> parameter -> number of values
+    calls: Counter[str] = Counter()
+    used: dict[str, dict[int, int]] = {ENCODER: {}, DECODER: {}}  # values of each parameter
     part = ENCODER
 
     def add(name: str, where: str, kind: str, output: torch.Tensor, count: int = 0) -> None:
-        calls = sum(row[0].split(":")[0] == name for row in rows)
+        calls[name] += 1
+        label = name if calls[name] == 1 else f"{name}:{calls[name]}"
         shape = output.shape[1:] if output.shape[:1] == (1,) else output.shape
-        rows.append(
-            (f"{name}:{calls + 1}" if calls else name, where, kind, BY.join(map(str, shape)))
-        )
+        rows.append((label, where, kind, BY.join(map(str, shape))))
         counts.append(count)
 
     def on_block(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        sizes = {id(p): p.numel() for p in module.parameters()}
         counted = used[ENCODER].keys() | used[DECODER].keys()
-        add(
-            name,
-            part,
-            type(module).__name__,
-            output,
-            sum(n for key, n in sizes.items() if key not in counted),
-        )
+        sizes = {id(p): p.numel() for p in module.parameters()}
+        count = sum(size for key, size in sizes.items() if key not in counted)
+        add(name, part, type(module).__name__, output, count)
         used[part] |= sizes
 
-    x, z = (
-        torch.zeros(1, *shape, device="meta")
-        for shape in (network.input_shape, network.latent_shape)
-    )
+    x = torch.zeros(1, *network.input_shape, device="meta")
+    z = torch.zeros(1, *network.latent_shape, device="meta")
     try:
         with torch.inference_mode(), watching(shapes_only, BLOCK, on_block):
             add(INPUT, INPUT, INPUT, x)
@@ -108,7 +95,7 @@ def model_card(model: TrainedModel) -> xr.Dataset:
         raise UsageError(
             f"{type(network).__name__} cannot be run on shapes alone ({reason})."
         ) from error
-    held = nn.ModuleList([network, head] if head else [network])
+    held = nn.ModuleList([network, model.classifier] if model.classifier else [network])
     total = sum(p.numel() for p in held.parameters())
     attrs = {
         N_PARAMETERS: total,
@@ -126,13 +113,13 @@ def model_card(model: TrainedModel) -> xr.Dataset:
     coords = {}
     for (name, long_name), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
         coords[name] = (LAYER, list(values), {"long_name": long_name})
-    numbers = (LAYER, counts, {"long_name": "number of parameters", "units": "1"})
-    return xr.Dataset({N_PARAMETERS: numbers}, coords, attrs)
+    parameters = (LAYER, counts, {"long_name": "number of parameters", "units": "1"})
+    return xr.Dataset({N_PARAMETERS: parameters}, coords, attrs)
 
 
-def sizes_of(words: object) -> tuple[int, ...]:
-    """The sizes that the text of a shape names, "64 x 12 x 16"."""
-    return tuple(int(size) for size in str(words).split(BY) if size)
+def sizes_of(text: object) -> tuple[int, ...]:
+    """Return the sizes in the text of a shape, such as "64 x 12 x 16"."""
+    return tuple(int(size) for size in str(text).split(BY) if size)
 
 
 def check_card(card: xr.Dataset) -> None:
@@ -142,12 +129,12 @@ def check_card(card: xr.Dataset) -> None:
 
 
 def ratio_words(ratio: float) -> str:
-    """A ratio in three digits or, where it is large, as a whole number."""
+    """Return a ratio in three digits or, if large, as a whole number."""
     return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"
 
 
 def as_record(card: xr.Dataset) -> dict[str, Any]:
-    """A model card as plain JSON: the numbers of the whole, and `layers`. Raises SchemaError for
+    """Return a model card as plain JSON: its attributes, and `layers`. Raises SchemaError for
     another Dataset.
     """
     check_card(card)

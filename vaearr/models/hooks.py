@@ -1,4 +1,4 @@
-"""What the layers of a network put out, one after the other as they are run; nothing is kept."""
+"""Hooks that meet what the layers of a network put out, in the order of execution."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from vaearr.errors import UsageError, did_you_mean
 from vaearr.names import BLOCK
 
 LEAF = "leaf"
-LEVELS = (LEAF, BLOCK)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-# what gives on, while evaluating, the very values that it is given, if in another order
+# layers that return the values of their input in evaluation mode, perhaps in another order
 PASSES_ON = (
     nn.Identity,
     _DropoutNd,
@@ -29,7 +27,8 @@ PASSES_ON = (
 )
 REARRANGES = "einops."  # layers of this package do the same
 WHOLE = (nn.MultiheadAttention,)  # runs its parts without calling them
-PARAMETRIZATIONS = "parametrizations"  # torch's own child of a layer whose weights are computed, as in spectral norm
+# torch's child of a layer whose weights are computed, as in spectral norm
+PARAMETRIZATIONS = "parametrizations"
 
 OnOutput = Callable[[str, nn.Module, torch.Tensor], None]
 
@@ -39,30 +38,29 @@ def _children(module: nn.Module) -> list[nn.Module]:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module has no modules inside, is not a container, and changes the values that it is
-    given.
-    """
-    if isinstance(module, (*CONTAINERS, *PASSES_ON)) or type(module).__module__.startswith(
-        REARRANGES
-    ):
+    """Return whether a module has no modules inside, is not a container, and changes values."""
+    rearranges = type(module).__module__.startswith(REARRANGES)
+    if rearranges or isinstance(module, (*CONTAINERS, *PASSES_ON)):
         return False
     return isinstance(module, WHOLE) or not _children(module)
 
 
 def is_block(module: nn.Module) -> bool:
-    """Whether a module is a block, such as a residual or attention block: made of others, but not a
-    row of blocks.
+    """Return whether a module is a block, such as a residual or attention block.
 
-    A plain container is none, and neither is a module with a container of two or more modules that
-    are made of others: that is a stage, such as a whole encoder.
+    A block is made of other modules. A plain container is none, and neither is a module with a
+    container of two or more composite modules: that is a stage, such as a complete encoder.
     """
+    if not _is_composite(module) or isinstance(module, WHOLE):
+        return False
+    for container in module.modules():
+        if type(container) in CONTAINERS and sum(map(_is_composite, container.children())) > 1:
+            return False
+    return True
 
-    def is_composite(part: nn.Module) -> bool:
-        return type(part) not in CONTAINERS and bool(_children(part))
 
-    inside = [list(inner.children()) for inner in module.modules() if type(inner) in CONTAINERS]
-    is_row = any(sum(map(is_composite, parts)) > 1 for parts in inside)
-    return is_composite(module) and not isinstance(module, WHOLE) and not is_row
+def _is_composite(module: nn.Module) -> bool:
+    return type(module) not in CONTAINERS and bool(_children(module))
 
 
 @contextmanager
@@ -70,40 +68,41 @@ def watching(network: nn.Module, level: str, on_output: OnOutput) -> Iterator[No
     """Call `on_output(name, module, output)` for each layer as it is run, with the output's own
     memory.
 
-    level: "leaf", every module without modules inside that changes values (`is_leaf`); "block",
-    every outermost block (`is_block`) and the leaves that lie in none. A layer that is run twice is
-    met twice. Of several outputs the first is taken, and what is no tensor is left out. The hooks
-    are removed afterwards, whatever happened. Raises UsageError for another level.
+    level: LEAF, every module without modules inside that changes values (`is_leaf`); BLOCK, every
+    outermost block (`is_block`) and the leaves outside of blocks. A layer that is run twice is met
+    twice. Of several outputs the first is taken; what is no tensor is left out. The hooks are
+    removed afterwards in any case.
     """
-    if level not in LEVELS:
-        raise UsageError(f"there is no level {level!r}.{did_you_mean(level, list(LEVELS))}")
-    n_blocks = 0  # blocks that are running
+
+    n_running = 0  # blocks
 
     def enter(module: nn.Module, _: Any) -> None:
-        nonlocal n_blocks
-        n_blocks += 1
+        nonlocal n_running
+        n_running += 1
 
     def leave(name: str, block: bool, module: nn.Module, _: Any, output: Any) -> None:
-        nonlocal n_blocks
-        n_blocks -= block
-        first = output[0] if isinstance(output, tuple | list) and output else output
-        if not n_blocks and isinstance(first, torch.Tensor):
-            on_output(name, module, first)
+        nonlocal n_running
+        n_running -= block
+        if isinstance(output, tuple | list) and output:
+            output = output[0]
+        if not n_running and isinstance(output, torch.Tensor):
+            on_output(name, module, output)
 
     with ExitStack() as stack:
         for name, module in network.named_modules():
-            block = level == BLOCK and is_block(module)
-            if not name or PARAMETRIZATIONS in name.split(".") or not (block or is_leaf(module)):
+            if not name or PARAMETRIZATIONS in name.split("."):
                 continue
+            block = level == BLOCK and is_block(module)
             if block:
                 stack.enter_context(module.register_forward_pre_hook(enter))
-            stack.enter_context(module.register_forward_hook(partial(leave, name, block)))
+            if block or is_leaf(module):
+                stack.enter_context(module.register_forward_hook(partial(leave, name, block)))
         yield
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode; each module's own mode comes back."""
+    """Put the network in evaluation mode; afterwards each module has its mode again."""
     modes = {module: module.training for module in network.modules()}
     try:
         network.eval()

@@ -1,8 +1,8 @@
-"""Linear models, fitted in closed form instead of being trained: principal components (`pca`),
-`ppca`, and `nmf`.
+"""Linear models, fitted in closed form: principal components (`pca`) and `ppca`; for `nmf` see
+`vaearr.models.nmf`.
 
-Each has `fit(samples)`, which sets its parameters and returns what the fit found: variables over
-`latent` for the table of the run's health, and facts as attributes.
+Each has `fit(samples)`, which sets its parameters and returns the findings: variables over `latent`
+for the table of the run's health, and facts as attributes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ KNEE_LIMIT = 64  # components among which the knee is looked for
 class Samples:
     """Samples that a model is fitted to, read block by block as often as they are needed.
 
-    ds: their patterns and maps. inside: which ones, over the navigation dims, of those of a
-    `region`.
+    ds: their patterns and maps. inside: which ones, over the navigation dims, out of a `region`.
     """
 
     ds: xr.Dataset
@@ -47,37 +46,34 @@ class Samples:
 
     @property
     def n_values(self) -> int:
-        """Values of a preprocessed sample."""
+        """Number of values of a preprocessed sample."""
         return self.preprocess.background.numel()
 
     def at(self, inside: np.ndarray) -> Samples:
-        """Other samples of the same Dataset."""
+        """Return other samples of the same Dataset."""
         return replace(self, inside=inside)
 
     def stored(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Grid points `(b, navigation)` and their patterns as stored, `(b, C, …)`."""
+        """Yield grid points `(b, navigation)` and their stored patterns, `(b, C, …)`."""
         shape = tuple(self.preprocess.background.shape)
-        nav = schema.navigation_dims(self.ds)
-        blocks = Blocks(
-            seen_patterns(in_chunks(self.ds[n.PATTERNS], nav), self.preprocess.config), nav
-        )
+        device = self.preprocess.background.device
+        dims = schema.navigation_dims(self.ds)
+        patterns = seen_patterns(in_chunks(self.ds[n.PATTERNS], dims), self.preprocess.config)
         size = max(1, min(BATCH_SAMPLES, BATCH_VALUES // math.prod(shape)))
-        for block in read_chosen(
-            blocks, self.inside, shape, device=self.preprocess.background.device
-        ):
+        for block in read_chosen(Blocks(patterns, dims), self.inside, shape, device=device):
             for start in range(0, len(block.points), size):
                 batch = slice(start, start + size)
                 yield block.points[batch], block.stored[batch]
 
     def rows(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Grid points, and what is seen of their patterns as rows `(b, values)`."""
+        """Yield grid points and their preprocessed patterns as rows `(b, values)`."""
         device = self.preprocess.background.device
         for points, stored in self.stored():
             yield points, self.preprocess(stored.to(device)).flatten(1)
 
     def matrix(self) -> np.ndarray:
-        """The rows of all samples, or of a random choice of as many as memory holds, `(k, values)`
-        float32.
+        """Return the rows of all samples, or of a random choice of as many as memory holds, `(k,
+        values)` float32.
         """
         numbers = np.flatnonzero(self.inside)
         count = min(len(numbers), MOST_SAMPLES, MOST_VALUES // self.n_values)
@@ -94,7 +90,8 @@ class Samples:
             start += len(rows)
         if not np.isfinite(matrix).all():
             raise DataError(
-                "patterns of the region hold NaN or infinite values; leave these points out of the region."
+                "patterns of the region hold NaN or infinite values; exclude these points from "
+                "the region."
             )
         return matrix
 
@@ -104,39 +101,42 @@ class PCA(nn.Module):
 
     Parameters
     ----------
-    input_shape: shape of a sample, channels first.
-    latent_dim: number of components; "auto" for those before the knee of the explained variance
-    (`broken_stick`).
+    input_shape : tuple of int
+        Shape of a sample, channels first.
+    latent_dim : int or "auto"
+        Number of components; "auto": those before the knee of the explained variance
+        (`broken_stick`).
     """
 
     is_deterministic = True
 
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int | str = 32) -> None:
         super().__init__()
-        self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
+        self.input_shape = tuple(input_shape)
+        self.latent_dim = latent_dim
         size = math.prod(input_shape)
         count = 0 if latent_dim == AUTO else int(latent_dim)
         self.set(np.zeros(size), np.zeros((count, size)))
 
     def set(self, mean: np.ndarray, components: np.ndarray) -> None:
-        """Take these parameters."""
+        """Set the parameters."""
         self.mean = nn.Parameter(torch.from_numpy(mean).float(), requires_grad=False)
         self.components = nn.Parameter(torch.from_numpy(components).float(), requires_grad=False)
         self.latent_shape = (len(components),)
 
     def fit(self, samples: Samples) -> xr.Dataset:
         """Find the components."""
-        found = fit_pca(samples.matrix(), self.latent_dim, samples.seed)
-        self.set(found.mean_, found.components_)
-        return explained(found)
+        pca = fit_pca(samples.matrix(), self.latent_dim, samples.seed)
+        self.set(pca.mean_, pca.components_)
+        return explained(pca)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores `(B, *input_shape) -> (B, latent_dim)`, and a log-variance of -inf."""
+        """Encode samples to scores `(B, latent_dim)`, with a log-variance of -inf."""
         scores = (x.flatten(1) - self.mean) @ self.components.T
         return scores, torch.full_like(scores, -torch.inf)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Samples of scores, `(B, latent_dim) -> (B, *input_shape)`; there is no head to leave out."""
+        """Return samples `(B, *input_shape)` of scores; there is no head to leave out."""
         return (self.mean + z @ self.components).unflatten(1, self.input_shape)
 
 
@@ -154,14 +154,10 @@ class PPCA(nn.Module):
         super().__init__()
         size = math.prod(input_shape)
         require(size > int(latent_dim) > 0, f"{latent_dim} latents of samples of {size} values.")
-        self.input_shape, self.latent_dim, self.latent_shape = (
-            tuple(input_shape),
-            latent_dim,
-            (latent_dim,),
-        )
-        self.seen = nn.BatchNorm1d(
-            size, affine=False
-        )  # mean and variance, under the names of stored weights
+        self.input_shape = tuple(input_shape)
+        self.latent_dim = latent_dim
+        # mean and variance, under the names of stored weights
+        self.seen = nn.BatchNorm1d(size, affine=False)
         self.weight = nn.Parameter(torch.zeros(size, latent_dim), requires_grad=False)
         self.noise = nn.Parameter(torch.zeros(()), requires_grad=False)
 
@@ -171,111 +167,102 @@ class PPCA(nn.Module):
         self.seen.get_buffer("running_mean").copy_(torch.from_numpy(rows.mean(0)))
         self.seen.get_buffer("running_var").copy_(torch.from_numpy(rows.var(0)))
         rows /= self._scale().cpu().numpy()
-        found = fit_pca(rows, self.latent_dim, samples.seed)
-        variance = found.explained_variance_
-        total = variance.sum() / found.explained_variance_ratio_.sum()
+        pca = fit_pca(rows, self.latent_dim, samples.seed)
+        variance = pca.explained_variance_
+        total = variance.sum() / pca.explained_variance_ratio_.sum()
         noise = max(float(total - variance.sum()) / (rows.shape[1] - len(variance)), 1e-12)
         lengths = np.sqrt(np.maximum(variance - noise, 0))
-        self.weight.copy_(torch.from_numpy(found.components_.T * lengths))
+        self.weight.copy_(torch.from_numpy(pca.components_.T * lengths))
         self.noise.fill_(math.log(noise))
-        return explained(found)
+        return explained(pca)
 
     def _scale(self) -> torch.Tensor:
         deviation = self.seen.get_buffer("running_var").sqrt()
         return (deviation + deviation.square().mean().sqrt()).clamp_min(1e-12)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log-variance of the posterior, `(B, *input_shape) -> 2 x (B, latent_dim)`,
-        float32.
-        """
+        """Return mean and log-variance of the posterior, each `(B, latent_dim)`, float32."""
         with torch.autocast(x.device.type, enabled=False):
-            noise, weight = self.noise.exp(), self.weight
-            inverse = torch.linalg.inv(
-                weight.T @ weight + noise * torch.eye(self.latent_dim, device=x.device)
-            )
+            noise = self.noise.exp()
+            identity = torch.eye(self.latent_dim, device=x.device)
+            inverse = torch.linalg.inv(self.weight.T @ self.weight + noise * identity)
             centred = x.float().flatten(1) - self.seen.get_buffer("running_mean")
-            mean = (centred / self._scale()) @ weight @ inverse
+            mean = (centred / self._scale()) @ self.weight @ inverse
             return mean, (noise * inverse.diagonal()).log().expand_as(mean)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Samples expected for latents, `(B, latent_dim) -> (B, *input_shape)`; there is no head to
-        leave out.
-        """
+        """Return samples `(B, *input_shape)` for latents; there is no head to leave out."""
         with torch.autocast(z.device.type, enabled=False):
-            decoded: torch.Tensor = (
-                z.float() @ self.weight.T * self._scale() + self.seen.get_buffer("running_mean")
-            )
+            centred = z.float() @ self.weight.T * self._scale()
+            decoded: torch.Tensor = centred + self.seen.get_buffer("running_mean")
             return decoded.unflatten(1, self.input_shape)
 
 
 def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
-    """scikit-learn's principal components of rows; "auto": those before the knee of the explained
-    variance.
+    """Fit scikit-learn's PCA to rows; "auto": the components before the knee.
 
-    Above EXACT_VALUES values per row by its randomised method. Raises UsageError for more
-    components than there can be, DataError for rows that are all alike.
+    With more than EXACT_VALUES values per row by its randomised method. Raises UsageError for more
+    components than there can be, DataError for rows that are all equal.
     """
     from sklearn.decomposition import PCA as Components
 
-    most = min(len(rows) - 1, rows.shape[1])
-    wanted = min(KNEE_LIMIT, most) if count == AUTO else int(count)
-    if wanted > most:
+    limit = min(len(rows) - 1, rows.shape[1])
+    n_components = min(KNEE_LIMIT, limit) if count == AUTO else int(count)
+    if n_components > limit:
         raise UsageError(
-            f"{wanted} latent dimensions are asked for; {len(rows)} samples with {rows.shape[1]} values each have at "
-            f"most {most} components."
+            f"latent_dim is {n_components}; {len(rows)} samples with {rows.shape[1]} values each "
+            "have "
+            f"at most {limit} components."
         )
     if np.ptp(rows, axis=0).max() == 0:
         raise DataError(
-            "all patterns of the region are alike, there is no variance to explain; choose another region."
+            "all patterns of the region are equal, there is no variance to explain; choose "
+            "another region."
         )
     solver = "covariance_eigh" if rows.shape[1] <= EXACT_VALUES else "randomized"
-    found = Components(wanted, svd_solver=solver, random_state=seed).fit(rows)
+    pca = Components(n_components, svd_solver=solver, random_state=seed).fit(rows)
+    pca.at_limit_ = False
     if count == AUTO:
-        kept = broken_stick(found.explained_variance_ratio_, most)
-        found.at_limit_ = kept == wanted < most
-        for name in ("components_", "explained_variance_", "explained_variance_ratio_"):
-            setattr(found, name, getattr(found, name)[:kept])
-    return found
+        kept = broken_stick(pca.explained_variance_ratio_, limit)
+        pca.at_limit_ = kept == n_components < limit
+        pca.components_ = pca.components_[:kept]
+        pca.explained_variance_ = pca.explained_variance_[:kept]
+        pca.explained_variance_ratio_ = pca.explained_variance_ratio_[:kept]
+    return pca
 
 
 def broken_stick(ratio: np.ndarray, n_pieces: int) -> int:
-    """How many components explain more than the pieces of a stick that is broken at random; at
-    least 1.
+    """Return the number of components that explain more than pieces of a randomly broken stick.
 
-    The i-th largest of N random pieces has the expected length sum over k = i..N of 1 / (k N).
-    ratio: shares of the total variance, decreasing. Jackson, Ecology 74 (1993) 2204.
+    At least 1. The i-th largest of N random pieces has the expected length sum over k = i..N of 1 /
+    (k N). ratio: shares of the total variance, decreasing. Jackson, Ecology 74 (1993) 2204.
     """
     lengths = np.cumsum((1 / np.arange(1, n_pieces + 1))[::-1])[::-1] / n_pieces
     below = np.flatnonzero(ratio <= lengths[: len(ratio)])
     return max(1, int(below[0]) if below.size else len(ratio))
 
 
-def explained(found: Any) -> xr.Dataset:
-    """What components explain, over `latent`."""
-    ratio = found.explained_variance_ratio_
-    share = {"units": "1", "comment": "of the total variance of all values"}
+def explained(pca: Any) -> xr.Dataset:
+    """Return the variance that components explain, over `latent`."""
+    ratio = pca.explained_variance_ratio_
+    attrs = {"units": "1", "comment": "of the total variance of all values"}
+    variables = {
+        "explained_variance": (
+            n.LATENT,
+            pca.explained_variance_,
+            {"long_name": "explained variance"},
+        ),
+        "explained_variance_ratio": (n.LATENT, ratio, {"long_name": "explained share", **attrs}),
+        "explained_variance_cumulative": (
+            n.LATENT,
+            np.cumsum(ratio),
+            {"long_name": "up to here", **attrs},
+        ),
+    }
     warnings = []
-    if getattr(found, "at_limit_", False):
+    if pca.at_limit_:
         warnings.append(
-            f"The knee lies beyond the {len(ratio)} components that were tried: set latent_dim to a number."
+            f"The knee lies beyond the {len(ratio)} components that were computed: set latent_dim "
+            "to a number."
         )
-    return xr.Dataset(
-        {
-            "explained_variance": (
-                n.LATENT,
-                found.explained_variance_,
-                {"long_name": "explained variance"},
-            ),
-            "explained_variance_ratio": (
-                n.LATENT,
-                ratio,
-                {"long_name": "explained share", **share},
-            ),
-            "explained_variance_cumulative": (
-                n.LATENT,
-                np.cumsum(ratio),
-                {"long_name": "up to here", **share},
-            ),
-        },
-        attrs={"warnings": warnings},
-    )
+    return xr.Dataset(variables, attrs={"warnings": warnings})

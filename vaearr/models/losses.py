@@ -2,14 +2,14 @@
 training.
 
 loss = reconstruction_nll + beta * kl, down is better: `nll` is summed over the pixels of a pattern
-and `kl` over the latent dimensions; both are averaged over samples. None of them reads a value back
-from the device, but for `check_targets`. Perceptual distances are in `vaearr.models.perceptual`.
+and `kl` over the latent dimensions; both are averaged over samples. Only `check_targets` reads a
+value back from the device. Perceptual distances are in `vaearr.models.perceptual`.
 
 A discriminator gives a list of logit maps, `(B, C, …) -> list`, one per scale, float32; each scores
 patches, or the whole sample; larger means more like the data. A loss is the mean over positions and
 samples of each map, then the mean over maps. Discriminators here do not normalise over the batch,
-so that real and decoded samples may be judged together or apart with equal results. Adding one is a
-function and a line in `vaearr.models.DISCRIMINATORS`.
+so that real and decoded samples may be scored together or apart with equal results. Adding one is a
+function and a line in `vaearr.models.REGISTERED`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ Nll = Callable[[Tensor, Tensor], Tensor]
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension, in nats: `(B, L, …)` in and
-    out, never negative.
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)) of each latent dimension in nats, `(B, L, …)`.
 
     Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, appendix B.
     """
@@ -48,32 +47,30 @@ def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
 
 
 def posterior_kl(network: Network, mean: Tensor, logvar: Tensor) -> Tensor:
-    """`kl_divergence` of what a network encodes, in nats, `(B, L, …)`; 0 by definition for a
-    deterministic one.
-    """
+    """Return `kl_divergence` of a network's posterior, `(B, L, …)`; 0 for a deterministic one."""
     return torch.zeros_like(mean) if network.is_deterministic else kl_divergence(mean, logvar)
 
 
 def kl_penalty(kl: Tensor, free_bits: float = 0.0) -> Tensor:
-    """The KL term in the loss: batch mean of each dimension, at least `free_bits`, summed: `(B, L,
-    …) -> ()`.
+    """Return the KL term in the loss: batch mean of each dimension, at least `free_bits`, summed.
 
     Each position of a spatial latent counts as a dimension of its own. With `free_bits = 0` this is
     the plain KL. Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow",
     2016, appendix C.8.
     """
     per_dimension = kl.mean(0)
-    return (per_dimension.clamp_min(free_bits) if free_bits > 0 else per_dimension).sum()
+    if free_bits > 0:
+        per_dimension = per_dimension.clamp_min(free_bits)
+    return per_dimension.sum()
 
 
 def gaussian_nll(target: Tensor, recon: Tensor) -> Tensor:
-    """-log N(target; recon, 1) summed over the pixels: `(B, C, …) -> (B,)`."""
+    """Return -log N(target; recon, 1) summed over the pixels, `(B,)`."""
     return (0.5 * ((target - recon).square() + LOG_2PI)).flatten(1).sum(1)
 
 
 def optimal_sigma_nll(target: Tensor, recon: Tensor, *, min_variance: float = 1e-6) -> Tensor:
-    """Gaussian negative log-likelihood with the one variance that is best for this batch: `(B, C,
-    …) -> (B,)`.
+    """Return the Gaussian negative log-likelihood with the best variance for the batch, `(B,)`.
 
     sigma^2 is the mean squared error over the batch, so the batch mean is D/2 (log(2 pi sigma^2) +
     1) for D pixels, and its gradient weighs squared errors by 1 / (2 sigma^2) without a weight to
@@ -87,19 +84,17 @@ def optimal_sigma_nll(target: Tensor, recon: Tensor, *, min_variance: float = 1e
 
 
 def laplace_nll(target: Tensor, recon: Tensor) -> Tensor:
-    """-log Laplace(target; recon, scale 1) = |target - recon| + log 2, summed over the pixels: `(B,
-    C, …) -> (B,)`.
-    """
+    """Return |target - recon| + log 2 = -log Laplace, summed over the pixels, `(B,)`."""
     return ((target - recon).abs() + LOG_2).flatten(1).sum(1)
 
 
 def bernoulli_nll(target: Tensor, logits: Tensor) -> Tensor:
-    """-log Bernoulli(target; sigmoid(logits)) summed over the pixels: `(B, C, …) -> (B,)`.
+    """Return -log Bernoulli(target; sigmoid(logits)) summed over the pixels, `(B,)`.
 
     Targets lie in [0, 1]; between 0 and 1 it is the binary cross entropy, which is lowest at
     sigmoid(logits) = target but not a normalised density (Loaiza-Ganem & Cunningham, "The
     continuous Bernoulli", NeurIPS 2019). A sample with a value outside gives NaN and no number that
-    looks like a loss; `check_targets` says so in words. Logits, because probabilities next to 0 and
+    looks like a loss; `check_targets` reports it. Logits, because probabilities next to 0 and
     1 have no gradient left in reduced precision.
     """
     nll = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).sum(1)
@@ -122,9 +117,9 @@ LIKELIHOODS: dict[str, Nll] = {
 
 
 def shape_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
-    """`nll` of a partner's pattern at the amplitude that fits it best: `2 x (B, C, …) -> (B,)`.
+    """Return `nll` of a partner's pattern at the amplitude that fits it best, `(B,)`.
 
-    recon = size * shape with a shape of root mean square 1; what is judged is the shape, scaled to
+    recon = size * shape with a shape of root mean square 1; the shape is compared, scaled to
     its projection on the target (at least 0.1). Partners share the crystal, not the contrast: the
     size is left to `amplitude_nll`.
     """
@@ -133,12 +128,10 @@ def shape_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
     return nll(target, fitted * shape)
 
 
-def amplitude_nll(own: Tensor, recon: Tensor, nll: Nll) -> Tensor:
-    """`nll` of the own pattern, with a gradient to the size of the reconstruction alone: `2 x (B,
-    C, …) -> (B,)`.
-    """
+def amplitude_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
+    """Return `nll` of the point's own pattern, `(B,)`, with a gradient to the amplitude only."""
     size = _size(recon)
-    return nll(own, size * (recon / size).detach())
+    return nll(target, size * (recon / size).detach())
 
 
 def _size(recon: Tensor) -> Tensor:
@@ -152,9 +145,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def takes_logits(likelihood: str) -> bool:
-    """Whether the likelihood wants the decoder's output before its sigmoid: `network(x,
-    logits=True)`.
-    """
+    """Return whether the likelihood takes the decoder's output before its sigmoid."""
     return likelihood == "bernoulli"
 
 
@@ -163,26 +154,25 @@ def check_targets(target: Tensor, likelihood: str) -> None:
     Waits for the device: for the first batch only.
     """
     if takes_logits(likelihood) and not bool(_is_probability(target).all()):
-        found = f"patterns range from {float(target.min()):g} to {float(target.max()):g} after preprocessing"
         raise TrainingError(
-            f"{found}; the bernoulli likelihood needs 0 to 1: set preprocess.normalise='minmax'."
+            f"patterns range from {float(target.min()):g} to {float(target.max()):g} after "
+            "preprocessing; "
+            "the bernoulli likelihood needs 0 to 1: set preprocess.normalise='minmax'."
         )
 
 
 def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of the labels in nats per sample: logits `(B, K)`, labels `(B,)` int64, -1 for
-    none `-> ()`.
+    """Return the cross entropy of the labels in nats per sample.
+
+    logits `(B, K)`, labels `(B,)` int64, -1 for none.
 
     The mean over all samples of the batch, to which those without a label add 0: it is their share
     of the sum over the data set, whatever the batch, so batches and processes average exactly. 0
     with gradient 0 where all lack one.
     """
-    return F.cross_entropy(logits.float(), labels, ignore_index=MISSING, reduction="sum") / len(
-        labels
-    )
+    total = F.cross_entropy(logits.float(), labels, ignore_index=MISSING, reduction="sum")
+    return total / len(labels)
 
-
-# ---- adversarial -----------------------------------------------------------------------------------------------------
 
 # kind -> loss of the discriminator of one map (real, fake), loss of the generator of one map (fake)
 KINDS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -200,7 +190,7 @@ KINDS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Te
 
 
 def generator_loss(logits_fake: Maps, kind: str = "hinge") -> Tensor:
-    """What the decoder minimises, of the maps of its samples: `-> ()`.
+    """Return the adversarial loss of the decoder for the maps of its samples.
 
     With D the logits of decoded samples: hinge and wgan-gp -mean D; bce mean log(1 + exp(-D)), the
     form that does not saturate (Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014,
@@ -211,8 +201,7 @@ def generator_loss(logits_fake: Maps, kind: str = "hinge") -> Tensor:
 
 
 def discriminator_loss(logits_real: Maps, logits_fake: Maps, kind: str = "hinge") -> Tensor:
-    """What the discriminator minimises, of its maps of data (r) and of decoded samples (f): `->
-    ()`.
+    """Return the loss of the discriminator for its maps of data (r) and of decoded samples (f).
 
     hinge: mean max(0, 1 - r) + mean max(0, 1 + f) (Lim & Ye, "Geometric GAN", arXiv:1705.02894).
     bce: mean log(1 + exp(-r)) + mean log(1 + exp(f)) (Goodfellow et al. 2014, eq. 1). lsgan: mean
@@ -225,8 +214,7 @@ def discriminator_loss(logits_real: Maps, logits_fake: Maps, kind: str = "hinge"
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake: Tensor) -> Tensor:
-    """How far the discriminator is from slope 1 between data and decoded samples: `2 x (B, C, …) ->
-    ()`.
+    """Return how far the discriminator is from slope 1 between data and decoded samples.
 
     mean (|grad D(x)| - 1)^2 at x = u real + (1 - u) fake with one u ~ U(0, 1) per sample, drawn by
     torch's own generator; D is the mean over positions and maps, |.| the Euclidean norm over a
@@ -237,8 +225,8 @@ def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake
         real, fake = real.detach().float(), fake.detach().float()
         share = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
         between = (share * real + (1 - share) * fake).requires_grad_()
-        maps = [each.float().flatten(1).mean(1) for each in discriminator(between)]
-        score = torch.stack(maps).mean(0).sum()  # a sample's score depends on that sample alone
+        scores = [logits.float().flatten(1).mean(1) for logits in discriminator(between)]
+        score = torch.stack(scores).mean(0).sum()  # a sample's score depends on that sample only
         (slope,) = torch.autograd.grad(score, between, create_graph=True)
         norm = slope.flatten(1).square().sum(1).add(1e-12).sqrt()
         return (norm - 1).square().mean()
@@ -259,19 +247,24 @@ class Discriminator(nn.Module):
         score: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.stacks, self.score = nn.ModuleList(stacks), score
+        self.stacks = nn.ModuleList(stacks)
+        self.score = score
         if min(input_shape[1:]) < least:
             raise UsageError(
-                f"samples have shape {tuple(input_shape)}; this discriminator takes sides of at least {least}; set "
+                f"samples have shape {tuple(input_shape)}; this discriminator takes sides of at "
+                f"least {least}; set "
                 "fewer layers or scales."
             )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Logit maps."""
-        maps = [stack(x) for stack in self.stacks]
-        return [
-            (self.score(each.flatten(2).mean(2)) if self.score else each).float() for each in maps
-        ]
+        """Return logit maps."""
+        maps = []
+        for stack in self.stacks:
+            logits = stack(x)
+            if self.score is not None:
+                logits = self.score(logits.flatten(2).mean(2))
+            maps.append(logits.float())
+        return maps
 
 
 def _convolution(input_shape: tuple[int, ...]) -> Callable[..., nn.Conv2d | nn.Conv3d]:
@@ -284,13 +277,12 @@ def _stack(input_shape: tuple[int, ...], widths: Sequence[int], *, is_patch: boo
     is_patch: the last one has stride 1, and none before a norm has a bias, which the norm takes
     off.
     """
+    convolution = _convolution(input_shape)
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise((input_shape[0], *widths))):
         stride = 1 if is_patch and i == len(widths) - 1 else 2
         has_bias = not is_patch or i == 0
-        layers.append(
-            _convolution(input_shape)(before, after, 4, stride=stride, padding=1, bias=has_bias)
-        )
+        layers.append(convolution(before, after, 4, stride=stride, padding=1, bias=has_bias))
         if i:
             layers.append(nn.GroupNorm(math.gcd(MAX_GROUPS, after), after))
         layers.append(nn.LeakyReLU(SLOPE))

@@ -34,7 +34,8 @@ from vaearr.errors import need
 
 LOGVAR_RANGE, SPATIAL_LOGVAR_RANGE = (-10.0, 10.0), (-30.0, 20.0)
 NORM_EPS = 1e-6
-OPEN = 2.0  # bias of both gates at the start: sigmoid(2) = 0.88, so that stages do not fade before they have learned
+# bias of both gates at the start: sigmoid(2) = 0.88, so that stages do not fade before learning
+OPEN = 2.0
 
 
 class CBAM(nn.Module):
@@ -61,15 +62,10 @@ class CBAM(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Same shape out as in; no value grows."""
-        x = (
-            x
-            * torch.sigmoid(self.channel(x.mean((2, 3))) + self.channel(x.amax((2, 3))))[
-                :, :, None, None
-            ]
-        )
-        return x * torch.sigmoid(
-            self.spatial(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))
-        )
+        channel_gate = self.channel(x.mean((2, 3))) + self.channel(x.amax((2, 3)))
+        x = x * torch.sigmoid(channel_gate)[:, :, None, None]
+        over_channels = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return x * torch.sigmoid(self.spatial(over_channels))
 
 
 # option -> name -> what makes it; an upsampling doubles the grid, from `a` to `b` channels
@@ -101,15 +97,14 @@ CHOICES: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def chosen(option: str, name: str) -> Callable[..., Any]:
-    """What makes the part of a network that an option names. Raises ValueError for another name."""
-    require(
-        name in CHOICES[option], f"{option} is {name!r}; use one of {', '.join(CHOICES[option])}."
-    )
-    return CHOICES[option][name]
+    """Return the function that makes a part of a network; raises ValueError for another name."""
+    choices = CHOICES[option]
+    require(name in choices, f"{option} is {name!r}; use one of {', '.join(choices)}.")
+    return choices[name]
 
 
 def require(is_fine: bool, text: str) -> None:
-    """Raise ValueError with this text unless a claim holds."""
+    """Raise ValueError with this text unless a condition holds."""
     if not is_fine:
         raise ValueError(text)
 
@@ -122,25 +117,40 @@ class ConvVAE(nn.Module):
 
     Parameters
     ----------
-    input_shape: `(C, H, W)`.
-    latent_dim: number of latent dimensions.
-    width, max_width: channels of the first stage; they double with each halving of the grid, up to
-    `max_width`.
-    depth: residual blocks of the encoder on the coarsest grid.
-    hidden: units of the fully connected layer on both sides of the latent.
-    patch: side of a patch in detector pixels; by default 4, but 2 for patterns with a side below 32
-    and 8 from 128 on.
-    squeeze: channels of the coarsest grid that the fully connected layer reads.
-    coarsest: the grid is halved until its longer side is at most this many patches.
-    activation: silu, gelu, relu or elu. norm: group, batch or none. dropout: share of the encoder's
-    grid zeroed.
-    upsampling: shuffle (sub-pixel), nearest, bilinear or transpose. head: identity, tanh or
-    sigmoid.
-    attention: none or cbam, after each of the encoder's stages and in its residual blocks.
-    contrast: latent 0 alone sets the size of the decoded pattern (`with_amplitude`), the others its
-    shape.
-    is_deterministic: an autoencoder, without a posterior: its logvar is -inf, its standard
-    deviation 0. Set by the registry (`conv_ae`).
+    input_shape : tuple of int
+        `(C, H, W)`.
+    latent_dim : int
+        Number of latent dimensions.
+    width, max_width : int
+        Channels of the first stage; they double with each halving of the grid, up to `max_width`.
+    depth : int
+        Residual blocks of the encoder on the coarsest grid.
+    hidden : int
+        Units of the fully connected layer on both sides of the latent.
+    patch : int, optional
+        Side of a patch in pixels. Default: 4, but 2 for patterns with a side below 32 and 8 from
+        128 on.
+    squeeze : int
+        Channels of the coarsest grid that the fully connected layer reads.
+    coarsest : int
+        The grid is halved until its longer side is at most this many patches.
+    activation : {"silu", "gelu", "relu", "elu"}
+        Activation function.
+    norm : {"none", "group", "batch"}
+        Normalisation.
+    dropout : float
+        Share of the encoder's grid that is zeroed.
+    upsampling : {"shuffle", "nearest", "bilinear", "transpose"}
+        shuffle: sub-pixel convolution.
+    head : {"identity", "tanh", "sigmoid"}
+        Last function of the decoder.
+    attention : {"none", "cbam"}
+        After each of the encoder's stages and in its residual blocks.
+    contrast : bool
+        Latent 0 alone sets the amplitude of the decoded pattern (`with_amplitude`), the others its
+        shape.
+    is_deterministic : bool
+        An autoencoder without a posterior: its logvar is -inf. Set by the registry (`conv_ae`).
     """
 
     def __init__(
@@ -166,65 +176,49 @@ class ConvVAE(nn.Module):
     ) -> None:
         super().__init__()
         shape = tuple(input_shape)
-        require(
-            len(shape) < 4, "it takes images; for volumes choose the preset 'factors' or 'maisi'."
-        )
-        is_image = len(shape) == 3 and min(shape[1:]) >= 8 and shape[0] > 0
-        require(
-            is_image,
-            f"input_shape is {shape}; it must be (channels, height, width), sides at least 8.",
-        )
+        _check_conv(shape, latent_dim, head, contrast)
         smallest = min(width, max_width, hidden, squeeze, coarsest, patch or 1, depth + 1)
         require(
             smallest > 0,
             "depth is 0 or more; width, max_width, hidden, squeeze, coarsest and patch 1 or more.",
         )
-        can_contrast = contrast is False or (
-            contrast is True and latent_dim > 1 and head == "identity"
-        )
-        require(
-            can_contrast,
-            "contrast is true or false; it needs at least 2 latent dimensions and head='identity'.",
-        )
-        self.input_shape, self.latent_dim, self.latent_shape = shape, latent_dim, (latent_dim,)
-        self.is_deterministic, self.contrast, self.squeeze = is_deterministic, contrast, squeeze
-        side = min(shape[1:])
-        self.patch = patch or (2 if side < 32 else 4 if side < 128 else 8)
-        self.grids = [
-            (-(-shape[1] // self.patch), -(-shape[2] // self.patch))
-        ]  # each half of the one before
+        self.input_shape = shape
+        self.latent_dim = latent_dim
+        self.latent_shape = (latent_dim,)
+        self.is_deterministic = is_deterministic
+        self.contrast = contrast
+        self.squeeze = squeeze
+        self.patch = patch or _default_patch(shape)
+        self.grids = [tuple(math.ceil(side / self.patch) for side in shape[1:])]
         while max(self.grids[-1]) > coarsest:
-            self.grids.append((-(-self.grids[-1][0] // 2), -(-self.grids[-1][1] // 2)))
+            self.grids.append(tuple(math.ceil(side / 2) for side in self.grids[-1]))
         widths = [min(width * 2**i, max_width) for i in range(len(self.grids))]
-        n_coarse, first, last = squeeze * math.prod(self.grids[-1]), widths[0], widths[-1]
-        act, normed, upsampled = (
-            chosen("activation", activation),
-            chosen("norm", norm),
-            chosen("upsampling", upsampling),
-        )
+        first, last = widths[0], widths[-1]
+        n_coarse = squeeze * math.prod(self.grids[-1])
+        act = chosen("activation", activation)
+        normed = chosen("norm", norm)
+        upsampled = chosen("upsampling", upsampling)
         attend = partial(chosen("attention", attention), activation=act)
 
-        stages = [
-            nn.Conv2d(shape[0], first, 2 * self.patch, self.patch, padding=self.patch // 2),
-            *attend(first),
-        ]
+        to_grid = nn.Conv2d(shape[0], first, 2 * self.patch, self.patch, padding=self.patch // 2)
+        stages = [to_grid, *attend(first)]
         for a, b in pairwise(widths):
             stages += [normed(a), act(), nn.Conv2d(a, b, 3, stride=2, padding=1), *attend(b)]
         for _ in range(depth):
-            both = nn.Conv2d(last, last, 3, padding=1), act(), nn.Conv2d(last, last, 1)
-            stages.append(Residual(normed(last), *both, *attend(last)))
+            convolutions = nn.Conv2d(last, last, 3, padding=1), act(), nn.Conv2d(last, last, 1)
+            stages.append(Residual(normed(last), *convolutions, *attend(last)))
         self.encoder = nn.Sequential(*stages, normed(last), act(), nn.Conv2d(last, squeeze, 1))
         self.dropout = nn.Dropout(dropout)
         self.to_hidden = nn.Sequential(nn.Linear(n_coarse, hidden), act())
         self.to_posterior = nn.Linear(hidden, latent_dim if is_deterministic else 2 * latent_dim)
 
-        n_shape = latent_dim - contrast
         self.from_latent = nn.Sequential(
-            nn.Linear(n_shape, hidden), act(), nn.Linear(hidden, n_coarse), act()
+            nn.Linear(latent_dim - contrast, hidden), act(), nn.Linear(hidden, n_coarse), act()
         )
         self.from_coarse = nn.Conv2d(squeeze, last, 3, padding=1)
-        ups = [nn.Sequential(normed(a), act(), *upsampled(a, b)) for a, b in pairwise(widths[::-1])]
-        self.up = nn.ModuleList(ups)
+        self.up = nn.ModuleList()
+        for a, b in pairwise(widths[::-1]):
+            self.up.append(nn.Sequential(normed(a), act(), *upsampled(a, b)))
         to_patches = nn.Conv2d(first, shape[0] * self.patch**2, 3, padding=1)
         self.to_pattern = nn.Sequential(
             normed(first), act(), to_patches, nn.PixelShuffle(self.patch)
@@ -242,11 +236,7 @@ class ConvVAE(nn.Module):
         return self.patch
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior mean and log-variance of patterns: `(B, C, H, W) -> 2 x (B, latent_dim)`,
-        float32.
-
-        The log-variance of a deterministic network is -inf.
-        """
+        """Return posterior mean and log-variance of patterns, each `(B, latent_dim)`, float32."""
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.patch, 0, -height % self.patch))
         grid = self.encoder(x.contiguous(memory_format=torch.channels_last))
@@ -257,28 +247,47 @@ class ConvVAE(nn.Module):
         return mean, logvar.clamp(*LOGVAR_RANGE)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Patterns expected for latents: `(B, latent_dim) -> (B, C, H, W)`, deterministic.
+        """Return patterns `(B, C, H, W)` for latents `(B, latent_dim)`.
 
-        logits: without the head, as a Bernoulli likelihood takes them; with a sigmoid head, decode
-        is their sigmoid.
+        logits: without the head, as a Bernoulli likelihood takes them.
         """
-        grid = self.from_latent(z[:, 1:] if self.contrast else z).unflatten(
-            1, (self.squeeze, *self.grids[-1])
-        )
+        shape_latents = z[:, 1:] if self.contrast else z
+        grid = self.from_latent(shape_latents).unflatten(1, (self.squeeze, *self.grids[-1]))
         grid = self.from_coarse(grid.contiguous(memory_format=torch.channels_last))
         for up, (height, width) in zip(self.up, self.grids[-2::-1], strict=True):
             grid = up(grid)[..., :height, :width]
         decoded: torch.Tensor = self.to_pattern(grid)
-        decoded = decoded if logits else self.head(decoded)
+        if not logits:
+            decoded = self.head(decoded)
         decoded = decoded[..., : self.input_shape[1], : self.input_shape[2]].contiguous()
         return with_amplitude(decoded, z[:, 0]) if self.contrast else decoded
+
+
+def _check_conv(shape: tuple[int, ...], latent_dim: int, head: str, contrast: bool) -> None:
+    require(len(shape) < 4, "it takes images; for volumes choose the preset 'factors' or 'maisi'.")
+    require(
+        len(shape) == 3 and min(shape[1:]) >= 8 and shape[0] > 0,
+        f"input_shape is {shape}; it must be (channels, height, width), sides at least 8.",
+    )
+    can_contrast = latent_dim > 1 and head == "identity"
+    require(
+        contrast is False or (contrast is True and can_contrast),
+        "contrast is true or false; it needs at least 2 latent dimensions and head='identity'.",
+    )
+
+
+def _default_patch(shape: tuple[int, ...]) -> int:
+    side = min(shape[1:])
+    if side < 32:
+        return 2
+    return 4 if side < 128 else 8
 
 
 conv_ae = partial(ConvVAE, is_deterministic=True)
 
 
 class Residual(nn.Module):
-    """x + what the layers make of it, `(B, C, h, w)` in and out."""
+    """x plus the output of the layers, `(B, C, h, w)` in and out."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -291,12 +300,11 @@ class Residual(nn.Module):
 
 
 def with_amplitude(shape: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Patterns scaled to the root mean square softplus(0.6 + 0.3 z): `(B, C, H, W), (B,) -> (B, C,
-    H, W)`, float32.
+    """Scale patterns `(B, C, H, W)` to the root mean square softplus(0.6 + 0.3 z), float32.
 
-    For preprocessed patterns of standard deviation 1, of which the bands are a part: a z that
-    follows the prior spans sizes from about 0.1 to 1.5. The constants are fixed; a learned slope
-    settles in less of that range.
+    z: `(B,)`. For preprocessed patterns of standard deviation 1, part of which are the bands: a z
+    that follows the prior spans sizes from about 0.1 to 1.5. The constants are fixed; a learned
+    slope settles in less of that range.
     """
     shape = shape.float()
     rms = shape.square().flatten(1).mean(1).add(1e-4).sqrt()
@@ -317,19 +325,29 @@ class AutoencoderKL(nn.Module):
 
     Parameters
     ----------
-    input_shape: `(C, H, W)` or `(C, D, H, W)`.
-    latent_dim: channels of the latents.
-    channels: of each level, the finest first; the grid is halved between levels.
-    res_blocks: residual blocks of each level, one number for all or one each. decoder_res_blocks:
-    the decoder's, the finest level first too; by default the same (Stable Diffusion has one more).
-    groups: of the group norms; divides all channels.
-    attention_levels: levels with self-attention after every residual block; default: none.
-    mid_attention: two residual blocks with self-attention between them on the coarsest grid, on
-    both sides.
-    final_activation: SiLU between the last norm and the last convolution of encoder and decoder.
-    head: identity, tanh or sigmoid, after the decoder.
-    checkpointing: activations inside a block are computed again for the gradient instead of being
-    kept.
+    input_shape : tuple of int
+        `(C, H, W)` or `(C, D, H, W)`.
+    latent_dim : int
+        Channels of the latents.
+    channels : sequence of int
+        Channels of each level, the finest first; the grid is halved between levels.
+    res_blocks : int or sequence of int
+        Residual blocks of each level.
+    decoder_res_blocks : int or sequence of int, optional
+        The decoder's, the finest level first too. Default: as `res_blocks` (Stable Diffusion has
+        one more).
+    groups : int
+        Groups of the group norms; divides all channels.
+    attention_levels : sequence of bool, optional
+        Levels with self-attention after every residual block. Default: none.
+    mid_attention : bool
+        Two residual blocks with self-attention between them on the coarsest grid, on both sides.
+    final_activation : bool
+        SiLU between the last norm and the last convolution of encoder and decoder.
+    head : {"identity", "tanh", "sigmoid"}
+        Last function of the decoder.
+    checkpointing : bool
+        Compute activations inside a block again for the gradient instead of keeping them.
     """
 
     def __init__(
@@ -348,30 +366,30 @@ class AutoencoderKL(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        shape, back = (
-            tuple(input_shape),
-            res_blocks if decoder_res_blocks is None else decoder_res_blocks,
-        )
-        self.channels, self.latent_dim = tuple(channels), latent_dim
-        self.res_blocks, self.decoder_res_blocks, self.attention_levels = (
-            (each,) * len(channels) if isinstance(each, int) else tuple(each)
-            for each in (res_blocks, back, attention_levels or False)
-        )
-        self.mid_attention, self.final_activation = mid_attention, final_activation
+        shape = tuple(input_shape)
+        if decoder_res_blocks is None:
+            decoder_res_blocks = res_blocks
+        n_levels = len(channels)
+        self.channels = tuple(channels)
+        self.latent_dim = latent_dim
+        self.res_blocks = _per_level(res_blocks, n_levels)
+        self.decoder_res_blocks = _per_level(decoder_res_blocks, n_levels)
+        self.attention_levels = _per_level(attention_levels or False, n_levels)
+        self.mid_attention = mid_attention
+        self.final_activation = final_activation
         require(
             len(shape) in (3, 4) and min(shape) > 0,
             f"input_shape is {shape}; it is (channels, [depth,] height, width).",
         )
         per_level = (self.res_blocks, self.decoder_res_blocks, self.attention_levels)
-        fits = {*map(len, per_level)} == {len(channels)} and min(
-            *self.res_blocks, *self.decoder_res_blocks
-        ) > 0
+        has_blocks = min(*self.res_blocks, *self.decoder_res_blocks) > 0
         require(
-            fits,
-            f"res_blocks (1 or more) and attention_levels are one or each of {len(channels)}, as channels.",
+            has_blocks and all(len(values) == n_levels for values in per_level),
+            f"res_blocks (1 or more) and attention_levels are one or each of {n_levels}, as "
+            "channels.",
         )
         self._place(shape)
-        made_head = chosen("head", head)
+        self.head = chosen("head", head)()
         need("monai", "vaearr[monai]", "the model autoencoder-kl")
         from monai.networks.nets.autoencoderkl import Decoder, Encoder
 
@@ -382,7 +400,7 @@ class AutoencoderKL(nn.Module):
             "norm_eps": NORM_EPS,
             "attention_levels": self.attention_levels,
             "with_nonlocal_attn": bool(mid_attention),
-            "use_flash_attention": True,  # softmax(q k / sqrt(C)) v without the matrix of all pairs in memory
+            "use_flash_attention": True,  # without the matrix of all pairs in memory
         }
         n, out = shape[0], 2 * latent_dim
         encoder = Encoder(in_channels=n, out_channels=out, num_res_blocks=self.res_blocks, **shared)
@@ -393,10 +411,9 @@ class AutoencoderKL(nn.Module):
         self.decoder = Chain(decoder.blocks, final_activation, checkpointing)
         conv = nn.Conv2d if len(shape) == 3 else nn.Conv3d
         self.quant_conv, self.post_quant_conv = conv(out, out, 1), conv(latent_dim, latent_dim, 1)
-        self.head = made_head()
-        for through in (self.quant_conv, self.post_quant_conv):  # begin as if they were not there
-            nn.init.dirac_(through.weight)
-            nn.init.zeros_(through.get_parameter("bias"))
+        for identity in (self.quant_conv, self.post_quant_conv):
+            nn.init.dirac_(identity.weight)
+            nn.init.zeros_(identity.get_parameter("bias"))
 
     @property
     def stages(self) -> nn.ModuleList:
@@ -409,49 +426,48 @@ class AutoencoderKL(nn.Module):
         return self.stride[0]
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior mean and log-variance: `(B, *input_shape) -> 2 x (B, *latent_shape)`, float32."""
+        """Return posterior mean and log-variance, each `(B, *latent_shape)`, float32."""
         posterior = self.quant_conv(self.encoder(with_edges(x, self.padding)))
         mean, logvar = posterior.float().chunk(2, dim=1)
         return mean.contiguous(), logvar.clamp(*SPATIAL_LOGVAR_RANGE).contiguous()
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Samples expected for latents: `(B, *latent_shape) -> (B, *input_shape)`, float32,
-        deterministic.
+        """Return samples `(B, *input_shape)` for latents, float32.
 
-        logits: without the head, as a Bernoulli likelihood takes them; with a sigmoid head, decode
-        is their sigmoid.
+        logits: without the head, as a Bernoulli likelihood takes them.
         """
         decoded: torch.Tensor = self.decoder(self.post_quant_conv(z)).float()
-        for dim, (size, (before, _)) in enumerate(
-            zip(self.input_shape[1:], self.padding, strict=True), start=2
-        ):
-            decoded = decoded.narrow(dim, before, size)
-        decoded = decoded.contiguous()
-        shown: torch.Tensor = decoded if logits else self.head(decoded)
-        return shown
+        decoded = without_edges(decoded, self.padding, self.input_shape[1:])
+        return decoded if logits else self.head(decoded)
 
     def resized(self, spatial: Sequence[int]) -> AutoencoderKL:
-        """The same network for samples of other sides `(C, *spatial)`, all weights shared, not
-        copied.
-        """
+        """Return the network for samples of other sides, all weights shared, not copied."""
         other = copy.copy(self)
         other._place((self.input_shape[0], *spatial))
         return other
 
     def _place(self, input_shape: tuple[int, ...]) -> None:
-        """Where latent positions lie over samples of this shape."""
-        self.input_shape, spatial = tuple(input_shape), input_shape[1:]
+        """Set where latent positions lie over samples of this shape."""
+        self.input_shape = tuple(input_shape)
         factor = 2 ** (len(self.channels) - 1)
-        self.stride = (factor,) * len(spatial)
-        self.padding = tuple(
-            (-size % factor // 2, -size % factor - -size % factor // 2) for size in spatial
-        )
-        self.latent_shape = (self.latent_dim, *(-(-size // factor) for size in spatial))
+        n_positions = []
+        padding = []
+        for size in input_shape[1:]:
+            n_positions.append(math.ceil(size / factor))
+            missing = -size % factor
+            padding.append((missing // 2, missing - missing // 2))
+        self.stride = (factor,) * len(n_positions)
+        self.padding = tuple(padding)
+        self.latent_shape = (self.latent_dim, *n_positions)
+
+
+def _per_level(values: Any, n_levels: int) -> tuple[Any, ...]:
+    return (values,) * n_levels if isinstance(values, int) else tuple(values)
 
 
 class Chain(nn.Module):
-    """Blocks one after the other, with a SiLU before the last where MONAI leaves out what latent
-    diffusion has; with checkpointing, what is inside a block is computed again for the gradient.
+    """Blocks one after the other, with a SiLU before the last, which latent diffusion has and MONAI
+    lacks; with checkpointing, activations inside a block are computed again for the gradient.
     """
 
     def __init__(
@@ -464,13 +480,11 @@ class Chain(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(B, C, …)` through all blocks."""
-        again = self.checkpointing and torch.is_grad_enabled()
-        for block in self.blocks:  # nothing in a block is random
-            x = (
-                checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
-                if again
-                else block(x)
-            )
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():  # nothing in a block is random
+                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x)
         return x
 
 
@@ -479,6 +493,16 @@ def with_edges(x: torch.Tensor, padding: Iterable[tuple[int, int]]) -> torch.Ten
     every run.
     """
     for dim, (before, after) in enumerate(padding, start=2):
-        sides = [x.narrow(dim, 0, 1)] * before + [x] + [x.narrow(dim, -1, 1)] * after
-        x = torch.cat(sides, dim) if len(sides) > 1 else x
+        if before or after:
+            first, last = x.narrow(dim, 0, 1), x.narrow(dim, -1, 1)
+            x = torch.cat([first] * before + [x] + [last] * after, dim)
     return x
+
+
+def without_edges(
+    x: torch.Tensor, padding: Sequence[tuple[int, int]], sides: Sequence[int]
+) -> torch.Tensor:
+    """Remove what `with_edges` added to samples of these sides."""
+    for dim, (side, (before, _)) in enumerate(zip(sides, padding, strict=True), start=2):
+        x = x.narrow(dim, before, side)
+    return x.contiguous()

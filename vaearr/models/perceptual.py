@@ -1,5 +1,4 @@
-"""Perceptual distances: how far apart two samples are to a network that has learned to see, not
-pixel by pixel.
+"""Perceptual distances: how far apart two samples are in the features of a trained network.
 
 `PerceptualLoss` is of one of three kinds. lpips: a feature network and linear weights from the
 user's files, the distance of Zhang, Isola, Efros, Shechtman & Wang, "The Unreasonable Effectiveness
@@ -17,6 +16,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,25 +35,22 @@ EPS = 1e-10  # under the root of a length: bounds the gradient where all feature
 # mean and standard deviation of natural images, for values in [-1, 1], as LPIPS was made with
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 LINEAR = "lin{}.model.1.weight"
-COPIES = re.compile(r"(lins|net|scaling_layer)\.")  # what else a whole LPIPS checkpoint holds
+COPIES = re.compile(r"(lins|net|scaling_layer)\.")  # other tensors of a complete LPIPS checkpoint
 FEATURES = re.compile(r"(?:features|(?:net\.)?slice\d+)\.(.+)")
 ELSEWHERE = re.compile(r"(classifier|lin\d+|lins|scaling_layer)\.")
-WANTED = {
-    "lpips": ("weights", "linear"),
-    "features": ("weights",),
-    "encoder": ("network",),
-}  # kind -> arguments
+# kind -> arguments
+ARGUMENTS = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ("network",)}
 POOL = ()
 Conv = tuple[Any, ...]
 
 
 class Backbone(NamedTuple):
-    """How a network is built, as torchvision numbers and names its layers.
+    """Layers of a network, as torchvision numbers and names them.
 
     layers: a convolution (channels, side, stride, padding) and its ReLU, or a maximum `POOL`. taps:
     layers after which features are taken, where LPIPS takes them (Zhang et al. 2018, appendix).
-    channels: there. pool: side of a maximum.
-    least: smallest side of an image that reaches the last tap.
+    channels: there. pool: side of a maximum. least: smallest side of an image that reaches the last
+    tap.
     """
 
     layers: tuple[Conv, ...]
@@ -64,11 +61,11 @@ class Backbone(NamedTuple):
 
 
 def _vgg(*stages: tuple[int, int]) -> tuple[Conv, ...]:
-    """Stages of (channels, convolutions) with a maximum between them."""
-    found: list[Conv] = []
+    """Stages of (channels, convolutions), each with a maximum before it but for the first."""
+    layers: list[Conv] = []
     for channels, count in stages:
-        found += [POOL] * bool(found) + [(channels, 3, 1, 1)] * count
-    return tuple(found)
+        layers += [POOL, *[(channels, 3, 1, 1)] * count]
+    return tuple(layers[1:])
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -98,15 +95,16 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def layers_without_weights(name: str) -> nn.Sequential:
-    """The layers of a network on the meta device: shapes alone, no memory, no random numbers."""
-    before, layers = 3, nn.Sequential()
+    """Return the layers of a network on the meta device: without memory and random numbers."""
+    channels = 3
+    layers = nn.Sequential()
     with torch.device("meta"):
         for layer in BACKBONES[name].layers:
-            if layer:
-                layers.extend([nn.Conv2d(before, *layer), nn.ReLU()])
-                before = layer[0]
-            else:
+            if layer == POOL:
                 layers.append(nn.MaxPool2d(BACKBONES[name].pool, 2))
+            else:
+                layers.extend([nn.Conv2d(channels, *layer), nn.ReLU()])
+                channels = layer[0]
     return layers
 
 
@@ -122,29 +120,30 @@ class ImageFeatures(nn.Module):
 
     def __init__(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
-        self.name, self.taps, self.least = name, BACKBONES[name].taps, BACKBONES[name].least
+        self.name = name
+        self.taps = BACKBONES[name].taps
+        self.least = BACKBONES[name].least
         self.layers = layers_without_weights(name)
         self.layers.load_state_dict(dict(weights), strict=True, assign=True)
-        for key, values in (("shift", SHIFT), ("scale", SCALE)):
-            self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1))
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """One map per tap."""
+        """Return one map per tap."""
         x = (x.expand(-1, 3, -1, -1) - self.shift) / self.scale
-        found = []
+        maps = []
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i in self.taps:
-                found.append(x)
-        return found
+                maps.append(x)
+        return maps
 
 
 class EncoderFeatures(nn.Module):
-    """What a trained encoder of ours holds on each of its grids: `(B, C, …)` as it was trained on
-    -> list of maps.
+    """Features of a trained encoder of vaearr on each of its grids: `(B, C, …)` -> list of maps.
 
-    The last activation before each halving of the grid, and the last before the posterior. Any
-    size: samples are padded with their edge values to a multiple of the stride. The weights are a
+    The last activation before each halving of the grid, and the last before the posterior. Samples
+    of any size are padded with their edge values to a multiple of the stride. The weights are a
     copy; training the network further does not change them.
     """
 
@@ -155,7 +154,8 @@ class EncoderFeatures(nn.Module):
         stages = list(network.stages)
         if len(stages) < 2:
             raise UsageError(
-                f"{type(network).__name__} has no encoder in stages; use a network of vaearr.models."
+                f"{type(network).__name__} has no encoder in stages; use a network of "
+                "vaearr.models."
             )
         self.n_dims = len(network.input_shape) - 1
         self.n_channels = (network.input_shape[0],)
@@ -163,15 +163,13 @@ class EncoderFeatures(nn.Module):
         self.blocks = nn.ModuleList(copy.deepcopy(stages[:-1]))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """One map per grid."""
+        """Return one map per grid."""
         x = with_edges(x, [(0, -size % self.side_multiple) for size in x.shape[2:]])
-        found: list[torch.Tensor] = []
+        maps: dict[torch.Size, torch.Tensor] = {}
         for block in self.blocks:
             x = block(x)
-            if found and found[-1].shape[2:] == x.shape[2:]:
-                found.pop()
-            found.append(x)
-        return found
+            maps[x.shape[2:]] = x
+        return list(maps.values())
 
 
 class PerceptualLoss(nn.Module):
@@ -183,13 +181,24 @@ class PerceptualLoss(nn.Module):
     layers summed: Zhang et al. 2018, eq. 1. The network computes in the precision around it, the
     distance in float32. Equal samples have distance 0 exactly.
 
-    config: what it is. `weights` is a safetensors or pth file with torchvision's state dict of
-    alexnet or vgg16; which, its shapes tell; `linear` the LPIPS weights for that network,
-    `lin0.model.1.weight` and so on. A whole LPIPS checkpoint may be given as both. Nothing is
-    unpickled. value_range: of the samples, mapped to [-1, 1] for image networks without cutting.
-    network: of a trained run, such as `load_model(store).network`, for the kind encoder; it must
-    have seen samples preprocessed as these are. Raises UsageError for what does not fit together,
-    NoInputError or DataError for files that are missing or other than described.
+    Parameters
+    ----------
+    config : PerceptualConfig
+        `weights` is a safetensors or pth file with torchvision's state dict of alexnet or vgg16,
+        identified by its shapes; `linear` the LPIPS weights for that network, `lin0.model.1.weight`
+        and so on. A complete LPIPS checkpoint may be given as both. Nothing is unpickled.
+    value_range : tuple of float
+        Range of the samples, mapped to [-1, 1] for image networks without cutting.
+    network : Network, optional
+        Network of a trained run, such as `load_model(store).network`, for the kind encoder; trained
+        on samples preprocessed as these are.
+
+    Raises
+    ------
+    UsageError
+        If arguments do not fit together.
+    NoInputError, DataError
+        If files are missing or other than described.
     """
 
     def __init__(
@@ -199,44 +208,43 @@ class PerceptualLoss(nn.Module):
         network: Network | None = None,
     ) -> None:
         super().__init__()
-        kind, self.slices, self.chunk = config.kind, config.slices, config.chunk
-        for what, value in {
-            "weights": config.weights,
-            "linear": config.linear,
-            "network": network,
-        }.items():
-            if (value is not None) != (what in WANTED[kind]):
-                lack = "needs" if value is None else "has no use for"
+        self.slices = config.slices
+        self.chunk = config.chunk
+        kind = config.kind
+        arguments = {"weights": config.weights, "linear": config.linear, "network": network}
+        for name, value in arguments.items():
+            if (value is not None) != (name in ARGUMENTS[kind]):
+                verb = "needs" if value is None else "has no use for"
                 raise UsageError(
-                    f"the perceptual loss {kind!r} {lack} {what}; it takes {' and '.join(WANTED[kind])}."
+                    f"the perceptual loss {kind!r} {verb} {name}; it takes "
+                    f"{' and '.join(ARGUMENTS[kind])}."
                 )
-        features = (
-            EncoderFeatures(network)
-            if network is not None
-            else read_features(Path(str(config.weights)))
-        )
-        self.features: ImageFeatures | EncoderFeatures = features
-        self.is_image, (self.low, self.high) = network is None, value_range
-        lines = [] if config.linear is None else read_linear(config.linear, str(features.name))
-        self.linear = nn.ParameterList(lines)
+        self.is_image = network is None
+        self.low, self.high = value_range
+        self.linear = nn.ParameterList()
+        self.features: ImageFeatures | EncoderFeatures
+        if network is not None:
+            self.features = EncoderFeatures(network)
+        else:
+            self.features = read_features(Path(str(config.weights)))
+            if config.linear is not None:
+                self.linear.extend(read_linear(config.linear, self.features.name))
         self.requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> PerceptualLoss:
-        """As torch's, but the network stays as in evaluation: training mode decides on the choice
-        of slices alone.
-        """
+        """Set the mode, which decides on the choice of slices; the network stays in evaluation."""
         super().train(mode)
         self.features.eval()
         return self
 
     def forward(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-        """`2 x (B, C, …) -> (B,)`, down is better; gradients flow into `recon` alone.
+        """Return the distance of each sample, `(B,)`, down is better; gradients flow into `recon`.
 
-        Where volumes are looked at slice by slice and not all slices are taken, they lie evenly
-        spaced along each axis; in training mode they start at a random place, so that each slice
-        has the same chance (one draw per axis of torch's CPU generator). Raises UsageError for
-        samples of another kind than the network takes.
+        If not all slices of volumes are taken, they lie evenly spaced along each axis; in training
+        mode they start at a random position, so that each slice has the same chance (one number per
+        axis of torch's CPU generator). Raises UsageError for samples of another kind than the
+        network takes.
         """
         self._check(target)
         pair = [target.detach().float(), recon.float()]
@@ -257,90 +265,91 @@ class PerceptualLoss(nn.Module):
         return [min(int((i + phase) * size / count), size - 1) for i in range(count)]
 
     def _in_chunks(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
-        """Distances of images (or of whole volumes), `chunk` at a time; what a chunk holds is
-        computed again for the gradient instead of being kept.
+        """Distances of images (or volumes), `chunk` at a time; activations are computed again for
+        the gradient instead of being kept.
         """
         if self.chunk == 0 or len(target) <= self.chunk:
             return self._distance(target, recon)
-        parts = zip(target.split(self.chunk), recon.split(self.chunk), strict=True)
-        return torch.cat(
-            [
-                checkpoint(self._distance, *part, use_reentrant=False, preserve_rng_state=False)
-                for part in parts
-            ]
+        distance = partial(
+            checkpoint, self._distance, use_reentrant=False, preserve_rng_state=False
         )
+        chunks = zip(target.split(self.chunk), recon.split(self.chunk), strict=True)
+        return torch.cat([distance(*chunk) for chunk in chunks])
 
     def _distance(self, target: torch.Tensor, recon: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            wanted = self.features(target)
-        found = self.features(recon)
+            target_maps = self.features(target)
+        recon_maps = self.features(recon)
         total = recon.new_zeros(len(recon))
         with torch.autocast(recon.device.type, enabled=False):
-            for i, (a, b) in enumerate(zip(wanted, found, strict=True)):
+            for i, (a, b) in enumerate(zip(target_maps, recon_maps, strict=True)):
                 squares = (_unit(a) - _unit(b)).square().flatten(2).mean(2)
-                total = total + (squares * self.linear[i] if len(self.linear) else squares).sum(1)
+                if len(self.linear):
+                    squares = squares * self.linear[i]
+                total = total + squares.sum(1)
         return total
 
     def _check(self, target: torch.Tensor) -> None:
-        shape, seen = tuple(target.shape[1:]), self.features
-        can_see = seen.n_dims < len(shape) < 5 and shape[0] in seen.n_channels
-        if not can_see or min(shape[1:]) < seen.least:
-            taken = f"{seen.n_channels} channels, {seen.n_dims} to 3 spatial dims, sides of {seen.least} or more"
+        shape = tuple(target.shape[1:])
+        features = self.features
+        has_kind = features.n_dims < len(shape) < 5 and shape[0] in features.n_channels
+        if not has_kind or min(shape[1:]) < features.least:
             raise UsageError(
-                f"samples have shape {shape}; this network takes {taken}; the encoder of a run takes any."
+                f"samples have shape {shape}; this network takes {features.n_channels} channels, "
+                f"{features.n_dims} to 3 spatial dims, sides of {features.least} or more; the "
+                "encoder "
+                "of a run takes any."
             )
 
 
 def lpips(target: torch.Tensor, recon: torch.Tensor, network: PerceptualLoss) -> np.ndarray:
-    """LPIPS of each sample, `2 x (B, C, …) -> (B,)`, 0 for equal ones, down is better; a metric,
-    without gradient.
+    """Return the LPIPS of each sample, `(B,)`, 0 for equal ones, down is better, without gradient.
 
-    network: of the kind lpips, made with the range of these values; it is left in evaluation mode.
-    In float32; of volumes, evenly spaced slices.
+    network: of the kind lpips, created with the range of these values; it is left in evaluation
+    mode. In float32; of volumes, evenly spaced slices.
     """
     device = next(network.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        found: torch.Tensor = network.eval()(target.to(device), recon.to(device))
-        return found.double().cpu().numpy()
+        distances: torch.Tensor = network.eval()(target.to(device), recon.to(device))
+        return distances.double().cpu().numpy()
 
 
 def read_features(path: Path) -> ImageFeatures:
-    """The feature network whose weights a file holds, told by names and shapes. Raises NoInputError
-    or DataError.
-    """
-    own, state = FEATURES.fullmatch, named_tensors(path)
-    found = {
-        match[1] if (match := own(key)) else key: value
-        for key, value in state.items()
-        if not ELSEWHERE.match(key)
-    }
+    """Read a feature network, identified by names and shapes. Raises NoInputError or DataError."""
+    tensors = {}
+    for key, value in named_tensors(path).items():
+        if not ELSEWHERE.match(key):
+            feature = FEATURES.fullmatch(key)
+            tensors[feature[1] if feature else key] = value
     layouts = {name: layers_without_weights(name).state_dict() for name in BACKBONES}
-    nearest = max(layouts, key=lambda name: len(layouts[name].keys() & found.keys()))
-    known = f"{', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …)"
-    check_fit(layouts[nearest], found, f"{path} holds no weights of {known}; nearest is {nearest}")
-    return ImageFeatures(nearest, _plain(found, path))
+    nearest = max(layouts, key=lambda name: len(layouts[name].keys() & tensors.keys()))
+    expected = f"{', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …)"
+    what = f"{path} holds no weights of {expected}; nearest is {nearest}"
+    check_fit(layouts[nearest], tensors, what)
+    return ImageFeatures(nearest, _plain(tensors, path))
 
 
 def read_linear(path: Path, name: str) -> list[torch.Tensor]:
-    """The linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError or
-    DataError.
+    """Read the linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError
+    or DataError.
     """
-    state = {key: value for key, value in named_tensors(path).items() if not COPIES.match(key)}
-    channels = BACKBONES[name].channels
-    layout = {
-        LINEAR.format(i): torch.empty(1, c, 1, 1, device="meta") for i, c in enumerate(channels)
-    }
-    check_fit(layout, state, f"{path} does not hold the linear weights of LPIPS for {name}")
-    lines = [line.flatten() for line in _plain({key: state[key] for key in layout}, path).values()]
-    if any(bool((line < 0).any()) for line in lines):
+    tensors = {key: value for key, value in named_tensors(path).items() if not COPIES.match(key)}
+    layout = {}
+    for i, channels in enumerate(BACKBONES[name].channels):
+        layout[LINEAR.format(i)] = torch.empty(1, channels, 1, 1, device="meta")
+    check_fit(layout, tensors, f"{path} does not hold the linear weights of LPIPS for {name}")
+    plain = _plain({key: tensors[key] for key in layout}, path)
+    weights = [value.flatten() for value in plain.values()]
+    if any(bool((values < 0).any()) for values in weights):
         raise DataError(
-            f"{path} holds negative linear weights; LPIPS has none, and a distance would fall below 0."
+            f"{path} holds negative linear weights; LPIPS has none, and a distance would fall "
+            "below 0."
         )
-    return lines
+    return weights
 
 
 def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """As float32, in memory of their own. Raises DataError where one is not finite."""
+    """Copies as float32. Raises DataError where one is not finite."""
     plain = {key: value.detach().to(torch.float32, copy=True) for key, value in tensors.items()}
     check_finite(plain, path)
     return plain

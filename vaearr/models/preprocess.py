@@ -219,7 +219,8 @@ def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
     """
     if config.range is None:
         raise ValueError(
-            f"normalise {config.normalise!r} needs a range; `preprocess.settled` takes it from the data."
+            f"normalise {config.normalise!r} needs a range; `preprocess.settled` takes it from "
+            "the data."
         )
     low, high = config.range
     if config.normalise == "symmetric":
@@ -244,7 +245,8 @@ def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfi
         limits = value_range(patterns)
         if limits is None:
             raise UsageError(
-                "the minimum and maximum of the patterns are not known; set preprocess.range=[LOW, HIGH], "
+                "the minimum and maximum of the patterns are not known; set "
+                "preprocess.range=[LOW, HIGH], "
                 "in stored units."
             )
     side = _decided_side(config, patterns, is_scan)

@@ -1,5 +1,4 @@
-"""Is the latent space alive, and are reconstructions good? Numbers per dimension and per sample,
-and words for them.
+"""Quality of latents and reconstructions: numbers per dimension and per sample, and warnings.
 
 Image metrics take batches `(B, C, …)` of input and reconstruction of one size, in one unit, and
 give float64 `(B,)`.
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -25,11 +24,10 @@ if TYPE_CHECKING:
 
     from vaearr.models.artifacts import TrainedModel
 
-ACTIVE_VARIANCE = (
-    0.01  # Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
-)
-FEW = 0.5
-MIN_SAMPLES = 64  # fewer tell nothing about variances
+# Burda, Grosse, Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, section 5.1
+ACTIVE_VARIANCE = 0.01
+FEW = 0.5  # share of active dimensions below which users are warned
+MIN_SAMPLES = 64  # for variances
 
 # Wang, Bovik, Sheikh & Simoncelli, "Image quality assessment: from error visibility to structural
 # similarity", IEEE Transactions on Image Processing 13 (2004), section III.B and C: Gaussian window
@@ -38,103 +36,128 @@ SSIM_SIDE, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
 
 
 def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Dataset:
-    """Per latent dimension: `kl` (nats, mean over samples), `mean_variance` (variance of the
-    posterior mean over the data), `std` (root mean square of the posterior standard deviation),
-    `is_active` (mean_variance > 0.01).
+    """Measure the latents and the reconstructions of stored patterns.
 
-    Of a spatial latent, a dimension is a channel: its KL is summed over the positions, its
-    variances are means over them. The KL of a deterministic network is 0 by definition and no sign
-    of collapse.
+    Parameters
+    ----------
+    model : TrainedModel
+        The model.
+    batches : iterable of torch.Tensor
+        Stored patterns `(B, C, …)`.
 
-    Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual / total
-    sum of squares of the preprocessed patterns, posterior mean decoded), `n_samples`, `warnings` (a
-    list of sentences).
+    Returns
+    -------
+    xarray.Dataset
+        Over `latent`: `kl` (nats, mean over samples), `mean_variance` (variance of the posterior
+        mean over the data), `std` (root mean square of the posterior standard deviation),
+        `is_active` (mean_variance > 0.01). Of a spatial latent, a dimension is a channel: its KL is
+        summed over the positions, its variances are means over them. The KL of a deterministic
+        network is 0 by definition and no sign of collapse.
+        Attributes: `n_active`, `kl_total` (nats per sample), `explained_variance` (1 - residual /
+        total sum of squares of the preprocessed patterns, posterior mean decoded), `n_samples`,
+        `warnings` (a list of sentences).
     """
     from vaearr.models.losses import posterior_kl
 
-    latent, is_deterministic = model.latent_shape[0], bool(model.network.is_deterministic)
-    total = np.zeros((4, *model.latent_shape))
+    latent_dim = model.latent_shape[0]
+    totals = np.zeros((4, *model.latent_shape))  # KL, mean, its square, posterior variance
     sums = np.zeros(4)  # samples, values, their sum, sum of squares
     residual = 0.0
-    for stored in (
-        part.to(model.device)
-        for batch in batches
-        for part in batch.split(model.fitting(len(batch)))
-    ):
-        mean, logvar = model.encode_batch(stored)
-        x = model.preprocess(stored)
-        sums += len(mean), x.numel(), float(x.sum()), float(x.square().sum())
-        residual += float((x - model.decode_batch(mean)).square().sum())
-        parts = (posterior_kl(model.network, mean, logvar), mean, mean.square(), logvar.exp())
-        total += np.stack([part.cpu().double().sum(0).numpy() for part in parts])
+    for batch in batches:
+        for part in batch.split(model.fitting(len(batch))):
+            stored = part.to(model.device)
+            mean, logvar = model.encode_batch(stored)
+            x = model.preprocess(stored)
+            sums += len(mean), x.numel(), float(x.sum()), float(x.square().sum())
+            residual += float((x - model.decode_batch(mean)).square().sum())
+            divergence = posterior_kl(model.network, mean, logvar)
+            for i, values in enumerate((divergence, mean, mean.square(), logvar.exp())):
+                totals[i] += values.cpu().double().sum(0).numpy()
     n_samples, n_values, sum_of_values, squares = sums.tolist()
-    each_kl, first, second, each_variance = (total / n_samples).reshape(4, latent, -1)
-    kl, spread = each_kl.sum(1), np.maximum(second - first**2, 0).mean(1)
-    active = spread > ACTIVE_VARIANCE
+    kls, first, second, variance = (totals / n_samples).reshape(4, latent_dim, -1)
+    kl = kls.sum(1)
+    mean_variance = np.maximum(second - first**2, 0).mean(1)
+    is_active = mean_variance > ACTIVE_VARIANCE
+    n_active = int(is_active.sum())
     explained = 1 - residual / max(squares - sum_of_values**2 / n_values, 1e-30)
-    warnings = health_warnings(
-        int(active.sum()), latent, explained, is_deterministic=is_deterministic
-    )
-    std, about = np.sqrt(each_variance.mean(1)), f"active unit (variance > {ACTIVE_VARIANCE})"
-    return xr.Dataset(
-        {
-            "kl": (n.LATENT, kl, {"long_name": "KL divergence", "units": "nats"}),
-            "mean_variance": (
-                n.LATENT,
-                spread,
-                {"long_name": "variance of the posterior mean", "units": "1"},
-            ),
-            "std": (
-                n.LATENT,
-                std,
-                {"long_name": "posterior standard deviation (rms)", "units": "1"},
-            ),
-            "is_active": (n.LATENT, active, {"long_name": about}),
-        },
-        coords={n.LATENT: np.arange(latent)},
-        attrs={
-            "n_active": int(active.sum()),
-            "kl_total": float(kl.sum()),
-            "explained_variance": explained,
-            "n_samples": int(n_samples),
-            "warnings": warnings,
-        },
-    )
+    columns = {
+        "kl": (kl, "KL divergence", "nats"),
+        "mean_variance": (mean_variance, "variance of the posterior mean", "1"),
+        "std": (np.sqrt(variance.mean(1)), "posterior standard deviation (rms)", "1"),
+    }
+    variables: dict[str, Any] = {
+        name: (n.LATENT, values, {"long_name": long_name, "units": units})
+        for name, (values, long_name, units) in columns.items()
+    }
+    long_name = f"active unit (variance > {ACTIVE_VARIANCE})"
+    variables["is_active"] = (n.LATENT, is_active, {"long_name": long_name})
+    attrs = {
+        "n_active": n_active,
+        "kl_total": float(kl.sum()),
+        "explained_variance": explained,
+        "n_samples": int(n_samples),
+        "warnings": health_warnings(
+            n_active, latent_dim, explained, is_deterministic=model.network.is_deterministic
+        ),
+    }
+    return xr.Dataset(variables, {n.LATENT: np.arange(latent_dim)}, attrs)
 
 
 def health_warnings(
     n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False
 ) -> list[str]:
-    """What a user should know about the latent space, in plain words; empty when all is well."""
-    only, is_few = f"Only {n_active} of {latent_dim} latent dimensions", n_active < FEW * latent_dim
-    is_collapsed = not n_active and not is_deterministic
-    known = {
-        f"{only} vary over the patterns (variance > {ACTIVE_VARIANCE}): train longer, or fewer dimensions would do": (
-            is_few and is_deterministic
-        ),
-        f"Posterior collapse: none of the {latent_dim} latent dimensions carries information about the patterns, so "
-        "latent maps show noise only. Lower beta, lengthen the warm-up or train longer": is_collapsed,
-        f"{only} are in use; the others stay at the prior. Fewer dimensions would do, or lower beta if the "
-        "reconstructions lack detail": is_few and not is_deterministic and not is_collapsed,
-        f"The reconstruction explains none of the patterns' variance ({explained:.1%}): train longer or check the "
-        "preprocessing": n_active and explained <= 0,
-    }
-    return [f"{words}." for words, is_so in known.items() if is_so]
+    """Return what users should know about the latent space, in sentences; empty if all is well."""
+    n_of_all = f"Only {n_active} of {latent_dim} latent dimensions"
+    is_few = n_active < FEW * latent_dim
+    warnings = []
+    if is_few and is_deterministic:
+        warnings.append(
+            f"{n_of_all} vary over the patterns (variance > {ACTIVE_VARIANCE}): train longer, or "
+            "fewer "
+            "dimensions would do."
+        )
+    elif n_active == 0 and not is_deterministic:
+        warnings.append(
+            f"Posterior collapse: none of the {latent_dim} latent dimensions carries information "
+            "about "
+            "the patterns, so latent maps show noise only. Lower beta, lengthen the warm-up or "
+            "train "
+            "longer."
+        )
+    elif is_few:
+        warnings.append(
+            f"{n_of_all} are in use; the others stay at the prior. Fewer dimensions would do, or "
+            "lower "
+            "beta if the reconstructions lack detail."
+        )
+    if n_active and explained <= 0:
+        warnings.append(
+            f"The reconstruction explains none of the patterns' variance ({explained:.1%}): train "
+            "longer or check the preprocessing."
+        )
+    return warnings
 
 
 def image_metrics(
     target: torch.Tensor, recon: torch.Tensor, data_range: float | np.ndarray
 ) -> dict[str, np.ndarray]:
-    """`mse`, `mae`, `psnr` and, where samples are large enough, `ssim` of each sample, `2 x (B, C,
-    …) -> (B,)` each.
+    """Compute `mse`, `mae`, `psnr` and, for large enough samples, `ssim` of each sample.
 
-    mse and mae are means over a sample, in (squared) units of the input. psnr is 10
-    log10(data_range^2 / MSE) in dB, infinite for equal samples. ssim is the mean structural
-    similarity over an image or volume and its channels, at most
-    1: population variances under a Gaussian window (11 wide, standard deviation 1.5) in each
-    spatial dimension; windows that would reach over the border are left out. Wang et al. 2004, eq.
-    13. data_range: largest possible value - smallest, a number or one per sample `(B,)`; what needs
-    it is NaN where a sample's is 0.
+    Parameters
+    ----------
+    target, recon : torch.Tensor
+        Samples and their reconstructions, `(B, C, …)`.
+    data_range : float or numpy.ndarray
+        Largest possible value - smallest, one number or `(B,)`. What needs it is NaN where it is 0.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Each `(B,)`. mse and mae are means over a sample, in (squared) units of the input. psnr is
+        10 log10(data_range^2 / MSE) in dB, infinite for equal samples. ssim is the mean structural
+        similarity over an image or volume and its channels, at most 1: population variances under a
+        Gaussian window (11 wide, standard deviation 1.5) in each spatial dimension; windows that
+        would reach over the border are left out. Wang et al. 2004, eq. 13.
     """
     first, second = (x.double().cpu().numpy() for x in (target, recon))
     over_samples = tuple(range(1, first.ndim))
@@ -145,14 +168,13 @@ def image_metrics(
         psnr = 10 * np.log10(span**2 / mse)
     metrics = {"mse": mse, "mae": np.abs(difference).mean(over_samples), "psnr": psnr}
     if can_ssim(first.shape[1:]):
-        metrics["ssim"] = _ssim(
-            first, second, np.expand_dims(np.broadcast_to(span, mse.shape), over_samples)
-        )
+        span = np.expand_dims(np.broadcast_to(span, mse.shape), over_samples)
+        metrics["ssim"] = _ssim(first, second, span)
     return metrics
 
 
 def can_ssim(shape: Sequence[int]) -> bool:
-    """Whether samples `(C, …)` are large enough for the window of SSIM."""
+    """Return whether samples `(C, …)` are large enough for the window of SSIM."""
     return len(shape) > 1 and min(shape[1:]) >= SSIM_SIDE
 
 
@@ -168,34 +190,31 @@ def _ssim(a: np.ndarray, b: np.ndarray, span: np.ndarray) -> np.ndarray:
     mean_a, mean_b = windowed(a), windowed(b)
     variances = windowed(a * a) - mean_a**2 + windowed(b * b) - mean_b**2
     covariance = windowed(a * b) - mean_a * mean_b
-    similarity = (
-        (2 * mean_a * mean_b + c1)
-        * (2 * covariance + c2)
-        / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))
-    )
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    similarity = luminance * (2 * covariance + c2) / (variances + c2)
     return similarity.mean(tuple(range(1, a.ndim)))
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """MONAI's Fréchet distance of two sets of features, `(n, d), (m, d)`; NaN where one has fewer
-    than two samples.
+    """Return MONAI's Fréchet distance of two sets of features, `(n, d)` and `(m, d)`.
 
-    Raises DataError where MONAI cannot compute it.
+    NaN where one has fewer than two samples. Raises DataError where MONAI cannot compute it.
     """
     from monai.metrics import FIDMetric
 
     if min(len(first), len(second)) < 2:
         return math.nan
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # SciPy's, about singular matrices and an argument that MONAI passes
+        # SciPy's, about singular matrices and an argument that MONAI passes
+        warnings.simplefilter("ignore")
         try:
             return float(FIDMetric()(first, second))
         except (ValueError, RuntimeError) as error:
             raise DataError(
-                f"MONAI cannot compute the Fréchet distance of {len(first)} and {len(second)} samples with "
-                f"{first.shape[1]} features ({error}); give more samples, or two or more and fewer features."
+                f"MONAI cannot compute the Fréchet distance of {len(first)} and {len(second)} "
+                "samples with "
+                f"{first.shape[1]} features ({error}); give more samples, or two or more and "
+                "fewer features."
             ) from None
 
 
@@ -205,11 +224,9 @@ def compression_ratio(
     latent_shape: Sequence[int],
     latent_dtype: DTypeLike = np.float32,
 ) -> float:
-    """Bytes of a sample as it is stored over bytes of its latents: 3600 for 60 x 60 uint8 over 128
-    for 32 float32.
+    """Return bytes of a stored sample over bytes of its latents.
+
+    3600 for 60 x 60 uint8 over 128 for 32 float32.
     """
-    stored, latent = (
-        math.prod(s) * np.dtype(t).itemsize
-        for s, t in ((shape, dtype), (latent_shape, latent_dtype))
-    )
-    return stored / latent
+    stored_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return stored_bytes / (math.prod(latent_shape) * np.dtype(latent_dtype).itemsize)

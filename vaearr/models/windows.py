@@ -1,9 +1,9 @@
-"""Large samples window by window, by `monai.inferers.sliding_window_inference`, for networks with
-spatial latents.
+"""Encoding of large samples window by window, by `monai.inferers.sliding_window_inference`, for
+networks with spatial latents.
 
 Windows lie on the grid of latent positions, so that a position means the same in each of them. A
-window sees nothing beyond its border, and its group norms and attention see the window alone:
-`window_agreement` measures the difference.
+window does not include anything beyond its border, and its group norms and attention act on the
+window only: `window_agreement` measures the difference.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ import torch
 
 from vaearr.errors import UsageError, need
 from vaearr.models import Network
-from vaearr.models.networks import with_edges
+from vaearr.models.networks import with_edges, without_edges
 
-AGREEMENT = (
-    0.99  # correlation with the latents of the undivided sample, below which users are warned
-)
-REFERENCE_VALUES = (
-    2**20
-)  # pixels of a sample that is encoded undivided for comparison: some GB of feature maps
+AGREEMENT = 0.99  # correlation with the latents of the undivided sample; users are warned below
+# pixels of a sample that is encoded undivided for comparison: some GB of feature maps
+REFERENCE_VALUES = 2**20
 
 
 @torch.inference_mode()
 def encode_windows(
     network: Network, samples: torch.Tensor, window: Sequence[int], overlap: float = 0.25
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Posterior mean and log-variance of samples, blended from windows.
+    """Encode samples window by window, and blend the windows.
 
     Parameters
     ----------
@@ -56,12 +53,10 @@ def encode_windows(
     UsageError
         If the network has vector latents, or the window does not fit it.
     """
-    positions = _positions(network, window, overlap)
-    sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
+    sides = _sides(network, _positions(network, window, overlap))
     tile = network.resized(sides)
-    mean, logvar = _blended(
-        tile.encode, with_edges(samples, network.padding), sides, network.stride, overlap
-    )
+    padded = with_edges(samples, network.padding)
+    mean, logvar = _blended(tile.encode, padded, sides, network.stride, overlap)
     return mean, logvar
 
 
@@ -69,20 +64,19 @@ def encode_windows(
 def decode_windows(
     network: Network, z: torch.Tensor, window: Sequence[int], overlap: float = 0.25
 ) -> torch.Tensor:
-    """Samples `(B, *input_shape)` expected for latents `(B, *latent_shape)`, blended from windows.
+    """Decode latents `(B, *latent_shape)` to samples `(B, *input_shape)` window by window.
 
     `window` is in pixels of the sample; otherwise as `encode_windows`.
     """
     positions = _positions(network, window, overlap)
-    tile = network.resized(
-        [count * step for count, step in zip(positions, network.stride, strict=True)]
-    )
+    tile = network.resized(_sides(network, positions))
     decoded = _blended(tile.decode, z, positions, [1] * len(positions), overlap)
-    for dim, (size, (before, _)) in enumerate(
-        zip(network.input_shape[1:], network.padding, strict=True), start=2
-    ):
-        decoded = decoded.narrow(dim, before, size)
-    return decoded.contiguous()
+    return without_edges(decoded, network.padding, network.input_shape[1:])
+
+
+def _sides(network: Network, positions: Sequence[int]) -> list[int]:
+    """Pixels per spatial dim of a window of latent positions."""
+    return [count * step for count, step in zip(positions, network.stride, strict=True)]
 
 
 def _positions(network: Network, window: Sequence[int], overlap: float) -> list[int]:
@@ -90,15 +84,14 @@ def _positions(network: Network, window: Sequence[int], overlap: float) -> list[
     need("monai", "vaearr[monai]", "encoding by windows")
     if len(network.latent_shape) == 1:
         raise UsageError(
-            "windows need a network with spatial latents, such as 'autoencoder-kl'; leave window out."
+            "windows need a network with spatial latents, such as 'autoencoder-kl'; leave window "
+            "out."
         )
     stride = tuple(network.stride)
-    is_multiple = [
-        side >= step and side % step == 0 for side, step in zip(window, stride, strict=False)
-    ]
-    if len(window) != len(stride) or not all(is_multiple):
+    if not are_multiples(window, stride):
         raise UsageError(
-            f"window is {tuple(window)}; give {len(stride)} multiples of {stride}, the network's stride."
+            f"window is {tuple(window)}; give {len(stride)} multiples of {stride}, the network's "
+            "stride."
         )
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap is {overlap}; it is a share of a window, from 0 to below 1.")
@@ -108,6 +101,13 @@ def _positions(network: Network, window: Sequence[int], overlap: float) -> list[
     ]
 
 
+def are_multiples(sides: Sequence[int], stride: Sequence[int]) -> bool:
+    """Return whether there is a side for each step of a stride, a multiple of it."""
+    if len(sides) != len(stride):
+        return False
+    return all(side >= step and side % step == 0 for side, step in zip(sides, stride, strict=True))
+
+
 def _blended(
     predict: Callable[[torch.Tensor], Any],
     values: torch.Tensor,
@@ -115,7 +115,7 @@ def _blended(
     steps: Sequence[int],
     overlap: float,
 ) -> Any:
-    """What windows of these sides give, blended by MONAI; windows begin at multiples of `steps`."""
+    """Blend the predictions of windows of these sides, which begin at multiples of `steps`."""
     from monai.inferers import sliding_window_inference
 
     shares = []
@@ -154,21 +154,21 @@ def window_agreement(
         whole sample, or its middle where the sample has more than `REFERENCE_VALUES` pixels.
     """
     positions = _positions(network, window, overlap)
-    sides = [count * step for count, step in zip(positions, network.stride, strict=True)]
+    sides = _sides(network, positions)
     region_sides = _reference_sides(network.input_shape[1:], sides)
     region = sample
     for dim, side in enumerate(region_sides, start=2):
         region = region.narrow(dim, (region.shape[dim] - side) // 2, side)
-    part = network.resized(region_sides)
-    undivided = part.encode(region)[0]
-    blended = encode_windows(part, region, sides, overlap)[0]
+    resized = network.resized(region_sides)
+    undivided = resized.encode(region)[0]
+    blended = encode_windows(resized, region, sides, overlap)[0]
     for dim, count in enumerate(positions, start=2):
         length = undivided.shape[dim]
         margin = min(count // 4, (length - 1) // 2)
         undivided = undivided.narrow(dim, margin, length - 2 * margin)
         blended = blended.narrow(dim, margin, length - 2 * margin)
-    both = torch.stack([undivided.flatten(), blended.flatten()])
-    return float(torch.corrcoef(both)[0, 1]), region_sides
+    pair = torch.stack([undivided.flatten(), blended.flatten()])
+    return float(torch.corrcoef(pair)[0, 1]), region_sides
 
 
 def _reference_sides(shape: Sequence[int], window_sides: Sequence[int]) -> tuple[int, ...]:

@@ -22,17 +22,15 @@ from vaearr.recipe import now, versions
 
 log = logging.getLogger("vaearr")
 
-# settings that mean something for a fit, or say where and how fast
+# settings with an effect on a fit, or on where and how fast it runs
 OF_A_FIT = ("model", "preprocess", "split", "seed", "batch_size", "memory", *TrainConfig.passing)
 
 
 def _check_settings(settings: TrainConfig) -> None:
-    """Raise UsageError for settings that are given, but mean nothing for a model that is fitted."""
-    usual = TrainConfig()
-    given = [
-        name for name in TrainConfig.model_fields if getattr(settings, name) != getattr(usual, name)
-    ]
-    unused = [name for name in given if name not in OF_A_FIT]
+    """Raise UsageError for settings that differ from the default, but have no effect on a fit."""
+    default = TrainConfig()
+    others = [name for name in TrainConfig.model_fields if name not in OF_A_FIT]
+    unused = [name for name in others if getattr(settings, name) != getattr(default, name)]
     if unused:
         raise UsageError(
             f"{settings.model.name} is fitted in closed form; leave out {', '.join(unused)}."
@@ -48,11 +46,10 @@ def fit_model(
     data: Mapping[str, Any],
     trust: tuple[str, ...] = (),
 ) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
-    """Fit a model to the training samples, save it in `folder`, and judge its latents: the table of
-    the run's health, and what its manifest says.
+    """Fit a model to the training samples, save it in `folder`, and measure its latents.
 
     split: map of the parts. data: fingerprints of the patterns and of the maps that choose among
-    them.
+    them. Returns the tables of the run, and its manifest.
     """
     _check_settings(settings)
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,17 +69,18 @@ def fit_model(
     log.info(f"fitting {settings.model.name} to {n_training} {schema.samples_word(ds)}")
     if settings.preprocess.static_background != "none":
         model.preprocess.fit(stored for _, stored in samples.stored())
-    found = model.network.fit(samples)
+    findings = model.network.fit(samples)
     model.to(device)
     n_latents = model.latent_shape[0]
     model.record = model.record.replace(
         model={**settings.model.to_attrs(), "latent_dim": n_latents}
     )
-    judged = samples
+    measured = samples
     if validation.sum() >= MIN_SAMPLES:
-        judged = samples.at(validation)
-    health = latent_health(model, (stored for _, stored in judged.stored())).assign(found.data_vars)
-    facts = dict(found.attrs)
+        measured = samples.at(validation)
+    health = latent_health(model, (stored for _, stored in measured.stored()))
+    health = health.assign(findings.data_vars)
+    facts = dict(findings.attrs)
     health.attrs["warnings"] += facts.pop("warnings", [])
     manifest = {
         "state": "trained",

@@ -368,7 +368,8 @@ def _checkpoint_to_resume(
         check_checkpoint(resume, recipe)
         if left_over is not None and not resume.is_relative_to(folder):
             raise UsageError(
-                f"an interrupted training of this run is at {left_over}; leave --resume out, {ways_out}"
+                f"an interrupted training of this run is at {left_over}; leave --resume out, "
+                f"{ways_out}"
             )
     elif left_over is not None:
         try:
@@ -449,12 +450,7 @@ def fit(
     if state.critic:
         critic = team.parallel(state.critic, state.model.device)
     if resume:
-        changes = state.load(resume)
-        if changes:
-            log.warning(
-                f"threads or versions have changed ({changes}); the last digits may differ from an "
-                "uninterrupted training"
-            )
+        state.load(resume)
     if not team.is_first:
         # a checkpoint holds the sums over all processes; the first one carries them on
         state.sums = {name: torch.zeros_like(pair) for name, pair in state.sums.items()}
@@ -477,7 +473,8 @@ def fit(
         except torch.OutOfMemoryError as error:
             reason = str(error).split(". ")[0]
             raise TrainingError(
-                f"batch_size {config.batch_size} needs more memory than the GPU has ({reason}); halve it."
+                f"batch_size {config.batch_size} needs more memory than the GPU has ({reason}); "
+                "halve it."
             ) from None
         finally:
             torch.use_deterministic_algorithms(was_deterministic)
@@ -585,7 +582,7 @@ def _walk(state: Training) -> Walk | None:
 
 
 def _pause(state: Training, received: list[int], seconds: float) -> None:
-    """Between updates: save if it is time, end after a signal. Several processes decide together."""
+    """Between updates: save if it is time, end after a signal; processes decide together."""
     must_end = bool(received)
     must_save = time.monotonic() > state.due
     if state.team.size > 1:
@@ -716,7 +713,7 @@ def _evaluation_batches(state: Training) -> Iterator[Batch]:
 
 
 def _latent_columns(state: Training, latents: np.ndarray, n_samples: int) -> History:
-    """KL divergence of each latent dimension and the number of active ones, from sums over samples."""
+    """KL divergence of each latent dimension and number of active ones, from sums over samples."""
     sums = torch.tensor(np.append(latents.ravel(), n_samples), dtype=torch.float64)
     if state.team.size > 1:
         sums = state.team.total(sums.to(state.model.device)).cpu()

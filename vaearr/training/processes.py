@@ -1,5 +1,4 @@
-"""Several processes or machines: started by torchrun, joined by torch.distributed. One process is
-the plain case.
+"""Several processes or machines, started by torchrun and joined by torch.distributed.
 
 torchrun and DistributedDataParallel rather than another engine: they come with torch, and the loop
 stays one loop.
@@ -26,20 +25,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this is; sums over all of them are made in place and the same
-    everywhere.
-    """
+    """Rank of this process among `size`; sums over all of them are made in place."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes and logs."""
         return self.rank == 0
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over processes."""
+        """Return the sum over processes."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
@@ -64,7 +61,7 @@ class Processes:
         return cast(T, box[0])
 
     def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """The module with gradients averaged over processes."""
+        """Return the module with gradients averaged over processes."""
         if self.size == 1:
             return module
         return nn.parallel.DistributedDataParallel(
@@ -84,8 +81,7 @@ ALONE = Processes()
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
-    """This process among those that torchrun started (alone without torchrun), and the device that
-    is its own.
+    """Yield this process among those of torchrun (alone without torchrun), and its device.
 
     `torchrun --nproc-per-node 4 -m vaearr -- train …` gives each process the GPU of its local rank,
     or the CPU.

@@ -1,6 +1,4 @@
-"""What a training leaves to be looked at: history over epochs, decoded samples as it goes on,
-TensorBoard.
-"""
+"""Records of a training: history over epochs, sheets of decoded samples, TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,7 +23,14 @@ from vaearr.store.folders import replace_file
 from vaearr.training.checkpoint import History, Training
 from vaearr.training.objective import KL, NATS
 
-SHEETS, SHEET_DIM, N_SAMPLES = "sheets", "sheet_", 8
+SHEETS = "sheets"  # folder of the files
+SHEET_DIM = "sheet_"
+N_SAMPLES = 8
+LONG_NAMES = {
+    "input": "preprocessed pattern",
+    "reconstruction": "decoded posterior mean",
+    "prior": "decoded sample of the prior",
+}
 
 PER_VALUE = ("reconstruction_nll", KL)
 # long name and units of the columns that are no terms of the loss
@@ -84,43 +89,41 @@ def write_history(state: Training) -> None:
 
 @torch.inference_mode()
 def write_sheet(state: Training) -> None:
-    """Write what the model makes of its first patterns and of draws from the prior, after an epoch."""
-    model, chosen, epoch = state.model.eval(), state.validation or state.train, state.epoch + 1
-    n_batches = -(-N_SAMPLES // (chosen.n_samples // len(chosen)))
-    stored = torch.cat([batch.patterns for batch in islice(chosen.epoch(0), n_batches)])[:N_SAMPLES]
-    draws = torch.randn(
-        len(stored), *model.latent_shape, generator=torch.Generator().manual_seed(state.config.seed)
-    )
-    at_once = model.fitting(len(stored))
+    """Write reconstructions of the first patterns and samples of the prior, after an epoch."""
+    model = state.model.eval()
+    samples = state.validation or state.train
+    n_batches = math.ceil(N_SAMPLES / (samples.n_samples // len(samples)))
+    stored = torch.cat([batch.patterns for batch in islice(samples.epoch(0), n_batches)])
+    stored = stored[:N_SAMPLES]
+    generator = torch.Generator().manual_seed(state.config.seed)
+    latents = torch.randn(len(stored), *model.latent_shape, generator=generator)
+    size = model.fitting(len(stored))
+    means = [model.encode_batch(part)[0] for part in stored.split(size)]
+    epoch = state.epoch + 1
     sheet = {
         "input": model.preprocess(stored),
-        "reconstruction": torch.cat(
-            [model.decode_batch(model.encode_batch(s)[0]) for s in stored.split(at_once)]
-        ),
-        "prior": torch.cat([model.decode_batch(some) for some in draws.split(at_once)]),
+        "reconstruction": torch.cat([model.decode_batch(part) for part in means]),
+        "prior": torch.cat([model.decode_batch(part) for part in latents.split(size)]),
     }
-    (state.folder / SHEETS).mkdir(exist_ok=True)
-    write_tensors(state.folder / SHEETS / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
+    folder = state.folder / SHEETS
+    folder.mkdir(exist_ok=True)
+    write_tensors(folder / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
 
 
 def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Dataset]:
-    """The table of all sheets, if any: `input (sheet_sample, …)`, `reconstruction` and `prior
+    """Read the table of all sheets, if any: `input (sheet_sample, …)`, `reconstruction` and `prior
     (epoch, …)`.
 
-    Its dims have names of their own: their sizes differ from those of the store's `sample, y, x`.
+    Its dims have different names: their sizes differ from those of the store's `sample, y, x`.
     """
-    read = [read_tensors(file) for file in sorted((folder / SHEETS).glob("epoch-*.safetensors"))]
-    if not read:
+    sheets = [read_tensors(file) for file in sorted((folder / SHEETS).glob("epoch-*.safetensors"))]
+    if not sheets:
         return {}
-    shape = read[0][0]["input"].shape[-len(signal_dims) :]
+    shape = sheets[0][0]["input"].shape[-len(signal_dims) :]
     dims = (n.EPOCH, *(f"{SHEET_DIM}{dim}" for dim in (n.SAMPLE, *signal_dims)))
-    ds = xr.Dataset(coords={n.EPOCH: [header["epoch"] for _, header in read]})
-    for name, long_name in (
-        ("input", "pattern as the network sees it"),
-        ("reconstruction", "decoded posterior mean"),
-        ("prior", "decoded draw from the prior"),
-    ):
-        values = np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in read])
+    ds = xr.Dataset(coords={n.EPOCH: [header["epoch"] for _, header in sheets]})
+    for name, long_name in LONG_NAMES.items():
+        values = np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in sheets])
         ds[name] = (dims, values, {"long_name": long_name})
     return {n.SHEETS: ds.assign(input=ds["input"].isel({n.EPOCH: 0}, drop=True))}
 
@@ -129,7 +132,7 @@ def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Data
 def tensorboard(
     folder: Path, run: str, settings: TrainConfig
 ) -> Iterator[Callable[[int, History], object]]:
-    """What writes the row of an epoch to TensorBoard."""
+    """Yield a function that writes the row of an epoch to TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder / "tensorboard" / run)) as writer:

@@ -21,6 +21,7 @@ from vaearr.errors import UsageError
 from vaearr.models import Network, losses
 from vaearr.models.artifacts import TrainedModel, pooled
 from vaearr.models.augmentation import add_noise, crop_window, draw_geometry
+from vaearr.models.windows import are_multiples
 from vaearr.training.objective import Prediction, loss_terms
 
 BETAS, MOMENTUM = (0.9, 0.99), 0.9
@@ -57,7 +58,8 @@ class Step(nn.Module):
         super().__init__()
         if config.objective.target == "auto" or config.objective.input_noise is None:
             raise UsageError(
-                "objective.target or input_noise is not decided; `vaearr.run.train.settled` does it."
+                "objective.target or input_noise is not decided; `vaearr.run.train.settled` does "
+                "it."
             )
         self.model = model
         self.config = config
@@ -160,12 +162,15 @@ class Critic(nn.Module):
         self, network: nn.Module, config: AdversarialConfig, precision: torch.dtype
     ) -> None:
         super().__init__()
-        self.network, self.config, self.precision = network, config, precision
+        self.network = network
+        self.config = config
+        self.precision = precision
 
     def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        """real and fake without history."""
+        """Return the loss; real and fake have no gradients."""
         with autocast(real.device, self.precision):
-            maps_real, maps_fake = self.network(real), self.network(fake)
+            maps_real = self.network(real)
+            maps_fake = self.network(fake)
         loss = losses.discriminator_loss(maps_real, maps_fake, self.config.kind)
         if self.config.kind == "wgan-gp":
             loss = loss + losses.PENALTY_WEIGHT * losses.gradient_penalty(self.network, real, fake)
@@ -173,20 +178,18 @@ class Critic(nn.Module):
 
 
 def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
-    """Shape of what a training shows the network: `(C, …)` of a sample, or of a window of it.
+    """Return the shape `(C, …)` of the network's input in a training: of a sample or a window.
 
-    Raises UsageError for windows of a network that takes whole samples alone, and for windows that
-    do not fit it.
+    Raises UsageError for windows of a network without a stride, and for windows that do not fit it.
     """
-    crop, stride = augment.crop, model.network.stride
+    crop = augment.crop
+    stride = model.network.stride
     if crop is None:
         return model.seen_shape
-    if len(crop) != len(stride) or any(
-        size < step or size % step for size, step in zip(crop, stride, strict=True)
-    ):
-        given = f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}"
+    if not are_multiples(crop, stride):
         raise UsageError(
-            f"{given}; give a multiple of it; a network without a stride takes whole samples."
+            f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}; give a "
+            "multiple of it; a network without a stride takes whole samples."
         )
     return (model.seen_shape[0], *map(min, crop, model.seen_shape[1:]))
 
@@ -194,9 +197,7 @@ def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
 def make_optimizer(
     parameters: Iterable[nn.Parameter], config: TrainConfig
 ) -> torch.optim.Optimizer:
-    """AdamW (decoupled weight decay), Adam or SGD with Nesterov momentum, fused into one kernel per
-    update.
-    """
+    """Return AdamW (decoupled weight decay), Adam or SGD with Nesterov momentum, fused."""
     kwargs: dict[str, Any] = {
         "lr": config.learning_rate,
         "weight_decay": config.weight_decay,
@@ -228,7 +229,7 @@ def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch inside the block and give the caller's random state back after it."""
+    """Seed torch inside the block, and restore the random state afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices, enabled=True):
         torch.manual_seed(seed)
@@ -236,8 +237,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def seed_step(seed: int, rank: int, step: int) -> None:
-    """Make the random numbers of a step a function of (seed, rank, step): a resumed training draws
-    the same.
-    """
+    """Make the random numbers of a step a function of (seed, rank, step), also when resumed."""
     state = np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0] >> np.uint64(1)))

@@ -24,7 +24,7 @@ MAX_TICKS = 12
 
 @builder("history", n.EPOCH, "loss")
 def loss_curves(history: xr.Dataset, **options: Any) -> Any:
-    """Loss and each of its terms over epochs, training and validation, with the weights of terms.
+    """Plot the loss and each of its terms over epochs, for training and validation.
 
     Curves without any finite value are omitted. `**options` are those of `hvplot.line`. Raises
     NoInputError if the history holds no losses.

@@ -60,11 +60,15 @@ def address_of(result: Any) -> dict[str, Any]:
     """What Prefect stores instead of the result of a flow."""
     if isinstance(result, xr.Dataset):
         return dict(result.encoding[ADDRESS])
-    return dict(prefect_json_object_encoder(result))  # the path of a page, or an error
+    if isinstance(result, Path):
+        return {"path": str(result)}
+    return dict(prefect_json_object_encoder(result))  # the error of a failed flow
 
 
 def open_result(address: dict[str, Any]) -> Any:
     """Open the result of a flow from its address."""
+    if "path" in address:
+        return Path(address["path"])
     if "store" not in address:
         return prefect_json_object_decoder(address)
     store = Path(address["store"])

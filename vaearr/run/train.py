@@ -391,7 +391,7 @@ def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> x
     side = split.attrs.get("block_used")
     if config.method == "blocks" and side != config.block:
         log.info(
-            f"split: blocks of side {side} instead of {config.block}, so that there are enough"
+            f"split: blocks of side {side}, not {config.block}, so that there are enough of them"
         )
     return split
 

@@ -44,7 +44,8 @@ def histogram(da: xr.DataArray, width: float = 10.0) -> xr.Dataset:
         count = number.max() - first + 1
     if not count <= MAX_BINS:
         raise UsageError(
-            f"values from {finite.min():g} to {finite.max():g} make {count:.0f} bins of width {width:g}; "
+            f"values from {finite.min():g} to {finite.max():g} make {count:.0f} bins of width "
+            f"{width:g}; "
             f"expected at most {MAX_BINS}, so choose a larger width."
         )
     counts = np.bincount((number - first).astype(np.int64))
@@ -154,7 +155,8 @@ def read_kept_coordinates(ds: xr.Dataset, path: str | Path) -> xr.DataArray:
         )
         if not np.array_equal(there.cells, placement.cells):
             raise DataError(
-                f"{path}: positions and step numbers are not the same points here; it is of another scan."
+                f"{path}: positions and step numbers are not the same points here; it is of "
+                f"another scan."
             )
     kept = placement.covered()
     measured = kept & grid.measured(ds)

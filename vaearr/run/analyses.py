@@ -129,7 +129,7 @@ def _probe_features(ds: xr.Dataset, run: str, names: Sequence[str]) -> xr.Datase
     features = xr.Dataset()
     without_patterns = tuple(name for name in names if name != n.PATTERNS)
     if without_patterns:
-        features = select_features(ds, ClusterConfig(run=run, features=without_patterns))
+        features = select_features(ds, without_patterns, run)
     if n.PATTERNS in names:
         features = features.assign({n.PATTERNS: ds[n.PATTERNS]}).assign_attrs(ds.attrs)
     return features
@@ -159,7 +159,7 @@ def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Datas
     method = choose_method(config.method, changed)
     ds = open_store(run.path)
     roi_name = n.run_name(n.ROI, run.name)
-    features = select_features(ds, config)
+    features = select_features(ds, config.features, run.name)
     used = [*map(str, features.data_vars), roi_name]
     recipe = step_recipe(run, config, used, {"run": run.name})
     table_name = _table_name(n.CLUSTERS, config.name)

@@ -1,4 +1,4 @@
-"""Columns of values that metrics take; what is derived from a column is computed once and shared."""
+"""Columns of values that metrics take; what is derived from a column is computed once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Finite float64 values `(n, k)`, stored column by column, and the positions of their points."""
+    """Finite float64 values `(n, k)`, column by column, and the positions of their points."""
 
     values: np.ndarray
     positions: Columns | None = None  # (n, d) coordinates of the points

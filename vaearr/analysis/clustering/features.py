@@ -13,7 +13,6 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.targets import TARGET, columns, stack
-from vaearr.config import ClusterConfig
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.schema import is_categorical
 from vaearr.schema.grid import laid_over
@@ -37,7 +36,8 @@ def navigation_of(data: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
     )
     if not found:
         raise SchemaError(
-            f"the data has dims {[str(dim) for dim in data.dims]} and none of y, x, z or sample, so no scan points; "
+            f"the data has dims {[str(dim) for dim in data.dims]} and none of y, x, z or sample, "
+            f"so no scan points; "
             "rename its dims."
         )
     return found
@@ -51,38 +51,37 @@ def variables_of(data: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
     return {str(name): schema.vectors(variable) for name, variable in given.items()}
 
 
-def select_features(ds: xr.Dataset, config: ClusterConfig) -> xr.Dataset:
-    """The variables of a Dataset that the settings name, lazy.
+def select_features(ds: xr.Dataset, names: Sequence[str], run: str) -> xr.Dataset:
+    """The named variables of a Dataset, lazy.
 
-    A name is a variable ("BC", "elements", "pca", any map), "latents" for the latents of the
-    settings' run, or one entry of a variable with a further dim ("Fe", "pca: 0", "latents: 3").
-    Raises NoInputError for one that is not there, UsageError where none is named.
+    A name is a variable ("BC", "elements", "pca", any map), "latents" for the latents of the run,
+    or one entry of a variable with a further dim ("Fe", "pca: 0", "latents: 3"). Raises
+    NoInputError for an unknown name, UsageError if there is none.
     """
-    if not config.features:
+    if not names:
         raise UsageError(
             "no feature is named; name variables to cluster by, such as latents, pca or BC."
         )
-    nav, chosen = navigation_of(ds), dict[str, xr.DataArray]()
-    known = {
-        name: variable for name, variable in variables_of(ds).items() if is_usable(variable, nav)
-    }
-    parts: dict[str, xr.DataArray] = {}
-    for name in dict.fromkeys(config.features):
-        of_run = name == n.LATENTS or name.startswith(f"{n.LATENTS}: ")
-        own = name.replace(n.LATENTS, n.run_name(n.LATENTS, config.run), 1) if of_run else name
-        if own not in known and not parts:
-            parts = {
-                label: part
-                for key, one in known.items()
-                for label, part in columns(one.rename(key), nav)
-            }
-        if own not in known and own not in parts:
+    nav = navigation_of(ds)
+    variables = variables_of(ds)
+    candidates = {name: array for name, array in variables.items() if is_usable(array, nav)}
+    entries: dict[str, xr.DataArray] = {}
+    for key, variable in candidates.items():
+        entries.update(columns(variable.rename(key), nav))
+    chosen: dict[str, xr.DataArray] = {}
+    for name in names:
+        key = name
+        if name == n.LATENTS or name.startswith(f"{n.LATENTS}: "):
+            key = name.replace(n.LATENTS, n.run_name(n.LATENTS, run), 1)
+        if key in candidates:
+            chosen[key] = candidates[key]
+        elif key in entries:
+            chosen[key] = entries[key]
+        else:
             if name == n.LATENTS:
-                schema.refuse_not_encoded(ds, config.run)
-            raise NoInputError(
-                f"there is no feature {name!r}.{did_you_mean(name, sorted({*known, *parts}))}"
-            )
-        chosen[own] = known[own] if own in known else parts[own]
+                schema.refuse_not_encoded(ds, run)
+            hint = did_you_mean(name, sorted({*candidates, *entries}))
+            raise NoInputError(f"there is no feature {name!r}.{hint}")
     return xr.Dataset(chosen)
 
 
@@ -107,8 +106,10 @@ def columns_of(variables: dict[str, xr.DataArray], nav: tuple[str, ...]) -> xr.D
     for name, variable in variables.items():
         if not is_usable(variable, nav) or 0 in variable.shape:
             raise SchemaError(
-                f"{name!r} is {variable.dtype} over {dict(variable.sizes)}; expected numbers over {tuple(nav)} and at "
-                "most one further dim, none of them empty. Select or reduce, or pass only the variables that are "
+                f"{name!r} is {variable.dtype} over {dict(variable.sizes)}; expected numbers "
+                f"over {tuple(nav)} and at "
+                "most one further dim, none of them empty. Select or reduce, or pass only the "
+                "variables that are "
                 "meant, such as ds[['latents', 'BC']]."
             )
         own = list(columns(variable.rename(name), nav))
@@ -150,13 +151,15 @@ def feature_table(
         of_latents = {name: dim for name, one in given.items() if (dim := _latent_dim(one))}
         if not of_latents:
             raise UsageError(
-                f"latents {list(latents)} are asked for, but the features {list(given)} are no latents."
+                f"latents {list(latents)} are asked for, but the features {list(given)} are no "
+                f"latents."
             )
         for name, dim in of_latents.items():
             known = given[name][dim].values
             if not np.isin(latents, known).all():
                 raise UsageError(
-                    f"latents {list(latents)} do not all exist; there are {known[0]} to {known[-1]}."
+                    f"latents {list(latents)} do not all exist; there are {known[0]} to "
+                    f"{known[-1]}."
                 )
             given[name] = given[name].sel({dim: list(dict.fromkeys(latents))})
     table = columns_of(given, nav)
@@ -174,7 +177,8 @@ def feature_table(
             )
         )
         raise RoiError(
-            f"{int(inside.sum())} scan points are left where all features are known, of {int(keep.sum())} in the "
+            f"{int(inside.sum())} scan points are left where all features are known, of "
+            f"{int(keep.sum())} in the "
             f"region of interest; at least {MIN_POINTS} are needed. Missing there: {missing}."
         )
     return xr.DataArray(
@@ -202,11 +206,13 @@ def scaled(table: xr.DataArray, scale: str) -> tuple[np.ndarray, dict[str, Any]]
     varies = np.ptp(values, axis=0) > 0
     if not varies.any():
         raise DataError(
-            f"each of the features {', '.join(labels)} holds one value only: there is nothing to tell."
+            f"each of the features {', '.join(labels)} holds one value only: there is nothing to "
+            f"tell."
         )
     for i in np.flatnonzero(varies & ~((spread > 0) & np.isfinite(spread))):
         raise DataError(
-            f"feature {labels[i]!r} has no finite spread to scale by ({scale}: {spread[i]:g}); use scale='standard', "
+            f"feature {labels[i]!r} has no finite spread to scale by ({scale}: {spread[i]:g}); "
+            f"use scale='standard', "
             "or leave it out."
         )
     kept = np.flatnonzero(varies)

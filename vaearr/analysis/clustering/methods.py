@@ -94,7 +94,8 @@ def _of_others(found: Any) -> Method:
             return known
     if not hasattr(found, "fit_predict") and not callable(found):
         raise UsageError(
-            f"{found!r} is no clustering method: neither a function of points nor has it fit_predict."
+            f"{found!r} is no clustering method: neither a function of points nor has it "
+            f"fit_predict."
         )
 
     def kernel(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[str, Any]]:
@@ -314,7 +315,8 @@ def _best_number(
         raise UsageError(f"k from {low} to {high} cannot be tried; give {least} <= k_min.")
     if (distinct := len(np.unique(part, axis=0))) < high:
         raise UsageError(
-            f"k up to {high} needs at least {high} different points; {len(part)} points with {distinct} different "
+            f"k up to {high} needs at least {high} different points; {len(part)} points with "
+            f"{distinct} different "
             "values are there. Ask for fewer clusters or widen the region of interest."
         )
 
@@ -378,7 +380,8 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     eps = config.eps or rules[config.eps_rule]
     if eps <= 0:
         raise DataError(
-            f"the distance to the {neighbours}th neighbour is 0 for nearly all points, since many are equal: give eps, "
+            f"the distance to the {neighbours}th neighbour is 0 for nearly all points, since "
+            f"many are equal: give eps, "
             "a larger min_samples, or cluster by more features."
         )
     model = DBSCAN(eps=eps, min_samples=neighbours + 1).fit(part)  # which counts the point itself
@@ -412,7 +415,8 @@ def hdbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict
     size, neighbours = config.min_cluster_size, config.min_samples or config.min_cluster_size
     if len(part) <= max(size, neighbours):
         raise UsageError(
-            f"{len(part)} points are too few for min_cluster_size={size} and min_samples={config.min_samples}; "
+            f"{len(part)} points are too few for min_cluster_size={size} and "
+            f"min_samples={config.min_samples}; "
             "give smaller ones or widen the region of interest."
         )
     with warnings.catch_warnings():

@@ -157,7 +157,8 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     both = (ours >= 0) & (theirs >= 0)
     if not both.any():
         raise RoiError(
-            f"no scan point has both a cluster and a reference: {int((ours >= 0).sum())} have a cluster, "
+            f"no scan point has both a cluster and a reference: {int((ours >= 0).sum())} have a "
+            f"cluster, "
             f"{int((theirs >= 0).sum())} a reference."
         )
     rows, columns = _named(labels, ours), _named(reference, theirs[both])

@@ -79,16 +79,17 @@ def template_states() -> States:
 
 
 @pytest.fixture(autouse=True)
-def _templates_are_unchanged(request: pytest.FixtureRequest) -> Iterator[None]:
+def _templates_are_unchanged(
+    request: pytest.FixtureRequest, template_states: States
+) -> Iterator[None]:
     """Fail a test that writes into a template, or that runs while another process does."""
     yield
     if not any(name.endswith("_template") for name in request.fixturenames):
         return
-    states = request.getfixturevalue("template_states")
-    for folder, state in states.items():
+    for folder, state in template_states.items():
         now = _state(folder)
         changed = {path.relative_to(folder) for path, _ in state.items() ^ now.items()}
-        states[folder] = now
+        template_states[folder] = now
         assert not changed, f"the template {folder.name} was changed: {sorted(changed)[:5]}"
 
 

@@ -329,7 +329,7 @@ def test_damaged_files(name: str, weights: State, colour: Path, tmp_path: Path) 
         in vaearr("import", colour, file, "--run", "theirs", code=BAD_DATA).error
     )
     assert (
-        "is not there"
+        "does not exist"
         in vaearr("import", colour, tmp_path / "gone.pt", "--run", "theirs", code=NO_INPUT).error
     )
 

@@ -101,6 +101,9 @@ def report(store: str, run: str, out: Path | None, trust: tuple[str, ...]) -> No
 )
 def export(store: str, out: Path, file_format: Any, run: str, **options: Any) -> None:
     """Write latents, tables or pictures as files."""
+    from vaearr.output.exporting import check_format
+
+    check_format(file_format, options["variables"], options["latents"])
     say(f"files are in {va.load_run(store, run).export(out, file_format, **options)}")
 
 

@@ -220,8 +220,10 @@ def examined(samples: pd.DataFrame, check: Callable[[Path], Checked]) -> list[Ch
         try:
             if not name.isprintable():
                 raise DataError("its name cannot be printed; rename it")
-            if not file.is_file():
+            if not file.exists():
                 raise DataError("the file does not exist")
+            if not file.is_file():
+                raise DataError("it is not an ordinary file")
             return check(file)
         except (VaearrError, OSError) as error:
             problem = str(error).removeprefix(str(file)).lstrip(": ").rstrip(".")

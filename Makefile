@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test contract lint keywords matrix bench pictures docs clean
+.PHONY: setup demo test contract fmt lint keywords matrix bench pictures docs clean
 
 setup: $(VENV)/.ready
 
@@ -22,6 +22,10 @@ test: setup lint
 
 contract: setup
 	$(BIN)/pytest tests/contract --numprocesses auto --dist worksteal -m "not slow and not long and not benchmarks"
+
+fmt: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 lint: setup
 	$(BIN)/ruff check

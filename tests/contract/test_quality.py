@@ -20,13 +20,13 @@ from .record import read_csv
 
 
 @pytest.fixture(scope="module")
-def judged(images_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(images_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the image store after `reconstruct`: `metrics.csv` in `out`, reconstructions in
     the store.
     """
     import shutil
 
-    folder = tmp_path_factory.mktemp("judged")
+    folder = tmp_path_factory.mktemp("evaluated")
     store = shutil.copytree(images_template, folder / "images.zarr")
     (folder / "said").write_text(
         vaearr("reconstruct", store, "--variable", "--out", folder / "out").out
@@ -34,16 +34,16 @@ def judged(images_template: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def test_metrics_are_those_of_scikit_image(judged: Path) -> None:
+def test_metrics_are_those_of_scikit_image(evaluated: Path) -> None:
     """In stored units over a declared range, for each sample, by the implementation that others
     use.
     """
     metrics = pytest.importorskip(
         "skimage.metrics", reason="SCIKIT-IMAGE IS MISSING: PSNR and SSIM not compared"
     )
-    ds = zarr(judged / "images.zarr")
+    ds = zarr(evaluated / "images.zarr")
     found = {
-        name: read_csv(judged / "out" / "metrics.csv", name)[:, 0]
+        name: read_csv(evaluated / "out" / "metrics.csv", name)[:, 0]
         for name in ("mse", "mae", "psnr", "ssim")
     }
     for i in range(0, 36, 5):
@@ -56,24 +56,26 @@ def test_metrics_are_those_of_scikit_image(judged: Path) -> None:
         gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         wanted = metrics.structural_similarity(one, other, data_range=255, **gaussian)
         assert found["ssim"][i] == pytest.approx(wanted, abs=2e-3)
-    said = (judged / "said").read_text()
+    said = (evaluated / "said").read_text()
     assert "data_range = 255" in said
     assert f"{np.median(found['psnr']):.4g}" in said
     assert "compression_ratio = 64" in said  # 24 x 32 bytes in, three float32 out
 
 
-def test_reconstruction_is_what_the_model_decodes(judged: Path) -> None:
-    ds, model = zarr(judged / "images.zarr"), va.load_model(judged / "images.zarr")
+def test_reconstruction_is_what_the_model_decodes(evaluated: Path) -> None:
+    ds, model = zarr(evaluated / "images.zarr"), va.load_model(evaluated / "images.zarr")
     direct = np.asarray(model.decode(np.asarray(model.encode(ds.patterns.values[:4]))))
     np.testing.assert_allclose(
         ds.reconstruction.values[:4], 127.5 * (direct + 1), atol=0.05
     )  # symmetric, of 8 bits
 
 
-def test_another_range_and_units(judged: Path) -> None:
-    store = judged / "images.zarr"
-    vaearr("reconstruct", store, "--name", "wide", "--data-range", 510, "--out", judged / "wide")
-    psnr, wide = (read_csv(judged / name / "metrics.csv", "psnr")[:, 0] for name in ("out", "wide"))
+def test_another_range_and_units(evaluated: Path) -> None:
+    store = evaluated / "images.zarr"
+    vaearr("reconstruct", store, "--name", "wide", "--data-range", 510, "--out", evaluated / "wide")
+    psnr, wide = (
+        read_csv(evaluated / name / "metrics.csv", "psnr")[:, 0] for name in ("out", "wide")
+    )
     np.testing.assert_allclose(wide - psnr, 20 * np.log10(2), rtol=1e-4)
 
 
@@ -158,13 +160,14 @@ def test_normalisation_and_back(mode: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not HAS_MONAI, reason="the Fréchet distance needs monai")
 def test_fidelity_of_generated_samples(images_template: Path, tmp_path: Path) -> None:
-    told = vaearr("judge", images_template, "--n", 40, "--seed", 1, "--out", tmp_path / "a")
-    again = vaearr("judge", images_template, "--n", 40, "--seed", 1)
-    first = [line for line in told.out.splitlines() if line.strip().startswith("draws")]
+    command = ("look", "fidelity", images_template, "--n", 40, "--seed", 1)
+    result = vaearr(*command, "--out", tmp_path / "fidelity.csv")
+    again = vaearr(*command)
+    first = [line for line in result.out.splitlines() if line.strip().startswith("draws")]
     assert first
     assert first == [line for line in again.out.splitlines() if line.strip().startswith("draws")]
-    assert "warning" in told.err or "warning" in told.out  # few samples
-    with (tmp_path / "a" / "fidelity.csv").open() as file:
+    assert "warning" in result.err or "warning" in result.out  # few samples
+    with (tmp_path / "fidelity.csv").open() as file:
         rows = {row["compared"]: float(row["frechet"]) for row in csv.DictReader(file)}
     assert list(rows) == ["draws", "reconstructions", "data"]
     assert all(value >= 0 for value in rows.values())
@@ -172,7 +175,10 @@ def test_fidelity_of_generated_samples(images_template: Path, tmp_path: Path) ->
 
 def test_fidelity_needs_monai(images_template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vaearr.errors.find_spec", lambda package: None)
-    assert 'pip install "vaearr[monai]"' in vaearr("judge", images_template, code=UNAVAILABLE).error
+    assert (
+        'pip install "vaearr[monai]"'
+        in vaearr("look", "fidelity", images_template, code=UNAVAILABLE).error
+    )
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -247,5 +253,5 @@ def test_pairs_by_name(images_template: Path, tmp_path: Path) -> None:
 def test_nothing_is_written_by_looking(images_template: Path) -> None:
     before = tree(images_template)
     vaearr("look", "layers", images_template, "--a", 1, "--b", 2)
-    vaearr("judge", images_template, "--n", 10)
+    vaearr("look", "fidelity", images_template, "--n", 10)
     assert tree(images_template) == before

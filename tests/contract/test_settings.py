@@ -147,7 +147,7 @@ def test_settings_by_option(scan_store: Path, tmp_path: Path) -> None:
 
 SECTIONS = {
     "Data": ["demo", "ingest", "attach", "info", "list", "verify"],
-    "Learn": ["train", "import", "encode", "reconstruct", "judge"],
+    "Learn": ["train", "import", "encode", "reconstruct"],
     "Analyse": ["associate", "probe", "cluster"],
     "Look": ["look", "explore", "report"],
     "Share": ["export", "run"],
@@ -155,7 +155,16 @@ SECTIONS = {
 }
 LOOKS = {
     *("prototypes", "traverse", "manifold", "line", "scatter", "pairs", "histograms"),
-    *("activations", "interpolate", "sample", "statistics", "describe", "layers", "contrast"),
+    *(
+        "activations",
+        "interpolate",
+        "sample",
+        "statistics",
+        "describe",
+        "layers",
+        "contrast",
+        "fidelity",
+    ),
 }
 
 

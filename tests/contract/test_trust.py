@@ -107,7 +107,7 @@ REFUSED = {
     "encode-from": "encode {other} --from {store} --name b",
     "reconstruct": "reconstruct {store}",
     "reconstruct-file": "reconstruct {store} --file {store}/zarr.json",
-    "judge": "judge {store}",
+    "fidelity": "look fidelity {store}",
     "explore": "explore {store} --save page.html",
     "report": "report {store} --out report",
     "import": "import {other} {store}/runs/vae/model --run b",

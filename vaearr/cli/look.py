@@ -287,6 +287,21 @@ def statistics(run: Any) -> Any:
     return run.statistics()
 
 
+@view((".csv",), "vaearr look fidelity photos.zarr --n 500 --out fidelity.csv")
+@cloup.option("--n", "n_samples", type=COUNT, help="number of generated samples; default: 1000")
+@cloup.option("--source", help="prior (default), or fitted: the Gaussian of the run's latents")
+@cloup.option(
+    "--weights",
+    type=PATH,
+    help="weights of an image network whose features are compared; default: latents",
+)
+@cloup.option("--part", help="data to compare with: validation (default), train or all")
+@SEED
+def fidelity(run: Any, **options: Any) -> Any:
+    """Compare generated samples with the data by Fréchet distances; needs vaearr[monai]."""
+    return run.fidelity(**options)
+
+
 # ---- what is written
 
 

@@ -12,13 +12,11 @@ import vaearr as va
 from vaearr import config
 from vaearr.cli.common import (
     ANALYSE,
-    DEVICE_NAME,
     LEARN,
     OVERWRITE,
     PATH,
     RUN_NAME,
     SCHEDULER,
-    SEED,
     STORE,
     TRUST,
     command,
@@ -57,7 +55,6 @@ SCORES = (
     "majority_accuracy",
     "hungarian_accuracy",
 )
-FIDELITY = ["frechet", "n", "n_reference"]
 
 
 @command(
@@ -254,46 +251,6 @@ def write_reconstructions(result: Any, folder: Path, binarise: float | None) -> 
     if is_volume(result["input"]):
         save(result, folder / "slices.png", kind="volumes")
         (folder / "slices.html").write_text(volume_page(result), encoding="utf-8")
-
-
-@command(LEARN, "vaearr judge photos.zarr --n 500 --out fidelity")
-@STORE
-@RUN_NAME
-@cloup.option(
-    "--n", "count", type=click.IntRange(min=1), default=1000, help="number of generated samples"
-)
-@cloup.option(
-    "--source", default="prior", help="prior, or fitted: the Gaussian of the run's latents"
-)
-@cloup.option(
-    "--weights",
-    type=PATH,
-    help="weights of an image network whose features are compared; default: latents",
-)
-@cloup.option("--part", default="validation", help="data to compare with: validation, train or all")
-@SEED
-@cloup.option("--out", type=PATH, help="folder for fidelity.csv")
-@DEVICE_NAME
-@TRUST
-def judge(
-    store: str,
-    run: str,
-    count: int,
-    out: Path | None,
-    device: str,
-    trust: tuple[str, ...],
-    **options: Any,
-) -> None:
-    """Compare generated samples with the data by Fréchet distances.
-
-    This needs the extra vaearr[monai].
-    """
-    fidelity = trusted_run(store, run, trust, device=device).fidelity(count, **options)
-    with folder_of(out) as folder:
-        if folder:
-            table = fidelity[FIDELITY].to_dataframe()
-            table.to_csv(folder / "fidelity.csv", columns=FIDELITY, index_label="compared")
-    print_lines(va.describe(fidelity))
 
 
 # ---- analyses

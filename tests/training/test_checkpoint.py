@@ -162,16 +162,16 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
     _interrupted(store)
     before = (_staged(store) / CHECKPOINT).read_bytes()
     monkeypatch.setattr(
-        checkpoint.Training, "tensors", lambda self: {"weights.a": torch.tensor([torch.nan])}
+        checkpoint, "_weights", lambda state: {"weights.a": torch.tensor([torch.nan])}
     )
-    monkeypatch.setattr(checkpoint.Training, "load", lambda *_: None)
+    monkeypatch.setattr("vaearr.training.loop.load_checkpoint", lambda *_: None)
     with pytest.raises(TrainingError, match="no checkpoint was written"):
         va.train(store, run="cut", config=CONFIG)
     assert (_staged(store) / CHECKPOINT).read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    "broken", ["vaearr.training.loop.latent_health", "vaearr.run.train.publish_run"]
+    "broken", ["vaearr.training.train.latent_health", "vaearr.run.train.publish_run"]
 )
 def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
     store: Path, monkeypatch: pytest.MonkeyPatch, broken: str

@@ -21,10 +21,10 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.tensors import read_tensors
 from vaearr.schema import grid
 from vaearr.store import create_store, open_store, run_folder
-from vaearr.training.checkpoint import Training
 from vaearr.training.loop import evaluate
 from vaearr.training.loop import fit as _fit
 from vaearr.training.processes import Processes
+from vaearr.training.state import Training
 from vaearr.training.step import Step, seeded
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
@@ -32,7 +32,6 @@ from ..data import random_patterns_dataset
 
 CPU = torch.device("cpu")
 AUTOENCODER = {"name": "conv_ae", "latent_dim": 3, "options": SMALL_NETWORK}
-SPATIAL = {"name": "autoencoder-kl", "latent_dim": 2, "options": {"channels": [4, 8], "groups": 2}}
 PLAIN = {"likelihood": "gaussian", "input_noise": 0.0, "target": "self"}
 CRITIC = {
     "discriminator": "conv",
@@ -230,37 +229,8 @@ def test_discriminators(images: Path) -> None:
         )
 
 
-def test_windows_are_scaled_up_to_whole_samples(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Validation sees whole samples, in pieces that fit; a discriminator sees windows."""
-    config = _config(likelihood="laplace").replace(
-        model=SPATIAL, learning_rate=1e-9, epochs=1, sheets_every=1
-    )
-    whole = va.train(images, run="whole", config=config)
-    cropped = config.replace(augment={"crop": (8, 8)})
-    cut = va.train(images, run="cut", config=cropped)
-    assert float(cut.history.reconstruction_nll[0]) == pytest.approx(
-        float(whole.history.reconstruction_nll[0]), rel=0.1
-    )
-    assert float(cut.history.kl[0]) == pytest.approx(float(whole.history.kl[0]), rel=0.3)
-    monkeypatch.setattr("vaearr.models.artifacts.MAX_VALUES", 3 * 12 * 13)
-    pieces = va.train(images, run="pieces", config=cropped)
-    for run in (cut, pieces):
-        assert float(run.history.val_loss[0]) == pytest.approx(
-            float(whole.history.val_loss[0]), rel=1e-6
-        )
-    assert pieces.health.attrs["kl_total"] == pytest.approx(cut.health.attrs["kl_total"], rel=1e-5)
-    judged = _config(adversarial={**CRITIC, "start": 0.0}).replace(
-        model=SPATIAL, augment={"crop": (8, 40)}
-    )
-    assert np.isfinite(va.train(images, config=judged).history.critic).all()
-
-
 def test_what_does_not_fit_is_refused(images: Path) -> None:
     for changes, match in (
-        ({"augment": {"crop": (8, 8)}}, "'conv' of stride .*takes whole samples"),
-        ({"augment": {"crop": (8, 7)}, "model": SPATIAL}, r"of stride .2, 2.; give a multiple"),
         (
             {"objective": {"perceptual": {"kind": "encoder"}}},
             r"needs a trained run: set objective\.perceptual\.run",

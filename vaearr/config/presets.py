@@ -50,8 +50,8 @@ _SD = {
 
 # Guo et al., "MAISI: Medical AI for Synthetic Imaging", WACV 2025: absolute error, KL weight 1e-7
 # with a mean over values (of 64^3 voxels: beta 0.026), least-squares discriminator of weight 0.1.
-# They train on windows of large volumes: --set augment.crop=[64,64,64]. Perceptual term: as for
-# `sd`, or by the encoder of a trained run, --set objective.perceptual.run=NAME.
+# Perceptual term: as for `sd`, or by the encoder of a trained run, --set
+# objective.perceptual.run=NAME.
 _MAISI = {
     "model": {
         "name": "autoencoder-kl",

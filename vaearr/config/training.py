@@ -150,6 +150,8 @@ class ObjectiveConfig(Config):
 class AugmentConfig(Config):
     """Random changes of the training patterns, on the device, never of the validation patterns."""
 
+    without_effect: ClassVar = {"crop": None}
+
     flip_x: bool = field(False, "mirror left and right, every second pattern")
     flip_y: bool = field(False, "mirror top and bottom, every second pattern")
     rotate: float = field(0.0, "largest rotation to either side, degrees", ge=0, le=180)
@@ -164,10 +166,6 @@ class AugmentConfig(Config):
     )
     noise: float = field(
         0.0, "standard deviation of noise on the input, in addition to input_noise", ge=0
-    )
-    crop: tuple[int, ...] | None = field(
-        None,
-        "pixels per spatial dim: with spatial latents, learn from windows, one position per batch",
     )
     circle: bool = field(False, "noise inside the detector circle only (the largest that fits)")
 

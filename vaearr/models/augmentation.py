@@ -9,7 +9,7 @@ patterns: a static background belongs to the detector and must be removed before
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -88,19 +88,6 @@ def moved(
             mean = images.mean((-2, -1), keepdim=True)
             images = F.grid_sample(images - mean, grid, align_corners=False) + mean
     return images.reshape(x.shape)
-
-
-def crop_window(sides: Sequence[int], crop: Sequence[int]) -> tuple[slice, ...]:
-    """Return a random window of `crop` pixels in a sample of these sides, to index `(B, C, …)`.
-
-    Every position has the same chance, by torch's CPU generator, one number per side. A side that
-    is no longer than the window is kept.
-    """
-    window = [slice(None), slice(None)]
-    for side, size in zip(sides, crop, strict=True):
-        start = int(torch.randint(max(0, side - size) + 1, ()))
-        window.append(slice(start, start + min(size, side)))
-    return tuple(window)
 
 
 def add_noise(x: torch.Tensor, std: float, circle: bool = False) -> torch.Tensor:

@@ -229,8 +229,7 @@ def _check_windows(
     else:
         log.warning(
             f"{words}: the group norms and the attention of the network are computed in each "
-            "window. Larger windows or a larger overlap reduce the difference; training on windows "
-            "(augment.crop) adapts the network to them."
+            "window. Larger windows or a larger overlap reduce the difference."
         )
 
 

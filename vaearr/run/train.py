@@ -144,7 +144,7 @@ def train(
         folder = team.first_does(stack.enter_context, staged)  # only this process locks the store
 
         def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
-            show(epoch + 1, settings.epochs, _loss_text(losses))
+            show(epoch, settings.epochs, _loss_text(losses))
 
         tables, manifest = train_model(
             scan.ds,

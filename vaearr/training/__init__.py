@@ -1,5 +1,5 @@
-"""Training: `fit` is the only loop, over one object, `Training`; `train_model` makes it and judges
-what it learned.
+"""Training: `train_model` prepares a training and measures what it learned; `fit` is the only loop,
+over one object, `Training`.
 
 `fit_model` is for models that are fitted in closed form.
 """
@@ -7,7 +7,7 @@ what it learned.
 from __future__ import annotations
 
 from vaearr.training.checkpoint import fingerprint
-from vaearr.training.loop import train_model
 from vaearr.training.processes import joined
+from vaearr.training.train import train_model
 
 __all__ = ["fingerprint", "joined", "train_model"]

@@ -13,28 +13,18 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.config import TrainConfig
+from vaearr.config import ModelConfig, TrainConfig
 from vaearr.errors import UsageError
 from vaearr.models.artifacts import TrainedModel, save_model
 from vaearr.models.linear import Samples
 from vaearr.models.quality import MIN_SAMPLES, latent_health
 from vaearr.recipe import now, versions
+from vaearr.training.step import seeded
 
 log = logging.getLogger("vaearr")
 
 # settings with an effect on a fit, or on where and how fast it runs
 OF_A_FIT = ("model", "preprocess", "split", "seed", "batch_size", "memory", *TrainConfig.passing)
-
-
-def _check_settings(settings: TrainConfig) -> None:
-    """Raise UsageError for settings that differ from the default, but have no effect on a fit."""
-    default = TrainConfig()
-    others = [name for name in TrainConfig.model_fields if name not in OF_A_FIT]
-    unused = [name for name in others if getattr(settings, name) != getattr(default, name)]
-    if unused:
-        raise UsageError(
-            f"{settings.model.name} is fitted in closed form; leave out {', '.join(unused)}."
-        )
 
 
 def fit_model(
@@ -44,7 +34,7 @@ def fit_model(
     folder: Path,
     device: torch.device,
     data: Mapping[str, Any],
-    trust: tuple[str, ...] = (),
+    trust: tuple[str, ...],
 ) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
     """Fit a model to the training samples, save it in `folder`, and measure its latents.
 
@@ -54,14 +44,7 @@ def fit_model(
     _check_settings(settings)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model = TrainedModel(
-        model=settings.model,
-        preprocess=settings.preprocess,
-        input_shape=schema.input_shape(ds),
-        signal_dims=schema.signal_dims(ds),
-        input_dtype=str(ds[n.PATTERNS].dtype),
-        trust=trust,
-    ).to(device)
+    model = new_model(ds, settings.model, settings, device, trust)
     training = (split == n.TRAIN).values
     validation = (split == n.VALIDATION).values
     samples = Samples(ds, training, training | validation, model.preprocess, settings.seed)
@@ -82,17 +65,69 @@ def fit_model(
     health = health.assign(findings.data_vars)
     facts = dict(findings.attrs)
     health.attrs["warnings"] += facts.pop("warnings", [])
-    manifest = {
-        "state": "trained",
-        "config": settings.to_attrs(),
+    manifest = model_facts(model, settings, data, n_training, int(validation.sum())) | {
         "latent_dim": n_latents,
         "fit": facts,
-        "data": data["patterns"],
-        "n_train": n_training,
-        "n_validation": int(validation.sum()),
-        "n_weights": sum(p.numel() for p in model.network.parameters()),
         "versions": versions("scipy"),
-        "time": now(),
     }
     manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
     return {n.HEALTH: health}, manifest
+
+
+def _check_settings(settings: TrainConfig) -> None:
+    """Raise UsageError for settings that differ from the default, but have no effect on a fit."""
+    default = TrainConfig()
+    others = [name for name in TrainConfig.model_fields if name not in OF_A_FIT]
+    unused = [name for name in others if getattr(settings, name) != getattr(default, name)]
+    if unused:
+        raise UsageError(
+            f"{settings.model.name} is fitted in closed form; leave out {', '.join(unused)}."
+        )
+
+
+def new_model(
+    ds: xr.Dataset,
+    network: ModelConfig,
+    settings: TrainConfig,
+    device: torch.device,
+    trust: tuple[str, ...],
+    classes: tuple[int, ...] = (),
+) -> TrainedModel:
+    """Return an untrained model for the samples of a Dataset. classes: of `objective.label`."""
+    with seeded(settings.seed, device):
+        model = TrainedModel(
+            model=network,
+            preprocess=settings.preprocess,
+            input_shape=schema.input_shape(ds),
+            signal_dims=schema.signal_dims(ds),
+            input_dtype=str(ds[n.PATTERNS].dtype),
+            label=settings.objective.label,
+            classes=classes,
+            trust=trust,
+        )
+        return model.to(device)
+
+
+def model_facts(
+    model: TrainedModel,
+    settings: TrainConfig,
+    data: Mapping[str, Any],
+    n_train: int,
+    n_validation: int,
+) -> dict[str, Any]:
+    """Return entries of the manifest of a run. data: fingerprints, see `train_model`."""
+    return {
+        "state": "trained",
+        "config": settings.to_attrs(),
+        "data": dict(data["patterns"]),
+        "n_train": n_train,
+        "n_validation": n_validation,
+        "n_weights": n_weights(model),
+        "versions": versions(),
+        "time": now(),
+    }
+
+
+def n_weights(model: TrainedModel) -> int:
+    """Return the number of weights of a model's network."""
+    return sum(parameter.numel() for parameter in model.network.parameters())

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from vaearr.computing.device import autocast
-from vaearr.config import AdversarialConfig, ObjectiveConfig
+from vaearr.config import ObjectiveConfig
 from vaearr.config.parts import part
 from vaearr.models import losses
 from vaearr.models.artifacts import TrainedModel
 
-NATS = "nats per sample"
 KL, ADVERSARIAL = "kl", "adversarial"
 
 
@@ -28,10 +27,9 @@ class Prediction:
 
     `sample` is the input without noise, `target` what the network is to predict (`is_partner`: the
     pattern of a similar point), `decoded` the output of the decoder, `picture` the same with the
-    head applied. `kl` `(B, L, …)` is the KL divergence of each latent dimension. `window_share` is
-    the number of values of a complete sample per value of the window that was cut from it: terms
-    of windows are scaled up by it. `labels` `(B,)` are -1 where unknown. `critic` is the
-    discriminator, once it is in use.
+    head applied. `mean` and `kl` `(B, L, …)` are the posterior mean and the KL divergence of each
+    latent dimension. `labels` `(B,)` are -1 where unknown. `critic` is the discriminator, once it
+    is in use.
     """
 
     sample: torch.Tensor
@@ -39,8 +37,8 @@ class Prediction:
     is_partner: bool
     decoded: torch.Tensor
     picture: torch.Tensor
+    mean: torch.Tensor
     kl: torch.Tensor
-    window_share: float
     class_logits: torch.Tensor | None
     labels: torch.Tensor | None
     critic: nn.Module | None
@@ -69,8 +67,6 @@ class Term:
     """
 
     name: str
-    long_name: str
-    units: str
     measure: Callable[[Prediction], Measured | None]
     weight: float = 1.0
     start: float = 0.0
@@ -115,69 +111,25 @@ def loss_terms(
     free_bits = objective.free_bits
     if model.network.is_deterministic:
         free_bits = 0.0
-    terms = [
-        Term(
-            "reconstruction_nll",
-            "negative log likelihood of the pattern",
-            NATS,
-            partial(_reconstruction, likelihood=likelihood, is_split=is_split),
-        )
-    ]
+    reconstruction = partial(_reconstruction, likelihood=likelihood, is_split=is_split)
+    terms = [Term("reconstruction_nll", reconstruction)]
     if is_split:
-        amplitude = Term(
-            "amplitude_nll",
-            "negative log likelihood of the own pattern at the decoded size",
-            NATS,
-            partial(_amplitude, likelihood=likelihood),
-            start=objective.warmup,
-            counts_before_start=True,
-        )
-        terms.append(amplitude)
-    kl = Term(
-        KL,
-        "KL divergence, posterior against prior",
-        NATS,
-        partial(_kl, free_bits=free_bits),
-        weight=objective.beta,
-        rise=objective.warmup,
-    )
-    terms.append(kl)
+        amplitude = partial(_amplitude, likelihood=likelihood)
+        start = objective.warmup
+        terms.append(Term("amplitude_nll", amplitude, start=start, counts_before_start=True))
+    kl = partial(_kl, free_bits=free_bits)
+    terms.append(Term(KL, kl, weight=objective.beta, rise=objective.warmup))
     if objective.perceptual is not None and perceptual is not None:
-        distance = Term(
-            "perceptual",
-            "distance of decoded patterns in the features of a frozen network",
-            "1",
-            partial(_perceptual, network=perceptual, precision=precision),
-            weight=objective.perceptual.weight * n_values,
-        )
-        terms.append(distance)
+        distance = partial(_perceptual, network=perceptual, precision=precision)
+        terms.append(Term("perceptual", distance, weight=objective.perceptual.weight * n_values))
     if objective.adversarial is not None:
-        adversarial = Term(
-            ADVERSARIAL,
-            "adversarial loss of decoded patterns, of the updates with a discriminator",
-            "1",
-            partial(_adversarial, config=objective.adversarial, precision=precision),
-            weight=objective.adversarial.weight * n_values,
-            start=objective.adversarial.start,
-            rise=objective.adversarial.rise,
-        )
-        terms.append(adversarial)
+        config = objective.adversarial
+        adversarial = partial(_adversarial, kind=config.kind, precision=precision)
+        weight = config.weight * n_values
+        terms.append(Term(ADVERSARIAL, adversarial, weight, config.start, config.rise))
     if model.classifier is not None:
-        label = Term(
-            "label_nll",
-            "cross entropy of the labels, mean over the labelled samples",
-            NATS,
-            _label,
-            weight=objective.label_weight,
-        )
-        accuracy = Term(
-            "label_accuracy",
-            "share of the labelled samples that the head classifies correctly",
-            "1",
-            _label_accuracy,
-            weight=0.0,
-        )
-        terms += [label, accuracy]
+        terms.append(Term("label_nll", _label, weight=objective.label_weight))
+        terms.append(Term("label_accuracy", _label_accuracy, weight=0.0))
     return tuple(terms)
 
 
@@ -185,7 +137,7 @@ def _reconstruction(batch: Prediction, likelihood: losses.Nll, is_split: bool) -
     """The partner's pattern decides on shapes only where the amplitude has a term of its own."""
     if batch.is_partner and is_split:
         return Measured(losses.shape_nll(batch.target, batch.decoded, likelihood).mean())
-    return Measured(batch.window_share * likelihood(batch.target, batch.decoded).mean())
+    return Measured(likelihood(batch.target, batch.decoded).mean())
 
 
 def _amplitude(batch: Prediction, likelihood: losses.Nll) -> Measured | None:
@@ -195,8 +147,8 @@ def _amplitude(batch: Prediction, likelihood: losses.Nll) -> Measured | None:
 
 
 def _kl(batch: Prediction, free_bits: float) -> Measured:
-    value = batch.window_share * batch.kl.flatten(1).sum(1).mean()
-    return Measured(value, batch.window_share * losses.kl_penalty(batch.kl, free_bits))
+    value = batch.kl.flatten(1).sum(1).mean()
+    return Measured(value, losses.kl_penalty(batch.kl, free_bits))
 
 
 def _perceptual(batch: Prediction, network: nn.Module, precision: torch.dtype) -> Measured:
@@ -204,16 +156,14 @@ def _perceptual(batch: Prediction, network: nn.Module, precision: torch.dtype) -
         return Measured(network(batch.target, batch.picture).mean())
 
 
-def _adversarial(
-    batch: Prediction, config: AdversarialConfig, precision: torch.dtype
-) -> Measured | None:
+def _adversarial(batch: Prediction, kind: str, precision: torch.dtype) -> Measured | None:
     """The generator's loss, with the discriminator's weights held."""
     if batch.critic is None:
         return None
     held = {name: parameter.detach() for name, parameter in batch.critic.named_parameters()}
     with autocast(batch.picture.device, precision):
         maps = torch.func.functional_call(batch.critic, held, (batch.picture,))
-    return Measured(losses.generator_loss(maps, config.kind))
+    return Measured(losses.generator_loss(maps, kind))
 
 
 def _label(batch: Prediction) -> Measured | None:

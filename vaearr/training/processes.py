@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -40,6 +40,13 @@ class Processes:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def totals(self, sums: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
+        """Return sums by name over processes, as numbers."""
+        if not sums:
+            return {}
+        pairs = self.total(torch.stack(list(sums.values())))
+        return dict(zip(sums, pairs.tolist(), strict=True))
 
     def first_does(self, work: Callable[..., T], *args: Any) -> T:
         """Call `work(*args)` in the first process; return its result in all. If it fails, the

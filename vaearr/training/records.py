@@ -20,8 +20,8 @@ from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.models.tensors import read_tensors, write_tensors
 from vaearr.recipe import as_json
 from vaearr.store.folders import replace_file
-from vaearr.training.checkpoint import History, Training
-from vaearr.training.objective import KL, NATS
+from vaearr.training.objective import ADVERSARIAL, KL
+from vaearr.training.state import History, Training
 
 SHEETS = "sheets"  # folder of the files
 SHEET_DIM = "sheet_"
@@ -33,9 +33,23 @@ LONG_NAMES = {
 }
 
 PER_VALUE = ("reconstruction_nll", KL)
-# long name and units of the columns that are no terms of the loss
+NATS = "nats per sample"
+# long name and units of terms of the loss, and of other columns
 COLUMNS = {
     "loss": ("sum of the terms times their weights", NATS),
+    "reconstruction_nll": ("negative log likelihood of the pattern", NATS),
+    "amplitude_nll": ("negative log likelihood of the own pattern at the decoded size", NATS),
+    KL: ("KL divergence, posterior against prior", NATS),
+    "perceptual": ("distance of decoded patterns in the features of a frozen network", "1"),
+    ADVERSARIAL: (
+        "adversarial loss of decoded patterns, of the updates with a discriminator",
+        "1",
+    ),
+    "label_nll": ("cross entropy of the labels, mean over the labelled samples", NATS),
+    "label_accuracy": (
+        "share of the labelled samples that the head classifies correctly",
+        "1",
+    ),
     "critic": ("loss of the discriminator, of the updates with one", "1"),
     "beta": ("weight of the KL divergence at the end of the epoch", "1"),
     "learning_rate": ("learning rate of the epoch's last update", "1"),
@@ -56,23 +70,22 @@ def history_dataset(state: Training) -> xr.Dataset:
     added per value of a preprocessed sample (nats/dim).
     """
     n_values = math.prod(state.model.seen_shape)
-    terms = {term.name: term for term in state.loss_step.terms}
+    weights = {term.name: term.weight for term in state.loss_step.terms}
     variables: dict[str, Any] = {}
     for name in state.rows[0]:
-        term = terms.get(name.removeprefix("val_"))
-        if term is not None:
-            attrs = {"long_name": term.long_name, "units": term.units, "weight": term.weight}
-        else:
-            long_name, units = COLUMNS[name.removeprefix("val_")]
-            attrs = {"long_name": long_name, "units": units}
-        if name.startswith("val_"):
-            attrs["long_name"] = f"{attrs['long_name']} (validation points)"
+        term = name.removeprefix("val_")
+        long_name, units = COLUMNS[term]
+        if term != name:
+            long_name += " (validation points)"
+        attrs: dict[str, Any] = {"long_name": long_name, "units": units}
+        if term in weights:
+            attrs["weight"] = weights[term]
         column = [row[name] for row in state.rows]
         dims = (n.EPOCH, n.LATENT) if name == "latent_kl" else n.EPOCH
         variables[name] = (dims, column, attrs)
-        if name.removeprefix("val_") in PER_VALUE:
+        if term in PER_VALUE:
             per_value = {
-                "long_name": f"{attrs['long_name']}, per value of the pattern",
+                "long_name": f"{long_name}, per value of the pattern",
                 "units": "nats per value",
             }
             variables[f"{name}_per_value"] = (n.EPOCH, np.divide(column, n_values), per_value)
@@ -141,9 +154,9 @@ def tensorboard(
         def log(epoch: int, row: History) -> None:
             for name, value in row.items():
                 if name == "latent_kl":
-                    writer.add_histogram(name, np.asarray(value), epoch + 1)
+                    writer.add_histogram(name, np.asarray(value), epoch)
                 else:
-                    writer.add_scalar(name, value, epoch + 1)
+                    writer.add_scalar(name, value, epoch)
             writer.flush()
 
         yield log

@@ -1,8 +1,8 @@
 """The differentiable part of a training step, and what changes from one update to the next.
 
 `Step` takes stored patterns to the terms of the loss, `Critic` is the discriminator's own loss. The
-weights of the terms and `learning_rates` are known for every update, so there is no scheduler whose
-state would have to be kept.
+weights of the terms and the learning rate are known for every update, so there is no scheduler
+whose state would have to be kept.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import torch
 from torch import nn
 
 from vaearr.computing.device import autocast, pick_precision
-from vaearr.config import AdversarialConfig, AugmentConfig, TrainConfig
-from vaearr.errors import UsageError
+from vaearr.config import TrainConfig
 from vaearr.models import Network, losses
 from vaearr.models.artifacts import TrainedModel, pooled
-from vaearr.models.augmentation import add_noise, crop_window, draw_geometry
-from vaearr.models.windows import are_multiples
+from vaearr.models.augmentation import add_noise, draw_geometry
 from vaearr.training.objective import Prediction, loss_terms
 
 BETAS, MOMENTUM = (0.9, 0.99), 0.9
@@ -31,19 +29,11 @@ Sums = dict[str, torch.Tensor]
 
 
 class StepOutput(NamedTuple):
-    """What a step computes for a batch.
-
-    `loss` is the mean over the batch, `sums` those of its terms. `target` holds the preprocessed
-    patterns to predict, `decoded` the prediction. `mean` and `kl` `(B, L, …)` are the posterior
-    mean and the KL divergence of each latent dimension, without gradients.
-    """
+    """What a step computes for a batch: `loss` is the mean over the batch, `sums` those of its terms."""
 
     loss: torch.Tensor
     sums: Sums
-    target: torch.Tensor
-    decoded: torch.Tensor
-    mean: torch.Tensor
-    kl: torch.Tensor
+    prediction: Prediction
 
 
 class Step(nn.Module):
@@ -53,14 +43,10 @@ class Step(nn.Module):
     """
 
     def __init__(
-        self, model: TrainedModel, config: TrainConfig, *, perceptual: nn.Module | None = None
+        self, model: TrainedModel, config: TrainConfig, perceptual: nn.Module | None = None
     ) -> None:
         super().__init__()
-        if config.objective.target == "auto" or config.objective.input_noise is None:
-            raise UsageError(
-                "objective.target or input_noise is not decided; `vaearr.run.train.settled` does "
-                "it."
-            )
+        assert config.objective.input_noise is not None, "the settings are not settled"
         self.model = model
         self.config = config
         self.input_noise = config.objective.input_noise
@@ -83,48 +69,59 @@ class Step(nn.Module):
         its weights get no gradient here.
         """
         model = self.model
+        network: Network = model.network
+        has_logits = losses.takes_logits(self.config.objective.likelihood)
+        class_logits = None
         with autocast(patterns.device, self.precision):
-            complete = model.preprocess(patterns)
-            sample = complete
-            network: Network = model.network
-            wanted = complete if target is None else model.preprocess(target)
-            network_input = sample
+            sample = model.preprocess(patterns)
+            wanted = sample if target is None else model.preprocess(target)
+            noisy = sample
             if self.training:
-                sample, wanted, network = self._augmented(complete, wanted, target is not None)
-                augment = self.config.augment
-                network_input = add_noise(sample, self.input_noise)
-                network_input = add_noise(network_input, augment.noise, augment.circle)
-            mean, logvar = network.encode(network_input)
+                sample, wanted = self._moved(sample, wanted, is_partner=target is not None)
+                noisy = self._with_noise(sample)
+            mean, logvar = network.encode(noisy)
             z = mean
             if self.training and not network.is_deterministic:
                 z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-            has_logits = losses.takes_logits(self.config.objective.likelihood)
             decoded = network.decode(z, logits=True) if has_logits else network.decode(z)
-            class_logits = None
             if labels is not None and model.classifier is not None:
                 class_logits = model.classifier(pooled(mean)).float()
         decoded = decoded.float()
-        kl = losses.posterior_kl(network, mean.float(), logvar.float())
+        mean = mean.float()
         prediction = Prediction(
             sample=sample,
             target=wanted,
             is_partner=target is not None,
             decoded=decoded,
             picture=decoded.sigmoid() if has_logits else decoded,
-            kl=kl,
-            window_share=complete[0].numel() / sample[0].numel(),
+            mean=mean,
+            kl=losses.posterior_kl(network, mean, logvar.float()),
             class_logits=class_logits,
             labels=labels,
             critic=critic,
         )
         loss, sums = self._loss(prediction, weights)
-        picture = prediction.picture
-        return StepOutput(loss, sums, wanted.detach(), picture, mean.detach(), kl.detach())
+        return StepOutput(loss, sums, prediction)
+
+    def _moved(
+        self, sample: torch.Tensor, wanted: torch.Tensor, is_partner: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input and target, moved and turned in the same way."""
+        move = draw_geometry(len(sample), self.config.augment, sample.device)
+        moved = move(sample)
+        if self.config.objective.target == "unmoved":
+            return moved, wanted
+        return moved, move(wanted) if is_partner else moved
+
+    def _with_noise(self, sample: torch.Tensor) -> torch.Tensor:
+        augment = self.config.augment
+        noisy = add_noise(sample, self.input_noise)
+        return add_noise(noisy, augment.noise, augment.circle)
 
     def _loss(self, prediction: Prediction, weights: torch.Tensor) -> tuple[torch.Tensor, Sums]:
-        loss: Any = 0.0
+        loss = prediction.kl.new_zeros(())
         sums: Sums = {}
-        all_samples = prediction.kl.new_full((), len(prediction.kl))
+        all_samples = loss.new_full((), len(prediction.kl))
         for term, weight in zip(self.terms, weights, strict=True):
             measured = term.measure(prediction)
             if measured is None:
@@ -135,35 +132,16 @@ class Step(nn.Module):
         sums["loss"] = torch.stack([loss.detach() * all_samples, all_samples])
         return loss, sums
 
-    def _augmented(
-        self, sample: torch.Tensor, wanted: torch.Tensor, is_partner: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, Network]:
-        """Move, turn and crop input and target in the same way; with the network for their size."""
-        augment = self.config.augment
-        network = self.model.network
-        move = draw_geometry(len(sample), augment, sample.device)
-        moved = move(sample)
-        if self.config.objective.target != "unmoved":
-            wanted = move(wanted) if is_partner else moved
-        if augment.crop is not None:
-            window = crop_window(moved.shape[2:], augment.crop)
-            moved = moved[window]
-            wanted = wanted[window]
-            network = network.resized(moved.shape[2:])
-        return moved, wanted, network
-
 
 class Critic(nn.Module):
     """Loss of the discriminator for preprocessed patterns and what was decoded for them: `2 x (B,
     C, …) -> ()`.
     """
 
-    def __init__(
-        self, network: nn.Module, config: AdversarialConfig, precision: torch.dtype
-    ) -> None:
+    def __init__(self, network: nn.Module, kind: str, precision: torch.dtype) -> None:
         super().__init__()
         self.network = network
-        self.config = config
+        self.kind = kind
         self.precision = precision
 
     def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -171,27 +149,10 @@ class Critic(nn.Module):
         with autocast(real.device, self.precision):
             maps_real = self.network(real)
             maps_fake = self.network(fake)
-        loss = losses.discriminator_loss(maps_real, maps_fake, self.config.kind)
-        if self.config.kind == "wgan-gp":
+        loss = losses.discriminator_loss(maps_real, maps_fake, self.kind)
+        if self.kind == "wgan-gp":
             loss = loss + losses.PENALTY_WEIGHT * losses.gradient_penalty(self.network, real, fake)
         return loss
-
-
-def seen_shape(model: TrainedModel, augment: AugmentConfig) -> tuple[int, ...]:
-    """Return the shape `(C, …)` of the network's input in a training: of a sample or a window.
-
-    Raises UsageError for windows of a network without a stride, and for windows that do not fit it.
-    """
-    crop = augment.crop
-    stride = model.network.stride
-    if crop is None:
-        return model.seen_shape
-    if not are_multiples(crop, stride):
-        raise UsageError(
-            f"augment.crop is {crop}, for {model.model_config.name!r} of stride {stride}; give a "
-            "multiple of it; a network without a stride takes whole samples."
-        )
-    return (model.seen_shape[0], *map(min, crop, model.seen_shape[1:]))
 
 
 def make_optimizer(
@@ -209,8 +170,9 @@ def make_optimizer(
     return cls(parameters, betas=BETAS, **kwargs)
 
 
-def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
-    """Learning rate of each update, `(n_updates,)`: a linear rise, then a cosine down.
+def rate_shares(config: TrainConfig, per_epoch: int) -> np.ndarray:
+    """Return the share of the highest learning rate at each update, `(n_updates,)`: a linear rise,
+    then a cosine down.
 
     With `restarts` the cosine starts again that many times, in parts of equal length (Loshchilov &
     Hutter, "SGDR", ICLR 2017). With `schedule_per="epoch"` the rate is that of the epoch's first
@@ -223,8 +185,7 @@ def learning_rates(config: TrainConfig, per_epoch: int) -> np.ndarray:
     rise = round(config.rise * n_updates)
     done = (update - rise) / max(1, n_updates - rise) * (config.restarts + 1)
     cosine = config.rate_end + (1 - config.rate_end) * 0.5 * (1 + np.cos(np.pi * (done % 1)))
-    shares = np.where(update < rise, (update + 1) / max(rise, 1), cosine)
-    return config.learning_rate * shares
+    return np.where(update < rise, (update + 1) / max(rise, 1), cosine)
 
 
 @contextmanager

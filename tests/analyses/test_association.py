@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -49,12 +46,3 @@ def test_too_few_points_and_ranges_are_refused() -> None:
         latent_partitions(latents, scores, k_max=1)
     with pytest.raises(SchemaError, match="at least 120"):
         latent_partitions(latents, scores)
-
-
-@pytest.mark.parametrize(
-    "module", ["association.table", "association.joint", "clustering.labels", "planes", "probing"]
-)
-def test_examples_of_docstrings_run(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"vaearr.analysis.{module}"))
-    assert result.attempted
-    assert not result.failed

@@ -97,6 +97,13 @@ class PatternBatches:
         If the Dataset is not valid.
     UsageError
         If the variable does not exist or a number is out of range.
+
+    Examples
+    --------
+    >>> batches = va.batches(ds, batch_size=16, roi=ds.roi, split=ds.split)
+    >>> patterns = next(iter(batches))
+    >>> patterns.shape[1:], patterns.dtype
+    (torch.Size([1, 9, 11]), torch.uint8)
     """
 
     def __init__(

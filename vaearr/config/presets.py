@@ -139,5 +139,24 @@ def preset_settings(name: str) -> dict[str, Any]:
 
 
 def preset(name: str, **changes: Unpack[TrainSettings]) -> TrainConfig:
-    """The training settings of a preset, with single ones replaced."""
+    """Return the training settings of a preset, with single ones replaced.
+
+    Parameters
+    ----------
+    name : str
+        Name of the preset, such as ``"sd"`` or ``"maisi"``.
+    **changes
+        Settings of `train` that replace those of the preset.
+
+    Returns
+    -------
+    TrainConfig
+        Settings for ``config=`` of `train`.
+
+    Examples
+    --------
+    >>> config = va.preset("maisi", epochs=10)
+    >>> config.model.name, config.epochs
+    ('autoencoder-kl', 10)
+    """
     return resolved(TrainConfig, TrainConfig.from_attrs(preset_settings(name)), changes)

@@ -141,6 +141,13 @@ def attach(
         If the number of rows does not fit, points are repeated, or values are infinite.
     NoInputError, UsageError
         If a file does not exist, or arguments contradict each other.
+
+    Examples
+    --------
+    >>> hardness = xr.zeros_like(ds.BC, dtype="float32")
+    >>> ds = va.attach("scan.zarr", hardness, kind="map", name="hardness")
+    >>> ds.hardness.dims
+    ('y', 'x')
     """
     if not isinstance(store, str | Path | xr.Dataset):
         store = store.path

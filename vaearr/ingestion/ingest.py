@@ -94,6 +94,20 @@ def ingest(
         If an input does not exist or is invalid.
     WriteError
         If the store does not fit on the disk. No store is left behind then.
+
+    Examples
+    --------
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> ds = va.ingest(scan, "new.zarr")
+    >>> ds.patterns.dims
+    ('y', 'x', 'dy', 'dx')
+
+    A file and its side maps, with 0.25 um between points:
+
+    >>> va.ingest(
+    ...     "scan.h5", "scan2.zarr", maps={"BC": "bc.csv"}, elements="elements.csv", step=0.25
+    ... )  # doctest: +SKIP
     """
     refuse_unknown(ingest, IngestSettings, settings)
     config = resolved(IngestConfig, config, settings)

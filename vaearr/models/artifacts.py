@@ -386,6 +386,12 @@ def load_model(
     UntrustedError
         If the run names a network that is neither vaearr's, an entry point of an installed package,
         nor in `trust`.
+
+    Examples
+    --------
+    >>> model = va.load_model("scan.zarr")
+    >>> model.encode(ds.patterns[:2]).dims
+    ('y', 'x', 'latent')
     """
     folder = run_folder(store, run) / n.MODEL
     return load_folder(folder, device=pick_device(device), trust=trust)

@@ -56,9 +56,10 @@ class Run:
 
     A run is opened with `load_run`. Its data are read when they are first used, and its network
     (torch) is loaded only for methods that need it. Every function that takes the path of a store
-    takes a Run as well.
+    takes a Run as well. In the examples of the methods, `run` is the run of ``scan.zarr`` and `ds`
+    its Dataset.
 
-    Attributes
+    Parameters
     ----------
     path : Path
         The store.
@@ -66,6 +67,14 @@ class Run:
         Name of the run.
     device : str
         Device of the network.
+    trust : str or collection of str
+        Networks that are imported although the store names them, as `load_run` states.
+
+    Examples
+    --------
+    >>> run = va.load_run("scan.zarr")
+    >>> run.name, run.latent_shape
+    ('vae', (3,))
     """
 
     def __init__(
@@ -130,6 +139,13 @@ class Run:
         ------
         NoInputError
             If the run has no such table.
+
+        Examples
+        --------
+        >>> run.associate("BC", metrics=["pearson"]).sizes["latent"]
+        3
+        >>> run.table("association").association.dims
+        ('metric', 'latent', 'target')
         """
         return open_table(self.path, self.name, name)
 
@@ -145,6 +161,11 @@ class Run:
         -------
         xarray.Dataset or None
             None if there is no such table, or a variable that it was computed from has changed.
+
+        Examples
+        --------
+        >>> run.current_table("probe") is None  # none has been computed
+        True
         """
         from vaearr.run.step import current_table
 
@@ -192,6 +213,11 @@ class Run:
         ------
         NoInputError
             If it does not exist, such as the latents of a run that is not encoded.
+
+        Examples
+        --------
+        >>> run.variable("roi").name, va.load_run("scan.zarr", "pca").variable("roi").name
+        ('roi', 'roi_pca')
         """
         ds = self.ds
         stored_name = n.run_name(name, self.name)
@@ -230,6 +256,11 @@ class Run:
         -------
         numpy.ndarray
             Patterns ``(k, *signal)`` in native byte order.
+
+        Examples
+        --------
+        >>> run.patterns_at([[0, 5], [2, 7]]).shape
+        (2, 9, 11)
         """
         navigation = schema.navigation_dims(self.ds)
         samples = []
@@ -244,7 +275,23 @@ class Run:
         return stacked.astype(stacked.dtype.newbyteorder("="), copy=False)
 
     def to(self, device: str) -> Run:
-        """Return the run with its network on another device, such as ``"cuda"``."""
+        """Return the run with its network on another device.
+
+        Parameters
+        ----------
+        device : str
+            Name of the device, such as ``"cuda"``.
+
+        Returns
+        -------
+        Run
+            A second Run of the same store.
+
+        Examples
+        --------
+        >>> run.to("cpu").model.device
+        device(type='cpu')
+        """
         if device == self.device:
             return self
         return Run(self.path, self.name, device=device, trust=self.trust)
@@ -258,6 +305,10 @@ class Run:
             If the run has no network.
         UsageError
             If the run was trained on patterns that differ from those of the store.
+
+        Examples
+        --------
+        >>> run.check_patterns()
         """
         from vaearr.models.artifacts import check_fits
 
@@ -310,8 +361,8 @@ class Run:
 
         Examples
         --------
-        >>> ds = run.encode(batch_size=512)  # doctest: +SKIP
-        >>> ds.latents.sel(latent=0).hvplot.image()  # doctest: +SKIP
+        >>> run.encode().latents.dims
+        ('y', 'x', 'latent')
         """
         from vaearr.run.encode import encode_run
 
@@ -362,7 +413,8 @@ class Run:
 
         Examples
         --------
-        >>> run.apply("other.zarr").encode()  # doctest: +SKIP
+        >>> run.apply("other.zarr").encode().latents.dims
+        ('y', 'x', 'latent')
         """
         from vaearr.run.applying import apply_run
 
@@ -382,6 +434,11 @@ class Run:
         -------
         numpy.ndarray or xarray.DataArray
             Patterns ``(…, *signal)``, of the same kind as `latents`.
+
+        Examples
+        --------
+        >>> run.decode(run.latents[:2]).dims
+        ('y', 'x', 'dy', 'dx')
         """
         return self.model.decode(latents, **settings)
 
@@ -401,6 +458,11 @@ class Run:
             ``(dim, *signal)``. With a normalisation or a dynamic background the patterns are in
             preprocessed units, because no input exists whose scale could be restored; the attribute
             ``scale`` is ``"stored"`` or ``"preprocessed"``.
+
+        Examples
+        --------
+        >>> run.decode_samples(np.zeros((2, 3), "float32")).sizes
+        Frozen({'sample': 2, 'dy': 9, 'dx': 11})
         """
         from vaearr.run.decode import decoded_array
 
@@ -418,6 +480,12 @@ class Run:
         -------
         xarray.DataArray
             The patterns in the units of `decode_samples`.
+
+        Examples
+        --------
+        >>> pattern = ds.patterns.isel(y=2, x=[7]).compute()
+        >>> run.as_decoded(pattern).sizes["dy"]
+        9
         """
         from vaearr.run.decode import comparable_patterns
 
@@ -438,6 +506,12 @@ class Run:
         ------
         NoInputError
             If no sample is encoded.
+
+        Examples
+        --------
+        >>> numbers, latents = run.encoded_latents()
+        >>> latents.shape == (len(numbers), 3)
+        True
         """
         from vaearr.run.points import encoded_latents
 
@@ -488,8 +562,10 @@ class Run:
 
         Examples
         --------
-        >>> table = run.associate("BC", metrics=["pearson"])  # doctest: +SKIP
-        >>> abs(table.association).idxmax("latent")  # doctest: +SKIP
+        >>> table = run.associate("BC", metrics=["pearson"])
+        >>> strongest = abs(table.association).idxmax("latent")
+        >>> strongest.dims
+        ('metric', 'target')
         """
         from vaearr.run.analyses import associate_run
 
@@ -537,6 +613,11 @@ class Run:
             If the run is not encoded or the reference does not exist.
         UsageError
             If `k_max` is below 2.
+
+        Examples
+        --------
+        >>> run.partitions("phase", k_max=3).ari.dims
+        ('latent',)
         """
         from vaearr.run.analyses import partition_run
 
@@ -580,7 +661,8 @@ class Run:
 
         Examples
         --------
-        >>> run.cluster(["latents", "BC"], method="hdbscan", name="grains")  # doctest: +SKIP
+        >>> run.cluster(["latents", "BC"], method="kmeans", k=3, name="groups").groups.dims
+        ('y', 'x')
         """
         from vaearr.run.analyses import cluster_run
 
@@ -623,7 +705,8 @@ class Run:
 
         Examples
         --------
-        >>> run.probe("phase").score  # doctest: +SKIP
+        >>> run.probe("BC", n_permutations=0).score.dims
+        ('target', 'features', 'probe')
         """
         from vaearr.run.analyses import probe_run
 
@@ -691,7 +774,9 @@ class Run:
 
         Examples
         --------
-        >>> run.reconstruct(part="validation").psnr.mean()  # doctest: +SKIP
+        >>> table = run.reconstruct(part="validation")
+        >>> table.psnr.dims
+        ('y', 'x')
         """
         from vaearr.run.reconstruct import reconstruct_files, reconstruct_samples
 
@@ -728,6 +813,10 @@ class Run:
         ------
         NoInputError
             If the run has no network or no samples in its split.
+
+        Examples
+        --------
+        >>> sheet = va.view(run.example_reconstructions(4))
         """
         from vaearr.run.reconstruct import example_reconstructions
 
@@ -764,7 +853,7 @@ class Run:
 
         Examples
         --------
-        >>> va.view(run.sample(16, seed=1))  # doctest: +SKIP
+        >>> sheet = va.view(run.sample(16, seed=1))
         """
         from vaearr.run.draw import sample
 
@@ -798,7 +887,9 @@ class Run:
 
         Examples
         --------
-        >>> way = run.interpolate({"x": 2.0, "y": 0.5}, {"x": 9.0, "y": 7.0})  # doctest: +SKIP
+        >>> path = run.interpolate({"x": 2.0, "y": 0.5}, {"x": 9.0, "y": 7.0}, steps=5)
+        >>> path.decoded.dims
+        ('step', 'dy', 'dx')
         """
         from vaearr.run.draw import interpolate
 
@@ -817,6 +908,11 @@ class Run:
         ------
         NoInputError
             If the run is not encoded.
+
+        Examples
+        --------
+        >>> run.statistics().kl.dims
+        ('latent',)
         """
         from vaearr.run.statistics import stored_statistics
 
@@ -873,6 +969,10 @@ class Run:
             If settings do not fit each other or the samples.
         DataError
             If the reference has fewer than two samples.
+
+        Examples
+        --------
+        >>> run.fidelity(500).frechet  # doctest: +SKIP
         """
         from vaearr.run.fidelity import fidelity
 
@@ -909,6 +1009,11 @@ class Run:
             If the run is not encoded, or the map or samples of the classes do not exist.
         UsageError
             If the map holds no classes, or lacks one of `classes`.
+
+        Examples
+        --------
+        >>> run.prototypes("phase").decoded.dims
+        ('class', 'dy', 'dx')
         """
         from vaearr.run.traversals import prototypes
 
@@ -963,7 +1068,10 @@ class Run:
 
         Examples
         --------
-        >>> va.view(run.traverse([0, 1], span=(-2, 2)))  # doctest: +SKIP
+        >>> frames = run.traverse([0, 1], span=(-2, 2), steps=5)
+        >>> frames.decoded.sizes["step"]
+        5
+        >>> sheet = va.view(frames)
         """
         from vaearr.run.traversals import traverse
 
@@ -1003,6 +1111,11 @@ class Run:
             As in `traverse`, and if there are not two dimensions that vary.
         NoInputError
             If the run is not encoded.
+
+        Examples
+        --------
+        >>> run.manifold((0, 1), steps=3).decoded.sizes["dy"]
+        9
         """
         from vaearr.run.traversals import manifold
 
@@ -1051,6 +1164,11 @@ class Run:
             If the points or the space are not valid, and as in `scatter` and `traverse`.
         NoInputError
             If the run is not encoded.
+
+        Examples
+        --------
+        >>> run.line([(-2, 0), (2, 0)], space="pca", steps=5).sizes["step"]
+        5
         """
         from vaearr.run.traversals import line
 
@@ -1072,6 +1190,11 @@ class Run:
         ------
         NoInputError
             If the run is not encoded.
+
+        Examples
+        --------
+        >>> run.describe()["std"].dims
+        ('latent',)
         """
         from vaearr.run.spread import describe
 
@@ -1113,6 +1236,11 @@ class Run:
             If the run is not encoded, or the map or samples of the classes do not exist.
         UsageError
             If a class or dimension does not exist.
+
+        Examples
+        --------
+        >>> run.histograms("phase", bins=10).counts.dims
+        ('class', 'latent', 'bin')
         """
         from vaearr.run.spread import histograms
 
@@ -1151,6 +1279,11 @@ class Run:
             If there are fewer than two dimensions, and as in `histograms`.
         NoInputError
             As in `histograms`.
+
+        Examples
+        --------
+        >>> run.pairs(max_points=100).sizes["latent"]
+        3
         """
         from vaearr.run.spread import pairs
 
@@ -1185,6 +1318,11 @@ class Run:
         ------
         NoInputError, UsageError
             As in `histograms`.
+
+        Examples
+        --------
+        >>> run.activations("phase").class_mean.dims
+        ('class', 'latent')
         """
         from vaearr.run.spread import activations
 
@@ -1221,6 +1359,11 @@ class Run:
         ------
         NoInputError, UsageError, MissingExtraError
             As in `va.embed` and `histograms`.
+
+        Examples
+        --------
+        >>> run.scatter("pca").position.dims
+        ('point', 'axis')
         """
         from vaearr.run.spread import scatter
 
@@ -1257,7 +1400,9 @@ class Run:
 
         Examples
         --------
-        >>> run.layers(run.ds.patterns[3, 4], run.ds.patterns[8, 2])  # doctest: +SKIP
+        >>> table = run.layers(ds.patterns[3, 4], ds.patterns[8, 7])
+        >>> table.l2.dims
+        ('layer',)
         """
         from vaearr.analysis.layers import compare_layers, compare_pairs
 
@@ -1290,8 +1435,6 @@ class Run:
         Examples
         --------
         >>> page = run.report()  # doctest: +SKIP
-        >>> page.name  # doctest: +SKIP
-        'index.html'
         """
         from vaearr.output.reporting import write_report
 
@@ -1347,8 +1490,7 @@ class Run:
 
         Examples
         --------
-        >>> run.explore(save="scan.html")  # doctest: +SKIP
-        PosixPath('scan.html')
+        >>> page = run.explore(save="scan.html")  # doctest: +SKIP
         """
         if save is not None:
             from vaearr.app.saved import save_page
@@ -1403,8 +1545,8 @@ class Run:
 
         Examples
         --------
-        >>> folder = run.export("tables", variables=["BC"])  # doctest: +SKIP
-        >>> sorted(path.name for path in folder.iterdir())  # doctest: +SKIP
+        >>> folder = run.export("tables", variables=["BC"])
+        >>> [path.name for path in folder.iterdir()]
         ['latents.csv']
         """
         from vaearr.output.exporting import export_run
@@ -1473,8 +1615,9 @@ def load_run(
 
     Examples
     --------
-    >>> run = va.load_run("scan.zarr")  # doctest: +SKIP
-    >>> run.latents  # doctest: +SKIP
+    >>> run = va.load_run("scan.zarr")
+    >>> run.latents.dims
+    ('y', 'x', 'latent')
     """
     if isinstance(store, Run):
         if run not in (None, store.name):

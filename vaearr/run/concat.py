@@ -51,9 +51,10 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
 
     Examples
     --------
-    >>> both = va.concat(["a.zarr", "b.zarr"])  # doctest: +SKIP
-    >>> run = va.train(both)  # doctest: +SKIP
-    >>> run.apply("b.zarr").encode()  # doctest: +SKIP
+    >>> both = va.concat(["scan.zarr", "other.zarr"])
+    >>> run = va.train(both, run="both", model="pca", latent_dim=3)
+    >>> run.apply("other.zarr").encode().latents_both.dims
+    ('y', 'x', 'latent_both')
     """
     if isinstance(scans, str | Path | xr.Dataset) or not scans:
         raise UsageError(

@@ -75,6 +75,11 @@ def encode(
     -------
     xarray.Dataset
         The opened store.
+
+    Examples
+    --------
+    >>> va.encode("scan.zarr").latents.dims
+    ('y', 'x', 'latent')
     """
     ds = data if isinstance(data, xr.Dataset) else None
     if not isinstance(run, Run):

@@ -110,6 +110,12 @@ def import_model(
 
     Examples
     --------
+    >>> run = va.import_model("other.zarr", "scan.zarr/runs/vae/model", run="imported")
+    >>> run.encode().latents_imported.dims
+    ('y', 'x', 'latent_imported')
+
+    Weights of Stable Diffusion:
+
     >>> run = va.import_model("scan.zarr", "vae.ckpt", run="sd")  # doctest: +SKIP
     """
     refuse_unknown(import_model, ImportSettings, keywords)

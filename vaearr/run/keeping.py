@@ -28,8 +28,7 @@ def keep(
     overwrite: bool = False,
     **results: Result,
 ) -> xr.Dataset:
-    """Write results into a store, under the names that they are given by: `va.keep(ds,
-    grains=labels)`.
+    """Write results into a store, under the names of the keywords.
 
     All results are checked before the first is written, and all appear together. A result that
     exists with the same values is left as it is.
@@ -61,6 +60,12 @@ def keep(
         If a name is reserved, or a Dataset of maps is given.
     NoInputError
         If the run does not exist.
+
+    Examples
+    --------
+    >>> labels = va.cluster(ds[["latents", "BC"]], method="kmeans", k=3)
+    >>> va.keep("scan.zarr", grains=labels).grains.dims
+    ('y', 'x')
     """
     path = path_of(data)
     if run is None:

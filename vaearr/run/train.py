@@ -121,7 +121,9 @@ def train(
 
     Examples
     --------
-    >>> run = va.train("scan.zarr", latent_dim=16, epochs=40)  # doctest: +SKIP
+    >>> run = va.train("other.zarr", run="small", latent_dim=4, epochs=1, epoch_samples=128)
+    >>> run.history.sizes["epoch"]
+    1
     """
     refuse_unknown(train, TrainSettings, keywords)
     settings = resolved(TrainConfig, config, keywords)

@@ -73,6 +73,12 @@ def roi(
         If fewer than two points are left, with the number of points that each condition kept.
     UsageError
         For a condition that cannot be read.
+
+    Examples
+    --------
+    >>> region = va.roi(ds, x=(2, 12), where="BC > 45")
+    >>> region.dims, region.dtype
+    (('y', 'x'), dtype('bool'))
     """
     settings = (config or RoiConfig()).replace(x=x, y=y, z=z, where=where)
     nav = schema.navigation_dims(ds)
@@ -351,6 +357,12 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
         The points in row-major order. Their navigation coordinates come along as coordinates of
         `sample`, so that `to_grid` puts each sample back where it came from, in whatever order the
         samples are by then.
+
+    Examples
+    --------
+    >>> samples = va.to_samples(ds.latents, ds.roi)
+    >>> samples.dims
+    ('sample', 'latent')
     """
     inside = laid_over(data, roi, roi.dims)
     index = dict(zip(roi.dims, np.nonzero(inside.values), strict=True))
@@ -387,6 +399,12 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
     SchemaError
         If the samples carry no coordinates, or other points than those of the region, or if `fill`
         does not fit.
+
+    Examples
+    --------
+    >>> samples = va.to_samples(ds.latents, ds.roi)
+    >>> va.to_grid(samples, ds.roi).equals(ds.latents)
+    True
     """
     inside = laid_over(roi, roi, roi.dims)
     if not isinstance(samples, xr.DataArray) or n.SAMPLE not in samples.dims:

@@ -100,6 +100,13 @@ def crop(ds: xr.Dataset, **windows: Window) -> xr.Dataset:
     ------
     UsageError
         For a dim that is not one of the detector's, and for a window without pixels.
+
+    Examples
+    --------
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> va.crop(scan, dy=(4, 12)).patterns.shape
+    (6, 8, 8, 16)
     """
     patterns = ds[PATTERNS]
     _refuse_unknown_dims(windows, _dims(patterns)[1])
@@ -171,6 +178,13 @@ def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Datase
     ------
     UsageError
         Where a side is not a multiple of the block (crop first).
+
+    Examples
+    --------
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> va.bin_patterns(scan, 2).patterns.shape
+    (6, 8, 8, 8)
     """
     patterns = ds[PATTERNS]
     _, signal = _dims(patterns)
@@ -279,6 +293,14 @@ def remove_static_background(
         If the background has another shape than a pattern.
     UsageError
         For another operation.
+
+    Examples
+    --------
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> clean = va.remove_static_background(scan, operation="divide")
+    >>> clean.patterns.dtype
+    dtype('float32')
     """
     _refuse_operation(operation)
     nav, signal = _dims(patterns)
@@ -333,6 +355,14 @@ def remove_dynamic_background(
     ------
     UsageError
         For a `sigma` that is not positive, and for another operation.
+
+    Examples
+    --------
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> clean = va.remove_dynamic_background(scan, sigma=0.1)
+    >>> clean.patterns.dtype
+    dtype('float32')
     """
     _refuse_operation(operation)
     if not sigma > 0:
@@ -383,6 +413,14 @@ def rescale_intensity(
     ------
     UsageError
         If the range is empty.
+
+    Examples
+    --------
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> rescaled = va.rescale_intensity(scan).patterns
+    >>> float(rescaled.min()), float(rescaled.max())
+    (0.0, 1.0)
     """
     low, high = out_range
     if not low < high:
@@ -454,6 +492,13 @@ def neighbour_average(
         For a window that is even or lies along a dim without a grid.
     SchemaError
         For a map of another grid.
+
+    Examples
+    --------
+    >>> from vaearr.testing import synthetic_scan
+    >>> scan = synthetic_scan(nx=8, ny=6, pattern_shape=(16, 16), n_grains=3)
+    >>> va.neighbour_average(scan).patterns.dtype
+    dtype('float32')
     """
     nav, signal = _dims(patterns)
     sides = _numbers_by_dim(window, [dim for dim in nav if dim in (Y, X)] or nav, nav)

@@ -241,6 +241,12 @@ def open_source(
     ------
     NoInputError, DataError
         If the file does not exist or does not hold what it should.
+
+    Examples
+    --------
+    >>> scan = va.open_source("scan.h5")  # doctest: +SKIP
+    >>> scan.patterns.dims  # doctest: +SKIP
+    ('y', 'x', 'dy', 'dx')
     """
     refuse_unknown(open_source, IngestSettings, settings)
     chosen = resolved(IngestConfig, config, settings)

@@ -168,6 +168,12 @@ def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards")
     -------
     xarray.Dataset
         All variables, over navigation dims, signal dims and `latent`.
+
+    Examples
+    --------
+    >>> ds = va.open_store("scan.zarr")
+    >>> ds.patterns.dims
+    ('y', 'x', 'dy', 'dx')
     """
     url = as_url(path)
     if url is None:

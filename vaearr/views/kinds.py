@@ -127,6 +127,7 @@ def view(
     Returns
     -------
     HoloViews object or matplotlib.figure.Figure
+        The picture; a few views of layered sheets are matplotlib figures.
 
     Raises
     ------

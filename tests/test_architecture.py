@@ -61,7 +61,6 @@ HOMES = {
     "orix": {"sources", "analysis"},
     "sklearn": {"analysis", "run", "sources", "models"},
     "hdbscan": {"analysis"},
-    "numba": {"analysis"},
     "threadpoolctl": {"analysis"},
     "dcor": {"analysis"},
 }

@@ -40,7 +40,7 @@ def p_values(sigma: float, effect: float = 0.0, draws: int = DRAWS) -> np.ndarra
     with dask.config.set(scheduler="synchronous"):
         for seed in range(draws):
             latent, target = smooth_map(rng, sigma), smooth_map(rng, sigma)
-            config = SignificanceConfig(n_surrogates=99, seed=seed, correction="none")
+            config = SignificanceConfig(n_surrogates=99, seed=seed)
             latents = xr.DataArray(latent[..., None], dims=("y", "x", "latent"))
             tested = va.associate(
                 latents,

@@ -50,7 +50,7 @@ def null_p_values(
 ) -> np.ndarray:
     """p-values of Pearson's r of independent maps, `n_latents` for each of `n_targets` targets."""
     rng = np.random.default_rng(seed)
-    config = SignificanceConfig(n_surrogates=99, correction="none", seed=seed)
+    config = SignificanceConfig(n_surrogates=99, seed=seed)
     roi = xr.DataArray(irregular_region(), dims=("y", "x")) if irregular else None
     found = []
     for _ in range(n_targets):

@@ -18,7 +18,6 @@ import xarray as xr
 from torch import nn
 
 from vaearr import names as n
-from vaearr.analysis.association.p_values import adjust
 from vaearr.computing.progress import Progress, tracked
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, VaearrError
@@ -489,7 +488,8 @@ def _tests(table: xr.Dataset) -> xr.Dataset:
     t[is_same] = 0.0
     p_value[is_same] = 1.0
     is_layer = table["part"].isin([ENCODER, DECODER]).values
-    adjusted = adjust(np.where(is_layer, p_value, np.nan), "holm")
+    adjusted = np.full(p_value.shape, np.nan)
+    adjusted[is_layer] = _holm(p_value[is_layer])
     columns = {
         "rms_change_mean": (mean, "mean over pairs of rms_b - rms_a"),
         "rms_change_std": (std, "standard deviation over pairs of rms_b - rms_a"),
@@ -501,6 +501,15 @@ def _tests(table: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(
         {name: n.named(LAYER, values, text) for name, (values, text) in columns.items()}
     )
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    """p-values corrected for their number: Holm, Scand. J. Stat. 6, 65 (1979)."""
+    order = np.argsort(p, kind="stable")
+    steps = p[order] * np.arange(p.size, 0, -1)
+    adjusted = np.empty(p.shape)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
 
 
 # ---- where samples come from, and where results go ------------------------------------------------------------------

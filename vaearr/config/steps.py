@@ -99,7 +99,7 @@ class ReconstructConfig(Config):
 class SignificanceConfig(Config):
     """How likely such a strong association is by chance, in maps with similar neighbours."""
 
-    without_effect: ClassVar = {"method": "spectrum", "block": None}
+    without_effect: ClassVar = {"method": "spectrum", "block": None, "correction": "max"}
 
     n_surrogates: int = field(
         199, "surrogate maps per target; the smallest p-value is 1 / (n + 1)", ge=19
@@ -109,11 +109,6 @@ class SignificanceConfig(Config):
         "points, spread over the region, for the tests of all metrics but correlations and their "
         "partial forms",
         ge=100,
-    )
-    correction: Literal["max", "fdr", "holm", "none"] = field(
-        "max",
-        "per target: Westfall-Young, Benjamini-Yekutieli or Holm (the last two need many "
-        "surrogates), or none",
     )
     seed: int = field(0, "random seed of the surrogate maps", ge=0)
 

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association.distance import MIN_UNBIASED
 from vaearr.analysis.association.metrics import ASSOCIATION, METRIC
 from vaearr.analysis.association.p_values import P_VALUE
+from vaearr.analysis.association.pairs import MIN_UNBIASED
 from vaearr.analysis.association.points import gather
 from vaearr.analysis.association.targets import TARGET
 from vaearr.errors import RoiError, UsageError

@@ -1,9 +1,8 @@
 """The table of dependence metrics, and how they are computed for latents and targets.
 
-A metric is one row of METRICS: what its numbers mean and its kernel. A kernel gets `Columns` of
-finite float64 values, latents `(n, L)` and targets `(n, T)` with n >= MIN_POINTS, and returns
-`(L, T)`, NaN where a column is constant. `Columns.cached` shares what a kernel derives from one
-column among all its partners. Metrics of other packages are plain functions, see `choose`.
+A metric is one row of METRICS: what its numbers mean, and either a transform of columns whose
+products are its values, or a function of two columns. Metrics of other packages are plain functions
+of two columns, see `choose`.
 """
 
 from __future__ import annotations
@@ -15,28 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from vaearr.analysis.association import correlations, distance, hsic, information
-from vaearr.analysis.association.columns import Columns, columns_of, each_pair
+from vaearr.analysis.association import correlations, hsic, pairs
 from vaearr.config.parts import part
 from vaearr.errors import UsageError
 
 METRIC, ASSOCIATION = "metric", "association"  # dim and variable of a table
 MIN_POINTS = 3  # with fewer finite points the value is NaN
-LATENTS_PER_TASK, TARGETS_PER_TASK = 4, 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric: its kernel and what its numbers mean."""
+    """A metric: how it is computed, by `transform` or `pair`, and what its numbers mean."""
 
     name: str
-    kernel: Callable[[Columns, Columns], np.ndarray]
+    transform: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None  # see `correlations`
+    pair: Callable[[np.ndarray, np.ndarray], float] | None = None  # of two columns (n,)
     signed: bool  # negative values are as strong as positive ones; rankings use |value|
     formula: str
     reference: str
     higher: str  # what a larger (absolute) value means
     is_usual: bool = False  # one of "all"
-    is_fast: bool = False  # a product of matrices, tested at all points
     trend_degree: int | None = None  # of the trend removed from the values; None: by ranks
     interval: float | None = None  # half-width for arctanh(value), one effective point above three
 
@@ -44,11 +41,28 @@ class Metric:
         """The metadata, ready for attributes."""
         return {key: getattr(self, key) for key in ("signed", "formula", "reference", "higher")}
 
+    def prepare(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Columns `(n, k)` of finite float64 values at positions `(n, d)`, for `compare`."""
+        if self.transform is None:
+            return values
+        return self.transform(values, positions)
+
+    def compare(self, latents: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Values `(L, T)` of prepared columns; NaN where one is constant."""
+        if self.pair is None:
+            return np.clip(latents.T @ targets, -1.0, 1.0)
+        values = np.full((latents.shape[1], targets.shape[1]), np.nan)
+        for i, latent in enumerate(latents.T):
+            for j, target in enumerate(targets.T):
+                if np.ptp(latent) > 0 and np.ptp(target) > 0:
+                    values[i, j] = self.pair(latent.copy(), target.copy())
+        return values
+
 
 def _partial_pearson(degree: int) -> Metric:
     return Metric(
         name="partial_pearson" if degree == 1 else f"partial_pearson_{degree}",
-        kernel=partial(correlations.partial_pearson, degree=degree),
+        transform=partial(correlations.unit_residuals, degree=degree),
         signed=True,
         formula=f"pearson of the residuals after a least-squares polynomial of degree {degree} in"
         " the coordinates; NaN for fewer points than its terms and two",
@@ -56,7 +70,6 @@ def _partial_pearson(degree: int) -> Metric:
         higher="closer to a straight line once large-scale trends are removed; the sign is its"
         " direction",
         is_usual=degree == 1,
-        is_fast=True,
         trend_degree=degree,
     )
 
@@ -64,30 +77,28 @@ def _partial_pearson(degree: int) -> Metric:
 ROWS = (
     Metric(
         name="pearson",
-        kernel=correlations.pearson,
+        transform=correlations.unit_values,
         signed=True,
         formula="cov(latent, target) / (std(latent) std(target))",
         reference="Pearson, Proc. R. Soc. Lond. 58, 240 (1895), doi:10.1098/rspl.1895.0041",
         higher="closer to a straight line; the sign is its direction",
         is_usual=True,
-        is_fast=True,
         trend_degree=0,
         interval=1.96,
     ),
     Metric(
         name="spearman",
-        kernel=correlations.spearman,
+        transform=correlations.unit_ranks,
         signed=True,
         formula="pearson(rank(latent), rank(target)), ties get the average rank",
         reference="Spearman, Am. J. Psychol. 15, 72 (1904), doi:10.2307/1412159",
         higher="closer to monotonic; the sign is its direction",
         is_usual=True,
-        is_fast=True,
         interval=1.96 * 1.06**0.5,
     ),
     Metric(
         name="kendall",
-        kernel=correlations.kendall,
+        pair=pairs.kendall,
         signed=True,
         formula="tau-b = (C - D) / sqrt((N - ties(latent)) (N - ties(target))), C and D the"
         " concordant and discordant of N = n(n-1)/2 pairs",
@@ -98,7 +109,7 @@ ROWS = (
     ),
     Metric(
         name="mutual_information",
-        kernel=information.mutual_information,
+        pair=pairs.mutual_information,
         signed=False,
         formula="psi(n) + psi(k) - <psi(n_latent)> - <psi(n_target)>, k = 7 neighbours in the"
         " larger coordinate difference, n_* the points nearer than the k-th in one coordinate,"
@@ -112,7 +123,7 @@ ROWS = (
     ),
     Metric(
         name="distance_correlation",
-        kernel=distance.distance_correlation,
+        pair=pairs.distance_correlation,
         signed=False,
         formula="sqrt(dCov^2 / sqrt(dVar^2(latent) dVar^2(target))), dCov^2 the mean over all n^2"
         " pairs of the product of the doubly centred distances (V-statistic)",
@@ -124,7 +135,7 @@ ROWS = (
     ),
     Metric(
         name="hsic",
-        kernel=hsic.hsic,
+        pair=hsic.hsic,
         signed=False,
         formula="tr(KHLH) / (n-1)^2, K and L of exp(-d^2 / (2 sigma^2 + 1e-12)), sigma the median"
         " of the positive distances between points, H = 1 - 1/n",
@@ -136,7 +147,7 @@ ROWS = (
     *map(_partial_pearson, (1, 2, 3)),
     Metric(
         name="hsic_normalised",
-        kernel=hsic.hsic_normalised,
+        pair=hsic.hsic_normalised,
         signed=False,
         formula="hsic(latent, target) / sqrt(hsic(latent, latent) hsic(target, target))",
         reference="Cortes, Mohri, Rostamizadeh, J. Mach. Learn. Res. 13, 795 (2012)",
@@ -144,7 +155,7 @@ ROWS = (
     ),
     Metric(
         name="hsic_unbiased",
-        kernel=hsic.hsic_unbiased,
+        pair=hsic.hsic_unbiased,
         signed=False,
         formula="(tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1) / (n(n-3)), K and L of hsic"
         " with diagonals of 0",
@@ -153,7 +164,7 @@ ROWS = (
     ),
     Metric(
         name="distance_correlation_unbiased",
-        kernel=distance.distance_correlation_unbiased,
+        pair=pairs.distance_correlation_unbiased,
         signed=False,
         formula="dCov^2 / sqrt(dVar^2(latent) dVar^2(target)) of U-centred distances: squared, of"
         " mean 0 for independent columns",
@@ -202,17 +213,11 @@ def _metric(item: str | Any) -> Metric:
             f"{function!r} is no metric: give a name, or a function of two columns to a number."
         )
 
-    def kernel(latents: Columns, targets: Columns) -> np.ndarray:
-        def pair(i: int, j: int) -> float:
-            return float(function(latents.values[:, i].copy(), targets.values[:, j].copy()))
-
-        return each_pair(latents, targets, pair)
-
     text = function.__doc__ or f"{function.__module__}.{function.__qualname__}"
     text = " ".join(text.split())
     return Metric(
         name=function.__name__,
-        kernel=kernel,
+        pair=lambda latent, target: float(function(latent, target)),
         signed=True,
         formula=text,
         reference=text,
@@ -228,8 +233,8 @@ def apply(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute each metric of each latent with each target, under the dask scheduler in use.
 
-    Each pair uses the points where both are finite. A task takes a few latents and targets; memory
-    beyond the arguments is that of the running tasks.
+    Each pair uses the points where both are finite. A task takes one latent; memory beyond the
+    arguments is that of the prepared targets and of the running tasks.
 
     Parameters
     ----------
@@ -254,47 +259,52 @@ def apply(
     all_latents = dask.delayed(latents, pure=False, traverse=False)
     all_targets = dask.delayed(targets, pure=False, traverse=False)
     tasks = []
-    blocks = []
+    cells = []
     for latent_points, latent_group in same_missing(finite_latents):  # nearly always one group
         for keep, target_group in same_missing(finite_targets & latent_points[:, None]):
             if keep.sum() < MIN_POINTS:
                 continue
             points = dask.delayed(keep, pure=False, traverse=False)
-            where = dask.delayed(columns_of(positions[keep]), pure=False, traverse=False)
-            for target_block in _blocks(target_group, TARGETS_PER_TASK):
-                columns = dask.delayed(_columns)(all_targets, points, target_block, where)
-                for latent_block in _blocks(latent_group, LATENTS_PER_TASK):
-                    tasks.append(
-                        dask.delayed(_values)(metrics, all_latents, points, latent_block, columns)
-                    )
-                    blocks.append((latent_block, target_block))
+            where = dask.delayed(positions[keep], pure=False, traverse=False)
+            prepared = dask.delayed(_prepared)(metrics, all_targets, points, target_group, where)
+            for latent in latent_group:
+                tasks.append(
+                    dask.delayed(_row)(metrics, all_latents, points, latent, where, prepared)
+                )
+                cells.append((latent, target_group))
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
-    for (latent_block, target_block), result in zip(blocks, dask.compute(*tasks), strict=True):
-        values[:, latent_block[:, None], target_block] = result
+    for (latent, target_group), row in zip(cells, dask.compute(*tasks), strict=True):
+        values[:, latent, target_group] = row
     n = (finite_targets & finite_latents.any(axis=1)[:, None]).sum(axis=0)
     return values, n
 
 
-def _columns(
-    values: np.ndarray, keep: np.ndarray, block: np.ndarray, positions: Columns | None
-) -> Columns:
-    return columns_of(values[:, block][keep], positions)
+def _prepared(
+    metrics: Sequence[Metric],
+    values: np.ndarray,
+    keep: np.ndarray,
+    group: Sequence[int],
+    positions: np.ndarray,
+) -> list[np.ndarray]:
+    """Columns of a group at the kept points, prepared for each metric."""
+    columns = values[:, group][keep].astype("f8")
+    return [metric.prepare(columns, positions) for metric in metrics]
 
 
-def _values(
+def _row(
     metrics: Sequence[Metric],
     latents: np.ndarray,
     keep: np.ndarray,
-    block: np.ndarray,
-    targets: Columns,
+    latent: int,
+    positions: np.ndarray,
+    targets: Sequence[np.ndarray],
 ) -> np.ndarray:
-    """Values `(metric, latents of the block, targets)`."""
-    columns = _columns(latents, keep, block, targets.positions)
-    return np.stack([metric.kernel(columns, targets) for metric in metrics])
-
-
-def _blocks(members: np.ndarray, size: int) -> list[np.ndarray]:
-    return np.split(members, range(size, len(members), size))
+    """Values `(metric, target)` of one latent and prepared targets."""
+    columns = _prepared(metrics, latents, keep, [latent], positions)
+    rows = []
+    for metric, column, prepared in zip(metrics, columns, targets, strict=True):
+        rows.append(metric.compare(column, prepared)[0])
+    return np.stack(rows)
 
 
 def same_missing(finite: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

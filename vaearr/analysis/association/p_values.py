@@ -5,17 +5,14 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from vaearr import names as n
-from vaearr.analysis.association.columns import Columns, columns_of
-from vaearr.analysis.association.correlations import polynomials, ranks
+from vaearr.analysis.association.correlations import polynomials
 from vaearr.analysis.association.metrics import (
     ASSOCIATION,
-    METRIC,
     MIN_POINTS,
     Metric,
     apply,
@@ -37,14 +34,13 @@ P_VALUE, P_ADJUSTED, N_EFFECTIVE = "p_value", "p_adjusted", "n_effective"
 LOW, HIGH = "low", "high"  # ends of the confidence interval
 LONG_NAMES = {
     P_VALUE: "p-value from surrogate maps",
-    P_ADJUSTED: "p-value corrected over latents and metrics",
+    P_ADJUSTED: "p-value corrected over latents and metrics (max)",
     N_EFFECTIVE: "effective number of independent points",
     LOW: "lower end of the 95 % confidence interval",
     HIGH: "upper end of the 95 % confidence interval",
 }
 SURROGATE_MEMORY = 2**26  # bytes of surrogate maps held at once
 MAX_BATCH = 64  # surrogate maps held at once
-LEVEL = 0.05  # adjusted p-value of the warning about too few surrogates
 MIN_EFFECTIVE = 20  # with fewer, the smoothness of a map is not known well enough for a test
 TIE = 1e-12  # relative difference below which a surrogate counts as equally strong
 
@@ -63,20 +59,24 @@ def significance(
     see `steps_of`.
     """
     result = {name: np.full(observed.shape, np.nan) for name in LONG_NAMES}
-    is_finite = np.isfinite(points.targets) & np.isfinite(points.latents).any(axis=1)[:, None]
+    result[N_EFFECTIVE][np.isfinite(observed)] = 0.0
+    is_latent = np.isfinite(points.latents)
+    has_values = is_latent.any(axis=0)
+    is_complete = (is_latent | ~has_values).all(axis=1)
+    is_used = np.isfinite(points.targets) & is_complete[:, None]
     with showing(progress, "surrogate maps") as show:
-        for inside, members in same_missing(is_finite):
-            if not np.isfinite(observed[..., members]).any():
+        for inside, members in same_missing(is_used):
+            if inside.sum() < MIN_POINTS or not np.isfinite(observed[..., members]).any():
                 continue
-            region = _region(points, inside, spacing)
-            for t in members.tolist():
+            region = _region(points, inside, spacing, metrics)
+            for t in members:
                 label = points.target_labels[t]
                 seed = np.random.SeedSequence([settings.seed, zlib.crc32(label.encode())])
-                values = points.targets[inside, t].astype("f8")
-                tests = _test(region, values, metrics, observed[..., t], settings, seed)
+                target = points.targets[inside, t].astype("f8")
+                tests = _test(region, target, metrics, observed[..., t], settings, seed)
                 for name, numbers in tests.items():
                     result[name][..., t] = numbers
-                show(t + 1, len(points.target_labels), f"surrogate maps of {label}")
+                show(int(t) + 1, len(points.target_labels), f"surrogate maps of {label}")
     return result
 
 
@@ -87,76 +87,46 @@ def with_tests(
     ds = table.to_dataset(name=ASSOCIATION)
     for name, values in tests.items():
         ds[name] = table.dims, values, {"long_name": LONG_NAMES[name], "units": "1"}
-    ds[P_ADJUSTED].attrs["long_name"] += f" ({settings.correction})"
-    warnings = [*_too_few_surrogates(ds, settings), *_too_smooth(ds)]
-    return ds.assign_attrs(config=settings.to_attrs(), warnings=warnings)
+    return ds.assign_attrs(config=settings.to_attrs(), warnings=_too_smooth(ds))
 
 
-def adjust(p: np.ndarray, correction: str) -> np.ndarray:
-    """p-values of any shape corrected for their number, NaN left out of it.
-
-    `fdr`: Benjamini & Yekutieli, Ann. Stat. 29, 1165 (2001), doi:10.1214/aos/1013699998, the false
-    discovery rate whatever the dependence of the tests. `holm`: Holm, Scand. J. Stat. 6, 65 (1979),
-    the chance of any false discovery. `none`: as they are.
-    """
-    from scipy.stats import false_discovery_control
-
-    known = np.isfinite(p)
-    values = p[known]
-    if correction == "fdr" and values.size:
-        values = false_discovery_control(values, method="by")
-    elif correction == "holm":
-        order = np.argsort(values, kind="stable")
-        steps = values[order] * np.arange(values.size, 0, -1)
-        values[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[known] = values
-    return adjusted
-
-
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Latents of a region that are finite at the same points of it."""
-
-    keep: np.ndarray  # (n,) which points of the region
-    members: np.ndarray  # which latents
-    latents: Columns
-    near: Neighbourhood | None  # of these points; None of samples, which have no neighbours
-
-
-@dataclass(frozen=True, eq=False)
-class _Region:
-    """Points where a target and some latent are finite; serves all targets that are finite there."""
+class _Region(NamedTuple):
+    """Points where a target and the latents are finite; serves all targets that are finite there."""
 
     latents: np.ndarray  # (n, L)
     positions: np.ndarray  # (n, d)
-    near: Neighbourhood | None
-    groups: list[_Group]
+    prepared: dict[str, np.ndarray]  # latents by metric, of metrics with a transform
+    near: Neighbourhood | None  # None of samples, which have no neighbours
+    weights: list[np.ndarray]  # covariance weights of the latents, and of their ranks
 
 
-def _region(points: Points, inside: np.ndarray, spacing: np.ndarray | None) -> _Region:
-    latents, positions = points.latents[inside], points.positions[inside]
-    near = _near(points, inside, spacing)
-    groups = []
-    for keep, members in same_missing(np.isfinite(latents)):
-        if keep.sum() < MIN_POINTS:
-            continue
-        columns = columns_of(latents[keep][:, members], columns_of(positions[keep]))
-        near_group = near
-        if not keep.all():
-            kept = inside.copy()
-            kept[inside] = keep
-            near_group = _near(points, kept, spacing)
-        groups.append(_Group(keep, members, columns, near_group))
-    return _Region(latents, positions, near, groups)
-
-
-def _near(points: Points, inside: np.ndarray, spacing: np.ndarray | None) -> Neighbourhood | None:
-    if spacing is None or not inside.any():
-        return None
+def _region(
+    points: Points, inside: np.ndarray, spacing: np.ndarray | None, metrics: Sequence[Metric]
+) -> _Region:
+    latents = points.latents[inside].astype("f8")
+    positions = points.positions[inside]
+    prepared = {}
+    for metric in metrics:
+        if metric.transform is not None:
+            prepared[metric.name] = metric.prepare(latents, positions)
+    if spacing is None:
+        return _Region(latents, positions, prepared, None, [])
     mask = points.inside.copy()
     mask[mask] = inside
-    return neighbourhood(mask, spacing)
+    near = neighbourhood(mask, spacing)
+    return _Region(latents, positions, prepared, near, _weights(latents, near))
+
+
+def _weights(values: np.ndarray, near: Neighbourhood) -> list[np.ndarray]:
+    """Covariance weights of columns `(n, k)`, and of their ranks, each scaled to deviation 1."""
+    from scipy.stats import rankdata
+
+    weights = []
+    for columns in (values, rankdata(values, axis=0)):
+        deviation = np.maximum(columns.std(axis=0), np.finfo(float).tiny)
+        standardised = (columns - columns.mean(axis=0)) / deviation
+        weights.append(covariance_weights(near, semivariograms(near, standardised)))
+    return weights
 
 
 def _test(
@@ -180,10 +150,7 @@ def _test(
     strength, null = _strengths(region, target, metrics, settings, seed)
     strength[~is_tested] = np.nan
     p = _p_values(strength, null)
-    if settings.correction == "max":
-        adjusted = np.maximum(p, _max_p_values(strength, null))
-    else:
-        adjusted = adjust(p, settings.correction)
+    adjusted = np.maximum(p, _max_p_values(strength, null))
     return numbers | {P_VALUE: p, P_ADJUSTED: adjusted}
 
 
@@ -203,12 +170,14 @@ def _strengths(
         rng = np.random.default_rng(seed.spawn(1)[0])
         points = rng.choice(points, settings.max_points, replace=False)
         points.sort()
-    null = []
     surrogates = surrogate_maps(region.near, target, settings.n_surrogates, seed)
+    maps = itertools.chain([target], surrogates)
     batch_size = max(1, min(MAX_BATCH, SURROGATE_MEMORY // (8 * len(target))))
-    while batch := list(itertools.islice(surrogates, batch_size)):
-        null.append(_strength(region, np.column_stack(batch), metrics, points))
-    return _strength(region, target[:, None], metrics, points)[0], np.concatenate(null)
+    batches = []
+    while batch := list(itertools.islice(maps, batch_size)):
+        batches.append(_strength(region, np.column_stack(batch), metrics, points))
+    strength = np.concatenate(batches)
+    return strength[0], strength[1:]
 
 
 def _strength(
@@ -216,18 +185,16 @@ def _strength(
 ) -> np.ndarray:
     """|value| of signed metrics, the value of others, `(map, metric, latent)`, of maps `(n, k)`.
 
-    Fast metrics use all points; the others use `points` and the dask scheduler in use.
+    Metrics with a transform use all points; the others use `points` and the dask scheduler in use.
     """
     values = np.full((len(metrics), region.latents.shape[1], maps.shape[1]), np.nan)
     slow = []
     for i, metric in enumerate(metrics):
-        if not metric.is_fast:
+        if metric.transform is None:
             slow.append(i)
-    for group in region.groups:
-        columns = columns_of(maps[group.keep], group.latents.positions)
-        for i, metric in enumerate(metrics):
-            if metric.is_fast:
-                values[i, group.members] = metric.kernel(group.latents, columns)
+        else:
+            targets = metric.prepare(maps, region.positions)
+            values[i] = metric.compare(region.prepared[metric.name], targets)
     if slow:
         slow_metrics = [metrics[i] for i in slow]
         values[slow] = apply(
@@ -271,36 +238,19 @@ def _effective_points(region: _Region, target: np.ndarray, metrics: Sequence[Met
 
     By the values, less one for each term of the trend, or by the ranks.
     """
-    by_values, by_ranks = np.full((2, region.latents.shape[1]), np.nan)
-    for group in region.groups:
-        column = columns_of(target[group.keep, None])
-        by_values[group.members] = _effective(group, column, by_ranks=False)
-        by_ranks[group.members] = _effective(group, column, by_ranks=True)
-    effective = np.empty((len(metrics), len(by_values)))
-    positions = columns_of(region.positions)
+    n_points, n_latents = region.latents.shape
+    by_values = by_ranks = np.full(n_latents, float(n_points))
+    if region.near is not None:
+        pairs = zip(region.weights, _weights(target[:, None], region.near), strict=True)
+        by_values, by_ranks = (effective_points(region.near, *pair)[:, 0] for pair in pairs)
+    effective = np.empty((len(metrics), n_latents))
     for i, metric in enumerate(metrics):
         if metric.trend_degree is None:
             effective[i] = by_ranks
         else:
-            n_terms = polynomials(positions, metric.trend_degree).shape[1] - 1
+            n_terms = polynomials(region.positions, metric.trend_degree).shape[1] - 1
             effective[i] = np.maximum(by_values - n_terms, 0)
     return effective
-
-
-def _effective(group: _Group, target: Columns, *, by_ranks: bool) -> np.ndarray:
-    """Effective sample size of each latent of a group with a target."""
-    if group.near is None:
-        return np.full(group.latents.k, float(target.n))
-    latents = group.latents.cached(_weights, group.near, by_ranks)
-    return effective_points(group.near, latents, _weights(target, group.near, by_ranks))[:, 0]
-
-
-def _weights(columns: Columns, near: Neighbourhood, by_ranks: bool) -> np.ndarray:
-    """Covariance weights of columns, each scaled to deviation 1."""
-    values = ranks(columns) if by_ranks else columns.values
-    deviation = np.maximum(values.std(axis=0), np.finfo(float).tiny)
-    standardised = (values - values.mean(axis=0)) / deviation
-    return covariance_weights(near, semivariograms(near, standardised))
 
 
 def _intervals(
@@ -322,24 +272,6 @@ def _intervals(
         ends[0, i] = np.tanh(centre - width)
         ends[1, i] = np.tanh(centre + width)
     return ends
-
-
-def _too_few_surrogates(ds: xr.Dataset, settings: SignificanceConfig) -> list[str]:
-    """A warning if the smallest adjusted p-value of one strong association is above LEVEL."""
-    n_tests = int(ds[P_VALUE].notnull().sum(dim=[METRIC, n.LATENT]).max())
-    factor = 1.0
-    if settings.correction == "fdr":
-        factor = n_tests * float(np.sum(1 / np.arange(1, n_tests + 1)))
-    elif settings.correction == "holm":
-        factor = float(n_tests)
-    smallest = factor / (1 + settings.n_surrogates)
-    if smallest <= LEVEL:
-        return []
-    return [
-        f"with {settings.n_surrogates} surrogates a single association among {n_tests} cannot get "
-        f"an adjusted p-value below {min(smallest, 1.0):.2g}: use {int(np.ceil(factor / LEVEL))} "
-        "surrogates, fewer metrics or latents, or another correction."
-    ]
 
 
 def _too_smooth(ds: xr.Dataset) -> list[str]:

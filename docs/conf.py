@@ -5,6 +5,7 @@ code as it is.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -23,12 +24,24 @@ from vaearr.cli.help import STEPS
 HERE = Path(__file__).parent
 project, author = "vaearr", "The vaearr developers"
 release = version = vaearr.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+templates_path = ["_templates"]
+autosummary_generate = True
 exclude_patterns = ["_build"]
 default_role = "code"  # as docstrings use backticks
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {
     "navigation_with_keys": False,
+    "navbar_align": "left",
+    "header_links_before_dropdown": 5,
+    "navbar_persistent": [],
+    "navbar_end": ["search-field.html", "theme-switcher"],
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
 }
@@ -37,10 +50,9 @@ html_show_sourcelink = False
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True}
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "force"
+nb_execution_mode = os.environ.get("VAEARR_DOCS_NOTEBOOKS", "force")  # "off": quick build
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
 suppress_warnings = ["mystnb.unknown_mime_type"]  # which HoloViews makes for the notebook itself

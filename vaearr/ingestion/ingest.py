@@ -80,6 +80,8 @@ def ingest(
         Replace another store, with all its runs, once the new one is complete.
     progress : bool or callable
         Show a bar, or call with (done, total, text).
+    **settings
+        Fields of `IngestConfig`, such as ``maps``, ``elements`` and ``step``.
 
     Returns
     -------

@@ -340,6 +340,8 @@ class Run:
         progress : bool or callable
             Show a progress bar, or call a function with the blocks done, the number of blocks and
             a text.
+        **settings
+            Fields of `EncodeConfig`, such as ``window`` and ``draws``.
 
         Returns
         -------
@@ -545,6 +547,8 @@ class Run:
             Replace a table that was created with different settings.
         progress : bool or callable
             Show a progress bar, or call a function.
+        **settings
+            Fields of `AssociateConfig`, such as ``metrics`` and ``name``.
 
         Returns
         -------
@@ -644,6 +648,8 @@ class Run:
             Settings. Other keywords replace single ones.
         overwrite : bool
             Replace clusters that were created with different settings.
+        **settings
+            Fields of `ClusterConfig`, such as ``method``, ``k`` and ``name``.
 
         Returns
         -------
@@ -690,6 +696,8 @@ class Run:
             Settings. Other keywords replace single ones.
         overwrite : bool
             Replace a table that was created with different settings.
+        **settings
+            Fields of `ProbeConfig`, such as ``by`` and ``features``.
 
         Returns
         -------
@@ -750,6 +758,8 @@ class Run:
         progress : bool or callable
             Show a progress bar, or call a function with the number done, the total number and a
             text.
+        **settings
+            Fields of `ReconstructConfig`, such as ``part`` and ``units``.
 
         Returns
         -------

@@ -18,7 +18,7 @@ from vaearr.store import has_table
 LONG_NAMES = {
     "explained_variance": "share of the variance explained",
     "n_active": "active latent dimensions",
-    "association": "largest |Pearson r| of a latent",
+    "association": "largest absolute Pearson r of a latent",
     "psnr": "PSNR (dB)",
     "score": "score of the probe",
 }
@@ -36,7 +36,7 @@ def compare(runs: Sequence[Run]) -> xr.Dataset:
     -------
     xarray.Dataset
         Over ``run``: ``explained_variance`` and ``n_active`` of the health; ``association (run,
-        target)``, the largest |Pearson r| of a latent with each map; ``psnr`` in dB of runs that
+        target)``, the largest absolute Pearson r of a latent with each map; ``psnr`` in dB of runs that
         were reconstructed; ``score (run, target)`` of runs that were probed. `va.view` plots it.
 
     Raises

@@ -89,6 +89,8 @@ def import_model(
         Replace a different run of this name, with its latents and tables.
     trust : str or sequence of str
         Networks of your packages that a model folder may name, see `va.load_run`.
+    **keywords
+        Fields of `ImportConfig`, such as ``device``.
 
     Returns
     -------

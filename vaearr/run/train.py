@@ -106,6 +106,8 @@ def train(
     progress : bool or callable
         Show a progress bar, or call a function with the epochs done, the largest number of epochs
         and a text with the losses.
+    **keywords
+        Fields of `TrainConfig`, such as ``latent_dim``, ``epochs`` and ``objective``.
 
     Returns
     -------

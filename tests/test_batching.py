@@ -260,7 +260,7 @@ def test_wrong_arguments_are_refused(scan: xr.Dataset) -> None:
             r"labels is float64 of shape \(3,\); expected integers of shape \(11, 7\)",
         ),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"memory": float("nan")}, "must be positive"),
+        ({"memory": float("nan")}, "both must be positive"),
         ({"roi": scan.present & False}, "no sample is left"),
         ({"roi": scan.present.assign_coords(x=scan.x + 1)}, "coordinate 'x' is not the store's"),
     ):

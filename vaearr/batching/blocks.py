@@ -8,7 +8,7 @@ it, and results are NaN on the rest. Results are written to the store that it wa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple, TypeVar
@@ -34,19 +34,15 @@ NEIGHBOURS = 27  # a task that serves more blocks than a block has neighbours is
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 
-def in_chunks(
-    variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None
-) -> xr.DataArray:
-    """The variable with dask chunks that hold complete samples.
+def in_chunks(variable: xr.DataArray, nav: Sequence[str]) -> xr.DataArray:
+    """Return the variable with dask chunks that hold complete samples.
 
-    by: sides of the chunks along the navigation dims `nav`. By default those of a lazy variable
-    stay, and others are chunked as they are, or would be, stored.
+    Along the navigation dims `nav`, the chunks of a lazy variable stay, and others are chunked as
+    they are, or would be, stored.
     """
     signal = [dim for dim in variable.dims if dim not in nav]
     chunks: dict[Any, int] = dict.fromkeys(signal, -1)
-    if by is not None:
-        chunks |= by
-    elif not variable.chunks:
+    if not variable.chunks:
         stored = variable.encoding.get("shards") or variable.encoding.get("chunks")
         if not stored:
             nav_shape = tuple(variable.sizes[dim] for dim in nav)
@@ -71,27 +67,26 @@ class Blocks:
         Samples of the largest block.
     """
 
-    def __init__(
-        self, variable: xr.DataArray, nav: Sequence[str], by: Mapping[str, int] | None = None
-    ) -> None:
-        variable = in_chunks(variable, nav, by)
+    def __init__(self, variable: xr.DataArray, nav: Sequence[str]) -> None:
+        variable = in_chunks(variable, nav)
         self.name = variable.name
         self.dtype = variable.dtype.newbyteorder("=")
         (array,) = dask.optimize(variable.data)
         chunks = array.chunks[: len(nav)]
-        self.regions: list[Region] = [
-            dict(zip(nav, slices, strict=True)) for slices in slices_from_chunks(chunks)
-        ]
+        self.regions: list[Region] = []
+        for slices in slices_from_chunks(chunks):
+            self.regions.append(dict(zip(nav, slices, strict=True)))
         self.largest = math.prod(map(max, chunks))
         self._optimized: HighLevelGraph = array.__dask_graph__()
         self._keys = list(flatten(array.__dask_keys__()))
         self._compute = dask_get()
 
     def read(self, i: int) -> np.ndarray:
-        """Values of block i. Raises DataError that names the region when a chunk is damaged."""
+        """Return the values of block i. Raises DataError that names the region for a damaged chunk."""
         key = self._keys[i]
         with reading(self.name, self.regions[i]):
-            return np.asarray(self._compute(dict(self.graph.cull([key])), key))
+            tasks = dict(self.graph.cull([key]))
+            return np.asarray(self._compute(tasks, key))
 
     @cached_property
     def graph(self) -> HighLevelGraph:
@@ -104,14 +99,17 @@ class Blocks:
 
 
 def shared_keys(graph: HighLevelGraph, block_keys: Sequence[Any]) -> list[Any]:
-    """Keys of the tasks that serve more blocks than lie side by side, without what they need."""
+    """Return the keys of tasks that serve more blocks than lie side by side, without what they
+    need.
+    """
     most = max(min(NEIGHBOURS, len(block_keys) - 1), 1)
     needs = graph.get_all_dependencies()
     served: dict[Any, set[int]] = {key: set() for key in needs}
     for i, key in enumerate(block_keys):
         served[key].add(i)
     shared = []
-    for key in reversed(list(TopologicalSorter(needs).static_order())):
+    sources_first = list(TopologicalSorter(needs).static_order())
+    for key in reversed(sources_first):
         if len(served[key]) > most:
             shared.append(key)
             continue
@@ -121,12 +119,12 @@ def shared_keys(graph: HighLevelGraph, block_keys: Sequence[Any]) -> list[Any]:
 
 
 def corner(region: Region) -> tuple[int, ...]:
-    """The first grid point of a region."""
+    """Return the first grid point of a region."""
     return tuple(extent.start for extent in region.values())
 
 
 def sides(regions: Sequence[Region]) -> dict[str, int]:
-    """Sides of the blocks that tile a grid; the first block has the full size."""
+    """Return the sides of the blocks that tile a grid; the first block has the full size."""
     return {dim: extent.stop - extent.start for dim, extent in regions[0].items()}
 
 
@@ -161,9 +159,11 @@ def read_chosen(
 
     def read(region: Region) -> Block:
         inside = chosen[tuple(region.values())]
-        stored = host_tensor((int(inside.sum()), *input_shape), like, device)
-        if len(stored):
-            take_rows(blocks.read(number[corner(region)]), np.flatnonzero(inside), stored.numpy())
+        rows = np.flatnonzero(inside)
+        stored = host_tensor((len(rows), *input_shape), like, device)
+        if len(rows):
+            values = blocks.read(number[corner(region)])
+            take_rows(values, rows, stored.numpy())
         return Block(region, inside, stored)
 
     return read_ahead(read, blocks.regions if regions is None else regions)
@@ -192,6 +192,6 @@ def check_grid(ds: xr.Dataset, store_ds: xr.Dataset) -> None:
 
 
 def on_grid(values: Labelled, store_ds: xr.Dataset, fill: Any) -> Labelled:
-    """Values over the complete grid of a store, `fill` where there are none."""
+    """Return values over the complete grid of a store, `fill` where there are none."""
     grid = {dim: store_ds[dim] for dim in schema.navigation_dims(store_ds)}
     return values.reindex(grid, fill_value=fill)

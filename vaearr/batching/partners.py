@@ -65,7 +65,7 @@ def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch
     return Paths(neighbours.to(held.device), n_similar.to(held.device))
 
 
-def random_walk(paths: Paths, steps: int, rng: np.random.Generator) -> torch.Tensor:
+def random_walk(paths: Paths, steps: int, rng: np.random.Generator) -> np.ndarray:
     """The sample at which a walk of random steps from each sample ends, `(n,)`.
 
     Each step goes to a similar neighbour, so a walk hardly leaves a grain: its end shows the same
@@ -77,7 +77,7 @@ def random_walk(paths: Paths, steps: int, rng: np.random.Generator) -> torch.Ten
         n_similar = paths.n_similar[position]
         choice = (random * n_similar).long().clamp_max(n_similar - 1)
         position = paths.neighbours[position, choice]
-    return position
+    return position.cpu().numpy()
 
 
 def _neighbour_positions(points: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +28,6 @@ FREE_SHARE = 0.7  # of the device's free memory that patterns may take; the rest
 CPU = torch.device("cpu")
 ORDER, BUFFER, WALK = 0, 1, 2  # purposes of random generators of an epoch
 
-# torch lacks most operations for unsigned types; their bytes are moved as these
-SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-
-# `patterns` (n, C, …), `index` (n, n_nav) on the CPU, `labels` (n,) where given
-Columns = dict[str, torch.Tensor]
-
 
 class Batch(NamedTuple):
     """Patterns `(B, C, …)` in their stored dtype, on the device.
@@ -47,6 +41,16 @@ class Batch(NamedTuple):
     target: torch.Tensor | None
     labels: torch.Tensor | None
     index: torch.Tensor  # type: ignore[assignment]  # hides the tuple's method
+
+
+class Buffer(NamedTuple):
+    """Samples that are held together: their patterns `(n, C, …)`, grid points `(n, n_nav)`, and
+    positions in the order of the stream.
+    """
+
+    patterns: torch.Tensor
+    points: np.ndarray
+    order: np.ndarray
 
 
 class PatternBatches:
@@ -126,7 +130,7 @@ class PatternBatches:
         balance: np.ndarray | xr.DataArray | None = None,
     ) -> None:
         schema.validate(ds)
-        _check_numbers(batch_size, seed, memory, device_memory)
+        _check_numbers(batch_size, memory)
         if balance is not None and (not shuffle or world_size > 1):
             raise UsageError(
                 "balance draws samples at random from the whole scan: shuffle=True, in one process."
@@ -136,8 +140,10 @@ class PatternBatches:
             roi = ds.get(_roi_name(variable))
         self.inside = _chosen(ds, roi, split, part)
         self.labels = _class_map("labels", labels, ds)
+        self.weights: np.ndarray | None = None
         classes = _class_map("balance", balance, ds)
-        self.weights = None if classes is None else sample_weights(classes, self.inside)
+        if classes is not None:
+            self.weights = sample_weights(classes, self.inside)
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -145,41 +151,43 @@ class PatternBatches:
         self.blocks = Blocks(values, schema.navigation_dims(ds))
         self.dtype = self.blocks.dtype
         sample_bytes = math.prod(self.sample_shape) * self.dtype.itemsize
+        self.allowed = {"device": device_memory * GIB, "memory": memory * GIB}
         # samples of a buffer, of which there are two
-        self.capacity = max(1, int(memory * GIB / sample_bytes / 2))
-        self.readers = max(1, min(MAX_READERS, self.capacity // self.blocks.largest))
+        self.capacity = max(1, int(self.allowed["memory"] / sample_bytes / 2))
         self.limit = self.capacity
         if shuffle:
             self.limit = plan.piece_samples(self.capacity, self.blocks.largest)
         self.n_samples_total = int(self.inside.sum())
-        largest_share = self._take_share(batch_size, world_size)
+        largest_share = math.ceil(self.n_samples_total / world_size)
         self.nbytes = largest_share * sample_bytes
-        self.allowed = {"device": device_memory * GIB, "memory": memory * GIB}
         self.tier = pick_tier(self.nbytes, self.allowed, self.device)
-        self._resident: Columns | None = None
+        self._plan_share(batch_size, world_size)
+        self._resident: Buffer | None = None
         self._paths: tuple[View, Paths] | None = None
         self._next = 0
 
-    def _take_share(self, batch_size: int, world_size: int) -> int:
-        """Plan the pieces and batches of this rank, and return the largest share of a rank."""
+    def _plan_share(self, batch_size: int, world_size: int) -> None:
+        """Set the pieces and the bounds of the batches of this process."""
         total = self.n_samples_total
         if total < world_size:
             raise UsageError(
                 f"{total} samples cannot be shared by {world_size} processes; use fewer."
             )
-        first, stop = plan.batch_bounds(total, world_size)[self.rank : self.rank + 2].tolist()
-        counts = [int(self.inside[tuple(region.values())].sum()) for region in self.blocks.regions]
-        self.pieces = plan.plan_pieces(counts, self.limit, first, stop)
-        self.counts = [piece.stop - piece.start for piece in self.pieces]
+        shares = plan.batch_bounds(total, world_size).tolist()
+        first = shares[self.rank]
+        stop = shares[self.rank + 1]
         self.n_samples = stop - first
-        largest_share = math.ceil(total / world_size)
-        n_batches = math.ceil(largest_share / batch_size)
+        n_chosen = [
+            int(self.inside[tuple(region.values())].sum()) for region in self.blocks.regions
+        ]
+        self.pieces = plan.plan_pieces(n_chosen, self.limit, first, stop)
+        self.counts = [piece.stop - piece.start for piece in self.pieces]
+        n_batches = math.ceil(math.ceil(total / world_size) / batch_size)
         if n_batches > self.n_samples:
             raise UsageError(
                 "the ranks' shares differ by one sample, so batch_size must be at least 2."
             )
         self.bounds = plan.batch_bounds(self.n_samples, n_batches)
-        return largest_share
 
     def __len__(self) -> int:
         """Batches of an epoch; the same for every epoch and on every rank."""
@@ -226,17 +234,16 @@ class PatternBatches:
             return
         buffers, ends = self._plan(number)
         first = int(np.searchsorted(ends, self.bounds[start], side="right")) - 1
-        batch_ends = set(self.bounds.tolist())
-        parts: list[Columns] = []  # of a batch, which may begin in the buffer before
-        for i, (held, order) in enumerate(self._read_buffers(buffers, ends, number, first), first):
-            partners = self._partners(held, walk, number, i) if walk else None
-            for low, high in plan.batch_cuts(self.bounds[start:], ends[i], ends[i + 1]):
-                rows = torch.from_numpy(order[low - ends[i] : high - ends[i]])
-                part = {name: self._select(values, rows) for name, values in held.items()}
-                if partners is not None:
-                    partner_rows = partners[rows.to(partners.device)]
-                    part["target"] = self._select(held["patterns"], partner_rows)
-                parts.append(part)
+        cuts = self.bounds[start:]
+        batch_ends = set(cuts.tolist())
+        parts: list[Batch] = []  # of a batch, which may begin in the buffer before
+        for i, buffer in enumerate(self._read_buffers(buffers, ends, number, first), first):
+            partners = None
+            if walk is not None:
+                partners = self._partners(buffer, walk, self._generator(number, WALK, i))
+            for low, high in plan.batch_cuts(cuts, ends[i], ends[i + 1]):
+                rows = buffer.order[low - ends[i] : high - ends[i]]
+                parts.append(self._part(buffer, rows, partners))
                 if high in batch_ends:
                     yield self._batch(parts)
                     parts = []
@@ -249,15 +256,73 @@ class PatternBatches:
             buffers = plan.plan_buffers(self.counts, self.capacity, rng)
         sizes = np.array(self.counts, float)
         if self.weights is not None:
-            points = map(self._points, range(len(self.pieces)))
-            sizes = np.array([self.weights[tuple(piece.T)].sum() for piece in points])
-        ends = np.cumsum([0.0, *(sizes[buffer].sum() for buffer in buffers)])
+            for i in range(len(sizes)):
+                sizes[i] = self.weights[tuple(self._points(i).T)].sum()
+        buffer_sizes = [sizes[pieces].sum() for pieces in buffers]
+        ends = np.cumsum([0.0, *buffer_sizes])
         return buffers, np.round(ends / ends[-1] * self.n_samples).astype(int)
 
     def _generator(self, number: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, self.rank, *purpose])
 
-    def _order(self, number: int, i: int, points: np.ndarray, n_samples: int) -> np.ndarray:
+    def _read_buffers(
+        self, buffers: list[list[int]], ends: np.ndarray, number: int, first: int
+    ) -> Iterator[Buffer]:
+        """Yield buffers from `first` on, while the next one is read."""
+        if self.tier != "streamed":
+            if self._resident is None:
+                device = self.device if self.tier == "device" else CPU
+                self._resident = self._read(buffers[0], self._memory(self.n_samples, device))
+            order = self._order(self._resident.points, number, 0, self.n_samples)
+            yield self._resident._replace(order=order)
+            return
+        memories = [self._memory(min(self.capacity, self.n_samples), CPU) for _ in range(2)]
+
+        def read(i: int) -> Buffer:
+            buffer = self._read(buffers[i], memories[i % 2])
+            order = self._order(buffer.points, number, i, int(ends[i + 1] - ends[i]))
+            return buffer._replace(order=order)
+
+        yield from read_ahead(read, range(first, len(buffers)))
+
+    def _memory(self, n_samples: int, device: torch.device) -> torch.Tensor:
+        dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
+        return torch.empty((n_samples, *self.sample_shape), dtype=dtype, device=device)
+
+    def _read(self, pieces: Sequence[int], memory: torch.Tensor) -> Buffer:
+        """Read the samples of some pieces into `memory`, in threads."""
+        piece_points = [self._points(i) for i in pieces]
+        points = np.concatenate(piece_points)
+        patterns = memory[: len(points)]
+        targets = patterns.split([self.counts[i] for i in pieces])
+        _ = self.blocks.graph  # shared results are computed before the threads begin
+        n_threads = max(1, min(MAX_READERS, self.capacity // self.blocks.largest))
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(self._read_piece, pieces, piece_points, targets))
+        return Buffer(patterns, points, np.arange(len(points)))
+
+    def _points(self, i: int) -> np.ndarray:
+        """Grid points of a piece's samples, `(n, n_nav)`."""
+        block, start, stop = self.pieces[i]
+        region = self.blocks.regions[block]
+        points = np.argwhere(self.inside[tuple(region.values())])
+        order = plan.in_tiles(points, self.limit)[start:stop]
+        return points[order] + corner(region)
+
+    def _read_piece(self, i: int, points: np.ndarray, target: torch.Tensor) -> None:
+        block = self.pieces[i].block
+        region = self.blocks.regions[block]
+        sizes = [extent.stop - extent.start for extent in region.values()]
+        positions = (points - corner(region)).T
+        rows = np.ravel_multi_index(tuple(positions), sizes)
+        host = target
+        if target.device.type != "cpu":
+            host = host_tensor(tuple(target.shape), target.dtype, target.device)
+        take_rows(self.blocks.read(block), rows, host.numpy())
+        if host is not target:
+            target.copy_(host)
+
+    def _order(self, points: np.ndarray, number: int, i: int, n_samples: int) -> np.ndarray:
         """Positions in buffer i, which has these grid points, in the order of the stream."""
         if not self.shuffle:
             return np.arange(len(points))
@@ -270,102 +335,59 @@ class PatternBatches:
         n_batches = round(len(points) * len(self) / self.n_samples)
         return plan.deal(points, n_batches, rng)
 
-    def _partners(self, held: Columns, walk: Walk, number: int, i: int) -> torch.Tensor:
-        """Each sample's partner in this epoch; paths between samples that stay are kept."""
+    def _partners(self, buffer: Buffer, walk: Walk, rng: np.random.Generator) -> np.ndarray:
+        """Position of each sample's partner; paths between samples that stay are kept."""
         if self.tier == "streamed" or self._paths is None or self._paths[0] is not walk.view:
-            points = held["index"].numpy()
-            self._paths = walk.view, find_paths(held["patterns"], points, walk.view, self.device)
-        return random_walk(self._paths[1], walk.steps, self._generator(number, WALK, i))
+            paths = find_paths(buffer.patterns, buffer.points, walk.view, self.device)
+            self._paths = walk.view, paths
+        return random_walk(self._paths[1], walk.steps, rng)
 
-    def _read_buffers(
-        self, buffers: list[list[int]], ends: np.ndarray, number: int, first: int
-    ) -> Iterator[tuple[Columns, np.ndarray]]:
-        """Yield buffers from `first` on and their orders, while the next buffer is read."""
-        if self.tier != "streamed":
-            if self._resident is None:
-                memory = self._memory(self.n_samples, self.device if self.tier == "device" else CPU)
-                self._resident = self._read(buffers[0], memory)
-            points = self._resident["index"].numpy()
-            yield self._resident, self._order(number, 0, points, self.n_samples)
-            return
-        memories = [self._memory(min(self.capacity, self.n_samples), CPU) for _ in range(2)]
-
-        def read(i: int) -> tuple[Columns, np.ndarray]:
-            held = self._read(buffers[i], memories[i % 2])
-            points = held["index"].numpy()
-            return held, self._order(number, i, points, int(ends[i + 1] - ends[i]))
-
-        yield from read_ahead(read, range(first, len(buffers)))
-
-    def _memory(self, count: int, device: torch.device) -> torch.Tensor:
-        dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
-        return torch.empty((count, *self.sample_shape), dtype=dtype, device=device)
-
-    def _select(self, held: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """`held[rows]`, for every dtype; on the CPU in one thread, as other threads decode."""
-        if held.device.type == "cpu":
-            out = host_tensor((len(rows), *held.shape[1:]), held.dtype, self.device)
-            np.take(held.numpy(), rows.cpu().numpy(), axis=0, out=out.numpy(), mode="clip")
-            return out
-        signed = held.view(SIGNED.get(held.dtype, held.dtype))
-        return torch.index_select(signed, 0, rows.to(held.device)).view(held.dtype)
-
-    def _batch(self, parts: Sequence[Columns]) -> Batch:
-        """A batch of its parts, on the device; the copy does not wait."""
-        columns = parts[0]
-        if len(parts) > 1:
-            columns = {name: torch.cat([part[name] for part in parts]) for name in columns}
-        index = columns.pop("index")
-        moved = {
-            name: values.to(self.device, non_blocking=True) for name, values in columns.items()
-        }
-        return Batch(moved["patterns"], moved.get("target"), moved.get("labels"), index)
-
-    def _read(self, pieces: Sequence[int], memory: torch.Tensor) -> Columns:
-        """Read the samples of some pieces into `memory`, in threads."""
-        points = [self._points(piece) for piece in pieces]
-        counts = [len(piece_points) for piece_points in points]
-        _ = self.blocks.graph  # shared results are computed before the threads begin
-        with ThreadPoolExecutor(self.readers) as pool:
-            targets = memory[: sum(counts)].split(counts)
-            _ = list(pool.map(self._read_piece, pieces, points, targets))
-        index = np.concatenate(points)
-        held = {"patterns": memory[: len(index)], "index": torch.from_numpy(index)}
+    def _part(self, buffer: Buffer, rows: np.ndarray, partners: np.ndarray | None) -> Batch:
+        """The samples of a batch that a buffer holds."""
+        index = buffer.points[rows]
+        target = None
+        if partners is not None:
+            target = self._select(buffer.patterns, partners[rows])
+        labels = None
         if self.labels is not None:
-            held["labels"] = torch.from_numpy(self.labels[tuple(index.T)]).to(memory.device)
-        return held
+            labels = torch.from_numpy(self.labels[tuple(index.T)])
+        patterns = self._select(buffer.patterns, rows)
+        return Batch(patterns, target, labels, torch.from_numpy(index))
 
-    def _read_piece(self, i: int, points: np.ndarray, target: torch.Tensor) -> None:
-        block = self.pieces[i].block
-        region = self.blocks.regions[block]
-        sizes = tuple(extent.stop - extent.start for extent in region.values())
-        rows = np.ravel_multi_index(tuple((points - corner(region)).T), sizes)
-        host = target
-        if target.device.type != "cpu":
-            host = host_tensor(tuple(target.shape), target.dtype, target.device)
-        take_rows(self.blocks.read(block), rows, host.numpy())
-        if host is not target:
-            target.copy_(host)
+    def _select(self, held: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        """`held[rows]`; on the CPU in one thread, as other threads decode."""
+        if held.device.type == "cpu":
+            selected = host_tensor((len(rows), *held.shape[1:]), held.dtype, self.device)
+            take_rows(held.numpy(), rows, selected.numpy())
+            return selected
+        # torch selects no unsigned integers of more than 8 bits, but their bytes
+        numbers = torch.from_numpy(rows).to(held.device)
+        return held.view(torch.uint8).index_select(0, numbers).view(held.dtype)
 
-    def _points(self, i: int) -> np.ndarray:
-        """Grid points of a piece's samples, `(n, n_nav)`."""
-        block, start, stop = self.pieces[i]
-        region = self.blocks.regions[block]
-        points = np.argwhere(self.inside[tuple(region.values())])
-        return points[plan.in_tiles(points, self.limit)[start:stop]] + corner(region)
+    def _batch(self, parts: Sequence[Batch]) -> Batch:
+        patterns, targets, labels, index = zip(*parts, strict=True)
+        return Batch(
+            self._joined(patterns),
+            self._joined(targets),
+            self._joined(labels),
+            torch.cat(index),
+        )
+
+    def _joined(self, parts: Sequence[torch.Tensor | None]) -> Any:
+        """One tensor on the device; the copy does not wait."""
+        if parts[0] is None:
+            return None
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)  # type: ignore[arg-type]
+        return joined.to(self.device, non_blocking=True)
 
 
 batches = PatternBatches
 
 
-def _check_numbers(batch_size: int, seed: int, memory: float, device_memory: float) -> None:
-    are_whole = isinstance(batch_size, int) and isinstance(seed, int)
-    is_memory_valid = 0 < memory < math.inf and device_memory >= 0
-    if not (are_whole and batch_size >= 1 and seed >= 0 and is_memory_valid):
+def _check_numbers(batch_size: int, memory: float) -> None:
+    if batch_size < 1 or not 0 < memory < math.inf:
         raise UsageError(
-            f"batch_size is {batch_size}, seed {seed}, memory {memory}, device_memory "
-            f"{device_memory}; expected whole numbers of at least 1 and 0, and GiB, which must be "
-            "positive."
+            f"batch_size is {batch_size}, memory {memory}; both must be positive, memory in GiB."
         )
 
 
@@ -407,6 +429,7 @@ def _chosen(
 def _class_map(
     what: str, values: np.ndarray | xr.DataArray | None, ds: xr.Dataset
 ) -> np.ndarray | None:
+    """Classes of grid points as int64."""
     if values is None:
         return None
     if isinstance(values, xr.DataArray):
@@ -433,12 +456,11 @@ def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def pick_tier(nbytes: int, allowed: Mapping[str, float], device: torch.device) -> str:
-    """The fastest tier that holds so many bytes: "device", "memory", or neither: "streamed"."""
-    free = math.inf
+    """Return the fastest tier that holds so many bytes: "device" (CUDA only), "memory", or neither:
+    "streamed".
+    """
     if device.type == "cuda":
-        free = float(torch.cuda.mem_get_info(device)[0])
-    elif device.type == "mps":
-        free = float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    if device.type != "cpu" and nbytes <= min(allowed["device"], FREE_SHARE * free):
-        return "device"
+        free = torch.cuda.mem_get_info(device)[0]
+        if nbytes <= min(allowed["device"], FREE_SHARE * free):
+            return "device"
     return "memory" if nbytes <= allowed["memory"] else "streamed"

@@ -201,7 +201,7 @@ def _encode_blocks(
     elements: np.ndarray | None,
 ) -> Iterator[BlockResult]:
     """Latents of the blocks that are not written yet. elements: see `_encoded`."""
-    blocks = Blocks(patterns, list(map(str, chosen.dims)), sides(staging.regions))
+    blocks = Blocks(patterns.chunk(sides(staging.regions)), list(map(str, chosen.dims)))
     unwritten = pending(staging)
     for block in read_chosen(blocks, chosen.values, model.seen_shape, unwritten, model.device):
         numbers = np.ravel_multi_index(tuple(block.points.T), chosen.shape)

@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.data import random_patterns_dataset
-from vaearr.analysis.side_maps import (
-    histogram,
-    profile,
-    read_kept_coordinates,
-    top_percent,
-    write_kept_coordinates,
-)
+from vaearr.analysis.side_maps import histogram, profile, top_percent
 from vaearr.errors import DataError, RoiError, SchemaError, UsageError
+from vaearr.ingestion.kept_points import read_kept_coordinates, write_kept_coordinates
 
 
 def _map(values: np.ndarray) -> xr.DataArray:

@@ -17,14 +17,10 @@ from scipy import stats
 from torch import nn
 
 import vaearr as va
-from vaearr.analysis.layers import (
-    compare_layers,
-    compare_pairs,
-    pairs_of_folders,
-    sample_of,
-)
-from vaearr.errors import DataError, UsageError
+from vaearr.analysis.layers import compare_layers, compare_pairs
+from vaearr.errors import DataError
 from vaearr.models.artifacts import TrainedModel
+from vaearr.sources.single import paired_files
 
 from .conftest import make_model
 
@@ -153,11 +149,12 @@ def test_files_without_a_partner_are_named(
     for side, name in (("one", "a"), ("two", "a"), ("one", "b"), ("two", "c")):
         (tmp_path / side).mkdir(exist_ok=True)
         np.save(tmp_path / side / f"{name}.npy", images[0])
+    one, two = tmp_path / "one", tmp_path / "two"
     with pytest.raises(DataError, match=r"2 files have no partner.*b\.npy, c\.npy"):
-        pairs_of_folders(ds, tmp_path / "one", tmp_path / "two")
-    pairs, alone = pairs_of_folders(ds, tmp_path / "one", tmp_path / "two", skip_bad=True)
-    assert ([pair.name for pair in pairs], alone) == (["a.npy"], ["b.npy", "c.npy"])
-    np.testing.assert_array_equal(pairs[0].read()[1], images[0])
+        paired_files(ds, one, two, skip_bad=False)
+    pairs, unpaired = paired_files(ds, one, two, skip_bad=True)
+    assert pairs == {"a.npy": (one / "a.npy", two / "a.npy")}
+    assert unpaired == ["b.npy", "c.npy"]
 
 
 MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
@@ -167,19 +164,18 @@ MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
     ("call", "error", "words"),
     [
         (
-            lambda ds: compare_layers(MODEL, IMAGE, IMAGE[0]),
+            lambda: compare_layers(MODEL, IMAGE, IMAGE[0]),
             DataError,
             r"sample b has shape \(12, 13\)",
         ),
-        (lambda ds: compare_layers(MODEL, IMAGE * np.nan, IMAGE), DataError, "not finite"),
-        (lambda ds: compare_layers(MODEL, IMAGE.astype("c8"), IMAGE), DataError, "dtype complex64"),
-        (lambda ds: compare_pairs(MODEL, []), DataError, "no pair to compare"),
-        (lambda ds: sample_of(ds, 99), UsageError, "nothing at sample = 99"),
+        (lambda: compare_layers(MODEL, IMAGE * np.nan, IMAGE), DataError, "not finite"),
+        (lambda: compare_layers(MODEL, IMAGE.astype("c8"), IMAGE), DataError, "dtype complex64"),
+        (lambda: compare_pairs(MODEL, []), DataError, "no pair to compare"),
     ],
 )
-def test_refusals(ds: xr.Dataset, call: Any, error: type[Exception], words: str) -> None:
+def test_refusals(call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        call(ds)
+        call()
 
 
 def test_files_of_an_earlier_program(images: np.ndarray, tmp_path: Path) -> None:

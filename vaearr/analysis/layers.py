@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatch
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 import xarray as xr
@@ -19,18 +16,13 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr.computing.progress import Progress, tracked
-from vaearr.config import IngestConfig
-from vaearr.errors import DataError, NoInputError, VaearrError
+from vaearr.errors import DataError, VaearrError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import LEAF, evaluating, watching
 from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
-from vaearr.recipe import nested
-from vaearr.schema.grid import find_point
-from vaearr.sources.single import SUFFIXES, read_single
-from vaearr.store import read_block
 
 TOP = 10
-MAX_NAMES = 8  # names and reasons in an error
+MAX_REASONS = 8  # of failed pairs in an error
 BLOCK_VALUES = 2**20  # values in float64 at once
 MAX_POSITIONS = 2**20  # of a difference map; larger ones are averaged down
 ROUNDING = 1e-5  # smallest relative change of a layer's size, as after a normalisation
@@ -116,9 +108,8 @@ def compare_layers(
     """
     layers, ends = trace(model, pair_batch(model, a, b))
     table = _table(layers, [torch.stack([layer.sums for layer in layers])], [""])
-    table = _with_maps(
-        table.isel({PAIR: 0}, drop=True), [layer.squares for layer in layers], model, top
-    )
+    table = table.isel({PAIR: 0}, drop=True)
+    table = _with_maps(table, [layer.squares for layer in layers], model, top)
     signal = tuple(model.signal_dims)
     shape = model.input_shape[-len(signal) :]
     for part, name, text in (
@@ -176,46 +167,43 @@ def compare_pairs(
         If pairs cannot be read or do not fit (all are named), unless `skip_bad` is set and some are
         left; if there is none; if a pair runs other layers.
     """
-    named_pairs = []
-    for i, pair in enumerate(pairs):
-        named_pairs.append(pair if isinstance(pair, Pair) else Pair(str(i), partial(tuple, pair)))
     names: list[str] = []
     failed: list[str] = []
     sums_of_pairs: list[torch.Tensor] = []
-    layers: list[Layer] = []  # of all pairs, with the sum of their squares
-    for pair in tracked(named_pairs, progress, "comparing"):
+    totals: list[Layer] = []
+    for pair in tracked(_named(pairs), progress, "comparing"):
         try:
-            traced, _ = trace(model, pair_batch(model, *pair.read()))
+            layers, _ = trace(model, pair_batch(model, *pair.read()))
         except (VaearrError, OSError) as error:
             failed.append(f"{pair.name}: {str(error).rstrip('.')}")
             continue
-        layers = _added(layers, traced, pair.name) if names else traced
+        totals = _added(totals, layers, pair.name)
         names.append(pair.name)
-        sums_of_pairs.append(torch.stack([layer.sums for layer in traced]))
-    if failed and not (skip_bad and names):
-        advice = "none is left"
-        if names:
-            advice = "correct them, or leave them out with skip_bad=True (--skip-bad)"
-        raise DataError(
-            f"{len(failed)} of {len(named_pairs)} pairs cannot be compared: "
-            f"{_listed(failed, '; ')}. Of these: {advice}."
-        )
-    if not names:
-        raise DataError("there is no pair to compare; give one or more.")
-    table = _table(layers, sums_of_pairs, names)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):  # of one pair, which has no spread
-        warnings.simplefilter("ignore", RuntimeWarning)
-        table = table.merge(_statistics(table)).merge(_tests(table))
-    squares = [None if layer.squares is None else layer.squares / len(names) for layer in layers]
+        sums_of_pairs.append(torch.stack([layer.sums for layer in layers]))
+    _check_failed(failed, len(names), skip_bad)
+    table = _table(totals, sums_of_pairs, names)
+    table = table.merge(_statistics(table)).merge(_tests(table))
+    squares = [None if layer.squares is None else layer.squares / len(names) for layer in totals]
+    table = _with_maps(table, squares, model, top)
     notes = []
     if len(names) < 2:
         notes = ["one pair has no spread and allows no test: these are NaN; give two or more."]
-    table = _with_maps(table, squares, model, top)
     return table.assign_attrs(top=top, n=len(names), failed=failed, warnings=notes)
+
+
+def _named(pairs: Sequence[Pair | tuple[Any, Any]]) -> list[Pair]:
+    named = []
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, Pair):
+            pair = Pair(str(i), partial(tuple, pair))
+        named.append(pair)
+    return named
 
 
 def _added(totals: list[Layer], layers: list[Layer], pair: str) -> list[Layer]:
     """The layers with their squares added to those of earlier pairs."""
+    if not totals:
+        return layers
     if [layer.name for layer in totals] != [layer.name for layer in layers]:
         raise DataError(f"pair {pair!r} runs other layers than the first pair; compare it alone.")
     added = []
@@ -226,11 +214,22 @@ def _added(totals: list[Layer], layers: list[Layer], pair: str) -> list[Layer]:
     return added
 
 
-def _listed(items: Sequence[str], separator: str = ", ") -> str:
-    text = separator.join(items[:MAX_NAMES])
-    if len(items) > MAX_NAMES:
-        text += f"{separator}and {len(items) - MAX_NAMES} more"
-    return text
+def _check_failed(failed: list[str], n_compared: int, skip_bad: bool) -> None:
+    """Raise DataError if pairs failed and are not to be left out, or if none is left."""
+    if not failed and not n_compared:
+        raise DataError("there is no pair to compare; give one or more.")
+    if not failed or (skip_bad and n_compared):
+        return
+    reasons = "; ".join(failed[:MAX_REASONS])
+    if len(failed) > MAX_REASONS:
+        reasons += f"; and {len(failed) - MAX_REASONS} more"
+    advice = "none is left"
+    if n_compared:
+        advice = "correct them, or leave them out with skip_bad=True (--skip-bad)"
+    raise DataError(
+        f"{len(failed)} of {len(failed) + n_compared} pairs cannot be compared: {reasons}. "
+        f"Of these: {advice}."
+    )
 
 
 # ---- one pair through the network
@@ -275,7 +274,7 @@ def trace(
     digits of its result. Returns the layers in order of execution, and both samples as network
     input and output. Raises DataError if the two do not run the same layers.
     """
-    outputs_of_a: list[Output] = []  # on the host
+    outputs_of_a: list[Output] = []  # on the host, in order of execution
     layers: list[Layer] = []
     ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -283,8 +282,10 @@ def trace(
         outputs_of_a.append(output._replace(values=output.values.to("cpu", copy=True)))
 
     def compare(output: Output) -> None:
-        a = outputs_of_a[len(layers)] if len(layers) < len(outputs_of_a) else None
-        if a is None or a[:3] != output[:3] or a.values.shape != output.values.shape:
+        if not outputs_of_a:
+            raise _other_layers(output)
+        a = outputs_of_a.pop(0)
+        if a[:3] != output[:3] or a.values.shape != output.values.shape:
             raise _other_layers(output)
         values = a.values.to(output.values.device)
         if output.part in (INPUT, OUTPUT):
@@ -294,8 +295,8 @@ def trace(
     with evaluating(model.network):
         _run(model, stored[:1].clone(), keep)
         _run(model, stored[1:].clone(), compare)
-    if len(layers) < len(outputs_of_a):
-        raise _other_layers(outputs_of_a[len(layers)])
+    if outputs_of_a:
+        raise _other_layers(outputs_of_a[0])
     return layers, ends
 
 
@@ -397,17 +398,15 @@ def _table(
 ) -> xr.Dataset:
     """The measures over (pair, layer), from the sums `(layer, 5)` of each pair."""
     n_values = np.array([math.prod(layer.shape) for layer in layers], np.int64)
-    calls: Counter[str] = Counter()
+    names = [layer.name for layer in layers]
+    calls = [names[: i + 1].count(name) for i, name in enumerate(names)]
     labels = []
-    numbers = []
-    for layer in layers:
-        calls[layer.name] += 1
-        numbers.append(calls[layer.name])
-        labels.append(layer.name if numbers[-1] == 1 else f"{layer.name}:{numbers[-1]}")
-    coords = {
+    for name, call in zip(names, calls, strict=True):
+        labels.append(name if call == 1 else f"{name}:{call}")
+    coords: dict[str, tuple[Any, str]] = {
         LAYER: (labels, "layer, in order of execution"),
-        "name": ([layer.name for layer in layers], "name of the module"),
-        "call": (numbers, "call of the module"),
+        "name": (names, "name of the module"),
+        "call": (calls, "call of the module"),
         "kind": ([layer.kind for layer in layers], "class of the module"),
         "part": ([layer.part for layer in layers], "part of the network"),
         "order": (np.arange(len(layers)), "place in the order of execution"),
@@ -415,11 +414,12 @@ def _table(
         "n_values": (n_values, "values of one sample"),
     }
     table = xr.Dataset(coords={PAIR: (PAIR, [*pairs], {"long_name": "pair"})})
-    for name, values in measures(torch.stack([*sums_of_pairs]).cpu().numpy(), n_values).items():
-        table[name] = n.named((PAIR, LAYER), values, MEASURES[name])
-    return table.assign_coords(
-        {name: (LAYER, values, {"long_name": text}) for name, (values, text) in coords.items()}
-    )
+    for name, (values, text) in coords.items():
+        table.coords[name] = LAYER, values, {"long_name": text}
+    sums_of_layers = torch.stack([*sums_of_pairs]).cpu().numpy()
+    for name, numbers in measures(sums_of_layers, n_values).items():
+        table[name] = n.named((PAIR, LAYER), numbers, MEASURES[name])
+    return table
 
 
 def top_layers(table: xr.Dataset, top: int = TOP) -> np.ndarray:
@@ -464,12 +464,11 @@ def _statistics(table: xr.Dataset) -> xr.Dataset:
     statistics = xr.Dataset()
     for name, text in MEASURES.items():
         finite = table[name].where(np.isfinite(table[name]))
-        for key, values, long_name in (
-            (f"{name}_mean", finite.mean(PAIR), f"{text}, mean over pairs"),
-            (f"{name}_std", finite.std(PAIR, ddof=1), f"{text}, standard deviation over pairs"),
-            (f"n_{name}", finite.count(PAIR), f"pairs with a finite {text}"),
-        ):
-            statistics[key] = values.assign_attrs(long_name=long_name, units="1")
+        values = pd.DataFrame(finite.values)
+        statistics[f"{name}_mean"] = n.named(LAYER, values.mean(), f"{text}, mean over pairs")
+        long_name = f"{text}, standard deviation over pairs"
+        statistics[f"{name}_std"] = n.named(LAYER, values.std(), long_name)
+        statistics[f"n_{name}"] = n.named(LAYER, values.count(), f"pairs with a finite {text}")
     return statistics
 
 
@@ -477,16 +476,14 @@ def _tests(table: xr.Dataset) -> xr.Dataset:
     """Two-sided paired t-test of rms_b - rms_a over the pairs for each layer."""
     from scipy import stats
 
-    rms_a = table["rms_a"].values
-    rms_b = table["rms_b"].values
-    change = rms_b - rms_a
-    change[np.abs(change) <= ROUNDING * np.maximum(rms_a, rms_b)] = 0.0
-    mean = change.mean(axis=0)
-    std = change.std(axis=0, ddof=1)
-    t, p_value = stats.ttest_1samp(change, 0.0)
+    change = table["rms_b"] - table["rms_a"]
+    rounding = ROUNDING * np.maximum(table["rms_a"], table["rms_b"])
+    changes = pd.DataFrame(change.where(np.abs(change) > rounding, 0.0).values)
+    mean = changes.mean()
+    std = changes.std()
     is_same = (mean == 0) & (std == 0)
-    t[is_same] = 0.0
-    p_value[is_same] = 1.0
+    t = (mean / std * math.sqrt(len(changes))).mask(is_same, 0.0)
+    p_value = 2 * stats.t.sf(t.abs(), len(changes) - 1)
     is_layer = table["part"].isin([ENCODER, DECODER]).values
     adjusted = np.full(p_value.shape, np.nan)
     adjusted[is_layer] = _holm(p_value[is_layer])
@@ -498,9 +495,10 @@ def _tests(table: xr.Dataset) -> xr.Dataset:
         "t_p_value": (p_value, "two-sided p-value of the paired t-test"),
         "t_p_adjusted": (adjusted, "p-value of the paired t-test, Holm over layers"),
     }
-    return xr.Dataset(
-        {name: n.named(LAYER, values, text) for name, (values, text) in columns.items()}
-    )
+    tests = xr.Dataset()
+    for name, (values, text) in columns.items():
+        tests[name] = n.named(LAYER, np.asarray(values), text)
+    return tests
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
@@ -510,62 +508,3 @@ def _holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty(p.shape)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
-
-
-# ---- where samples come from, and where results go ------------------------------------------------------------------
-
-
-def sample_of(ds: xr.Dataset, given: str | Path | float | Mapping[str, float]) -> np.ndarray:
-    """One sample `(*signal shape)`: of a file as the store's ingest would make it, or a sample of
-    the store.
-
-    given: path of a file; coordinates such as `{"x": 2.0, "y": 0.5}`; or, for a collection, the
-    value of its coordinate `sample`. Raises NoInputError or DataError for a file that is not there
-    or does not fit, UsageError for a point that is not in the store.
-    """
-    if isinstance(given, str | Path):
-        return read_single(ds, given).values
-    place = find_point(ds, given)
-    return read_block(ds[n.PATTERNS], {dim: slice(i, i + 1) for dim, i in place.items()})[
-        (0,) * len(place)
-    ]
-
-
-def pairs_of_folders(
-    ds: xr.Dataset, positive: str | Path, negative: str | Path, *, skip_bad: bool = False
-) -> tuple[list[Pair], list[str]]:
-    """Files of the same name in two folders as pairs `(positive, negative)`, sorted; and the names
-    in one only.
-
-    Images, NIfTI volumes and .npy files, without sub-folders; masks, by the name that the store's
-    ingest knows them by, are left out. Raises NoInputError for a folder that is not there,
-    DataError where no name is in both, and for names in one folder only unless `skip_bad`.
-    """
-    masks = IngestConfig.from_attrs((nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})).masks
-    one, two = (_files(Path(folder), masks) for folder in (positive, negative))
-    both, alone = sorted(one.keys() & two.keys()), sorted(one.keys() ^ two.keys())
-    words = f"{len(alone)} files have no partner of the same name in the other folder: {_listed(alone)}."
-    if not both:
-        raise DataError(f"no file of {positive} has its partner in {negative}: {words}")
-    if alone and not skip_bad:
-        raise DataError(
-            f"{words} Add their partners, or leave them out with skip_bad=True (--skip-bad)."
-        )
-
-    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-        return read_single(ds, one[name]).values, read_single(ds, two[name]).values
-
-    return [Pair(name, partial(read, name)) for name in both], alone
-
-
-def _files(folder: Path, masks: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise NoInputError(
-            f"there is no folder {folder}; give one that holds the files to compare."
-        )
-    found = [
-        p
-        for p in folder.iterdir()
-        if p.is_file() and p.name.lower().endswith(SUFFIXES) and p.name[0] != "."
-    ]
-    return {path.name: path for path in found if not (masks and fnmatch(path.stem, masks))}

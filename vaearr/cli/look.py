@@ -405,7 +405,8 @@ def contrast(
     overwrite: bool,
 ) -> None:
     """Show histogram, profiles and selected points of band contrast or any other map."""
-    from vaearr.analysis.side_maps import histogram, profile, top_percent, write_kept_coordinates
+    from vaearr.analysis.side_maps import histogram, profile, top_percent
+    from vaearr.ingestion.kept_points import write_kept_coordinates
     from vaearr.schema import maps
     from vaearr.views import save
 
@@ -482,8 +483,10 @@ def layers(
     top_layers.png, layer_curves.png, difference_maps.png, of many pairs pairs.csv, and the earlier
     programs' layer_differences.json or aggregated_results.json.
     """
-    from vaearr.analysis.layers import pairs_of_folders, sample_of
+    from vaearr.analysis.layers import Pair
     from vaearr.output.layer_files import write_layer_files
+    from vaearr.run.draw import stored_sample
+    from vaearr.sources.single import paired_files
 
     is_given = tuple(value is not None for value in (a, b, positive, negative))
     refuse(
@@ -493,14 +496,17 @@ def layers(
     opened = trusted_run(store, run, trust, device=device)
     omitted: list[str] = []
     if a is not None and b is not None:
-        first = sample_of(opened.ds, point_of(a))
-        second = sample_of(opened.ds, point_of(b))
+        first = stored_sample(opened, point_of(a))
+        second = stored_sample(opened, point_of(b))
         result = opened.layers(first, second, top=top)
     else:
         assert positive is not None
         assert negative is not None
-        file_pairs, unpaired = pairs_of_folders(opened.ds, positive, negative, skip_bad=skip_bad)
-        result = opened.layers(pairs=file_pairs, top=top, skip_bad=skip_bad)
+        files, unpaired = paired_files(opened.ds, positive, negative, skip_bad=skip_bad)
+        pairs = []
+        for name, pair in files.items():
+            pairs.append(Pair(name, functools.partial(_read_pair, opened, pair)))
+        result = opened.layers(pairs=pairs, top=top, skip_bad=skip_bad)
         omitted = [f"{file} has no partner" for file in unpaired]
         omitted += result.attrs["failed"]
     result.attrs.update(opened.result_attrs)
@@ -510,6 +516,12 @@ def layers(
     for reason in omitted:
         say(f"left out: {reason}")
     print_lines(va.describe(result))
+
+
+def _read_pair(run: Any, files: tuple[Path, Path]) -> tuple[Any, Any]:
+    from vaearr.run.draw import stored_sample
+
+    return stored_sample(run, files[0]), stored_sample(run, files[1])
 
 
 add_command(

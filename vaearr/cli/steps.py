@@ -91,7 +91,7 @@ def train(
     The ROI, if none of --x, --y, --z, --where and --points is given: that of the run 'vae' if there
     is one, else every measured point.
     """
-    from vaearr.analysis.side_maps import read_kept_coordinates
+    from vaearr.ingestion.kept_points import read_kept_coordinates
 
     refuse(
         points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where."

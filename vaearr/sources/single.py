@@ -9,6 +9,7 @@ NIfTI, everything else as .npy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.config import IngestConfig
-from vaearr.errors import DataError
+from vaearr.errors import DataError, NoInputError
 from vaearr.recipe import nested
 from vaearr.sources import images, nifti
 from vaearr.sources.collection import Geometry
@@ -29,6 +30,7 @@ PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
 SUFFIXES = (*images.SUFFIXES, *nifti.SUFFIXES, NUMPY)
 SAMPLE_SETTINGS = ("channels", "size", "fit", "spacing")  # how a file becomes a sample
 EDGE = 1e-6  # of a pixel
+MAX_NAMES = 8  # of files in an error
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,49 @@ def _misfit(ds: xr.Dataset, file: Path, problem: str) -> DataError:
     return DataError(
         f"{file} {problem}; the samples of this store are {dtype} of {sizes}, so convert the file."
     )
+
+
+def paired_files(
+    ds: xr.Dataset, positive: Path, negative: Path, *, skip_bad: bool
+) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """Find the files of the same name in two folders.
+
+    Images, NIfTI volumes and .npy files, without sub-folders. Masks are left out, by the pattern of
+    names that the store's ingest used. Returns the pairs by name, sorted, and the names that are in
+    one folder only. Raises NoInputError for a folder that does not exist, DataError if no name is
+    in both, and for names in one folder only unless `skip_bad`.
+    """
+    ingest_settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
+    masks = IngestConfig.from_attrs(ingest_settings).masks
+    first = _files(positive, masks)
+    second = _files(negative, masks)
+    pairs = {name: (first[name], second[name]) for name in sorted(first.keys() & second.keys())}
+    unpaired = sorted(first.keys() ^ second.keys())
+    names = ", ".join(unpaired[:MAX_NAMES])
+    if len(unpaired) > MAX_NAMES:
+        names += f" and {len(unpaired) - MAX_NAMES} more"
+    problem = (
+        f"{len(unpaired)} files have no partner of the same name in the other folder: {names}."
+    )
+    if not pairs:
+        raise DataError(f"no file of {positive} has its partner in {negative}: {problem}")
+    if unpaired and not skip_bad:
+        raise DataError(
+            f"{problem} Add their partners, or leave them out with skip_bad=True (--skip-bad)."
+        )
+    return pairs, unpaired
+
+
+def _files(folder: Path, masks: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise NoInputError(f"there is no folder {folder}; give one with the files to compare.")
+    files = {}
+    for file in folder.iterdir():
+        is_sample = file.is_file() and file.name.lower().endswith(SUFFIXES)
+        is_mask = bool(masks) and fnmatch(file.stem, masks)
+        if is_sample and not is_mask and not file.name.startswith("."):
+            files[file.name] = file
+    return files
 
 
 def restore(values: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -216,7 +216,7 @@ def test_a_large_offset_costs_no_digits_and_a_common_trend_is_no_association() -
         ({"target": lambda z, t: t.isel(y=slice(4))}, SchemaError, "same grid"),
         ({"latents": lambda z, t: t}, SchemaError, "one further dimension"),
         ({"latents": lambda z, t: z.isel(latent=[])}, SchemaError, "the latents are empty"),
-        ({"roi": lambda z, t: t.astype(float)}, SchemaError, "expected a boolean map over"),
+        ({"roi": lambda z, t: t.astype(float)}, SchemaError, "expected boolean over"),
         ({"roi": lambda z, t: xr.zeros_like(t, dtype=bool)}, RoiError, "no scan point"),
         ({"metrics": lambda z, t: ["pearsn"]}, UsageError, "'pearson'"),
         ({"metrics": lambda z, t: ()}, UsageError, "no metric"),

@@ -365,7 +365,7 @@ def association(contents: Contents, section: Section) -> None:
             "'vaearr associate --significance' tests against surrogate maps of the same smoothness."
         )
     if contents.rankings:
-        columns = [name for name in contents.rankings[0] if name != "position"]
+        columns = list(contents.rankings[0])
         section.table(columns, [[row[name] for name in columns] for row in contents.rankings])
     formulas = []
     for metric, definition in table["association"].attrs.get("metrics", {}).items():

@@ -7,7 +7,7 @@ of two columns, see `choose`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -190,7 +190,8 @@ def choose(metrics: str | Any | Sequence[str | Any]) -> list[Metric]:
     UsageError
         For an unknown metric, and if none is given.
     """
-    requested = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+    is_single = isinstance(metrics, str) or not isinstance(metrics, Iterable)
+    requested = [metrics] if is_single else metrics
     chosen: dict[str, Metric] = {}
     for item in requested:
         if item == "all":

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association.points import gather, latent_dims, name_of
+from vaearr.analysis.association.points import gather, latent_dims
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import is_categorical
 
@@ -90,7 +90,7 @@ def latent_partitions(
         names = ", ".join(map(str, ds[n.LATENT].values[ds["k_at_bound"].values]))
         warnings.append(f"k of latent {names} is at {advice}")
     return ds.assign_attrs(
-        latents=name_of(latents),
+        latents=str(latents.name or n.LATENTS),
         reference=description,
         k_reference=k_reference,
         k_reference_at_bound=at_bound,

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis.association.targets import TARGET, stacked
+from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.errors import RoiError, SchemaError
-from vaearr.schema.grid import align_samples
+from vaearr.schema.grid import align_samples, laid_over
 
 NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
 
@@ -25,11 +25,6 @@ class Points(NamedTuple):
     inside: np.ndarray  # the region, over the complete grid
     latent_labels: xr.DataArray  # the latents' further coordinate, as `latent`
     target_labels: list[str]
-
-
-def name_of(latents: xr.DataArray) -> str:
-    """Name of the variable that holds the latents."""
-    return n.LATENTS if latents.name is None else str(latents.name)
 
 
 def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
@@ -62,22 +57,22 @@ def gather(
     import dask
 
     latent_dim, dims = latent_dims(latents)
-    targets = stacked(align_samples(latents, target, what), dims)
-    mask = _mask(latents, targets, roi, dims)
-    try:
-        latents, targets, mask = xr.align(latents, targets, mask, join="exact", copy=False)
-    except ValueError as error:
-        raise SchemaError(
-            f"latents, targets and region of interest do not lie on the same grid: {error} "
-            "Select the same points of each first."
-        ) from None
-    latent_values, target_values, inside = dask.compute(
-        latents.transpose(*dims, latent_dim).data,
-        targets.transpose(*dims, TARGET).data,
-        mask.transpose(*dims).data,
-    )
+    targets = stack(columns(align_samples(latents, target, what), dims), dims)
+    inside = np.ones([latents.sizes[dim] for dim in dims], bool)
+    if roi is not None:
+        inside = laid_over(latents, roi, dims).values
     if not inside.any():
         raise RoiError("the region of interest holds no scan point; widen it.")
+    try:
+        latents, targets = xr.align(latents, targets, join="exact", copy=False)
+    except ValueError as error:
+        raise SchemaError(
+            f"latents and targets do not lie on the same grid: {error} Select the same points of "
+            "each first."
+        ) from None
+    latent_values, target_values = dask.compute(
+        latents.transpose(*dims, latent_dim).data, targets.transpose(*dims, TARGET).data
+    )
     used = slice(None) if inside.all() else inside.ravel()  # all points are not copied
     return Points(
         latent_values.reshape(-1, latents.sizes[latent_dim])[used],
@@ -87,24 +82,6 @@ def gather(
         xr.DataArray(latents[latent_dim].values, dims=n.LATENT, attrs=n.ATTRS[n.LATENT]),
         targets[TARGET].values.tolist(),
     )
-
-
-def _mask(
-    latents: xr.DataArray,
-    targets: xr.DataArray,
-    roi: xr.DataArray | None,
-    dims: tuple[str, ...],
-) -> xr.DataArray:
-    """The region as a boolean map over navigation dims."""
-    if roi is None:
-        return xr.ones_like(targets.isel({TARGET: 0}, drop=True), dtype=bool)
-    kind = type(roi).__name__
-    if isinstance(roi, xr.DataArray):
-        roi = align_samples(latents, roi, "the region of interest")
-        if roi.dtype == bool and set(roi.dims) == set(dims):
-            return roi
-        kind = f"{roi.dtype} over {roi.dims}"
-    raise SchemaError(f"the region of interest is {kind}; expected a boolean map over {dims}.")
 
 
 def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:

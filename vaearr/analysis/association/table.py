@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, overload
 
-import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
 from vaearr.analysis.association import p_values
 from vaearr.analysis.association.metrics import ASSOCIATION, METRIC, METRICS, apply, choose
-from vaearr.analysis.association.points import gather, latent_dims, name_of, steps_of
-from vaearr.analysis.association.targets import TARGET, is_single
+from vaearr.analysis.association.points import gather, latent_dims, steps_of
+from vaearr.analysis.association.targets import TARGET
 from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import SignificanceConfig
 from vaearr.errors import NoInputError, UsageError, did_you_mean
+from vaearr.schema import is_categorical
 
 RANK = "rank"
 
@@ -152,18 +153,19 @@ def associate(
         attrs={
             "long_name": "association of latent and target",
             "units": "1",
-            "latents": name_of(latents),
+            "latents": str(latents.name or n.LATENTS),
             "metrics": {metric.name: metric.describe() for metric in chosen},
         },
     )
-    dims = latent_dims(latents)[1]
+    _, dims = latent_dims(latents)
     result: xr.DataArray | xr.Dataset = table
     if settings:
-        tests = p_values.significance(
-            points, chosen, values, settings, steps_of(latents, dims), progress
-        )
+        spacing = steps_of(latents, dims)
+        tests = p_values.significance(points, chosen, values, settings, spacing, progress)
         result = p_values.with_tests(table, tests, settings)
-    return result.isel({TARGET: 0}) if is_single(target, dims) else result
+    if isinstance(target, xr.Dataset) or is_categorical(target):
+        return result
+    return result.isel({TARGET: 0}) if set(target.dims) == set(dims) else result
 
 
 def ranking(
@@ -186,8 +188,8 @@ def ranking(
     -------
     xarray.Dataset
         Over dim `rank`, sorted by |value| for signed metrics, else by value; latents without a
-        value (NaN) are left out. `latent`, `value`, `position` in the competition (1, 2, 2, 4 …)
-        and `is_tied`, True for a value that another latent shares, also one beyond the cut.
+        value (NaN) are left out. `latent`, `value` and `is_tied`, True for a value that another
+        latent shares to 9 digits, also one beyond the cut.
 
     Raises
     ------
@@ -205,31 +207,18 @@ def ranking(
             target = str(table[TARGET].item())
         _check_label(str(target), table[TARGET])
         column = column.sel({TARGET: str(target)})
-    signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
-    values = np.asarray(column.values, dtype="f8")
-    strength = np.abs(values) if signed else values
-    order = np.argsort(-strength, kind="stable")
-    order = order[np.isfinite(strength[order])]
-    strength = strength[order]
-    is_weaker = ~np.isclose(strength[1:], strength[:-1], rtol=1e-9, atol=1e-12)
-    group = np.cumsum(np.r_[0, is_weaker])[: order.size]
-    count = np.bincount(group)
-    position = (np.cumsum(count) - count + 1)[group]
-    ranked = xr.Dataset(
-        {
-            n.LATENT: (RANK, column[n.LATENT].values[order]),
-            "value": (RANK, values[order], {"long_name": metric, "units": "1"}),
-            "position": (RANK, position),
-            "is_tied": (RANK, count[group] > 1),
-        },
-        coords={RANK: np.arange(1, order.size + 1)},
-        attrs={
-            "metric": metric,
-            "target": target or "",
-            "sorted_by": "absolute value" if signed else "value",
-        },
+    is_signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
+    labels = column[n.LATENT].values
+    frame = pd.DataFrame({n.LATENT: labels, "value": column.values.astype("f8")}).dropna()
+    strength = frame["value"].abs() if is_signed else frame["value"]
+    frame["is_tied"] = strength.map("{:.9g}".format).duplicated(keep=False)
+    frame = frame.loc[strength.sort_values(ascending=False, kind="stable").index]
+    frame.index = pd.RangeIndex(1, len(frame) + 1, name=RANK)
+    ranked = frame.head(top).to_xarray()
+    ranked["value"].attrs = {"long_name": metric, "units": "1"}
+    return ranked.assign_attrs(
+        metric=metric, target=target or "", sorted_by="absolute value" if is_signed else "value"
     )
-    return ranked.isel({RANK: slice(top)})
 
 
 def _check_label(name: str, labels: xr.DataArray) -> None:

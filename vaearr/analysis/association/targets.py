@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -62,75 +63,72 @@ def targets_of(
         For weights that are all 0 and for more than three colours.
     """
     dims = schema.navigation_dims(ds)
-    maps = {
-        str(name): variable
-        for name, variable in ds.data_vars.items()
-        if _is_target(str(name), variable, dims)
-    }
-    names = names or _default_names(ds, maps)
-    if not names:
-        raise NoInputError(
-            "the Dataset holds no band contrast, elements or phases to compare latents with; name "
-            f"a map.{did_you_mean(n.BC, sorted(maps))}"
-        )
-    labels: dict[str, xr.DataArray] = {}
-    if any(name not in maps for name in names):
-        for variable in maps.values():
-            labels.update(columns(variable, dims))
+    maps: dict[str, xr.DataArray] = {}
+    for name, variable in ds.data_vars.items():
+        if is_map(variable, dims) and not _is_computed(str(name)):
+            maps[str(name)] = variable
     chosen: dict[str, xr.DataArray] = {}
-    for name in names:
+    for name in names or _default_names(ds, maps):
         if name in maps:
             chosen.update(columns(maps[name], dims))
             continue
-        target = labels[name] if name in labels else _combination(ds, name, roi, quantiles)
+        target = entry_of(maps, name, dims)
         if target is None:
+            target = _combination(ds, name, roi, quantiles)
+        if target is None:
+            labels = [label for variable in maps.values() for label, _ in columns(variable, dims)]
             raise NoInputError(
                 f"no target is named {name!r}, and it is no sum such as 'Fe + 0.5*Ni' and no "
                 f"'rgb(Fe, Ni, Cr)'.{did_you_mean(name, sorted({*maps, *labels}))}"
             )
         chosen[name] = target
-    return stack(list(chosen.items()), dims)
+    return stack(chosen.items(), dims)
 
 
-def _is_target(name: str, variable: xr.DataArray, dims: tuple[str, ...]) -> bool:
-    if any(name == item or name.startswith(f"{item}_") for item in COMPUTED):
-        return False
-    is_map = set(dims) <= set(map(str, variable.dims)) and variable.ndim <= len(dims) + 1
-    return is_map and variable.dtype.kind in "biuf"
+def _is_computed(name: str) -> bool:
+    """Whether a variable is a target only if it is named."""
+    return any(name == item or name.startswith(f"{item}_") for item in COMPUTED)
 
 
 def _default_names(ds: xr.Dataset, maps: dict[str, xr.DataArray]) -> list[str]:
     names = [name for name in (n.BC, n.ELEMENTS, n.PHASE) if name in maps]
-    if names or schema.is_scan(ds):
-        return names
-    for name, variable in maps.items():
-        if n.PROVENANCE not in variable.attrs and variable.dtype.kind in "iuf":
-            names.append(name)
+    if not names and not schema.is_scan(ds):
+        for name, variable in maps.items():
+            if n.PROVENANCE not in variable.attrs and variable.dtype.kind in "iuf":
+                names.append(name)
+    if not names:
+        raise NoInputError(
+            "the Dataset holds no band contrast, elements or phases to compare latents with; name "
+            f"a map.{did_you_mean(n.BC, sorted(maps))}"
+        )
     return names
 
 
-def columns(target: xr.DataArray, dims: Sequence[str]) -> Iterator[tuple[str, xr.DataArray]]:
+def is_map(variable: xr.DataArray, dims: Sequence[Hashable]) -> bool:
+    """Whether a variable holds numbers over `dims` and at most one further dim."""
+    is_over_dims = set(dims) <= set(variable.dims) and variable.ndim <= len(dims) + 1
+    return is_over_dims and variable.dtype.kind in "biuf"
+
+
+def columns(
+    target: xr.DataArray | xr.Dataset, dims: Sequence[Hashable]
+) -> Iterator[tuple[str, xr.DataArray]]:
     """A target as labelled maps over `dims`; categories become 0/1 indicators, NaN if missing."""
-    name = str(target.name) if target.name is not None else TARGET
-    if target.dtype.kind not in "biuf":
-        raise SchemaError(f"target {name!r} is {target.dtype}; expected numbers.")
-    extra = [str(dim) for dim in target.dims if dim not in dims]
-    missing = [dim for dim in dims if dim not in target.dims]
-    if missing:
+    if isinstance(target, xr.Dataset):
+        for variable in target.data_vars.values():
+            yield from columns(variable, dims)
+        return
+    name = TARGET if target.name is None else str(target.name)
+    if not is_map(target, dims):
         raise SchemaError(
-            f"target {name!r} has dims {target.dims} and lacks {missing}; the latents lie over "
-            f"{dims}."
+            f"{name!r} is {target.dtype} over {target.dims}; expected numbers over {tuple(dims)} "
+            "and at most one further dimension; select or reduce."
         )
-    if len(extra) > 1:
-        raise SchemaError(
-            f"target {name!r} has more than one further dimension ({extra}); reduce or select one "
-            "first."
-        )
-    if extra:
-        dim = extra[0]
-        prefix = "" if dim in (n.ELEMENT, TARGET) else f"{name}: "
-        for i, label in enumerate(target[dim].values):  # the index where it has no coordinate
-            yield f"{prefix}{label}", target.isel({dim: i}, drop=True)
+    further = [dim for dim in target.dims if dim not in dims]
+    if further:
+        prefix = "" if further[0] in (n.ELEMENT, TARGET) else f"{name}: "
+        for i, label in enumerate(target[further[0]].values):  # the index if it has no coordinate
+            yield f"{prefix}{label}", target.isel({further[0]: i}, drop=True)
     elif is_categorical(target):
         for code, label in categories(target).items():
             yield f"{name}: {label}", (target == code).astype("f4").where(target >= 0)
@@ -138,54 +136,46 @@ def columns(target: xr.DataArray, dims: Sequence[str]) -> Iterator[tuple[str, xr
         yield name, target
 
 
-def stacked(target: xr.DataArray | xr.Dataset, dims: Sequence[str]) -> xr.DataArray:
-    """All columns of a target as one DataArray, see `stack`."""
-    variables = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
-    maps: list[tuple[str, xr.DataArray]] = []
-    for variable in variables:
-        maps += columns(variable, dims)
-    return stack(maps, dims)
+def entry_of(
+    maps: Mapping[str, xr.DataArray], label: str, dims: Sequence[Hashable]
+) -> xr.DataArray | None:
+    """The entry of one of the maps that has this label, see `columns`; None if none has it."""
+    for name, variable in maps.items():
+        for entry_label, entry in columns(variable.rename(name), dims):
+            if entry_label == label:
+                return entry
+    return None
 
 
-def is_single(target: xr.DataArray | xr.Dataset, dims: Sequence[str]) -> bool:
-    """Whether a target is one plain map, so that the result needs no target dimension."""
-    if isinstance(target, xr.Dataset) or is_categorical(target):
-        return False
-    return set(target.dims) == set(dims)
-
-
-def stack(maps: Sequence[tuple[str, xr.DataArray]], dims: Sequence[str]) -> xr.DataArray:
+def stack(maps: Iterable[tuple[str, xr.DataArray]], dims: Sequence[Hashable]) -> xr.DataArray:
     """Labelled maps as one float DataArray `(target, *dims)`, lazy if the maps are."""
-    labels = [label for label, _ in maps]
-    if not labels:
+    labels = []
+    arrays = []
+    for label, values in maps:
+        if label in labels:
+            raise SchemaError(f"several maps are called {label!r}; rename one of them.")
+        dtype = np.result_type(values.dtype, np.float32)  # float64 only where float32 is not exact
+        values = values.transpose(*dims).astype(dtype, copy=False)
+        labels.append(label)
+        arrays.append(values.drop_attrs(deep=False).reset_coords(drop=True))
+    if not arrays:
         raise NoInputError(
             "there is nothing to compare with: the targets hold no entry and no known class."
         )
-    repeated = sorted({label for label in labels if labels.count(label) > 1})
-    if repeated:
-        raise SchemaError(
-            f"several maps are called {', '.join(map(repr, repeated))}; rename one of them."
-        )
-    plain = []
-    for _, values in maps:
-        dtype = np.result_type(values.dtype, np.float32)  # float64 only where float32 is not exact
-        values = values.transpose(*dims).astype(dtype, copy=False)
-        plain.append(values.drop_attrs(deep=False).reset_coords(drop=True))
     try:
-        result = xr.concat(
-            plain,
-            dim=TARGET,
-            join="exact",
-            combine_attrs="drop",
-            coords="minimal",
-            compat="override",
-        )
+        stacked = _concat(arrays, TARGET, join="exact")
     except ValueError as error:
         raise SchemaError(
             f"the maps do not lie on the same grid: {error} Select the same points of each."
         ) from None
-    result = result.assign_coords({TARGET: labels}).rename("targets")
-    return result.assign_attrs(long_name="association targets")
+    stacked = stacked.assign_coords({TARGET: labels}).rename("targets")
+    return stacked.assign_attrs(long_name="association targets")
+
+
+def _concat(arrays: list[xr.DataArray], dim: str, join: Literal["outer", "exact"]) -> xr.DataArray:
+    return xr.concat(
+        arrays, dim, join=join, combine_attrs="drop", coords="minimal", compat="override"
+    )
 
 
 def element_rgb(
@@ -230,9 +220,7 @@ def element_rgb(
     elif len(names) == 2:
         names.append(f"mean of {names[0]} and {names[1]}")
         maps.append((maps[0] + maps[1]) / 2)
-    channels = xr.concat(
-        maps, dim=n.CHANNEL, combine_attrs="drop", coords="minimal", compat="override"
-    )
+    channels = _concat(maps, n.CHANNEL, join="outer")
     channels = channels.assign_coords({n.CHANNEL: list(CHANNELS)})
     channels = channels.transpose(*schema.navigation_dims(ds), n.CHANNEL)
     channels = channels.where(channels.notnull().all(n.CHANNEL)).rename(RGB)

@@ -1,17 +1,16 @@
-"""What is in the clusters, and how well they agree with a reference: phases, grains, another
-clustering.
-"""
+"""Contents of clusters, and their agreement with a reference: phases, grains, another clustering."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.analysis.association.targets import is_map
 from vaearr.analysis.clustering.features import (
     FEATURE,
     columns_of,
-    is_usable,
     navigation_of,
     variables_of,
 )
@@ -21,6 +20,7 @@ from vaearr.schema import categories
 from vaearr.schema.grid import laid_over
 
 CLUSTER, REFERENCE = "cluster", "reference"
+NOT_DESCRIBED = (n.ROI, n.SPLIT, n.PRESENT, n.LATENTS_STD)
 SCORES = {
     "ari": "adjusted Rand index",
     "nmi": "normalised mutual information (arithmetic mean)",
@@ -33,8 +33,7 @@ SCORES = {
 
 
 def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Each cluster in numbers: `count`, `share`, and `mean` and `std` of every feature or map in
-    its own units.
+    """Describe each cluster: size, mean and spread of features and maps in their units.
 
     Parameters
     ----------
@@ -47,65 +46,43 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
 
     Returns
     -------
-    xr.Dataset
-        Over dim `cluster` (0, 1, …, with coordinate `cluster_name`) and `feature` (with coordinate
-        `units`). `share` is of all points with a cluster or noise; `std` has no correction for the
-        mean; missing values are left out, and `n (cluster, feature)` counts the others. Attributes:
-        `n`, `n_noise`, `n_not_clustered`.
+    xarray.Dataset
+        Over `cluster` (0, 1, …, with coordinate `cluster_name`): `count`, `share` (of all points
+        with a cluster or noise). Over `cluster` and `feature` (with coordinate `units`): `mean`,
+        `std` (without correction for the mean) and `n`, the number of values that are not missing.
+        Attributes: `n`, `n_noise`, `n_not_clustered`.
 
-    Raises SchemaError for maps of another grid, DataError for labels without a cluster.
+    Raises
+    ------
+    SchemaError
+        For maps of another grid.
+    DataError
+        For labels without a cluster.
+    UsageError
+        If there is no map.
     """
-    import pandas as pd
-
-    nav, maps = navigation_of(labels), variables_of(ds)
-    if n.PATTERNS in maps:
-        own = (n.ROI, n.SPLIT, n.PRESENT, n.LATENTS_STD)
-        others = [
-            name
-            for name in maps
-            if name not in own and not name.startswith(tuple(f"{item}_" for item in own))
-        ]
-        maps = {
-            name: maps[name]
-            for name in others
-            if name != labels.name and is_usable(maps[name], nav)
-        }
-    if not maps:
-        raise UsageError(
-            "there is no map to describe the clusters by; pass maps such as ds[['BC', 'elements']]."
-        )
-    columns = columns_of(maps, nav)
+    nav = navigation_of(labels)
+    columns = columns_of(_described(ds, str(labels.name), nav), nav)
     codes = whole_numbers(laid_over(columns, labels, nav, boolean=False))
     n_clusters = int(codes.max(initial=-1)) + 1
     if n_clusters == 0:
         raise DataError("the labels hold no cluster: every point is noise or outside.")
     inside = codes >= 0
+    values = columns.values[:, inside].T.astype("f8")
+    frame = pd.DataFrame(np.where(np.isfinite(values), values, np.nan))
+    cluster_of_point = pd.CategoricalIndex(codes[inside], range(n_clusters))
+    groups = frame.groupby(cluster_of_point, observed=False)
     count = np.bincount(codes[inside], minlength=n_clusters)
-    known = pd.DataFrame(columns.values[:, inside].T.astype("f8")).replace(
-        [np.inf, -np.inf], np.nan
-    )
-    groups = known.groupby(codes[inside])
-    mean, std, number = (
-        part.reindex(range(n_clusters))
-        for part in (groups.mean(), groups.std(ddof=0), groups.count())
-    )
     n_used = int((codes >= n.NOISE).sum())
-    of_feature, units = (CLUSTER, FEATURE), {"units": "those of the feature"}
+    of_feature = (CLUSTER, FEATURE)
+    units = {"units": "those of the feature"}
     return xr.Dataset(
         {
-            "count": (CLUSTER, count, {"long_name": "scan points", "units": "1"}),
-            "share": (
-                CLUSTER,
-                count / n_used,
-                {"long_name": "share of the clustered and noise points", "units": "1"},
-            ),
-            "mean": (of_feature, mean.to_numpy(), {"long_name": "mean", **units}),
-            "std": (of_feature, std.to_numpy(), {"long_name": "standard deviation", **units}),
-            "n": (
-                of_feature,
-                number.fillna(0).to_numpy(np.int64),
-                {"long_name": "points that are not missing"},
-            ),
+            "count": n.named(CLUSTER, count, "scan points"),
+            "share": n.named(CLUSTER, count / n_used, "share of the clustered and noise points"),
+            "mean": (of_feature, groups.mean(), {"long_name": "mean", **units}),
+            "std": (of_feature, groups.std(ddof=0), {"long_name": "standard deviation", **units}),
+            "n": (of_feature, groups.count(), {"long_name": "points that are not missing"}),
         },
         coords={
             CLUSTER: np.arange(n_clusters),
@@ -122,85 +99,105 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
     )
 
 
-def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
-    """Agreement of two maps of numbers, over the points where both have one (0 or more).
+def _described(
+    ds: xr.Dataset | xr.DataArray, labels: str, nav: tuple[str, ...]
+) -> dict[str, xr.DataArray]:
+    """The maps of a summary by name."""
+    maps = variables_of(ds)
+    if n.PATTERNS in maps:
+        prefixes = tuple(f"{name}_" for name in NOT_DESCRIBED)
+        omitted = {labels, *NOT_DESCRIBED}
+        for name in list(maps):
+            if name in omitted or name.startswith(prefixes) or not is_map(maps[name], nav):
+                del maps[name]
+    if not maps:
+        raise UsageError(
+            "there is no map to describe the clusters by; pass maps such as ds[['BC', 'elements']]."
+        )
+    return maps
 
-    Higher is better, 1 is agreement; 0 is chance for ari, while the others, the majority accuracy
-    above all, rise with the number of clusters whatever these mean. ari: Hubert & Arabie, J.
-    Classif. 2, 193 (1985); nmi: Vinh, Epps & Bailey, J. Mach. Learn. Res. 11, 2837 (2010);
-    homogeneity, completeness, v_measure: Rosenberg & Hirschberg, EMNLP-CoNLL 2007, 410;
-    hungarian_accuracy: Kuhn, Nav. Res. Logist. Q. 2, 83 (1955).
+
+def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
+    """Measure the agreement of two maps of codes, over the points where both have one.
 
     Parameters
     ----------
     labels, reference
-        Whole numbers over the same dims, below 0 (or NaN) where there is none; named by
-        `flag_values` and `flag_meanings` where they have them.
+        Whole numbers over the same dims, below 0 (or NaN) if missing; named by `flag_values` and
+        `flag_meanings` if they have them.
 
     Returns
     -------
-    xr.Dataset
-        `ari`, `nmi`, `homogeneity`, `completeness`, `v_measure`, `majority_accuracy`,
-        `hungarian_accuracy`, `confusion (cluster, reference)` in points, with coordinates
-        `cluster_name` and `reference_name`. Attributes: `n` points compared; of those with a
-        reference, `n_noise` labelled noise.
+    xarray.Dataset
+        `ari` [1]_, `nmi` [2]_, `homogeneity`, `completeness`, `v_measure` [3]_,
+        `majority_accuracy`, `hungarian_accuracy` [4]_: 1 is agreement; 0 is chance for ari, while
+        the others, the majority accuracy above all, rise with the number of clusters whatever these
+        mean. `confusion (cluster, reference)` in points, with coordinates `cluster_name` and
+        `reference_name`. Attributes: `n` points compared; of those with a reference, `n_noise`
+        labelled noise.
 
-    Raises SchemaError for maps that do not lie on one grid or hold fractions, RoiError where no
-    point is left.
+    Raises
+    ------
+    SchemaError
+        For maps that do not lie on one grid or hold fractions.
+    RoiError
+        If no point has both.
+
+    References
+    ----------
+    .. [1] Hubert & Arabie, J. Classif. 2, 193 (1985).
+    .. [2] Vinh, Epps & Bailey, J. Mach. Learn. Res. 11, 2837 (2010).
+    .. [3] Rosenberg & Hirschberg, EMNLP-CoNLL 2007, 410.
+    .. [4] Kuhn, Nav. Res. Logist. Q. 2, 83 (1955).
     """
-    import pandas as pd
     from scipy.optimize import linear_sum_assignment
     from sklearn import metrics
 
-    ours = whole_numbers(labels)
-    theirs = whole_numbers(laid_over(labels, reference, labels.dims, boolean=False))
-    both = (ours >= 0) & (theirs >= 0)
+    clusters = whole_numbers(labels)
+    classes = whole_numbers(laid_over(labels, reference, labels.dims, boolean=False))
+    both = (clusters >= 0) & (classes >= 0)
     if not both.any():
         raise RoiError(
-            f"no scan point has both a cluster and a reference: {int((ours >= 0).sum())} have a "
-            f"cluster, "
-            f"{int((theirs >= 0).sum())} a reference."
+            f"no scan point has both a cluster and a reference: {int((clusters >= 0).sum())} have "
+            f"a cluster, {int((classes >= 0).sum())} a reference."
         )
-    rows, columns = _named(labels, ours), _named(reference, theirs[both])
-    found = pd.crosstab(ours[both], theirs[both])
-    table = found.reindex(index=list(rows), columns=list(columns), fill_value=0).to_numpy(np.int64)
-    homogeneity, completeness, v_measure = metrics.homogeneity_completeness_v_measure(
-        theirs[both], ours[both]
+    cluster_names = _names(labels, clusters)
+    class_names = _names(reference, classes[both])
+    pairs = (classes[both], clusters[both])
+    confusion = pd.crosstab(pairs[1], pairs[0])
+    confusion = confusion.reindex(index=[*cluster_names], columns=[*class_names], fill_value=0)
+    table = confusion.to_numpy(np.int64)
+    matched = table[linear_sum_assignment(table, maximize=True)]
+    values = (
+        metrics.adjusted_rand_score(*pairs),
+        metrics.normalized_mutual_info_score(*pairs),
+        *metrics.homogeneity_completeness_v_measure(*pairs),
+        table.max(axis=1).sum() / table.sum(),
+        matched.sum() / table.sum(),
     )
-    values = {
-        "ari": metrics.adjusted_rand_score(theirs[both], ours[both]),
-        "nmi": metrics.normalized_mutual_info_score(theirs[both], ours[both]),
-        "homogeneity": homogeneity,
-        "completeness": completeness,
-        "v_measure": v_measure,
-        "majority_accuracy": table.max(axis=1).sum() / table.sum(),
-        "hungarian_accuracy": table[linear_sum_assignment(table, maximize=True)].sum()
-        / table.sum(),
-    }
-    return xr.Dataset(
-        {
-            name: ((), float(values[name]), {"long_name": text, "units": "1"})
-            for name, text in SCORES.items()
-        }
-        | {"confusion": ((CLUSTER, REFERENCE), table, {"long_name": "scan points", "units": "1"})},
+    scores = xr.Dataset(
+        {"confusion": n.named((CLUSTER, REFERENCE), table, "scan points")},
         coords={
-            CLUSTER: list(rows),
-            "cluster_name": (CLUSTER, list(rows.values())),
-            REFERENCE: list(columns),
-            "reference_name": (REFERENCE, list(columns.values())),
+            CLUSTER: list(cluster_names),
+            "cluster_name": (CLUSTER, list(cluster_names.values())),
+            REFERENCE: list(class_names),
+            "reference_name": (REFERENCE, list(class_names.values())),
         },
         attrs={
             "n": int(table.sum()),
-            "n_noise": int(((ours == n.NOISE) & (theirs >= 0)).sum()),
+            "n_noise": int(((clusters == n.NOISE) & (classes >= 0)).sum()),
             "labels": str(labels.name),
             "reference": str(reference.name),
         },
     )
+    for (name, text), value in zip(SCORES.items(), values, strict=True):
+        scores[name] = n.named((), float(value), text)
+    return scores
 
 
-def _named(labels: xr.DataArray, codes: np.ndarray) -> dict[int, str]:
+def _names(labels: xr.DataArray, codes: np.ndarray) -> dict[int, str]:
     """Code -> name; those of `flag_values` that do not occur keep their place."""
-    rows = categories(labels)
-    return rows | {
-        int(code): str(int(code)) for code in np.unique(codes[codes >= 0]) if int(code) not in rows
-    }
+    names = categories(labels)
+    for code in np.unique(codes[codes >= 0]).tolist():
+        names.setdefault(code, str(code))
+    return names

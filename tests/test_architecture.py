@@ -61,6 +61,8 @@ HOMES = {
     "orix": {"sources", "analysis"},
     "sklearn": {"analysis", "run", "sources", "models"},
     "hdbscan": {"analysis"},
+    "finufft": {"analysis"},
+    "numba": {"analysis"},
     "threadpoolctl": {"analysis"},
     "dcor": {"analysis"},
 }

@@ -1,10 +1,10 @@
 """Hilbert-Schmidt independence criterion of two columns with Gaussian kernels, exact, without a
 matrix of pairs.
 
-On an interval the kernel exp(-d^2 / 2) equals, to the last digits of a double, a cosine series
-whose period is the interval and a margin of REACH. Each point becomes the vector of its weighted
-cosines and sines, and the kernel of two points is the product of their vectors. Intervals without
-points are shortened to REACH, which changes no kernel that is not zero.
+On an interval the kernel exp(-d^2 / 2) equals, to the last digits of a double, a Fourier series
+whose period is the interval and a margin of REACH. Sums over all pairs of points then follow from
+the sums of exp(i (k x + l y)) over the points, which are a non-uniform Fourier transform. Intervals
+without points are shortened to REACH, which changes no kernel that is not zero.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 REACH = 8.6  # exp(-REACH^2 / 2) = 9e-17
 MAX_WAVES = 1000  # of a series; columns with longer tails are summed pair by pair
-CHUNK_VALUES = 2**20  # numbers held at once
+CHUNK_VALUES = 2**20  # kernels of pairs held at once
 ROUNDING = 1e-13  # of a kernel's values; smaller differences after centring are noise
 
 
@@ -25,7 +25,12 @@ class Kernel(NamedTuple):
 
     positions: np.ndarray  # (n,) in kernel widths, long gaps shortened
     frequency: float
-    weights: np.ndarray  # (waves + 1,) square roots of the series' coefficients
+    weights: np.ndarray  # (2 waves + 1,) square roots of the series' coefficients, from -waves on
+
+    @property
+    def n_waves(self) -> int:
+        """Number of waves above 0."""
+        return len(self.weights) // 2
 
 
 class Sums(NamedTuple):
@@ -38,26 +43,26 @@ class Sums(NamedTuple):
     second: float  # sum of L_ij
 
 
-def hsic(x: np.ndarray, y: np.ndarray) -> float:
+def hsic(x: Kernel, y: Kernel) -> float:
     """Biased HSIC."""
-    return kernel_sums(x, y).centred / (len(x) - 1) ** 2
+    return kernel_sums(x, y).centred / (len(x.positions) - 1) ** 2
 
 
-def hsic_normalised(x: np.ndarray, y: np.ndarray) -> float:
+def hsic_normalised(x: Kernel, y: Kernel) -> float:
     """HSIC over the geometric mean of both columns' HSIC with themselves, 0 to 1.
 
     NaN where all distances of a column are so much smaller than the kernel's least width, 1e-6,
     that its kernel is 1.
     """
     traces = np.array([kernel_sums(x, x).centred, kernel_sums(y, y).centred])
-    if (traces <= (ROUNDING * len(x)) ** 2).any():
+    if (traces <= (ROUNDING * len(x.positions)) ** 2).any():
         return np.nan
     return min(kernel_sums(x, y).centred / math.sqrt(traces.prod()), 1.0)
 
 
-def hsic_unbiased(x: np.ndarray, y: np.ndarray) -> float:
+def hsic_unbiased(x: Kernel, y: Kernel) -> float:
     """Unbiased HSIC, near 0 and also below it for independent columns; NaN below four points."""
-    n = len(x)
+    n = len(x.positions)
     if n < 4:
         return np.nan
     sums = kernel_sums(x, y)
@@ -67,38 +72,28 @@ def hsic_unbiased(x: np.ndarray, y: np.ndarray) -> float:
     return (products + means - 2 / (n - 2) * rows) / (n * (n - 3))
 
 
-def kernel_sums(x: np.ndarray, y: np.ndarray) -> Sums:
-    """The sums for two columns `(n,)` that are not constant."""
-    first = _kernel(x)
-    second = _kernel(y)
-    n = len(x)
-    longest = max(first.weights.size, second.weights.size)
-    if longest > MAX_WAVES:
+def kernel_sums(first: Kernel, second: Kernel) -> Sums:
+    """The sums for two columns."""
+    import finufft
+
+    if max(first.n_waves, second.n_waves) > MAX_WAVES:
         return _sums_of_pairs(first.positions, second.positions)
-    a = np.zeros(2 * first.weights.size - 1)
-    b = np.zeros(2 * second.weights.size - 1)
-    cross = np.zeros((a.size, b.size))
-    for points in _chunks(n, 2 * longest):
-        u = _vectors(first, points)
-        v = _vectors(second, points)
-        cross += u @ v.T
-        a += u.sum(axis=1)
-        b += v.sum(axis=1)
-    centred = np.sum((cross - np.outer(a, b) / n) ** 2)
-    return Sums(*map(float, (centred, np.sum(cross**2), a @ cross @ b, a @ a, b @ b)))
-
-
-def _chunks(n: int, width: int) -> list[slice]:
-    step = max(1, CHUNK_VALUES // width)
-    return [slice(start, start + step) for start in range(0, n, step)]
-
-
-def _vectors(kernel: Kernel, points: slice) -> np.ndarray:
-    """Vectors `(2 waves + 1, points)`."""
-    waves = np.arange(kernel.weights.size)[:, None]
-    angles = kernel.frequency * waves * kernel.positions[points]
-    weights = kernel.weights[:, None]
-    return np.concatenate([weights * np.cos(angles), weights[1:] * np.sin(angles[1:])])
+    n = len(first.positions)
+    series = finufft.nufft2d1(
+        first.frequency * first.positions,
+        second.frequency * second.positions,
+        np.ones(n, complex),
+        (len(first.weights), len(second.weights)),
+        eps=1e-14,
+        nthreads=1,
+    )
+    a = first.weights * series[:, second.n_waves]
+    b = second.weights * series[first.n_waves]
+    cross = first.weights[:, None] * series * second.weights
+    centred = np.abs(cross - np.outer(a, b) / n)
+    rows = (a.conj() @ cross @ b.conj()).real
+    sums = (centred**2, np.abs(cross) ** 2, rows, np.abs(a) ** 2, np.abs(b) ** 2)
+    return Sums(*(float(np.sum(values)) for values in sums))
 
 
 def _sums_of_pairs(x: np.ndarray, y: np.ndarray) -> Sums:
@@ -107,7 +102,9 @@ def _sums_of_pairs(x: np.ndarray, y: np.ndarray) -> Sums:
     x_rows = np.empty(n)
     y_rows = np.empty(n)
     products = 0.0
-    for points in _chunks(n, n):
+    step = max(1, CHUNK_VALUES // n)
+    for start in range(0, n, step):
+        points = slice(start, start + step)
         k = np.exp(-((x[points, None] - x) ** 2) / 2)
         l = np.exp(-((y[points, None] - y) ** 2) / 2)  # noqa: E741
         x_rows[points] = k.sum(axis=1)
@@ -119,7 +116,8 @@ def _sums_of_pairs(x: np.ndarray, y: np.ndarray) -> Sums:
     return Sums(products - 2 * rows / n + first * second / n**2, products, rows, first, second)
 
 
-def _kernel(values: np.ndarray) -> Kernel:
+def kernel(values: np.ndarray) -> Kernel:
+    """The kernel of a column `(n,)` that is not constant."""
     order = np.argsort(values)
     ordered = values[order]
     width = math.hypot(median_distance(ordered), math.sqrt(0.5e-12))
@@ -129,9 +127,9 @@ def _kernel(values: np.ndarray) -> Kernel:
     scaled -= shift - shift[values.size // 2]  # none where most points are: digits are kept there
     period = scaled[-1] - scaled[0] + REACH
     frequency = 2 * math.pi / period
-    waves = np.arange(math.ceil(REACH / frequency) + 1)
+    n_waves = math.ceil(REACH / frequency)
+    waves = np.arange(-n_waves, n_waves + 1)
     coefficients = np.exp(-((waves * frequency) ** 2) / 2) * math.sqrt(2 * math.pi) / period
-    coefficients[1:] *= 2
     positions = np.empty(values.size)
     positions[order] = scaled - (scaled[0] + scaled[-1]) / 2
     return Kernel(positions, frequency, np.sqrt(coefficients))

@@ -28,7 +28,8 @@ class Metric:
 
     name: str
     transform: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None  # see `correlations`
-    pair: Callable[[np.ndarray, np.ndarray], float] | None = None  # of two columns (n,)
+    pair: Callable[[Any, Any], float] | None = None  # of two columns, each in the form of `column`
+    column: Callable[[np.ndarray], Any] = np.copy  # what `pair` needs of a column (n,)
     signed: bool  # negative values are as strong as positive ones; rankings use |value|
     formula: str
     reference: str
@@ -41,21 +42,25 @@ class Metric:
         """The metadata, ready for attributes."""
         return {key: getattr(self, key) for key in ("signed", "formula", "reference", "higher")}
 
-    def prepare(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    def prepare(self, values: np.ndarray, positions: np.ndarray) -> Any:
         """Columns `(n, k)` of finite float64 values at positions `(n, d)`, for `compare`."""
-        if self.transform is None:
-            return values
-        return self.transform(values, positions)
+        if self.transform is not None:
+            return self.transform(values, positions)
+        is_constant = np.ptp(values, axis=0) == 0
+        return [
+            None if constant else self.column(column)
+            for column, constant in zip(values.T, is_constant, strict=True)
+        ]
 
-    def compare(self, latents: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def compare(self, latents: Any, targets: Any) -> np.ndarray:
         """Values `(L, T)` of prepared columns; NaN where one is constant."""
         if self.pair is None:
             return np.clip(latents.T @ targets, -1.0, 1.0)
-        values = np.full((latents.shape[1], targets.shape[1]), np.nan)
-        for i, latent in enumerate(latents.T):
-            for j, target in enumerate(targets.T):
-                if np.ptp(latent) > 0 and np.ptp(target) > 0:
-                    values[i, j] = self.pair(latent.copy(), target.copy())
+        values = np.full((len(latents), len(targets)), np.nan)
+        for i, latent in enumerate(latents):
+            for j, target in enumerate(targets):
+                if latent is not None and target is not None:
+                    values[i, j] = self.pair(latent, target)
         return values
 
 
@@ -110,6 +115,7 @@ ROWS = (
     Metric(
         name="mutual_information",
         pair=pairs.mutual_information,
+        column=pairs.noisy,
         signed=False,
         formula="psi(n) + psi(k) - <psi(n_latent)> - <psi(n_target)>, k = 7 neighbours in the"
         " larger coordinate difference, n_* the points nearer than the k-th in one coordinate,"
@@ -136,6 +142,7 @@ ROWS = (
     Metric(
         name="hsic",
         pair=hsic.hsic,
+        column=hsic.kernel,
         signed=False,
         formula="tr(KHLH) / (n-1)^2, K and L of exp(-d^2 / (2 sigma^2 + 1e-12)), sigma the median"
         " of the positive distances between points, H = 1 - 1/n",
@@ -148,6 +155,7 @@ ROWS = (
     Metric(
         name="hsic_normalised",
         pair=hsic.hsic_normalised,
+        column=hsic.kernel,
         signed=False,
         formula="hsic(latent, target) / sqrt(hsic(latent, latent) hsic(target, target))",
         reference="Cortes, Mohri, Rostamizadeh, J. Mach. Learn. Res. 13, 795 (2012)",
@@ -156,6 +164,7 @@ ROWS = (
     Metric(
         name="hsic_unbiased",
         pair=hsic.hsic_unbiased,
+        column=hsic.kernel,
         signed=False,
         formula="(tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1) / (n(n-3)), K and L of hsic"
         " with diagonals of 0",
@@ -286,7 +295,7 @@ def _prepared(
     keep: np.ndarray,
     group: Sequence[int],
     positions: np.ndarray,
-) -> list[np.ndarray]:
+) -> list[Any]:
     """Columns of a group at the kept points, prepared for each metric."""
     columns = values[:, group][keep].astype("f8")
     return [metric.prepare(columns, positions) for metric in metrics]
@@ -298,7 +307,7 @@ def _row(
     keep: np.ndarray,
     latent: int,
     positions: np.ndarray,
-    targets: Sequence[np.ndarray],
+    targets: Sequence[Any],
 ) -> np.ndarray:
     """Values `(metric, target)` of one latent and prepared targets."""
     columns = _prepared(metrics, latents, keep, [latent], positions)

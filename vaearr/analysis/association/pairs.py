@@ -4,6 +4,8 @@ by the caller.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 N_NEIGHBOURS = 7  # of mutual information
@@ -17,14 +19,72 @@ def kendall(x: np.ndarray, y: np.ndarray) -> float:
     return float(kendalltau(x, y).statistic)
 
 
-def mutual_information(x: np.ndarray, y: np.ndarray) -> float:
-    """Mutual information in nats; NaN for so few points that one does not have 7 neighbours."""
-    from sklearn.feature_selection import mutual_info_regression
+@dataclass(frozen=True, eq=False)
+class Noisy:
+    """A column as scikit-learn changes it: as a latent and as a target, with other noise."""
 
-    if len(x) <= N_NEIGHBOURS:
+    as_latent: Ordered
+    as_target: Ordered
+    n_different: int  # values before the noise
+
+
+@dataclass(frozen=True, eq=False)
+class Ordered:
+    """A column, its order, the inverse of the order, and its values in that order."""
+
+    values: np.ndarray
+    order: np.ndarray
+    ranks: np.ndarray
+    ascending: np.ndarray
+
+
+def noisy(values: np.ndarray) -> Noisy:
+    """Scale a column to deviation 1, with so little noise that it only makes equal values differ."""
+    from sklearn.preprocessing import scale
+
+    scaled = scale(values, with_mean=False)
+    noise = np.random.RandomState(0).standard_normal((2, len(values)))
+    noise *= 1e-10 * max(1, np.abs(scaled).mean())
+    return Noisy(_ordered(scaled + noise[0]), _ordered(scaled + noise[1]), len(np.unique(values)))
+
+
+def _ordered(values: np.ndarray) -> Ordered:
+    order = np.argsort(values)
+    return Ordered(values, order, np.argsort(order), values[order])
+
+
+def mutual_information(latent: Noisy, target: Noisy) -> float:
+    """Mutual information in nats; NaN for so few points that one does not have 7 neighbours.
+
+    The numbers of scikit-learn's `mutual_info_regression(x, y, n_neighbors=7, random_state=0)`.
+    """
+    from scipy.special import digamma
+
+    from vaearr.analysis.association.loops import n_within, neighbour_distance
+
+    x = latent.as_latent
+    y = target.as_target
+    n = len(x.values)
+    if n <= N_NEIGHBOURS:
         return np.nan
-    columns = x[:, None]
-    return float(mutual_info_regression(columns, y, n_neighbors=N_NEIGHBOURS, random_state=0)[0])
+    # the search goes along the column with more different values; no result depends on that
+    first, second = (x, y) if latent.n_different >= target.n_different else (y, x)
+    n_different = min(latent.n_different, target.n_different)
+    strip = int(min(np.sqrt(n * N_NEIGHBOURS) / 2, 2 * N_NEIGHBOURS * n_different))
+    distance = neighbour_distance(
+        first.values,
+        first.ascending,
+        first.ranks,
+        second.values,
+        second.order,
+        N_NEIGHBOURS,
+        max(strip, N_NEIGHBOURS),
+    )
+    radius = np.nextafter(distance, 0)
+    value = digamma(n) + digamma(N_NEIGHBOURS)
+    for column in (x, y):
+        value -= digamma(n_within(column.ascending, column.order, radius)).mean()
+    return max(0.0, float(value))
 
 
 def distance_correlation(x: np.ndarray, y: np.ndarray) -> float:

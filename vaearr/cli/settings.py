@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 import cloup
-import yaml
 
 from vaearr.config import Config, RoiConfig, Setting, group_of, over, placed, settings_of
 from vaearr.errors import UsageError
@@ -254,20 +253,20 @@ def nested_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
     return nested
 
 
-PARSERS: dict[str, Callable[[str], Any]] = {
-    "json": json.loads,
-    "toml": tomllib.loads,
-    "yaml": yaml.safe_load,
-    "yml": yaml.safe_load,
-}
-
-
 def settings_file(file: Path) -> dict[str, Any]:
-    """Settings of a file: TOML or YAML by its ending, else JSON."""
-    ending = file.suffix.lower()[1:]
-    form = ending if ending in PARSERS else "json"
+    """Read settings from a file: TOML or YAML by its ending, else JSON."""
+    import yaml
+
+    parsers: dict[str, Callable[[str], Any]] = {
+        "toml": tomllib.loads,
+        "yaml": yaml.safe_load,
+        "yml": yaml.safe_load,
+    }
+    form = file.suffix.lower()[1:]
+    if form not in parsers:
+        form = "json"
     try:
-        values = PARSERS[form](file.read_text())
+        values = parsers.get(form, json.loads)(file.read_text())
     except FileNotFoundError:
         raise UsageError(f"there is no settings file {file}.") from None
     except OSError as error:

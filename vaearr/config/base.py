@@ -66,7 +66,11 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        defer_build=True,
     )
     passing: ClassVar[tuple[str, ...]] = ()
     without_effect: ClassVar[Mapping[str, Any]] = {}

@@ -20,6 +20,7 @@ import click
 
 from vaearr.cli import data, help, look, pages, steps
 from vaearr.cli.common import app, say
+from vaearr.computing.signals import handled_by
 from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
 __all__ = ["app", "data", "help", "look", "main", "pages", "steps"]
@@ -87,27 +88,6 @@ def _log_on_stderr() -> Iterator[None]:
         log.propagate = True
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[list[int]]:
-    """Leave the block by SystemExit at a signal of `STOPS`, whose number is added to the list."""
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        raise SystemExit(128 + number)  # click would end a KeyboardInterrupt without a message
-
-    handlers: dict[int, Any] = {}
-    for number in STOPS:
-        is_ignored = signal.getsignal(number) in (signal.SIG_IGN, None)  # such as under nohup
-        if not is_ignored:
-            handlers[number] = signal.signal(number, stop)
-    try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 def main() -> None:
     """Run the command line: an error is one line on stderr; `--debug` shows its traceback."""
     gc.set_threshold(GC_THRESHOLD)
@@ -116,7 +96,13 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if arguments in ([], ["look"]):
         arguments.append("--help")
-    with _log_on_stderr(), _stopped_by_signals() as received:
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise SystemExit(128 + number)  # click would end a KeyboardInterrupt without a message
+
+    with _log_on_stderr(), handled_by(stop):
         try:
             code = app(arguments, prog_name="vaearr", standalone_mode=False)
         except (Exception, SystemExit) as error:

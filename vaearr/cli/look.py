@@ -46,7 +46,7 @@ PICTURES = (".png", ".pdf", ".html", ".npz")
 SAMPLE = "number of a sample, X:Y[:Z] of a scan point, or file"
 
 
-@cloup.group("look")
+@cloup.group("look", short_help="Show pictures and numbers of a latent space and its data.")
 def look() -> None:
     """Show pictures and numbers of a latent space, and of the data it was learned from."""
 
@@ -95,6 +95,9 @@ PERPLEXITY = cloup.option(
     "--perplexity", type=float, help="t-SNE: effective number of neighbours; default: 30"
 )
 SEED = cloup.option("--seed", type=click.IntRange(min=0), help="seed of random numbers; default: 0")
+SOURCE = cloup.option(
+    "--source", help="prior (default), or fitted: the Gaussian of the run's latents"
+)
 SPAN = cloup.option(
     "--span",
     type=Numbers("LOW:HIGH"),
@@ -111,195 +114,190 @@ UNIT = cloup.option(
 )
 
 
-def view(endings: Sequence[str], *examples: str) -> Callable[[Callable[..., Any]], Any]:
-    """Register a function of an opened run as a command of `look`.
+def add_view(
+    name: str, text: str, endings: Sequence[str], *options: Callable[..., Any], example: str
+) -> None:
+    """Add a command that calls the method `name` of an opened run.
 
     The command prints the result, and writes it to --out, whose ending is one of `endings`. Options
-    that are not given keep the default of the run's method.
+    that are not given keep the default of the method.
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        @functools.wraps(function)
-        def call(
-            store: str,
-            run: str,
-            trust: tuple[str, ...],
-            out: Path | None,
-            overwrite: bool,
-            **options: Any,
-        ) -> None:
-            if out is not None:
-                check_out(out, endings, overwrite)
-            given = {name: value for name, value in options.items() if value not in (None, ())}
-            result = function(trusted_run(store, run, trust), **given)
-            if out is not None:
-                write(result, out, function.__name__, overwrite)
-            print_lines(va.describe(result))
+    def call(
+        store: str,
+        run: str,
+        trust: tuple[str, ...],
+        out: Path | None,
+        overwrite: bool,
+        **values: Any,
+    ) -> None:
+        if out is not None:
+            check_out(out, endings, overwrite)
+        arguments = {key: value for key, value in values.items() if value not in (None, ())}
+        result = getattr(trusted_run(store, run, trust), name)(**arguments)
+        if out is not None:
+            write(result, out, name, overwrite)
+        print_lines(va.describe(result))
 
-        forms = [ENDINGS[ending] for ending in endings if ending in ENDINGS]
-        out_option = cloup.option("--out", type=PATH, help=f"file to write: {'; '.join(forms)}")
-        for add_option in (OVERWRITE, out_option, TRUST, RUN_NAME, STORE):
-            call = add_option(call)
-        return add_command(look, call, examples)
-
-    return decorate
+    call.__doc__ = text
+    forms = [ENDINGS[ending] for ending in endings if ending in ENDINGS]
+    out_option = cloup.option("--out", type=PATH, help=f"file to write: {'; '.join(forms)}")
+    for add_option in reversed((STORE, RUN_NAME, TRUST, out_option, OVERWRITE, *options)):
+        add_option(call)
+    add_command(look, call, [f"vaearr look {name} {example}"], name=name)
 
 
-@view(PICTURES, "vaearr look prototypes scan.zarr --by phase --out prototypes.png")
-@BY
-@CLASSES
-def prototypes(run: Any, **options: Any) -> Any:
-    """Decode a typical sample and the mean of each class."""
-    return run.prototypes(**options)
-
-
-@view((*PICTURES, ".gif"), "vaearr look traverse scan.zarr --dim 0 --out traverse.gif")
-@DIMS
-@BASE
-@SPAN
-@STEPS
-@UNIT
-@BY
-def traverse(run: Any, **options: Any) -> Any:
-    """Move single latent dimensions and decode."""
-    return run.traverse(**options)
-
-
-@view(PICTURES, "vaearr look manifold scan.zarr --dim 0 --dim 1 --out plane.png")
-@DIMS
-@SPAN
-@STEPS
-@BASE
-@UNIT
-@BY
-def manifold(run: Any, **options: Any) -> Any:
-    """Decode a grid over two dimensions: the first --dim to the right, the second upwards."""
-    return run.manifold(**options)
-
-
-@view(
+add_view(
+    "prototypes",
+    "Decode a typical sample and the mean of each class.",
+    PICTURES,
+    BY,
+    CLASSES,
+    example="scan.zarr --by phase --out prototypes.png",
+)
+add_view(
+    "traverse",
+    "Move single latent dimensions and decode.",
     (*PICTURES, ".gif"),
-    "vaearr look line scan.zarr --space pca --point=-2:0 --point=2:1 --out path.png",
+    DIMS,
+    BASE,
+    SPAN,
+    STEPS,
+    UNIT,
+    BY,
+    example="scan.zarr --dim 0 --out traverse.gif",
 )
-@cloup.option(
-    "--point",
-    "points",
-    type=Numbers("X:Y"),
-    metavar="X:Y",
-    multiple=True,
-    help="in the plane, such as --point=-1:2; repeatable",
+add_view(
+    "manifold",
+    "Decode a grid over two dimensions: the first --dim to the right, the second upwards.",
+    PICTURES,
+    DIMS,
+    SPAN,
+    STEPS,
+    BASE,
+    UNIT,
+    BY,
+    example="scan.zarr --dim 0 --dim 1 --out plane.png",
 )
-@cloup.option("--space", help="plane of two latents (default), pca, tsne or umap")
-@DIMS
-@STEPS
-@BASE
-@BY
-@SEED
-@MAX_POINTS
-@PERPLEXITY
-def line(run: Any, **options: Any) -> Any:
+add_view(
+    "line",
     """Decode points, or a line, in a plane: of two latents, of PCA, t-SNE or UMAP.
 
     The other dimensions keep the values of --base. PCA is inverted exactly; for t-SNE and UMAP the
     nearest sample is decoded.
-    """
-    return run.line(**options)
-
-
-@view(
+    """,
+    (*PICTURES, ".gif"),
+    cloup.option(
+        "--point",
+        "points",
+        type=Numbers("X:Y"),
+        metavar="X:Y",
+        multiple=True,
+        help="in the plane, such as --point=-1:2; repeatable",
+    ),
+    cloup.option("--space", help="plane of two latents (default), pca, tsne or umap"),
+    DIMS,
+    STEPS,
+    BASE,
+    BY,
+    SEED,
+    MAX_POINTS,
+    PERPLEXITY,
+    example="scan.zarr --space pca --point=-2:0 --point=2:1 --out path.png",
+)
+add_view(
+    "interpolate",
+    "Decode the interpolation between two samples or files.",
     (*PICTURES, ".gif", ""),
-    "vaearr look interpolate scan.zarr --from 2:4 --to 9:7 --method slerp --out path.gif",
+    cloup.option("--from", "a", type=point_of, metavar="POINT", required=True, help=SAMPLE),
+    cloup.option("--to", "b", type=point_of, metavar="POINT", required=True, help=SAMPLE),
+    STEPS,
+    cloup.option("--method", help="lerp (default) or slerp"),
+    example="scan.zarr --from 2:4 --to 9:7 --method slerp --out path.gif",
 )
-@cloup.option("--from", "a", type=point_of, metavar="POINT", required=True, help=SAMPLE)
-@cloup.option("--to", "b", type=point_of, metavar="POINT", required=True, help=SAMPLE)
-@STEPS
-@cloup.option("--method", help="lerp (default) or slerp")
-def interpolate(run: Any, **options: Any) -> Any:
-    """Decode the interpolation between two samples or files."""
-    return run.interpolate(**options)
-
-
-@view((*PICTURES, ""), "vaearr look sample scan.zarr --n 16 --out samples")
-@cloup.option("--n", "n_samples", type=COUNT, help="number of samples; default: 16")
-@SEED
-@cloup.option("--source", help="prior (default), or fitted: the Gaussian of the run's latents")
-def sample(run: Any, **options: Any) -> Any:
-    """Sample latents and decode them."""
-    return run.sample(**options)
-
-
-@view(PICTURES, "vaearr look scatter scan.zarr --method umap --out scatter.html")
-@cloup.option("--method", help="tsne (default), pca or umap")
-@SEED
-@MAX_POINTS
-@PERPLEXITY
-@cloup.option(
-    "--neighbours",
-    type=click.IntRange(min=2),
-    help="UMAP: neighbours of a point; default: 15",
+add_view(
+    "sample",
+    "Sample latents and decode them.",
+    (*PICTURES, ""),
+    cloup.option("--n", "n_samples", type=COUNT, help="number of samples; default: 16"),
+    SEED,
+    SOURCE,
+    example="scan.zarr --n 16 --out samples",
 )
-@BY
-def scatter(run: Any, **options: Any) -> Any:
-    """Show samples in a plane by their latents, coloured by class."""
-    return run.scatter(**options)
-
-
-@view(PICTURES, "vaearr look pairs scan.zarr --by phase --out pairs.png")
-@DIMS
-@BY
-@MAX_POINTS
-@SEED
-def pairs(run: Any, **options: Any) -> Any:
-    """Show each two of some latents: density and correlation."""
-    return run.pairs(**options)
-
-
-@view(PICTURES, "vaearr look histograms scan.zarr --by phase --out histograms.png")
-@BY
-@CLASSES
-@DIMS
-@cloup.option("--bins", type=COUNT, help="bins of each dimension")
-def histograms(run: Any, **options: Any) -> Any:
-    """Show histograms of latents, one for each class."""
-    return run.histograms(**options)
-
-
-@view(PICTURES, "vaearr look activations scan.zarr --out activations.png")
-@BY
-@CLASSES
-@DIMS
-@MAX_POINTS
-@SEED
-def activations(run: Any, **options: Any) -> Any:
-    """Show the latents of samples sorted by class."""
-    return run.activations(**options)
-
-
-@view((".csv", ".npz"), "vaearr look describe scan.zarr --out latents.csv")
-def describe(run: Any) -> Any:
-    """Print count, mean, spread, quartiles and range of latents."""
-    return run.describe()
-
-
-@view((*PICTURES, ".csv"), "vaearr look statistics scan.zarr --out statistics.png")
-def statistics(run: Any) -> Any:
-    """Show KL, active units, the aggregate posterior and the prior."""
-    return run.statistics()
-
-
-@view((".csv",), "vaearr look fidelity photos.zarr --n 500 --out fidelity.csv")
-@cloup.option("--n", "n_samples", type=COUNT, help="number of generated samples; default: 1000")
-@cloup.option("--source", help="prior (default), or fitted: the Gaussian of the run's latents")
-@cloup.option(
-    "--weights",
-    type=PATH,
-    help="weights of an image network whose features are compared; default: latents",
+add_view(
+    "scatter",
+    "Show samples in a plane by their latents, coloured by class.",
+    PICTURES,
+    cloup.option("--method", help="tsne (default), pca or umap"),
+    SEED,
+    MAX_POINTS,
+    PERPLEXITY,
+    cloup.option(
+        "--neighbours",
+        type=click.IntRange(min=2),
+        help="UMAP: neighbours of a point; default: 15",
+    ),
+    BY,
+    example="scan.zarr --method umap --out scatter.html",
 )
-@cloup.option("--part", help="data to compare with: validation (default), train or all")
-@SEED
-def fidelity(run: Any, **options: Any) -> Any:
-    """Compare generated samples with the data by Fréchet distances; needs vaearr[monai]."""
-    return run.fidelity(**options)
+add_view(
+    "pairs",
+    "Show each two of some latents: density and correlation.",
+    PICTURES,
+    DIMS,
+    BY,
+    MAX_POINTS,
+    SEED,
+    example="scan.zarr --by phase --out pairs.png",
+)
+add_view(
+    "histograms",
+    "Show histograms of latents, one for each class.",
+    PICTURES,
+    BY,
+    CLASSES,
+    DIMS,
+    cloup.option("--bins", type=COUNT, help="bins of each dimension"),
+    example="scan.zarr --by phase --out histograms.png",
+)
+add_view(
+    "activations",
+    "Show the latents of samples sorted by class.",
+    PICTURES,
+    BY,
+    CLASSES,
+    DIMS,
+    MAX_POINTS,
+    SEED,
+    example="scan.zarr --out activations.png",
+)
+add_view(
+    "describe",
+    "Print count, mean, spread, quartiles and range of latents.",
+    (".csv", ".npz"),
+    example="scan.zarr --out latents.csv",
+)
+add_view(
+    "statistics",
+    "Show KL, active units, the aggregate posterior and the prior.",
+    (*PICTURES, ".csv"),
+    example="scan.zarr --out statistics.png",
+)
+add_view(
+    "fidelity",
+    "Compare generated samples with the data by Fréchet distances; needs vaearr[monai].",
+    (".csv",),
+    cloup.option("--n", "n_samples", type=COUNT, help="number of generated samples; default: 1000"),
+    SOURCE,
+    cloup.option(
+        "--weights",
+        type=PATH,
+        help="weights of an image network whose features are compared; default: latents",
+    ),
+    cloup.option("--part", help="data to compare with: validation (default), train or all"),
+    SEED,
+    example="photos.zarr --n 500 --out fidelity.csv",
+)
 
 
 # ---- what is written

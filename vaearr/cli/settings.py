@@ -37,8 +37,6 @@ class Numbers(click.ParamType):
         self.name = form
 
     def convert(self, value: str, param: Any, context: Any) -> Any:
-        if value == "none":
-            return value
         separator = ":" if ":" in self.name else "x"
         try:
             numbers = [float(text) if text else None for text in value.lower().split(separator)]
@@ -49,9 +47,67 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class Options:
+    """The options of some settings of a config.
+
+    flags: options that are not named after their setting, or in the singular if it is repeatable.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Setting], flags: Mapping[str, str] | None = None
+    ) -> None:
+        self.settings = settings
+        self.flags = {}
+        for name, setting in settings.items():
+            singular = name.removesuffix("s") if _is_repeatable(name, setting) else name
+            self.flags[name] = f"--{singular.replace('_', '-')}"
+        self.flags |= flags or {}
+
+    def as_click(self) -> list[Any]:
+        """Return the options; their values are checked by the config."""
+        return [_option(name, self.settings[name], flag) for name, flag in self.flags.items()]
+
+    def taken_from(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Take the settings that were given out of the values of a command."""
+        given = {}
+        for name, setting in self.settings.items():
+            value = values.pop(name)
+            if value is None or value == ():
+                continue
+            if isinstance(setting.default, dict):
+                value = key_values(value, self.flags[name])
+            given[name] = value
+        return given
+
+
+def _is_repeatable(name: str, setting: Setting) -> bool:
+    """Whether a setting holds several items, each given by an option of its own."""
+    return name not in FORMS and isinstance(setting.default, (tuple, dict))
+
+
+def _option(name: str, setting: Setting, flag: str) -> Any:
+    text = setting.field.description or ""
+    default = setting.default
+    if isinstance(default, tuple):
+        default = ", ".join(map(str, default))
+    if default not in (None, "", {}):
+        text = f"{text} [default: {default}]"
+    annotation = setting.field.annotation
+    if isinstance(default, bool):
+        return cloup.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    if name in FORMS:
+        form = FORMS[name]
+        return cloup.option(flag, name, type=Numbers(form), metavar=form, help=text)
+    if not _is_repeatable(name, setting):
+        return cloup.option(flag, name, metavar=type_name(annotation), help=text)
+    metavar = "NAME=VALUE" if default == {} else type_name(get_args(annotation)[0])
+    return cloup.option(flag, name, multiple=True, metavar=metavar, help=f"{text}; repeatable")
+
+
 def type_name(annotation: Any) -> str:
-    """The type of a setting as help texts name it."""
-    origin, parts = get_origin(annotation), get_args(annotation)
+    """Return the type of a setting as help texts name it."""
+    origin = get_origin(annotation)
+    parts = get_args(annotation)
     if origin is Annotated:
         return type_name(parts[0])
     if origin is Literal:
@@ -65,68 +121,6 @@ def type_name(annotation: Any) -> str:
     return TYPES.get(annotation, "VALUE")
 
 
-def _type_of(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A type and its parameters, without `| None` and without what pydantic checks."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type_of(parts[0])
-    types = [part for part in parts if part is not NoneType]
-    if len(types) == 1 and len(parts) == 2:
-        return _type_of(types[0])
-    return origin or annotation, parts
-
-
-def is_repeatable(setting: Setting) -> bool:
-    """Whether a setting holds several items, each given by an option of its own."""
-    kind, parts = _type_of(setting.field.annotation)
-    return kind is dict or (kind is tuple and Ellipsis in parts)
-
-
-def _setting_option(name: str, setting: Setting, flag: str) -> Any:
-    """The option of a setting; its value is checked by the config."""
-    words = setting.field.description or ""
-    default = setting.default
-    if isinstance(default, tuple):
-        default = ", ".join(map(str, default))
-    if default not in (None, "", {}):
-        words = f"{words} [default: {default}]"
-    kind, parts = _type_of(setting.field.annotation)
-    if kind is bool:
-        return cloup.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=words)
-    if name in FORMS:
-        form = FORMS[name]
-        return cloup.option(flag, name, type=Numbers(form), metavar=form, help=words)
-    if not is_repeatable(setting):
-        return cloup.option(flag, name, metavar=type_name(setting.field.annotation), help=words)
-    metavar = "NAME=VALUE" if kind is dict else type_name(parts[0])
-    return cloup.option(flag, name, multiple=True, metavar=metavar, help=f"{words}; repeatable")
-
-
-def _given_settings(
-    settings: Mapping[str, Setting], flags: Mapping[str, str], values: dict[str, Any]
-) -> dict[str, Any]:
-    """Take the settings that were given as options out of a command's values."""
-    given = {}
-    for name, setting in settings.items():
-        value = values.pop(name)
-        if value is None or value == ():
-            continue
-        if _type_of(setting.field.annotation)[0] is dict:
-            value = key_values(value, flags[name])
-        is_none = value == "none" and setting.takes_none
-        given[name] = None if is_none else value
-    return given
-
-
-def _flags(settings: Mapping[str, Setting], flags: Mapping[str, str]) -> dict[str, str]:
-    """The option of each setting: its name, in the singular if it is repeatable."""
-    names = {}
-    for name, setting in settings.items():
-        singular = name.removesuffix("s") if is_repeatable(setting) else name
-        names[name] = flags.get(name, f"--{singular.replace('_', '-')}")
-    return names
-
-
 def settings_options(
     kind: type[Config],
     *names: str,
@@ -136,59 +130,54 @@ def settings_options(
     """Add options for settings of a config, --config and --set to a command.
 
     The command gets their values as its keyword `settings`, nested like the config. names: settings
-    that have an option, by default all but groups and those in `without`. flags: options that are
-    not named after their setting.
+    that have an option, by default all but groups and those in `without`. flags: see `Options`.
     """
-    known = settings_of(kind)
-    plain_names = [name for name in known if known[name].group is None and name not in without]
-    settings = {name: known[name] for name in names or plain_names}
-    options = _flags(settings, flags or {})
+    settings = settings_of(kind)
+    names = names or tuple(
+        name for name, setting in settings.items() if setting.group is None and name not in without
+    )
+    options = Options({name: settings[name] for name in names}, flags)
     step = kind.__name__.removesuffix("Config").lower()
-    others = [
-        cloup.option(
-            "--config",
-            type=click.Path(path_type=Path),
-            help="JSON, YAML or TOML file with settings; options and --set replace single ones",
-        ),
-        cloup.option(
-            "--set",
-            "sets",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help=f"any setting that 'vaearr settings {step}' lists; repeatable",
-        ),
-    ]
+    config_option = cloup.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="JSON, YAML or TOML file with settings; options and --set replace single ones",
+    )
+    set_option = cloup.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help=f"any setting that 'vaearr settings {step}' lists; repeatable",
+    )
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def call(config: Path | None, sets: Sequence[str], **values: Any) -> None:
             chosen = placed(kind, settings_file(config) if config else {})
             chosen = over(chosen, placed(kind, nested_values(sets, "--set")))
-            given = placed(kind, _given_settings(settings, options, values))
-            command(**values, settings=over(chosen, given))
+            chosen = over(chosen, placed(kind, options.taken_from(values)))
+            command(**values, settings=chosen)
 
-        made = [_setting_option(name, settings[name], flag) for name, flag in options.items()]
-        return cloup.option_group("Settings", *made, *others)(call)
+        return cloup.option_group("Settings", *options.as_click(), config_option, set_option)(call)
 
     return decorate
 
 
 def roi_options(command: Command) -> Command:
     """Add --x, --y, --z and --where; the command gets the keyword `roi`, None without any."""
-    settings = settings_of(RoiConfig)
-    options = _flags(settings, {})
+    options = Options(settings_of(RoiConfig))
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
-        conditions = _given_settings(settings, options, values)
+        conditions = options.taken_from(values)
         command(**values, roi=RoiConfig.from_attrs(conditions) if conditions else None)
 
-    made = [_setting_option(name, settings[name], flag) for name, flag in options.items()]
-    return cloup.option_group("Region of interest", *made)(call)
+    return cloup.option_group("Region of interest", *options.as_click())(call)
 
 
 def setting_table(kind: type[Config], group: str = "") -> list[dict[str, Any]]:
-    """Name, type, default and description of each setting of a config and its groups."""
+    """Return name, type, default and description of each setting of a config and its groups."""
     rows: list[dict[str, Any]] = []
     for name, field in kind.model_fields.items():
         inner = group_of(field)

@@ -61,7 +61,7 @@ class Config(BaseModel):
     """Base of all settings: frozen, without unknown keys, only finite numbers, JSON both ways.
 
     passing: settings that change how fast or where a result is computed, but not its values.
-    without_effect: settings of earlier versions, with the value that had no effect. shortcuts:
+    needed: setting -> another one, without which it has no effect. without_effect: settings of earlier versions, with the value that had no effect. shortcuts:
     short names of settings of a group, such as beta for objective.beta.
     """
 
@@ -73,6 +73,7 @@ class Config(BaseModel):
         defer_build=True,
     )
     passing: ClassVar[tuple[str, ...]] = ()
+    needed: ClassVar[Mapping[str, str]] = {}
     without_effect: ClassVar[Mapping[str, Any]] = {}
     shortcuts: ClassVar[Mapping[str, str]] = {}
 
@@ -107,7 +108,8 @@ class Config(BaseModel):
         """The settings that decide values, JSON-ready; files by name, without their folders."""
         values = {}
         for key in type(self).model_fields:
-            if key not in self.passing:
+            has_effect = key not in self.needed or getattr(self, self.needed[key])
+            if has_effect and key not in self.passing:
                 values[key] = _with_file_names(getattr(self, key))
         plain: dict[str, Any] = to_jsonable_python(values)
         return plain

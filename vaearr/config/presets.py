@@ -39,13 +39,16 @@ _SD = {
             "res_blocks": 2,
             "decoder_res_blocks": 3,
             "groups": 32,
-        }
-        | {"mid_attention": True, "final_activation": True},
+            "mid_attention": True,
+            "final_activation": True,
+        },
     },
     "preprocess": {"static_background": "none", "normalise": "symmetric"},
     "objective": {**_SHARP, "beta": 1e-6, "adversarial": {"kind": "hinge", **_DISCRIMINATOR}},
     "split": {"method": "random", "fraction": 0.1},
-    **{"batch_size": 4, "learning_rate": 2e-4, **_LATENT_DIFFUSION},
+    **_LATENT_DIFFUSION,
+    "batch_size": 4,
+    "learning_rate": 2e-4,
 }
 
 # Guo et al., "MAISI: Medical AI for Synthetic Imaging", WACV 2025: absolute error, KL weight 1e-7
@@ -56,8 +59,13 @@ _MAISI = {
     "model": {
         "name": "autoencoder-kl",
         "latent_dim": 4,
-        "options": {"channels": [32, 64, 128], "res_blocks": 1, "groups": 16}
-        | {"mid_attention": False, "final_activation": False},
+        "options": {
+            "channels": [32, 64, 128],
+            "res_blocks": 1,
+            "groups": 16,
+            "mid_attention": False,
+            "final_activation": False,
+        },
     },
     "preprocess": {"static_background": "none", "normalise": "quantile"},
     "augment": {"flip_x": True},
@@ -67,7 +75,9 @@ _MAISI = {
         "adversarial": {"kind": "lsgan", "options": {"channels": 32}, **_DISCRIMINATOR},
     },
     "split": {"method": "random", "fraction": 0.2},
-    **{"batch_size": 1, "learning_rate": 3e-4, **_LATENT_DIFFUSION},
+    **_LATENT_DIFFUSION,
+    "batch_size": 1,
+    "learning_rate": 3e-4,
 }
 
 # 28 x 28 digits and similar pictures. The network predicts the digit before it was rotated, scaled
@@ -81,29 +91,6 @@ _DIGITS = {
     "augment": {"rotate": 15.0, "scale": 0.15, "shift": 0.08, "fill": "edge"},
     "split": {"method": "random", "fraction": 0.125},
     "epochs": 80,
-}
-
-# Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
-# Framework", ICLR 2017, with four or five halvings; beta 2 is their 4 with a squared error without
-# the factor 1/2.
-_BETA_VAE = {
-    "model": {
-        "latent_dim": 128,
-        "options": {
-            "patch": 2,
-            "coarsest": 4,
-            "width": 32,
-            "max_width": 512,
-            "depth": 0,
-            "hidden": 512,
-            "squeeze": 128,
-        }
-        | {"norm": "batch", "activation": "relu", "upsampling": "transpose", "head": "sigmoid"},
-    },
-    "preprocess": {"static_background": "none", "normalise": "unit"},
-    "objective": {"likelihood": "gaussian", "beta": 2.0, **_PLAIN},
-    "split": {"method": "random", "fraction": 0.1},
-    **{"batch_size": 16, "learning_rate": 1e-3},
 }
 
 # Few volumes on one grid: the five known factors of 24 template brains are predicted by ridge
@@ -122,10 +109,6 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "factors": (
         "volumes on one grid, a vector of 5 latents: linear factors of standardised voxels",
         _FACTORS,
-    ),
-    "beta-vae": (
-        "images of 64 pixels and more, a vector of 128 latents: the classic beta-VAE",
-        _BETA_VAE,
     ),
     "digits": ("small images such as digits, a vector of 20 latents", _DIGITS),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -18,6 +18,7 @@ class EncodeConfig(Config):
     """How latents are written."""
 
     passing: ClassVar = ("run", "batch_size", "device")
+    needed: ClassVar = {"overlap": "window", "seed": "draws"}
 
     run: str = field(DEFAULT_RUN, RUN)
     batch_size: int = field(1024, "samples at once", ge=1)
@@ -41,22 +42,12 @@ class EncodeConfig(Config):
     )
     seed: int = field(0, "random seed of these samples", ge=0)
 
-    def deciding(self) -> dict[str, Any]:
-        """Settings that decide values: those without effect are left out."""
-        values = super().deciding()
-        if self.window is None:
-            del values["overlap"]
-        if self.max_points is None:
-            del values["max_points"]
-        if self.draws == 0:
-            del values["draws"], values["seed"]
-        return values
-
 
 class ReconstructConfig(Config):
     """What is reconstructed and how it is evaluated."""
 
     passing: ClassVar = ("out", "device", "batch_size", "name")
+    needed: ClassVar = {"overlap": "window"}
 
     run: str = field(DEFAULT_RUN, RUN)
     name: str = field(RECONSTRUCTION, "table of the run and, with out, variable of the store")
@@ -87,13 +78,6 @@ class ReconstructConfig(Config):
     overlap: float = field(0.25, "least share of a window that neighbouring windows have in common")
     lpips_weights: Path | None = field(None, "file of a feature network, to measure LPIPS too")
     lpips_linear: Path | None = field(None, "file of the LPIPS weights for that network")
-
-    def deciding(self) -> dict[str, Any]:
-        """Without windows, their overlap has no effect."""
-        values = super().deciding()
-        if self.window is None:
-            del values["overlap"]
-        return values
 
 
 class SignificanceConfig(Config):

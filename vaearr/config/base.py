@@ -258,6 +258,7 @@ def refuse_unknown(
     names: frozenset[str] = keywords.__optional_keys__  # type: ignore[attr-defined]
     for name in settings:
         if name not in names:
-            parameters = inspect.signature(function).parameters
-            hint = did_you_mean(name, sorted({*parameters, *names} - {"self", "settings"}))
+            parameters = inspect.signature(function).parameters.values()
+            by_name = {item.name for item in parameters if item.kind != item.POSITIONAL_ONLY}
+            hint = did_you_mean(name, sorted((by_name | names) - {"self", "settings"}))
             raise UsageError(f"{function.__name__} has no argument {name!r}.{hint}")

@@ -152,7 +152,7 @@ def _compare(latent: np.ndarray, labels: np.ndarray, k_max: int) -> dict[str, fl
 
 def _clusters(values: np.ndarray, k_max: int) -> tuple[np.ndarray, int, bool]:
     """Labels (n,), k and whether k is at its bound, of values (n, f) after standardising."""
-    from vaearr.analysis.clustering.methods import fit
+    from vaearr.analysis.clustering.methods import METHODS, fit
     from vaearr.config import ClusterConfig
 
     centred = values.astype("f8") - values.mean(axis=0, dtype="f8")
@@ -162,5 +162,5 @@ def _clusters(values: np.ndarray, k_max: int) -> tuple[np.ndarray, int, bool]:
     scaled = centred / np.where(deviation > 0, deviation, 1.0)
     n_distinct = len(np.unique(scaled, axis=0))
     config = ClusterConfig(method="gmm", k_min=K_MIN, k_max=min(k_max, n_distinct))
-    labels, info = fit(scaled, config)
+    labels, info = fit(scaled, config, METHODS["gmm"])
     return labels, int(info["k"]), bool(info["k_at_bound"])

@@ -48,7 +48,7 @@ def cluster(
         Boolean map, True = used. Points where a feature is not finite are left out in any case.
         Default: all points.
     config
-        Settings; the names of run, features and result, which a store needs, are not used.
+        Settings, without those that only a store needs: run, features, name.
     **settings
         Single settings, which replace those of `config`, as in `cluster(latents, "gmm", k=4)`.
 
@@ -64,7 +64,8 @@ def cluster(
     Raises
     ------
     UsageError
-        For an unknown method or setting, and a setting that the method does not use.
+        For an unknown method or setting, a setting that the method does not use, and a `config`
+        with settings that only a store needs.
     SchemaError
         For features that do not fit together.
     RoiError, DataError
@@ -87,76 +88,91 @@ def cluster(
     (('y', 'x'), 2)
     """
     refuse_unknown(cluster, ClusterArraySettings, settings)
+    config = config or ClusterConfig()
+    for setting in ("run", "features", "name"):
+        if getattr(config, setting) != getattr(ClusterConfig(), setting):
+            raise UsageError(
+                f"config sets {setting!r}, but va.cluster takes arrays and stores nothing; use "
+                "run.cluster, or leave it out."
+            )
     name = method
     if not isinstance(method, str | None):
         name = getattr(method, "__name__", type(method).__name__)
-    config = (config or ClusterConfig()).replace(method=name, **settings)
+    config = config.replace(method=name, **settings)
     chosen = choose(config.method if name is method else method, {**settings})
     return clustered(features, config, chosen, roi)
 
 
 def clustered(
     features: xr.Dataset | xr.DataArray,
-    wanted: ClusterConfig,
-    chosen: Method,
+    config: ClusterConfig,
+    method: Method,
     roi: xr.DataArray | None,
 ) -> xr.DataArray:
-    """Cluster by these features with settled settings."""
-    table, inside = feature_table(features, roi=roi, latents=wanted.latents)
-    values, about = scaled(table, wanted.scale)
-    labels, info = fit(values, wanted, chosen)
+    """Cluster map of features by a method with these settings, see `cluster`."""
+    table, inside = feature_table(features, roi=roi, latents=config.latents)
+    values, scaling = scaled(table, config.scale)
+    labels, info = fit(values, config, method)
     sizes = np.bincount(labels[labels >= 0]).tolist()
-    used = {key: value for key, value in wanted.to_attrs().items() if key in chosen.uses}
-    used |= {key: value for key, value in info.items() if key not in (*PLAIN_INFO, "warnings")}
-    if "k" in chosen.uses:
-        used["k"] = info["k"]
+    parameters = {key: value for key, value in config.to_attrs().items() if key in method.uses}
+    parameters |= {key: info[key] for key in info if key not in (*PLAIN_INFO, "warnings")}
+    if "k" in method.uses:
+        parameters["k"] = info["k"]
+    names = ["not_clustered", "noise", *(f"cluster_{number}" for number in range(len(sizes)))]
     attrs = n.ATTRS[n.CLUSTERS] | {
         "flag_values": [n.NOT_CLUSTERED, n.NOISE, *range(len(sizes))],
-        "flag_meanings": " ".join(
-            ["not_clustered", "noise", *(f"cluster_{number}" for number in range(len(sizes)))]
-        ),
-        **about,
-        "method": wanted.method,
-        "reference": chosen.reference,
-        "config": wanted.to_attrs(),
-        "parameters": used,
-        "seed": wanted.seed,
+        "flag_meanings": " ".join(names),
+        **scaling,
+        "method": config.method,
+        "reference": method.reference,
+        "config": config.to_attrs(),
+        "parameters": parameters,
+        "seed": config.seed,
         "n": len(labels),
         "n_noise": int((labels == n.NOISE).sum()),
         "n_not_clustered": int(inside.size - len(labels)),
         "sizes": sizes,
         **{key: as_json(info[key]) for key in PLAIN_INFO},
-        "warnings": about["warnings"] + info["warnings"],
+        "warnings": scaling["warnings"] + info["warnings"],
     }
-    found = fill_grid(labels.astype(np.int32), inside, fill=n.NOT_CLUSTERED)
-    return found.rename(n.CLUSTERS).assign_attrs(attrs)
+    grid = fill_grid(labels.astype(np.int32), inside, fill=n.NOT_CLUSTERED)
+    return grid.rename(n.CLUSTERS).assign_attrs(attrs)
 
 
 def whole_numbers(labels: xr.DataArray) -> np.ndarray:
-    """A map of whole numbers as int64; NaN becomes NOT_CLUSTERED. Raises SchemaError for fractions
-    or other types.
-    """
+    """A map of whole numbers as int64; NaN becomes NOT_CLUSTERED. Raises SchemaError for others."""
     values = labels.values
-    if values.dtype.kind not in "biuf" or not np.array_equal(
-        rounded := np.round(values), values, equal_nan=True
-    ):
+    is_number = values.dtype.kind in "biuf"
+    if not is_number or not np.array_equal(np.round(values), values, equal_nan=True):
         raise SchemaError(
             f"{labels.name!r} holds fractions or no numbers; expected whole numbers, -1 for none."
         )
-    return np.where(np.isfinite(values), rounded, n.NOT_CLUSTERED).astype(np.int64)
+    return np.where(np.isfinite(values), values, n.NOT_CLUSTERED).astype(np.int64)
 
 
 def boundary_segments(labels: xr.DataArray) -> np.ndarray:
-    """Borders between cells of different labels: segments `(n, 4)` of x0, y0, x1, y1 in coordinate
-    units.
+    """Find the borders between cells of different labels.
 
-    They run along the edges of the scan points' cells, half-way to the next point; pieces in one
-    line are merged. Points without a label make no border. For a map over y and x; x is the last
-    dim (for dims (x, y) too).
+    Parameters
+    ----------
+    labels
+        Map of whole numbers over y and x. Points without a label make no border.
+
+    Returns
+    -------
+    numpy.ndarray
+        Segments `(n, 4)` of x0, y0, x1, y1 in coordinate units, along the edges of the scan points'
+        cells, half-way to the next point; pieces in one line are merged. x is the last dim, also of
+        a map over (x, y).
+
+    Raises
+    ------
+    UsageError
+        For a map that is not over two dims.
     """
     if labels.ndim != 2:
         raise UsageError(
-            f"segments are drawn on a map of two dimensions, {labels.name!r} has {labels.dims}."
+            f"borders belong to a map of two dimensions; {labels.name!r} has {labels.dims}."
         )
     if labels.dims == (n.X, n.Y):
         labels = labels.transpose()

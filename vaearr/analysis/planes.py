@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -15,8 +15,8 @@ from vaearr.errors import NoInputError, UsageError, did_you_mean, need
 
 POINT, AXIS = "point", "axis"
 MAX_POINTS = 5000
-MOST_VALUES = 50  # of a sample, before neighbours are looked for
-LEAST_POINTS = 4
+MAX_VALUES = 50  # of a sample for t-SNE and UMAP
+MIN_POINTS = 4
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
 
@@ -91,76 +91,81 @@ def embed(
             f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more."
         )
     nav = [dim for dim in latents.dims if dim in (*n.SCAN_DIMS, n.SAMPLE)]
-    samples = (
-        latents.reset_coords(drop=True)
-        .stack({POINT: nav}, create_index=False)
-        .transpose(POINT, ...)
-    )
+    samples = latents.reset_coords(drop=True).stack({POINT: nav}, create_index=False)
+    samples = samples.transpose(POINT, ...)
     samples = samples.fillna(samples.mean(schema.position_dims(samples)))
-    rows = samples.values.reshape(len(samples), -1).astype("f8")
-    known = np.flatnonzero(np.isfinite(rows).all(1))
+    is_known = np.isfinite(samples.values).reshape(len(samples), -1).all(1)
+    known = np.flatnonzero(is_known)
     numbers = known[subsample(len(known), max_points, seed)]
-    rows = rows[numbers]
-    if len(rows) < LEAST_POINTS:
+    if len(numbers) < MIN_POINTS:
         raise NoInputError(
-            f"an embedding needs {LEAST_POINTS} samples or more; {len(rows)} are known."
+            f"an embedding needs {MIN_POINTS} samples or more; {len(numbers)} are known."
         )
-    attrs: dict[str, Any] = {
-        "method": method,
-        "seed": seed,
-        "n_points": len(numbers),
-        "n_known": len(known),
-    }
-    data: dict[str, Any] = {}
+    samples = samples[numbers]
     with reproducible():
-        position = rows
-        if method == "pca" or rows.shape[1] > MOST_VALUES:
-            from sklearn.decomposition import PCA
-
-            n_axes = min(2 if method == "pca" else MOST_VALUES, rows.shape[1])
-            pca = PCA(n_axes, random_state=seed)
-            position = pca.fit_transform(rows)
         if method == "pca":
-            shape, dims = samples.shape[1:], tuple(map(str, samples.dims[1:]))
-            components = pca.components_.reshape(-1, *shape)
-            data["components"] = n.named((AXIS, *dims), components, "principal component")
-            data["mean"] = n.named(dims, pca.mean_.reshape(shape), "mean latent")
-            attrs["explained_variance_ratio"] = pca.explained_variance_ratio_.tolist()
+            result = _pca(samples, seed)
         elif method == "tsne":
-            attrs["perplexity"] = min(perplexity, (len(rows) - 1) / 3)
-            position = _tsne(position.astype("f4"), attrs["perplexity"], seed)
+            result = _tsne(samples, min(perplexity, (len(numbers) - 1) / 3), seed)
         else:
-            attrs["neighbours"] = min(neighbours, len(rows) - 1)
-            position = _umap(position.astype("f4"), attrs["neighbours"], seed)
-    coords = {
-        "number": (POINT, numbers, {"long_name": "number of the sample, row-major"}),
-        AXIS: [f"{NAMES[method]} {i + 1}" for i in range(position.shape[1])],
-    }
-    data["position"] = n.named((POINT, AXIS), position.astype("f8"), f"position by {NAMES[method]}")
-    places = samples.isel({POINT: numbers}).coords
+            result = _umap(samples, min(neighbours, len(numbers) - 1), seed)
+    result["position"].attrs = {"long_name": f"position by {NAMES[method]}", "units": "1"}
+    axes = [f"{NAMES[method]} {i + 1}" for i in range(result.sizes[AXIS])]
+    result = result.assign_coords({name: samples[name] for name in nav if name in samples.coords})
+    result = result.assign_coords({AXIS: axes, "number": (POINT, numbers)})
+    result["number"].attrs = {"long_name": "number of the sample, row-major"}
+    attrs = {"method": method, "seed": seed, "n_points": len(numbers), "n_known": len(known)}
+    return result.assign_attrs(attrs)
+
+
+def _pca(samples: xr.DataArray, seed: int) -> xr.Dataset:
+    from sklearn.decomposition import PCA
+
+    values = _values(samples)
+    pca = PCA(min(2, values.shape[1]), random_state=seed)
+    position = pca.fit_transform(values)
+    shape = samples.shape[1:]
+    dims = tuple(map(str, samples.dims[1:]))
+    components = pca.components_.reshape(-1, *shape)
     return xr.Dataset(
-        data, {**{name: places[name] for name in nav if name in places}, **coords}, attrs
+        {
+            "position": ((POINT, AXIS), position),
+            "components": n.named((AXIS, *dims), components, "principal component"),
+            "mean": n.named(dims, pca.mean_.reshape(shape), "mean latent"),
+        },
+        attrs={"explained_variance_ratio": pca.explained_variance_ratio_.tolist()},
     )
 
 
-def _tsne(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+def _values(samples: xr.DataArray) -> np.ndarray:
+    return samples.values.reshape(len(samples), -1).astype("f8")
+
+
+def _reduced(samples: xr.DataArray, seed: int) -> np.ndarray:
+    """Values `(n, MAX_VALUES)`, by principal components of samples that have more."""
+    from sklearn.decomposition import PCA
+
+    values = _values(samples)
+    if values.shape[1] > MAX_VALUES:
+        values = PCA(MAX_VALUES, random_state=seed).fit_transform(values)
+    return values.astype("f4")
+
+
+def _tsne(samples: xr.DataArray, perplexity: float, seed: int) -> xr.Dataset:
     from sklearn.manifold import TSNE
 
+    values = _reduced(samples, seed)
     init = "pca" if values.shape[1] > 1 else "random"
-    found = TSNE(
-        2, perplexity=perplexity, init=init, learning_rate="auto", random_state=seed, n_jobs=1
-    )
-    return np.asarray(found.fit_transform(values))
+    tsne = TSNE(2, perplexity=perplexity, init=init, random_state=seed, n_jobs=1)
+    position = tsne.fit_transform(values).astype("f8")
+    return xr.Dataset({"position": ((POINT, AXIS), position)}, attrs={"perplexity": perplexity})
 
 
-def _umap(values: np.ndarray, neighbours: int, seed: int) -> np.ndarray:
+def _umap(samples: xr.DataArray, neighbours: int, seed: int) -> xr.Dataset:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ImportWarning
-        )  # tells of TensorFlow, which only its other class needs
+        warnings.simplefilter("ignore", ImportWarning)  # of TensorFlow, which UMAP does not need
         umap = importlib.import_module("umap")
-    init = "spectral" if len(values) > 2 * LEAST_POINTS else "random"
-    found = umap.UMAP(
-        n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init
-    )
-    return np.asarray(found.fit_transform(values))
+    init = "spectral" if len(samples) > 2 * MIN_POINTS else "random"
+    model = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init)
+    position = model.fit_transform(_reduced(samples, seed)).astype("f8")
+    return xr.Dataset({"position": ((POINT, AXIS), position)}, attrs={"neighbours": neighbours})

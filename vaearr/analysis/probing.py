@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import NamedTuple, Unpack
 
 import numpy as np
@@ -26,7 +26,7 @@ from vaearr.analysis.association.surrogates import (
     surrogate_maps,
 )
 from vaearr.analysis.association.targets import TARGET, columns
-from vaearr.analysis.clustering.features import columns_of, navigation_of, variables_of
+from vaearr.analysis.clustering.features import FEATURE, columns_of, navigation_of, variables_of
 from vaearr.config import ProbeConfig, refuse_unknown, resolved
 from vaearr.config.keywords import ProbeArraySettings
 from vaearr.errors import RoiError, UsageError, did_you_mean
@@ -54,7 +54,7 @@ TIE = 1e-12
 
 
 class Target(NamedTuple):
-    """A map over the navigation dims: numbers, or codes if it has classes; NaN where unknown."""
+    """A map over the navigation dims: numbers, or codes if it has classes; NaN if unknown."""
 
     label: str
     values: xr.DataArray
@@ -148,32 +148,30 @@ def probe(
     config = resolved(ProbeConfig, config, settings)
     by = config.by if by is None else by
     nav = navigation_of(features)
-    sets = variables_of(features)
+    sets = {}
+    for name, variable in variables_of(features).items():
+        sets[name] = _raw(variable) if name == n.PATTERNS else columns_of({name: variable}, nav)
     if not sets:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'pca']].")
-    tables = {}
-    for name, variable in sets.items():
-        if name == n.PATTERNS:
-            sets[name] = _raw(variable)
-        else:
-            tables[name] = columns_of({name: variable}, nav)
     grid = next(iter(sets.values()))
     known = np.ones([grid.sizes[dim] for dim in nav], bool)
-    for table in tables.values():
-        known &= np.isfinite(table.values).all(axis=0)
     if roi is not None:
         known &= laid_over(grid, roi, nav).values
+    for columns_of_set in sets.values():
+        if FEATURE in columns_of_set.dims:
+            known &= np.isfinite(columns_of_set.values).all(axis=0)
     results = []
-    for item in _targets(target, nav):
-        values = laid_over(grid, item.values.rename(item.label), nav, boolean=False)
-        item = item._replace(values=values)
+    for label, target_map, classes in _targets(target, nav):
+        values = laid_over(grid, target_map.rename(label), nav, boolean=False)
+        item = Target(label, values, classes)
         inside = known & np.isfinite(values.values)
         if inside.sum() < MIN_POINTS:
             raise RoiError(
-                f"{item.label!r} and the features are known together at {inside.sum()} points; "
+                f"{label!r} and the features are known together at {inside.sum()} points; "
                 f"{MIN_POINTS} needed."
             )
-        results.append(_probe_target(sets, tables, item, inside, by, features, config))
+        groups = _choose_groups(by, values, features)
+        results.append(_probe_target(sets, item, inside, groups, config))
     return _joined(results).assign_attrs(config=config.to_attrs())
 
 
@@ -188,176 +186,107 @@ def _raw(patterns: xr.DataArray) -> xr.DataArray:
     return patterns.stack({PIXEL: signal}, create_index=False)
 
 
-def _targets(target: xr.Dataset | xr.DataArray, nav: tuple[str, ...]) -> Iterator[Target]:
+def _targets(
+    target: xr.Dataset | xr.DataArray, nav: tuple[str, ...]
+) -> Iterator[tuple[str, xr.DataArray, dict[int, str]]]:
+    """Label, map and classes of each target; the map holds numbers if there are no classes."""
     variables = target.data_vars.values() if isinstance(target, xr.Dataset) else [target]
     for variable in variables:
         is_boolean = variable.dtype.kind == "b"
-        has_codes = variable.dtype.kind in "iu" and schema.is_categorical(variable)
-        if (is_boolean or has_codes) and set(variable.dims) == set(nav):
+        is_map = set(variable.dims) == set(nav)
+        if is_map and (is_boolean or schema.is_categorical(variable)):
             codes = variable.astype("f8").where(variable >= 0)
             classes = {0: "False", 1: "True"} if is_boolean else schema.categories(variable)
-            yield Target(str(variable.name or TARGET), codes, classes)
+            yield str(variable.name or TARGET), codes, classes
         else:
             for label, values in columns(variable, nav):
-                yield Target(label, values, {})
+                yield label, values, {}
 
 
-def _probe_target(
-    sets: dict[str, xr.DataArray],
-    tables: dict[str, xr.DataArray],
-    target: Target,
-    inside: np.ndarray,
-    by: xr.DataArray | str | None,
-    features: xr.Dataset | xr.DataArray,
-    config: ProbeConfig,
-) -> xr.Dataset:
-    """The scores of one target, over the target, features and probes."""
-    seed = np.random.SeedSequence([config.seed, zlib.crc32(target.label.encode())])
-    rng = np.random.default_rng(seed)
-    samples = _sample(target, inside, by, features, config, rng, seed)
-    values = samples.targets[:, 0]
-    methods = (LOGISTIC, NEIGHBOURS) if target.classes else (RIDGE,)
-    scores = np.full((len(SCORES), 1, len(sets), len(METHODS)), np.nan)
-    recalls = np.full((len(sets), len(METHODS), len(target.classes)), np.nan)
-    notes = []
-    for code, label in target.classes.items():
-        if len(np.unique(samples.groups[values == code])) == 1:
-            notes.append(
-                f"all points of {target.label} {label!r} are left out at once "
-                f"({samples.left_out}): the class cannot be predicted."
-            )
-    for i, name in enumerate(sets):
-        rows = _features_at(sets[name], tables.get(name), samples.points)
-        for method in methods:
-            targets = samples.targets
-            if method == LOGISTIC and rows.shape[1] > MAX_COLUMNS and config.n_permutations:
-                targets = targets[:, :1]
-                notes.append(
-                    f"no p-value of logistic regression from {name}: it has more than "
-                    f"{MAX_COLUMNS} columns."
-                )
-            outcomes = _outcomes(method, rows, targets, samples.folds)
-            j = METHODS.index(method)
-            scores[:, 0, i, j] = _score(
-                outcomes, targets, samples.groups, rng, bool(target.classes)
-            )
-            for k, code in enumerate(target.classes):
-                if (values == code).any():
-                    recalls[i, j, k] = outcomes[values == code, 0].mean()
-    coords = {TARGET: [target.label], FEATURES: list(sets), METHOD: list(METHODS)}
-    ds = xr.Dataset(coords=coords, attrs={"warnings": notes})
-    for (name, text), numbers in zip(SCORES.items(), scores, strict=True):
-        ds[name] = n.named((TARGET, FEATURES, METHOD), numbers, text)
-    if target.classes:
-        ds[CLASS] = [f"{target.label}: {label}" for label in target.classes.values()]
-        long_name = "share of the class that is predicted correctly"
-        ds[RECALL] = n.named((FEATURES, METHOD, CLASS), recalls, long_name)
-    ds["n"] = TARGET, [len(values)]
-    ds["n_groups"] = TARGET, [int(samples.groups.max()) + 1]
-    ds["left_out"] = TARGET, [samples.left_out]
-    return ds
+# ---- what a fold leaves out
 
 
-def _joined(results: list[xr.Dataset]) -> xr.Dataset:
-    """The results of all targets as one Dataset."""
-    scores = [result.drop_vars([RECALL, CLASS], errors="ignore") for result in results]
-    ds = xr.concat(scores, TARGET, join="outer", combine_attrs="drop")
-    recalls = [result[RECALL] for result in results if RECALL in result]
-    if recalls:
-        ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
-    notes: dict[str, None] = {}
-    for result in results:
-        notes |= dict.fromkeys(result.attrs["warnings"])
-    return ds.assign_attrs(warnings=list(notes))
-
-
-def _sample(
-    target: Target,
-    inside: np.ndarray,
-    by: xr.DataArray | str | None,
-    features: xr.Dataset | xr.DataArray,
-    config: ProbeConfig,
-    rng: np.random.Generator,
-    seed: np.random.SeedSequence,
-) -> Samples:
-    """Choose points inside the region, their folds, and random targets."""
-    values = target.values.values
-    spacing = steps_of(target.values, target.values.dims)
-    near = None if spacing is None else neighbourhood(inside, spacing)
-    groups, left_out = _groups(by, target.values, inside, near, features)
-    inside = inside & (groups >= 0)
-    candidates = np.flatnonzero(inside)
-    n_points = min(len(candidates), config.max_points)
-    points = np.sort(rng.choice(candidates, n_points, replace=False))
-    group = np.unique(groups.ravel()[points], return_inverse=True)[1]
-    folds = _folds(values.ravel()[points], group, target, left_out, config)
-    if near is not None and near.n != inside.sum():
-        near = neighbourhood(inside, near.spacing)
-    random_targets = _random_targets(
-        values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0]
-    )
-    places = np.searchsorted(candidates, points)
-    targets = [values.ravel()[points], *(random[places] for random in random_targets)]
-    return Samples(points, np.column_stack(targets), group, folds, left_out)
-
-
-def _groups(
-    by: xr.DataArray | str | None,
-    values: xr.DataArray,
-    inside: np.ndarray,
-    near: Neighbourhood | None,
-    features: xr.Dataset | xr.DataArray,
-) -> tuple[np.ndarray, str]:
-    """Number of each point's group over the grid, -1 for none, and what is left out, in words."""
-    maps = _maps_of_groups(values, features)
-    if by is None:
-        by = BLOCKS
-        if near is None:
-            by = next((name for name in maps if name.lower() in n.GROUPS), RANDOM)
-    if not isinstance(by, str):
-        return _codes(by, values)
-    if by == RANDOM:
-        numbers = np.arange(inside.size).reshape(inside.shape)
-        return numbers, "single samples" if near is None else "single points"
-    if by == BLOCKS:
-        if near is None:
-            raise UsageError(
-                "samples of a collection have no blocks; leave out by a coordinate such as "
-                "subject, or random."
-            )
-        side = block_side(near, values.values[inside])
-        places = [index // side for index in np.indices(inside.shape)]
-        shape = [-(-size // side) for size in inside.shape]
-        return np.asarray(np.ravel_multi_index(places, shape)), f"blocks of {side} points"
-    if by not in maps:
-        hint = did_you_mean(by, [*maps, BLOCKS, RANDOM])
-        raise UsageError(f"there are no groups {by!r} to leave out.{hint}")
-    return _codes(maps[by], values)
-
-
-def _maps_of_groups(
-    values: xr.DataArray, features: xr.Dataset | xr.DataArray
-) -> dict[str, xr.DataArray]:
-    """Maps and coordinates of each point by name, which may hold its group."""
+def _choose_groups(
+    by: xr.DataArray | str | None, values: xr.DataArray, features: xr.Dataset | xr.DataArray
+) -> xr.DataArray | str:
+    """The map of groups, BLOCKS or RANDOM."""
+    is_collection = n.SAMPLE in values.dims
+    if isinstance(by, xr.DataArray) or by == RANDOM:
+        return by
+    if by == BLOCKS and is_collection:
+        raise UsageError(
+            "samples of a collection have no blocks; leave out by a coordinate such as subject, "
+            "or random."
+        )
+    if by == BLOCKS or (by is None and not is_collection):
+        return BLOCKS
     candidates = {**features.coords, **values.coords}
     if isinstance(features, xr.Dataset):
         candidates |= features.data_vars
-    return {
-        str(name): variable
-        for name, variable in candidates.items()
-        if set(variable.dims) == set(values.dims)
-    }
+    maps: dict[str, xr.DataArray] = {}
+    for name, variable in candidates.items():
+        if set(variable.dims) == set(values.dims):
+            maps[str(name)] = variable
+    if by is None:
+        return next((maps[name] for name in maps if name.lower() in n.GROUPS), RANDOM)
+    if by not in maps:
+        hint = did_you_mean(by, [*maps, BLOCKS, RANDOM])
+        raise UsageError(f"there are no groups {by!r} to leave out.{hint}")
+    return maps[by]
 
 
-def _codes(groups: xr.DataArray, values: xr.DataArray) -> tuple[np.ndarray, str]:
-    """Numbers of the groups in a map, -1 where it is negative or not finite, and its name."""
+def _codes(groups: xr.DataArray, values: xr.DataArray) -> np.ndarray:
+    """Numbers of the groups in a map, -1 where it is negative or not finite."""
     labels = laid_over(values, groups, values.dims, boolean=False).values
     if labels.dtype.kind == "f":
         labels = np.where(np.isfinite(labels), labels, -1)
     codes = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
     if labels.dtype.kind in "if":
         codes = np.where(labels < 0, -1, codes)
-    return codes, str(groups.name or "groups")
+    return codes
+
+
+def _blocks(near: Neighbourhood, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers of square blocks over the grid, and their side in points."""
+    shape = near.mask.shape
+    side = block_side(near, values[near.mask])
+    places = [index // side for index in np.indices(shape)]
+    numbers = np.ravel_multi_index(places, [-(-size // side) for size in shape])
+    return np.asarray(numbers), side
+
+
+def _sample(
+    target: Target,
+    inside: np.ndarray,
+    by: xr.DataArray | str,
+    config: ProbeConfig,
+    seed: np.random.SeedSequence,
+    rng: np.random.Generator,
+) -> Samples:
+    """Choose points inside the region, their groups and folds, and random targets."""
+    values = target.values.values
+    groups = np.arange(values.size).reshape(values.shape)
+    left_out = "single samples" if n.SAMPLE in target.values.dims else "single points"
+    if isinstance(by, xr.DataArray):
+        groups = _codes(by, target.values)
+        left_out = str(by.name or "groups")
+        inside = inside & (groups >= 0)
+    spacing = steps_of(target.values, target.values.dims)
+    near = None if spacing is None else neighbourhood(inside, spacing)
+    if near is not None and isinstance(by, str) and by == BLOCKS:
+        groups, side = _blocks(near, values)
+        left_out = f"blocks of {side} points"
+    candidates = np.flatnonzero(inside)
+    n_points = min(len(candidates), config.max_points)
+    points = np.sort(rng.choice(candidates, n_points, replace=False))
+    group = np.unique(groups.ravel()[points], return_inverse=True)[1]
+    folds = _folds(values.ravel()[points], group, target, left_out, config)
+    random_targets = _random_targets(
+        values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0]
+    )
+    places = np.searchsorted(candidates, points)
+    targets = [values.ravel()[points], *(random[places] for random in random_targets)]
+    return Samples(points, np.column_stack(targets), group, folds, left_out)
 
 
 def _folds(
@@ -405,16 +334,86 @@ def _random_targets(
         yield values[first][rng.permutation(len(first))][member]
 
 
+# ---- the probes of one target
+
+
+def _probe_target(
+    sets: dict[str, xr.DataArray],
+    target: Target,
+    inside: np.ndarray,
+    by: xr.DataArray | str,
+    config: ProbeConfig,
+) -> xr.Dataset:
+    """The scores of one target, over the target, features and probes."""
+    seed = np.random.SeedSequence([config.seed, zlib.crc32(target.label.encode())])
+    rng = np.random.default_rng(seed)
+    samples = _sample(target, inside, by, config, seed, rng)
+    values = samples.targets[:, 0]
+    is_class = bool(target.classes)
+    scores = np.full((len(SCORES), 1, len(sets), len(METHODS)), np.nan)
+    recalls = np.full((len(sets), len(METHODS), len(target.classes)), np.nan)
+    notes = _left_out_classes(target, samples)
+    for i, (name, features) in enumerate(sets.items()):
+        rows = _features_at(features, target.values.dims, samples.points)
+        for method in (LOGISTIC, NEIGHBOURS) if is_class else (RIDGE,):
+            targets = samples.targets
+            if method == LOGISTIC and rows.shape[1] > MAX_COLUMNS and config.n_permutations:
+                targets = targets[:, :1]
+                notes.append(
+                    f"no p-value of logistic regression from {name}: it has more than "
+                    f"{MAX_COLUMNS} columns."
+                )
+            outcomes = _outcomes(method, rows, targets, samples.folds)
+            j = METHODS.index(method)
+            scores[:, 0, i, j] = _score(outcomes, targets, samples.groups, rng, is_class)
+            for k, code in enumerate(target.classes):
+                if (values == code).any():
+                    recalls[i, j, k] = outcomes[values == code, 0].mean()
+    coords = {TARGET: [target.label], FEATURES: list(sets), METHOD: list(METHODS)}
+    ds = xr.Dataset(coords=coords, attrs={"warnings": notes})
+    for (name, text), numbers in zip(SCORES.items(), scores, strict=True):
+        ds[name] = n.named((TARGET, FEATURES, METHOD), numbers, text)
+    if is_class:
+        ds[CLASS] = [f"{target.label}: {label}" for label in target.classes.values()]
+        long_name = "share of the class that is predicted correctly"
+        ds[RECALL] = n.named((FEATURES, METHOD, CLASS), recalls, long_name)
+    ds["n"] = TARGET, [len(values)]
+    ds["n_groups"] = TARGET, [int(samples.groups.max()) + 1]
+    ds["left_out"] = TARGET, [samples.left_out]
+    return ds
+
+
+def _left_out_classes(target: Target, samples: Samples) -> list[str]:
+    """A warning for each class that lies in one group."""
+    notes = []
+    for code, label in target.classes.items():
+        if len(np.unique(samples.groups[samples.targets[:, 0] == code])) == 1:
+            notes.append(
+                f"all points of {target.label} {label!r} are left out at once "
+                f"({samples.left_out}): the class cannot be predicted."
+            )
+    return notes
+
+
+def _joined(results: list[xr.Dataset]) -> xr.Dataset:
+    """The results of all targets as one Dataset."""
+    scores = [result.drop_vars([RECALL, CLASS], errors="ignore") for result in results]
+    ds = xr.concat(scores, TARGET, join="outer", combine_attrs="drop")
+    recalls = [result[RECALL] for result in results if RECALL in result]
+    if recalls:
+        ds[RECALL] = xr.concat(recalls, CLASS, join="outer", combine_attrs="override")
+    notes = [note for result in results for note in result.attrs["warnings"]]
+    return ds.assign_attrs(warnings=list(dict.fromkeys(notes)))
+
+
 def _features_at(
-    features: xr.DataArray, table: xr.DataArray | None, points: np.ndarray
+    features: xr.DataArray, nav: tuple[Hashable, ...], points: np.ndarray
 ) -> np.ndarray:
     """Features `(n, f)` at points of the grid, by their flat positions."""
-    if table is not None:
-        return table.values.reshape(len(table), -1)[:, points].T
-    nav = [dim for dim in features.dims if dim != PIXEL]
     indices = np.unravel_index(points, [features.sizes[dim] for dim in nav])
     where = {dim: (POINT, index) for dim, index in zip(nav, indices, strict=True)}
-    return np.asarray(features.isel(where).transpose(POINT, PIXEL).values, np.float32)
+    rows = features.drop_vars(list(features.coords)).isel(where).transpose(POINT, ...)
+    return np.asarray(rows.values, np.float64)
 
 
 def _outcomes(
@@ -428,18 +427,14 @@ def _outcomes(
     outcomes = np.empty((*targets.shape, 2) if method == RIDGE else targets.shape)
     for fold in np.unique(folds):
         test = folds == fold
-        train_features = np.asarray(features[~test], float)
-        centre = train_features.mean(0)
-        spread = float(train_features.std(0).max()) or 1.0
-        predicted = _predict(
-            method,
-            (train_features - centre) / spread,
-            (np.asarray(features[test], float) - centre) / spread,
-            targets[~test],
-        )
+        trained = targets[~test]
+        centre = features[~test].mean(0)
+        spread = float(features[~test].std(0).max()) or 1.0
+        scaled = (features - centre) / spread
+        predicted = _predict(method, scaled[~test], scaled[test], trained)
         if method == RIDGE:
             outcomes[test, :, 0] = (targets[test] - predicted) ** 2
-            outcomes[test, :, 1] = (targets[test] - targets[~test].mean(0)) ** 2
+            outcomes[test, :, 1] = (targets[test] - trained.mean(0)) ** 2
         else:
             outcomes[test] = predicted == targets[test]
     return outcomes

@@ -24,12 +24,11 @@ from dask.highlevelgraph import HighLevelGraph
 
 from vaearr import schema
 from vaearr.computing.cluster import dask_get
-from vaearr.computing.device import host_tensor
+from vaearr.computing.device import CPU, host_tensor
 from vaearr.errors import SchemaError
 from vaearr.store import Region, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 
-CPU = torch.device("cpu")
 NEIGHBOURS = 27  # a task that serves more blocks than a block has neighbours is computed once
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 

@@ -17,7 +17,7 @@ from vaearr import schema
 from vaearr.batching import plan
 from vaearr.batching.blocks import Blocks, corner, take_rows
 from vaearr.batching.partners import Paths, View, Walk, find_paths, random_walk
-from vaearr.computing.device import host_tensor, pick_device
+from vaearr.computing.device import CPU, host_tensor, pick_device
 from vaearr.errors import RoiError, UsageError, did_you_mean
 from vaearr.schema.grid import check_map, measured
 from vaearr.store import read_ahead
@@ -25,7 +25,6 @@ from vaearr.store import read_ahead
 GIB = 2**30
 MAX_READERS = 4  # threads, of which each holds a block
 FREE_SHARE = 0.7  # of the device's free memory that patterns may take; the rest is the model's
-CPU = torch.device("cpu")
 ORDER, BUFFER, WALK = 0, 1, 2  # purposes of random generators of an epoch
 
 
@@ -140,10 +139,8 @@ class PatternBatches:
             roi = ds.get(_roi_name(variable))
         self.inside = _chosen(ds, roi, split, part)
         self.labels = _class_map("labels", labels, ds)
-        self.weights: np.ndarray | None = None
         classes = _class_map("balance", balance, ds)
-        if classes is not None:
-            self.weights = sample_weights(classes, self.inside)
+        self.weights = None if classes is None else sample_weights(classes, self.inside)
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import click
 import cloup
 
-import vaearr as va
 from vaearr.config import DEVICE, RUN
 from vaearr.errors import UsageError
 from vaearr.names import DEFAULT_RUN
@@ -41,24 +40,20 @@ def app() -> None:
     """Scans and images as labelled arrays, and what a VAE learned from them."""
 
 
-def command(
-    section: cloup.Section, *examples: str, name: str | None = None
-) -> Callable[[Callable[..., None]], Any]:
-    """Register a function as a command, with examples at the end of its help."""
+def command(*examples: str, group: cloup.Group = app, **settings: Any) -> Callable[..., Any]:
+    """Register a function as a command, with examples at the end of its help.
+
+    The first sentence of its docstring is its summary. settings: of the command, such as `section`
+    and `name`.
+    """
 
     def add(function: Callable[..., None]) -> Any:
-        return add_command(app, function, examples, name=name, section=section)
+        summary = (function.__doc__ or "").partition("\n\n")[0]
+        epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])
+        short_help = " ".join(summary.split())
+        return group.command(short_help=short_help, epilog=epilog, **settings)(function)
 
     return add
-
-
-def add_command(
-    group: cloup.Group, function: Callable[..., None], examples: Sequence[str], **settings: Any
-) -> Any:
-    """Register a function in a group; the first sentence of its docstring is its summary."""
-    summary = (function.__doc__ or "").partition("\n\n")[0]
-    epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])
-    return group.command(short_help=" ".join(summary.split()), epilog=epilog, **settings)(function)
 
 
 # ---- arguments and options that many commands have
@@ -80,11 +75,6 @@ TRUST = cloup.option(
     help="network that the run may name; it is imported and run; repeatable",
 )
 AS_JSON = cloup.option("--json", "as_json", is_flag=True, help="print machine-readable JSON")
-
-
-def trusted_run(store: str, run: str, trust: Sequence[str], *, device: str = "cpu") -> Any:
-    """Open a run of a store; it may name the networks that the user trusts."""
-    return va.load_run(store, run, device=device, trust=trust)
 
 
 # ---- messages, and where files are written

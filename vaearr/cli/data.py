@@ -26,7 +26,6 @@ from vaearr.cli.common import (
     print_lines,
     refuse,
     say,
-    trusted_run,
 )
 from vaearr.cli.settings import settings_options
 from vaearr.computing.cluster import computing_on
@@ -35,7 +34,7 @@ from vaearr.errors import DataError, NoInputError, VaearrError
 from vaearr.names import BC
 
 
-@command(DATA, "vaearr demo", "vaearr demo my-demo")
+@command("vaearr demo", "vaearr demo my-demo", section=DATA)
 @cloup.argument(
     "folder",
     type=PATH,
@@ -50,9 +49,9 @@ def demo(folder: Path) -> None:
 
 
 @command(
-    DATA,
     "vaearr ingest scan.h5 scan.zarr --step 0.25 --bc bc.csv --elements elements.csv",
     "vaearr ingest photos photos.zarr --size 96x128 --fit pad",
+    section=DATA,
 )
 @cloup.argument("source", type=PATH, help="file, image folder or zarr store, such as scan.h5")
 @cloup.argument("store", help="store to create, such as stores/scan.zarr")
@@ -81,9 +80,9 @@ def ingest(
 
 
 @command(
-    DATA,
     "vaearr attach scan.zarr hardness.csv --kind map --name hardness",
     "vaearr attach scan.zarr latents.npy --run other",
+    section=DATA,
 )
 @STORE
 @cloup.argument("file", type=PATH, help=".npy, CSV or .tsv maps of elements")
@@ -102,9 +101,9 @@ def attach(store: str, file: Path, **options: Any) -> None:
 
 
 @command(
-    DATA,
     "vaearr info scan.zarr",
     "vaearr info scan.zarr --model --run vae --out network.png",
+    section=DATA,
 )
 @STORE
 @cloup.option("--model", is_flag=True, help="describe the network of a run instead")
@@ -130,7 +129,7 @@ def info(
     if model:
         from vaearr.models.card import as_record, model_card
 
-        picture = model_card(trusted_run(store, run, trust).model)
+        picture = model_card(va.load_run(store, run, trust=trust).model)
         facts = as_record(picture)
         lines = va.describe(picture)
     else:
@@ -148,7 +147,7 @@ def info(
     print_lines([json.dumps(facts, indent=2, default=str)] if as_json else lines)
 
 
-@command(DATA, "vaearr list", "vaearr list stores --json", name="list")
+@command("vaearr list", "vaearr list stores --json", name="list", section=DATA)
 @cloup.argument("folder", type=PATH, default=Path(), help="folder that is searched for stores")
 @AS_JSON
 def list_stores(folder: Path, as_json: bool) -> None:
@@ -196,7 +195,7 @@ def _store_row(path: Path) -> dict[str, Any]:
     return {"store": str(path), "contents": contents, "runs": states}
 
 
-@command(DATA, "vaearr verify scan.zarr", "vaearr verify scan.zarr --remove runs/old")
+@command("vaearr verify scan.zarr", "vaearr verify scan.zarr --remove runs/old", section=DATA)
 @STORE
 @AS_JSON
 @cloup.option("--remove", help="remove a variable that can be computed again, a table or runs/NAME")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import vaearr as va
 from vaearr import names as n
+from vaearr import schema
 from vaearr.config import TrainConfig
 from vaearr.errors import ExistsError
 
@@ -37,8 +38,6 @@ def run_demo(
     files = write_scan_files(scan, target / FILES)
     store = target / STORE
     log.info(f"2/8 ingest: {store}")
-    attrs = scan[n.PHASE].attrs
-    phases = zip(attrs["flag_values"], attrs["flag_meanings"].split(), strict=True)
     va.ingest(
         files[n.PATTERNS],
         store,
@@ -46,7 +45,7 @@ def run_demo(
         maps={n.BC: files[n.BC]},
         elements=files[n.ELEMENTS],
         phases=files[n.PHASE],
-        phase_names={int(code): name for code, name in phases if code >= 0},
+        phase_names=schema.categories(scan[n.PHASE]),
         overwrite=True,
     )
     log.info("3/8 train")

@@ -40,7 +40,7 @@ EXTRAS = {  # extra -> a package of it, what it is for
 }
 
 
-@command(HELP, "vaearr settings train", "vaearr settings cluster --json")
+@command("vaearr settings train", "vaearr settings cluster --json", section=HELP)
 @cloup.argument("step", required=False, help=f"one of {', '.join(STEPS)}; default: all")
 @AS_JSON
 def settings(step: str | None, as_json: bool) -> None:
@@ -69,7 +69,7 @@ def settings(step: str | None, as_json: bool) -> None:
     click.echo(formatter.getvalue().rstrip())
 
 
-@command(HELP, "vaearr doctor")
+@command("vaearr doctor", section=HELP)
 def doctor() -> None:
     """Report versions, device, threads, free disk space and missing extras."""
     import torch

@@ -22,13 +22,12 @@ from vaearr.cli.common import (
     RUN_NAME,
     STORE,
     TRUST,
-    add_command,
     app,
+    command,
     folder_of,
     print_lines,
     refuse,
     say,
-    trusted_run,
 )
 from vaearr.cli.settings import Numbers
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean
@@ -134,7 +133,7 @@ def add_view(
         if out is not None:
             check_out(out, endings, overwrite)
         arguments = {key: value for key, value in values.items() if value not in (None, ())}
-        result = getattr(trusted_run(store, run, trust), name)(**arguments)
+        result = getattr(va.load_run(store, run, trust=trust), name)(**arguments)
         if out is not None:
             write(result, out, name, overwrite)
         print_lines(va.describe(result))
@@ -144,7 +143,7 @@ def add_view(
     out_option = cloup.option("--out", type=PATH, help=f"file to write: {'; '.join(forms)}")
     for add_option in reversed((STORE, RUN_NAME, TRUST, out_option, OVERWRITE, *options)):
         add_option(call)
-    add_command(look, call, [f"vaearr look {name} {example}"], name=name)
+    command(f"vaearr look {name} {example}", group=look, name=name)(call)
 
 
 add_view(
@@ -340,7 +339,7 @@ def write(result: Any, out: Path, name: str, overwrite: bool) -> None:
 
 
 def arrays(result: Any) -> bytes:
-    """All variables and coordinates by their names as .npz; nothing is pickled."""
+    """Return all variables and coordinates by their names as .npz; nothing is pickled."""
     import numpy as np
 
     values = {}
@@ -353,7 +352,7 @@ def arrays(result: Any) -> bytes:
 
 
 def write_folder(result: Any, out: Path, name: str) -> None:
-    """The sheet, single pictures, and the latents as a table with a row for each picture."""
+    """Write the sheet, single pictures, and the latents as a table with a row for each picture."""
     import numpy as np
 
     from vaearr.store.folders import staged
@@ -372,6 +371,11 @@ def write_folder(result: Any, out: Path, name: str) -> None:
 # ---- maps and layers
 
 
+@command(
+    "vaearr look contrast scan.zarr --row 4 --top 10 --out bc.png",
+    "vaearr look contrast scan.zarr --where 'BC >= 45' --keep kept.csv",
+    group=look,
+)
 @STORE
 @cloup.option("--map", "variable", default=BC, help="map to show")
 @cloup.option("--out", type=PATH, help="PNG or PDF with map, histogram and profiles")
@@ -403,7 +407,7 @@ def contrast(
     overwrite: bool,
 ) -> None:
     """Show histogram, profiles and selected points of band contrast or any other map."""
-    from vaearr.analysis.side_maps import histogram, profile, top_percent
+    from vaearr.analysis.side_maps import histogram, profile
     from vaearr.ingestion.kept_points import write_kept_coordinates
     from vaearr.schema import maps
     from vaearr.views import save
@@ -420,15 +424,7 @@ def contrast(
     values = ds[variable].load()
     counts = histogram(values, width)
     print_lines(va.describe(counts))
-    selected = None
-    if top is not None:
-        selected = top_percent(values, top)
-        threshold = selected.attrs["threshold"]
-        n_points = selected.attrs["n_kept"]
-        click.echo(f"the strongest {top:g} %: {n_points} points from {threshold:g} on")
-    elif where is not None:
-        selected = va.roi(ds, where=where)
-        click.echo(f"{where}: {selected.attrs['n']} points")
+    selected = _selected_points(ds, values, top, where)
     if keep and selected is not None:
         say(f"their coordinates are in {write_kept_coordinates(ds, selected, keep)}")
     if out:
@@ -446,6 +442,28 @@ def contrast(
         say(f"written: {out}")
 
 
+def _selected_points(ds: Any, values: Any, top: float | None, where: str | None) -> Any:
+    """Map of the points with the largest values or that fulfil a condition, which are counted."""
+    from vaearr.analysis.side_maps import top_percent
+
+    if top is not None:
+        selected = top_percent(values, top)
+        threshold = selected.attrs["threshold"]
+        n_points = selected.attrs["n_kept"]
+        click.echo(f"the strongest {top:g} %: {n_points} points from {threshold:g} on")
+        return selected
+    if where is not None:
+        selected = va.roi(ds, where=where)
+        click.echo(f"{where}: {selected.attrs['n']} points")
+        return selected
+    return None
+
+
+@command(
+    "vaearr look layers photos.zarr --a one.png --b other.png --out layers",
+    "vaearr look layers photos.zarr --positive ill --negative well --out pairs",
+    group=look,
+)
 @STORE
 @RUN_NAME
 @cloup.option("--a", help=f"first sample: {SAMPLE}")
@@ -491,7 +509,7 @@ def layers(
         is_given not in ((True, True, False, False), (False, False, True, True)),
         "name what is compared by either --a with --b, or --positive with --negative.",
     )
-    opened = trusted_run(store, run, trust, device=device)
+    opened = va.load_run(store, run, trust=trust, device=device)
     omitted: list[str] = []
     if a is not None and b is not None:
         first = stored_sample(opened, point_of(a))
@@ -520,21 +538,3 @@ def _read_pair(run: Any, files: tuple[Path, Path]) -> tuple[Any, Any]:
     from vaearr.run.draw import stored_sample
 
     return stored_sample(run, files[0]), stored_sample(run, files[1])
-
-
-add_command(
-    look,
-    contrast,
-    (
-        "vaearr look contrast scan.zarr --row 4 --top 10 --out bc.png",
-        "vaearr look contrast scan.zarr --where 'BC >= 45' --keep kept.csv",
-    ),
-)
-add_command(
-    look,
-    layers,
-    (
-        "vaearr look layers photos.zarr --a one.png --b other.png --out layers",
-        "vaearr look layers photos.zarr --positive ill --negative well --out pairs",
-    ),
-)

@@ -20,12 +20,11 @@ from vaearr.cli.common import (
     TRUST,
     command,
     say,
-    trusted_run,
 )
 from vaearr.cli.settings import nested_values
 
 
-@command(LOOK, "vaearr explore scan.zarr", "vaearr explore scan.zarr --save scan.html")
+@command("vaearr explore scan.zarr", "vaearr explore scan.zarr --save scan.html", section=LOOK)
 @STORE
 @RUN_NAME
 @cloup.option("--port", type=click.IntRange(min=0), default=0, help="port; 0 selects a free one")
@@ -54,7 +53,7 @@ def explore(
 
     Click a map, move the latents, and see the decoded pattern. Nothing is written into the store.
     """
-    opened = trusted_run(store, run, trust)
+    opened = va.load_run(store, run, trust=trust)
     if save is None:
         opened.explore(port=port, host=host, show=show)
         return
@@ -62,20 +61,20 @@ def explore(
     say(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
-@command(LOOK, "vaearr report scan.zarr", "vaearr report scan.zarr --run b --out report")
+@command("vaearr report scan.zarr", "vaearr report scan.zarr --run b --out report", section=LOOK)
 @STORE
 @RUN_NAME
 @cloup.option("--out", type=PATH, help="folder of the report; default: <store>.reports/<run>")
 @TRUST
 def report(store: str, run: str, out: Path | None, trust: tuple[str, ...]) -> None:
     """Write one HTML page about a run, and PNGs of its main views."""
-    say(f"the report is {trusted_run(store, run, trust).report(out)}")
+    say(f"the report is {va.load_run(store, run, trust=trust).report(out)}")
 
 
 @command(
-    SHARE,
     "vaearr export scan.zarr tables --format parquet",
     "vaearr export scan.zarr pictures --format png --variable latents --latent 3",
+    section=SHARE,
 )
 @STORE
 @cloup.argument("out", type=PATH, help="folder to write into")
@@ -108,9 +107,9 @@ def export(store: str, out: Path, file_format: Any, run: str, **options: Any) ->
 
 
 @command(
-    SHARE,
     "vaearr run train-vae -p store=scan.zarr",
     "vaearr run sweep -p store=scan.zarr -p sweep.latent_dims=[4,16]",
+    section=SHARE,
 )
 @cloup.argument("name", help="flow, such as train-vae; an unknown name lists them all")
 @cloup.option(

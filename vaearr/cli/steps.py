@@ -24,7 +24,6 @@ from vaearr.cli.common import (
     print_lines,
     refuse,
     say,
-    trusted_run,
 )
 from vaearr.cli.settings import roi_options, settings_options
 from vaearr.computing.cluster import computing_on
@@ -58,9 +57,9 @@ SCORES = (
 
 
 @command(
-    LEARN,
     "vaearr train scan.zarr --latent-dim 32 --where 'BC > 45'",
     "vaearr train scan.zarr --run b --set objective.beta=4 --config settings.yaml",
+    section=LEARN,
 )
 @STORE
 @settings_options(config.TrainConfig, *TRAIN_OPTIONS)
@@ -117,7 +116,7 @@ def report_run(store: str, run: Any) -> None:
     say(f"next: 'vaearr encode {store} --run {run.name}'")
 
 
-@command(LEARN, "vaearr import photos.zarr vae.safetensors --run sd", name="import")
+@command("vaearr import photos.zarr vae.safetensors --run sd", name="import", section=LEARN)
 @STORE
 @cloup.argument(
     "checkpoint",
@@ -139,9 +138,7 @@ def import_model(store: str, checkpoint: Path, settings: Settings, **options: An
 
 
 @command(
-    LEARN,
-    "vaearr encode scan.zarr",
-    "vaearr encode other.zarr --from scan.zarr --run vae",
+    "vaearr encode scan.zarr", "vaearr encode other.zarr --from scan.zarr --run vae", section=LEARN
 )
 @STORE
 @settings_options(config.EncodeConfig)
@@ -171,7 +168,7 @@ def encode(
     )
     chosen = resolved(config.EncodeConfig, None, settings)
     with computing_on(scheduler):
-        run = trusted_run(source or store, chosen.run, trust, device=chosen.device)
+        run = va.load_run(source or store, chosen.run, trust=trust, device=chosen.device)
         if source is not None:
             run = run.apply(store, name=name, roi=roi, overwrite=overwrite, device=chosen.device)
         run.encode(overwrite=overwrite, config=chosen)
@@ -179,9 +176,9 @@ def encode(
 
 
 @command(
-    LEARN,
     "vaearr reconstruct photos.zarr --out rebuilt --files",
     "vaearr reconstruct photos.zarr --file new.png --out rebuilt",
+    section=LEARN,
 )
 @STORE
 @settings_options(config.ReconstructConfig, without=("out", "roi"))
@@ -225,7 +222,7 @@ def reconstruct(
     if variable:
         settings["out"] = "variable"
     chosen = resolved(config.ReconstructConfig, None, settings)
-    run = trusted_run(store, chosen.run, trust, device=chosen.device)
+    run = va.load_run(store, chosen.run, trust=trust, device=chosen.device)
     with folder_of(out) as folder:
         inner = folder / "files" if folder and (files or sources) else None
         result = run.reconstruct(sources, folder=inner, overwrite=overwrite, config=chosen)
@@ -255,9 +252,9 @@ def write_reconstructions(result: Any, folder: Path, binarise: float | None) -> 
 
 
 @command(
-    ANALYSE,
     "vaearr associate scan.zarr --metric all --significance",
     "vaearr associate scan.zarr --target 'Fe + 0.5*Ni' --top 5",
+    section=ANALYSE,
 )
 @STORE
 @settings_options(config.AssociateConfig)
@@ -298,7 +295,7 @@ def associate(
         print_lines(va.describe(partitions, top))
 
 
-@command(ANALYSE, "vaearr probe scan.zarr --target phase --by clusters")
+@command("vaearr probe scan.zarr --target phase --by clusters", section=ANALYSE)
 @STORE
 @settings_options(ProbeConfig)
 @OVERWRITE
@@ -310,9 +307,9 @@ def probe(store: str, settings: Settings, overwrite: bool) -> None:
 
 
 @command(
-    ANALYSE,
     "vaearr cluster scan.zarr --method hdbscan --name grains",
     "vaearr cluster scan.zarr --feature latents --feature BC --k 6",
+    section=ANALYSE,
 )
 @STORE
 @settings_options(config.ClusterConfig)

@@ -8,6 +8,7 @@ import torch
 
 from vaearr.errors import UsageError
 
+CPU = torch.device("cpu")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -135,7 +135,7 @@ def train(
     store_path = _store_to_train_in(data, store)
     from vaearr.training import joined, train_model
 
-    with joined(settings.device) as (team, device), ExitStack() as stack:
+    with joined(settings.device) as team, ExitStack() as stack:
         show = stack.enter_context(showing(progress, "training"))
         scan = open_training_data(data, store_path, roi)
         settings = settled(settings, scan.ds, trusted)
@@ -155,7 +155,6 @@ def train(
             split,
             settings,
             folder / n.MODEL,
-            device=device,
             team=team,
             data={"patterns": scan.fingerprint, **_map_fingerprints(scan, split, settings)},
             init=_model_folder(store_path, settings.init),

@@ -119,11 +119,10 @@ def signals_wait() -> Iterator[list[int]]:
 def _run_epochs(
     state: Training, received: list[int], on_epochs: Sequence[OnEpoch], on_step: OnStep | None
 ) -> None:
-    device = state.model.device
-    step = state.team.parallel(state.loss_step, device)
+    step = state.team.parallel(state.loss_step)
     critic = None
     if state.critic is not None:
-        critic = state.team.parallel(state.critic, device)
+        critic = state.team.parallel(state.critic)
     stream = _stream(state)
     while not state.is_over:
         began = time.perf_counter() - state.seconds

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from vaearr.computing.device import pick_device
+from vaearr.computing.device import CPU, pick_device
 from vaearr.errors import UsageError
 
 T = TypeVar("T")
@@ -25,10 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Rank of this process among `size`; sums over all of them are made in place."""
+    """Rank of this process among `size`, and its device; sums over all of them are made in place."""
 
     rank: int = 0
     size: int = 1
+    device: torch.device = CPU
 
     @property
     def is_first(self) -> bool:
@@ -67,13 +68,12 @@ class Processes:
             raise SystemExit(box[1])
         return cast(T, box[0])
 
-    def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
+    def parallel(self, module: nn.Module) -> nn.Module:
         """Return the module with gradients averaged over processes."""
         if self.size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=[device] if device.type == "cuda" else None
-        )
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=device_ids)
 
     def agree(self, module: nn.Module) -> None:
         """Give all processes the buffers of the first one, such as the running statistics of batch
@@ -87,8 +87,8 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
-    """Yield this process among those of torchrun (alone without torchrun), and its device.
+def joined(device: str = "auto") -> Iterator[Processes]:
+    """Yield this process among those of torchrun; alone without torchrun.
 
     `torchrun --nproc-per-node 4 -m vaearr -- train …` gives each process the GPU of its local rank,
     or the CPU.
@@ -96,20 +96,22 @@ def joined(device: str = "auto") -> Iterator[tuple[Processes, torch.device]]:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = pick_device(device)
     if size == 1:
-        yield Processes(), chosen
+        yield Processes(device=chosen)
         return
     if chosen.index is not None:
         raise UsageError(
             f"{size} processes cannot share {chosen}; leave device at auto or {chosen.type}."
         )
-    if chosen.type == "cuda" and chosen.index is None:
+    backend = "gloo"
+    if chosen.type == "cuda":
+        backend = "nccl"
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group(backend)
     log = logging.getLogger("vaearr")
-    log.disabled = dist.get_rank() > 0  # the first speaks for all
+    log.disabled = dist.get_rank() > 0  # only the first process logs
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size()), chosen
+        yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         log.disabled = False
         dist.destroy_process_group()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching import PatternBatches, batches
 from vaearr.batching.blocks import in_chunks
-from vaearr.config import PerceptualConfig, TrainConfig
+from vaearr.config import ModelConfig, PerceptualConfig, TrainConfig
 from vaearr.errors import UsageError, VaearrError
 from vaearr.models import for_training, is_fitted
 from vaearr.models.artifacts import TrainedModel, load_folder, save_model
@@ -31,7 +31,7 @@ from vaearr.schema import grid
 from vaearr.training.checkpoint import check_checkpoint, newest_checkpoint
 from vaearr.training.fitting import fit_model, model_facts, n_weights, new_model
 from vaearr.training.loop import MAX_VALIDATED, OnEpoch, OnStep, fit
-from vaearr.training.processes import ALONE, Processes
+from vaearr.training.processes import Processes
 from vaearr.training.records import history_dataset, read_sheets, tensorboard
 from vaearr.training.state import Training
 
@@ -56,7 +56,6 @@ def train_model(
     settings: TrainConfig,
     folder: Path,
     *,
-    device: torch.device,
     team: Processes,
     data: Mapping[str, Any],
     init: Path | None,
@@ -80,10 +79,8 @@ def train_model(
         Settings, with everything decided that depends on the data.
     folder : Path
         Gets config.json, weights, history and, during the training, checkpoints.
-    device : torch.device
-        Device of this process.
     team : Processes
-        The processes that train together.
+        The processes that train together, and the device of this one.
     data : mapping
         Fingerprints of the patterns, and of the maps that choose among them.
     init : Path or None
@@ -109,15 +106,10 @@ def train_model(
         Tables of the run (history, health, and sheets if requested), and its manifest.
     """
     if is_fitted(settings.model.name, trust):
-        return team.first_does(fit_model, ds, split, settings, folder, device, data, trust)
-    labels = None
-    balance = None
-    classes: tuple[int, ...] = ()
-    if settings.objective.label:
-        labels, classes = grid.class_map(ds, settings.objective.label)
-    if settings.balance:
-        balance, _ = grid.class_map(ds, settings.balance)
-    batches_of = partial(_batches_of, _with_network_pixels(ds, settings), split, settings, device)
+        return team.first_does(fit_model, ds, split, settings, folder, team.device, data, trust)
+    labels, classes = _class_map(ds, settings.objective.label)
+    balance, _ = _class_map(ds, settings.balance)
+    batches_of = partial(_batches_of, _with_network_pixels(ds, settings), split, settings)
     train = batches_of(n.TRAIN, team, labels=labels, balance=balance)
     validation = None
     n_validation = int((split == n.VALIDATION).sum())
@@ -130,45 +122,29 @@ def train_model(
         "streamed": train.tier == "streamed",
     }
     checkpoint = team.first_does(_checkpoint_to_resume, folder, recipe, resume, restart)
-    folder.mkdir(parents=True, exist_ok=True)
-    network = for_training(
-        settings.model,
-        likelihood=settings.objective.likelihood,
-        normalise=settings.preprocess.normalise,
-        target=settings.objective.target,
-    )
-    model = new_model(ds, network, settings, device, trust, classes)
+    model = new_model(ds, _network(settings), settings, team.device, trust, classes)
     if checkpoint is None:
-        samples = train if balance is None else batches_of(n.TRAIN, team)  # each once
-        _initialise(model, settings, samples, team, init, trust)
-        del samples  # frees the memory that they take
-    perceptual = None
-    if settings.objective.perceptual:
-        perceptual = _perceptual(model, settings.objective.perceptual, perceptual_from, trust)
+        if init is not None:
+            _start_from(model, init, trust)
+        _fit_preprocessing(model, settings, train, batches_of, team)
+    perceptual = _perceptual(model, settings.objective.perceptual, perceptual_from, trust)
     epoch_samples = _epoch_samples(ds, settings, train.n_samples_total)
     state = Training(
         model, train, validation, settings, folder, team, recipe, perceptual, epoch_samples
     )
     _log_start(state, schema.samples_word(ds), n_validation, checkpoint)
     _fit_or_clear(state, checkpoint, logs, on_step, on_epoch)
-    part = n.TRAIN
-    measured = train
-    if validation is not None and n_validation >= MIN_SAMPLES:
-        part = n.VALIDATION
-        measured = validation
-    if team.size > 1 or balance is not None:  # each sample once
-        measured = batches_of(part, ALONE)
+    measured = _measured_samples(state, batches_of, n_validation)
     tables = {n.HISTORY: history_dataset(state), n.HEALTH: latent_health(model, measured)}
-    manifest = model_facts(model, settings, data, train.n_samples_total, n_validation) | {
-        "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
-        "epochs_run": state.epoch,
-        "stopped_early": state.epoch < settings.epochs,
-        "processes": team.size,
-        "threads": torch.get_num_threads(),
-    }
+    manifest = _manifest(state, data, n_validation)
     if team.is_first:
         manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
     return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
+
+
+def _class_map(ds: xr.Dataset, name: str | None) -> tuple[Any, tuple[int, ...]]:
+    """Positions of the samples in the classes of a map, and these classes; none without a name."""
+    return grid.class_map(ds, name) if name else (None, ())
 
 
 def _with_network_pixels(ds: xr.Dataset, settings: TrainConfig) -> xr.Dataset:
@@ -181,7 +157,6 @@ def _batches_of(
     ds: xr.Dataset,
     split: xr.DataArray,
     settings: TrainConfig,
-    device: torch.device,
     part: int,
     team: Processes,
     **class_maps: Any,
@@ -199,7 +174,7 @@ def _batches_of(
         batch_size=settings.batch_size,
         memory=settings.memory * share,
         device_memory=settings.device_memory * share,
-        device=device,
+        device=team.device,
         # only a part of many validation samples is used, which stands for all of them
         shuffle=part == n.TRAIN or n_samples > MAX_VALIDATED,
         rank=team.rank,
@@ -238,25 +213,33 @@ def _checkpoint_to_resume(
     checkpoint = resume or left_over
     if checkpoint is None or not checkpoint.is_relative_to(folder):
         shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(".*"):  # of a write that was killed
         unfinished.unlink()
     return checkpoint
 
 
-def _initialise(
+def _network(settings: TrainConfig) -> ModelConfig:
+    """The network with the options that follow from other settings."""
+    return for_training(
+        settings.model,
+        likelihood=settings.objective.likelihood,
+        normalise=settings.preprocess.normalise,
+        target=settings.objective.target,
+    )
+
+
+def _fit_preprocessing(
     model: TrainedModel,
     settings: TrainConfig,
-    samples: PatternBatches,
+    train: PatternBatches,
+    batches_of: Callable[..., PatternBatches],
     team: Processes,
-    init: Path | None,
-    trust: tuple[str, ...],
 ) -> None:
-    """Set weights and background before the first update.
-
-    Raises DataError for patterns that the likelihood does not describe.
-    """
-    if init is not None:
-        _start_from(model, init, trust)
+    """Set the background of the model. Raises DataError for patterns that the likelihood excludes."""
+    samples = train
+    if settings.balance:  # each sample once
+        samples = batches_of(n.TRAIN, team)
     if settings.preprocess.static_background != "none":
         model.preprocess.fit(samples, team.total)
     if takes_logits(settings.objective.likelihood):
@@ -279,13 +262,18 @@ def _start_from(model: TrainedModel, source: Path, trust: tuple[str, ...]) -> No
 
 
 def _perceptual(
-    model: TrainedModel, config: PerceptualConfig, folder: Path | None, trust: tuple[str, ...]
-) -> PerceptualLoss:
+    model: TrainedModel,
+    config: PerceptualConfig | None,
+    folder: Path | None,
+    trust: tuple[str, ...],
+) -> PerceptualLoss | None:
     """The module that the settings ask for, on the model's device.
 
     folder: of the trained model whose encoder is used. Raises UsageError for one of other samples,
     and what `PerceptualLoss` raises.
     """
+    if config is None:
+        return None
     network = None
     if folder is not None:
         other = load_folder(folder, trust=trust)
@@ -343,3 +331,31 @@ def _fit_or_clear(
         if state.team.is_first and newest_checkpoint(state.folder) is None:
             shutil.rmtree(state.folder, ignore_errors=True)
         raise
+
+
+def _measured_samples(
+    state: Training, batches_of: Callable[..., PatternBatches], n_validation: int
+) -> PatternBatches:
+    """Each validation sample once, or each training sample if these are too few, to measure the
+    latents by.
+    """
+    samples = state.train
+    part = n.TRAIN
+    if state.validation is not None and n_validation >= MIN_SAMPLES:
+        samples = state.validation
+        part = n.VALIDATION
+    if state.team.size > 1 or state.config.balance:
+        return batches_of(part, Processes(device=state.team.device))
+    return samples
+
+
+def _manifest(state: Training, data: Mapping[str, Any], n_validation: int) -> dict[str, Any]:
+    config = state.config
+    facts = model_facts(state.model, config, data, state.train.n_samples_total, n_validation)
+    return facts | {
+        "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
+        "epochs_run": state.epoch,
+        "stopped_early": state.epoch < config.epochs,
+        "processes": state.team.size,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,66 +1,72 @@
-"""Random maps that are as smooth, as patchy and as distributed as a given map, but know nothing of
-any other.
+"""Random maps with the smoothness, patchiness and distribution of a given map, independent of others.
 
-Neighbouring scan points are alike, so shuffling single points makes maps that are far too rough,
-and every smooth latent then looks significant. A surrogate here is a Gaussian random field with the
-map's own spatial autocovariance, drawn on the whole grid, read at the points of the map, and given
+Neighbouring scan points are similar, so shuffling single points makes maps that are far too rough,
+and every smooth latent then seems significant. A surrogate here is a Gaussian random field with the
+map's spatial autocovariance, sampled on the complete grid, read at the points of the map, and given
 the map's values in the order of the field's. Holes and irregular regions need no filling: the
-autocovariance is found from pairs of points that are both there.
+autocovariance is estimated from pairs of points that both exist.
 
-How the autocovariance is found:
+How the autocovariance is estimated:
 
 1. Values become normal scores, so that outliers and skew do not decide it.
-2. Semivariogram gamma(h) = mean of (z(s) - z(s + h))^2 / 2 over all pairs, by FFT of the zero-padded map and its mask
-   (Marcotte, Comput. Geosci. 22, 1175 (1996), doi:10.1016/S0098-3004(96)00026-X), in bins of
-   distance and direction. Unlike a sample autocovariance it does not suffer from the removal of the
-   mean (Cressie, Statistics for Spatial Data (1993), ch. 2.4).
-3. It is fitted by a sum with weights >= 0 of Gaussian covariances of many lengths, along some directions also
-   elongated, and a nugget (non-negative least squares with relative errors). Mixtures of Gaussians
-   are every isotropic covariance that is valid in any number of dimensions (Schoenberg, Ann. Math.
-   39, 811 (1938), doi:10.2307/1968466), and the fit is smooth where single lags are noise. Lengths
-   reach up to the size of the map, so trends are kept.
-4. Fields come from the square root of the spectrum on a torus twice the grid (Dietrich & Newsam, SIAM J. Sci. Comput.
-   18, 1088 (1997), doi:10.1137/S1064827592240555). The Gaussians are periodic on that torus, so the
-   spectrum is never negative and nothing is cut off.
-5. A smooth map shows only part of its variance on a small grid, and equal values make a map rougher than the field
-   behind it. So surrogates of the first fit are measured like the map itself, the fit is corrected
-   by the ratio of the two semivariograms, and again (indirect inference, Gourieroux, Monfort &
-   Renault, J. Appl. Econometrics 8, S85 (1993), doi:10.1002/jae.3950080507).
+2. Semivariogram gamma(h) = mean of (z(s) - z(s + h))^2 / 2 over all pairs, by FFT of the zero-padded
+   map and its mask (Marcotte, Comput. Geosci. 22, 1175 (1996), doi:10.1016/S0098-3004(96)00026-X),
+   in bins of distance and direction. Unlike a sample autocovariance it does not suffer from the
+   removal of the mean (Cressie, Statistics for Spatial Data (1993), ch. 2.4).
+3. It is fitted by a sum with weights >= 0 of Gaussian covariances of many lengths, along some
+   directions also elongated, and a nugget (non-negative least squares with relative errors).
+   Mixtures of Gaussians are every isotropic covariance that is valid in any number of dimensions
+   (Schoenberg, Ann. Math. 39, 811 (1938), doi:10.2307/1968466), and the fit is smooth where single
+   lags are noise. Lengths reach up to the size of the map, so trends are kept.
+4. Fields come from the square root of the spectrum on a torus twice the grid (Dietrich & Newsam,
+   SIAM J. Sci. Comput. 18, 1088 (1997), doi:10.1137/S1064827592240555). The Gaussians are periodic
+   on that torus, so the spectrum is never negative and nothing is cut off.
+5. A smooth map shows only part of its variance on a small grid, and equal values make a map rougher
+   than the underlying field. So surrogates of the first fit are measured like the map itself, the
+   fit is corrected by the ratio of the two semivariograms, and again (indirect inference,
+   Gourieroux, Monfort & Renault, J. Appl. Econometrics 8, S85 (1993), doi:10.1002/jae.3950080507).
 
-Limits: the map is taken for one draw of a stationary field. Periodic textures (negative correlation
-at some distance) and a smoothness that differs between regions are not reproduced. Under a strong
-plane trend p-values come out too large (about 1 in 100 below 0.05): safe, but weak;
-`partial_pearson` takes the trend off. Of maps that hold few independent points nobody can tell the
-smoothness well enough: `p_values` gives no p-value there.
+Limits: the map is taken for one sample of a stationary field. Periodic textures (negative
+correlation at some distance) and a smoothness that differs between regions are not reproduced.
+Under a strong plane trend p-values come out too large (about 1 in 100 below 0.05): safe, but weak;
+`partial_pearson` removes the trend. The smoothness of maps with few independent points cannot be
+estimated well enough: `p_values` gives no p-value for these.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-LENGTHS = 12  # Gaussian lengths, from half a step to the longest side
-STRETCH = (2.0, 4.0)  # how many times longer along a direction than across it
+N_LENGTHS = 12  # Gaussian lengths, from half a step to the longest side
+STRETCHES = (2.0, 4.0)  # how many times longer along a direction than across it
 RING = 1.2  # outer over inner radius of a bin of lags
 LAGS_PER_BIN = 32
-REACH = 0.9  # of each side: lags that decide the fit; with half of it, trends are taken for less than they are
+REACH = 0.9  # of each side: lags that decide the fit; with half of it, trends are underestimated
 CORRECTIONS = 3  # rounds in which the fit is corrected
 N_TRIALS = 16  # surrogates that each round measures
 LARGEST_CORRECTION = 4.0  # of a bin of lags in one round
 NEAR = 0.1  # correlation below which points count as unrelated, for the side of a block
 
 
-@dataclass(frozen=True, eq=False)
-class Neighbourhood:
-    """Which pairs of points a mask holds, and the covariances that may describe them."""
+class Atom(NamedTuple):
+    """A Gaussian covariance: `length` along a direction, `length / stretch` across it."""
+
+    length: float
+    stretch: float
+    direction: np.ndarray
+
+
+class Neighbourhood(NamedTuple):
+    """The pairs of points in a mask, and the covariances that may describe them."""
 
     mask: np.ndarray  # (*grid) bool
     spacing: np.ndarray  # (d,) step along each axis, in units of the smallest
     torus: tuple[int, ...]
-    atoms: list[tuple[float, float, np.ndarray]]  # length, stretch, direction
+    atoms: list[Atom]
     lags: np.ndarray  # flat index on the torus, one per lag
     bins: np.ndarray  # the bin of each lag
     pairs: np.ndarray  # pairs of points per bin
@@ -74,37 +80,47 @@ class Neighbourhood:
 
 
 def neighbourhood(mask: np.ndarray, spacing: np.ndarray) -> Neighbourhood:
-    """Lags and candidate covariances for the true points of `mask` (*grid), steps `spacing` apart
-    along each axis.
+    """Lags and candidate covariances for the true points of `mask` (*grid).
 
-    Axes of length 1 are fine. Lags reach REACH of each side.
+    `spacing`: steps along each axis. Axes of length 1 are fine. Lags reach REACH of each side.
     """
     import scipy.fft
 
     steps = spacing / spacing.min()
+    shape = np.array(mask.shape)
     torus = tuple(int(scipy.fft.next_fast_len(2 * size)) for size in mask.shape)
+    periods = np.array(torus) * steps
+    pairs = _pairs_by_lag(mask, torus).ravel()
     offsets = _torus_offsets(torus).reshape(-1, mask.ndim)
-    pairs = np.rint(
-        scipy.fft.irfftn(np.abs(scipy.fft.rfftn(mask.astype(float), torus)) ** 2, torus)
-    ).ravel()
-    near = (np.abs(offsets) <= np.maximum(REACH * np.array(mask.shape), 1)).all(axis=1)
-    lags = np.flatnonzero(_is_forward(offsets) & near & (pairs > 0))
+    is_near = (np.abs(offsets) <= np.maximum(REACH * shape, 1)).all(axis=1)
+    lags = np.flatnonzero(_is_forward(offsets) & is_near & (pairs > 0))
     directions = _directions(mask.ndim)
     chosen, bins = _bin_lags(offsets[lags] * steps, directions)
     lags = lags[chosen]
-    longest = float((np.array(mask.shape) * steps).max())
-    atoms = _atoms(longest, directions, torus, mask.ndim)
-    weight, h = pairs[lags], offsets[lags] * steps
-    per_bin = np.bincount(bins, weight)
-    periods = np.array(torus) * steps
-    zero = np.zeros((1, mask.ndim))
-    parts = [1 - _gaussian(atom, h, periods) / _gaussian(atom, zero, periods) for atom in atoms]
-    design = np.stack(
-        [*(np.bincount(bins, weight * part) / per_bin for part in parts), np.ones(len(per_bin))],
-        axis=1,
-    )
-    distance = np.bincount(bins, weight * np.linalg.norm(h, axis=1)) / per_bin
-    return Neighbourhood(mask, steps, torus, atoms, lags, bins, per_bin, distance, design)
+    h = offsets[lags] * steps
+    pairs_in_bin = np.bincount(bins, pairs[lags])
+
+    def bin_means(values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.bincount(bins, pairs[lags] * values) / pairs_in_bin)
+
+    atoms = _atoms(float((shape * steps).max()), directions, mask.ndim)
+    origin = np.zeros((1, mask.ndim))
+    parts = []
+    for atom in atoms:
+        correlation = _gaussian(atom, h, periods) / _gaussian(atom, origin, periods)
+        parts.append(bin_means(1 - correlation))
+    nugget = np.ones(len(pairs_in_bin))
+    design = np.stack([*parts, nugget], axis=1)
+    distance = bin_means(np.linalg.norm(h, axis=1))
+    return Neighbourhood(mask, steps, torus, atoms, lags, bins, pairs_in_bin, distance, design)
+
+
+def _pairs_by_lag(mask: np.ndarray, torus: tuple[int, ...]) -> np.ndarray:
+    """Pairs of points of a mask at each offset, (*torus)."""
+    import scipy.fft
+
+    transformed = scipy.fft.rfftn(mask.astype(float), torus)
+    return np.asarray(np.rint(scipy.fft.irfftn(np.abs(transformed) ** 2, torus)))
 
 
 def _torus_offsets(torus: tuple[int, ...]) -> np.ndarray:
@@ -114,63 +130,64 @@ def _torus_offsets(torus: tuple[int, ...]) -> np.ndarray:
 
 
 def _is_forward(offsets: np.ndarray) -> np.ndarray:
-    """One of each pair h, -h; not 0."""
-    forward, open_ = np.zeros(len(offsets), bool), np.ones(len(offsets), bool)
+    """Whether the first coordinate other than 0 is positive: one of each pair h, -h, and not 0."""
+    is_forward = np.zeros(len(offsets), bool)
+    is_zero = np.ones(len(offsets), bool)
     for column in offsets.T:
-        forward |= open_ & (column > 0)
-        open_ &= column == 0
-    return forward
+        is_forward |= is_zero & (column > 0)
+        is_zero &= column == 0
+    return is_forward
 
 
 def _directions(ndim: int) -> np.ndarray:
-    """Unit vectors along axes and diagonals, one of each opposite pair: 4 in the plane, 13 in
-    space.
-    """
+    """Unit vectors along axes and diagonals: 4 in the plane, 13 in space."""
     steps = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=ndim)))
     steps = steps[_is_forward(steps)]
     return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))
 
 
 def _bin_lags(h: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lags kept, at most LAGS_PER_BIN evenly from each bin of distance and direction, and the bin
-    of each.
+    """Lags that are kept, at most LAGS_PER_BIN evenly from each bin, and the bin of each.
+
+    A bin is a ring of distances in one direction.
     """
     if not len(h):
         return np.zeros(0, int), np.zeros(0, int)
     r = np.linalg.norm(h, axis=1)
-    ring = np.where(r <= 3, np.rint(r * r), 100 + np.floor(np.log(np.maximum(r, 1)) / np.log(RING)))
-    key = ring * len(directions) + np.abs(h @ directions.T).argmax(axis=1)
+    wide_ring = 100 + np.floor(np.log(np.maximum(r, 1)) / np.log(RING))
+    ring = np.where(r <= 3, np.rint(r * r), wide_ring)
+    direction = np.abs(h @ directions.T).argmax(axis=1)
+    key = ring * len(directions) + direction
     order = np.argsort(key, kind="stable")
     _, first, count = np.unique(key[order], return_index=True, return_counts=True)
-    place = np.arange(len(key)) - np.repeat(first, count)
-    kept = np.sort(order[place % np.repeat(-(-count // LAGS_PER_BIN), count) == 0])
+    number_in_bin = np.arange(len(key)) - np.repeat(first, count)
+    step = np.repeat(-(-count // LAGS_PER_BIN), count)
+    kept = np.sort(order[number_in_bin % step == 0])
     return kept, np.unique(key[kept], return_inverse=True)[1]
 
 
-def _atoms(
-    longest: float, directions: np.ndarray, torus: tuple[int, ...], ndim: int
-) -> list[tuple[float, float, np.ndarray]]:
-    lengths = np.geomspace(0.5, max(longest, 1.0), LENGTHS)
-    stretches = [] if ndim == 1 else [*STRETCH, *(1 / s for s in STRETCH if ndim > 2)]
-    round_ = [(float(length), 1.0, directions[0]) for length in lengths]
-    return round_ + [(float(a), s, u) for a in lengths for s in stretches for u in directions]
+def _atoms(longest: float, directions: np.ndarray, ndim: int) -> list[Atom]:
+    """Round covariances of all lengths, then elongated ones, in space flattened ones too."""
+    lengths = np.geomspace(0.5, max(longest, 1.0), N_LENGTHS).tolist()
+    stretches = list(STRETCHES) if ndim > 1 else []
+    if ndim > 2:
+        stretches += [1 / stretch for stretch in STRETCHES]
+    atoms = [Atom(length, 1.0, directions[0]) for length in lengths]
+    for length, stretch, direction in itertools.product(lengths, stretches, directions):
+        atoms.append(Atom(length, stretch, direction))
+    return atoms
 
 
-def _gaussian(
-    atom: tuple[float, float, np.ndarray], h: np.ndarray, periods: np.ndarray
-) -> np.ndarray:
-    """Covariance at offsets h (..., d): a Gaussian, `length` along the direction and length /
-    stretch across it, summed over its periodic images.
-    """
-    length, stretch, direction = atom
-    widest = max(length, length / stretch)
+def _gaussian(atom: Atom, h: np.ndarray, periods: np.ndarray) -> np.ndarray:
+    """Covariance at offsets h (..., d), summed over its periodic images."""
+    widest = max(atom.length, atom.length / atom.stretch)
     images = [range(-1, 2) if 14 * widest > period else range(1) for period in periods]
     total = np.zeros(h.shape[:-1])
     for image in itertools.product(*images):
         shifted = h + np.array(image) * periods
-        along = (shifted @ direction) ** 2
+        along = (shifted @ atom.direction) ** 2
         across = np.einsum("...d,...d->...", shifted, shifted) - along
-        total += np.exp(-0.5 * (along + across * stretch**2) / length**2)
+        total += np.exp(-0.5 * (along + across * atom.stretch**2) / atom.length**2)
     return total
 
 
@@ -178,69 +195,58 @@ def semivariograms(near: Neighbourhood, values: np.ndarray) -> np.ndarray:
     """gamma (k, bin) of columns `values` (n, k) at the points of the mask."""
     import scipy.fft
 
-    axes = tuple(range(near.mask.ndim))
     mask = scipy.fft.rfftn(near.mask.astype(float), near.torus)
     gamma = np.empty((values.shape[1], len(near.pairs)))
     for k, column in enumerate(values.T):
         grid = np.zeros(near.mask.shape)
         grid[near.mask] = column - column.mean()
-        one = scipy.fft.rfftn(grid, near.torus, axes=axes)
-        two = scipy.fft.rfftn(grid**2, near.torus, axes=axes)
-        sums = scipy.fft.irfftn(
-            (np.conj(two) * mask).real - np.abs(one) ** 2, near.torus, axes=axes
-        )
-        gamma[k] = np.bincount(near.bins, sums.ravel()[near.lags], len(near.pairs)) / near.pairs
+        transformed = scipy.fft.rfftn(grid, near.torus)
+        transformed_squares = scipy.fft.rfftn(grid**2, near.torus)
+        power = (np.conj(transformed_squares) * mask).real - np.abs(transformed) ** 2
+        sums = scipy.fft.irfftn(power, near.torus).ravel()[near.lags]
+        gamma[k] = np.bincount(near.bins, sums, len(near.pairs)) / near.pairs
     return np.maximum(gamma, 0)
 
 
 def covariance_weights(near: Neighbourhood, gamma: np.ndarray) -> np.ndarray:
-    """Weights >= 0 (k, atom + nugget) whose covariances have the semivariograms `gamma` (k, bin);
-    NaN where all 0.
+    """Weights >= 0 (k, atom + nugget) of covariances with the semivariograms `gamma` (k, bin).
 
-    Weighted by 1 / gamma, in two rounds: close lags matter as much as far ones (Cressie, Math.
-    Geol. 17, 563 (1985), doi:10.1007/BF01032109).
+    NaN where all are 0. Weighted by 1 / gamma, in two rounds: close lags matter as much as far ones
+    (Cressie, Math. Geol. 17, 563 (1985), doi:10.1007/BF01032109).
     """
     from scipy.optimize import nnls
 
     weights = np.full((len(gamma), near.design.shape[1]), np.nan)
-    for k, wanted in enumerate(gamma):
-        top = wanted.max(initial=0)
+    for k, observed in enumerate(gamma):
+        top = observed.max(initial=0)
         if not top > 0:
             continue
-        expected = np.maximum(wanted, 1e-3 * top)
+        expected = np.maximum(observed, 1e-3 * top)
         for _ in range(2):
-            weights[k], _ = nnls(near.design / expected[:, None], wanted / expected)
+            weights[k], _ = nnls(near.design / expected[:, None], observed / expected)
             expected = np.maximum(near.design @ weights[k], 1e-4 * top)
     return weights
 
 
-def covariance(near: Neighbourhood, j: np.integer) -> np.ndarray:
+def _covariance(near: Neighbourhood, j: np.integer) -> np.ndarray:
     """Covariance (*torus) of the j-th part, 1 at offset 0; the last part is the nugget."""
     if j == len(near.atoms):
         nugget = np.zeros(near.torus)
         nugget.flat[0] = 1.0
         return nugget
-    values = _gaussian(
-        near.atoms[j],
-        _torus_offsets(near.torus) * near.spacing,
-        np.array(near.torus) * near.spacing,
-    )
+    offsets = _torus_offsets(near.torus) * near.spacing
+    values = _gaussian(near.atoms[j], offsets, np.array(near.torus) * near.spacing)
     return np.asarray(values / values.flat[0])
 
 
-def spectrum(near: Neighbourhood, weights: np.ndarray) -> np.ndarray:
-    """Power (*torus), nowhere negative, of the covariance with these weights (atom + nugget,)."""
-    import scipy.fft
-
-    power = np.zeros(near.torus)
-    for j in np.flatnonzero(weights):
-        power += weights[j] * np.maximum(scipy.fft.fftn(covariance(near, j)).real, 0)
-    return power
+def _on_points(near: Neighbourhood, field: np.ndarray) -> np.ndarray:
+    """A field (*torus) at the points of the mask, (n,)."""
+    inside = tuple(slice(size) for size in near.mask.shape)
+    return np.asarray(field[inside][near.mask])
 
 
 def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Effective sample size `(a, b)` of the correlation of two maps with covariance weights (a, ·)
-    and (b, ·).
+    """Effective sample size `(a, b)` of the correlation of maps with these covariance weights.
 
     1 + tr(HA) tr(HB) / tr(HAHB), A and B the covariance matrices at the points and H the removal of
     the mean (Dutilleul, Biometrics 49, 305 (1993), doi:10.2307/2532625): the variance of r under
@@ -251,41 +257,46 @@ def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray)
 
     used = np.flatnonzero(np.nansum(np.concatenate([first, second]), axis=0))
     mask = scipy.fft.rfftn(near.mask.astype(float), near.torus)
-    pairs = np.maximum(np.rint(scipy.fft.irfftn(np.abs(mask) ** 2, near.torus)), 0)
+    pairs = np.maximum(_pairs_by_lag(near.mask, near.torus), 0)
     occurs = pairs > 0
-    inside = tuple(slice(size) for size in near.mask.shape)
-    by_lag, sums = np.empty((len(used), occurs.sum())), np.empty((len(used), near.n))
+    by_lag = np.empty((len(used), occurs.sum()))
+    sums = np.empty((len(used), near.n))
     for row, j in enumerate(used):
-        values = covariance(near, j)
+        values = _covariance(near, j)
         by_lag[row] = values[occurs] * np.sqrt(pairs[occurs])
-        sums[row] = scipy.fft.irfftn(scipy.fft.rfftn(values) * mask, near.torus)[inside][near.mask]
+        convolved = scipy.fft.irfftn(scipy.fft.rfftn(values) * mask, near.torus)
+        sums[row] = _on_points(near, convolved)
     total = sums.sum(axis=1)
-    cross = by_lag @ by_lag.T - 2 / near.n * sums @ sums.T + np.outer(total, total) / near.n**2
+    cross = by_lag @ by_lag.T - 2 / near.n * sums @ sums.T
+    cross += np.outer(total, total) / near.n**2
     trace = near.n - total / near.n
-    a, b = first[:, used], second[:, used]
-    found = 1 + np.outer(a @ trace, b @ trace) / (a @ cross @ b.T)
-    return np.asarray(np.clip(found, 2.0, near.n))
+    a = first[:, used]
+    b = second[:, used]
+    n_effective = 1 + np.outer(a @ trace, b @ trace) / (a @ cross @ b.T)
+    return np.asarray(np.clip(n_effective, 2.0, near.n))
 
 
-def normal_scores(values: np.ndarray) -> np.ndarray:
-    """Expected standard normal of each value's rank (n,); tied values share the mean over their
-    ranks.
+def surrogate_maps(
+    near: Neighbourhood | None, values: np.ndarray, count: int, seed: np.random.SeedSequence
+) -> Iterator[np.ndarray]:
+    """`count` rearrangements (n,) of the map `values` (n,), as smooth as the map.
+
+    Samples without neighbours (`near` is None), constant maps and maps whose points are all out of
+    reach of each other are permuted.
     """
-    from scipy.special import ndtri
+    rng = np.random.default_rng(seed)
+    if near is not None:
+        weights = _fit_map(near, values, rng)
+        if np.isfinite(weights).all():
+            yield from _rearranged(near, weights, values, count, rng)
+            return
+    for _ in range(count):
+        yield rng.permutation(values)
 
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    if len(count) == len(values):
-        return np.asarray(ndtri((place + 0.5) / len(values)))
-    edges = np.r_[0, np.cumsum(count)] / len(values)
-    density = np.exp(-0.5 * ndtri(edges) ** 2) / np.sqrt(2 * np.pi)  # 0 at both ends
-    return np.asarray((-np.diff(density) / np.diff(edges))[place])
 
-
-def fit_map(near: Neighbourhood, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Weights (atom + nugget,) of the field whose surrogates are, on average, as smooth as the map
-    `values` (n,).
-    """
-    scores = normal_scores(values)
+def _fit_map(near: Neighbourhood, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Weights (atom + nugget,) of the field whose surrogates are on average as smooth as a map."""
+    scores = _normal_scores(values)
     observed = semivariograms(near, scores[:, None])
     target = observed
     weights = covariance_weights(near, target)[0]
@@ -300,31 +311,17 @@ def fit_map(near: Neighbourhood, values: np.ndarray, rng: np.random.Generator) -
     return weights
 
 
-def correlation_length(near: Neighbourhood, weights: np.ndarray) -> float:
-    """Distance, in steps, beyond which two points of the fitted field correlate by less than NEAR;
-    at least 1.
-    """
-    correlation = 1 - near.design @ weights / weights.sum()
-    related = near.distance[correlation >= NEAR]
-    return float(max(related.max(initial=0.0), 1.0))
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    """Expected standard normal of each value's rank (n,); tied values share the mean over ranks."""
+    from scipy.special import ndtri
 
-
-def surrogate_maps(
-    near: Neighbourhood | None, values: np.ndarray, count: int, seed: np.random.SeedSequence
-) -> Iterator[np.ndarray]:
-    """`count` rearrangements (n,) of the map `values` (n,), as smooth as the map.
-
-    Samples without neighbours (`near` is None), constant maps and maps whose points are all out of
-    reach of each other are permuted.
-    """
-    rng = np.random.default_rng(seed)
-    if near is not None:
-        weights = fit_map(near, values, rng)
-        if np.isfinite(weights).all():
-            yield from _rearranged(near, weights, values, count, rng)
-            return
-    for _ in range(count):
-        yield rng.permutation(values)
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    if len(count) == len(values):
+        return np.asarray(ndtri((place + 0.5) / len(values)))
+    edges = np.r_[0, np.cumsum(count)] / len(values)
+    density = np.exp(-0.5 * ndtri(edges) ** 2) / np.sqrt(2 * np.pi)  # 0 at both ends
+    scores = -np.diff(density) / np.diff(edges)
+    return np.asarray(scores[place])
 
 
 def _rearranged(
@@ -338,26 +335,30 @@ def _rearranged(
     import scipy.fft
 
     ordered = np.sort(values)
-    root = np.sqrt(spectrum(near, weights) * np.prod(near.torus))
-    inside = tuple(slice(size) for size in near.mask.shape)
+    power = np.zeros(near.torus)
+    for j in np.flatnonzero(weights):
+        power += weights[j] * np.maximum(scipy.fft.fftn(_covariance(near, j)).real, 0)
+    root = np.sqrt(power * np.prod(near.torus))
     for number in range(0, count, 2):
         noise = rng.standard_normal(near.torus) + 1j * rng.standard_normal(near.torus)
-        both = scipy.fft.ifftn(noise * root, overwrite_x=True)[inside][near.mask]
-        for field in (both.real, both.imag)[: count - number]:
+        two_fields = _on_points(near, scipy.fft.ifftn(noise * root, overwrite_x=True))
+        for field in (two_fields.real, two_fields.imag)[: count - number]:
             surrogate = np.empty_like(ordered)
             surrogate[np.argsort(field, kind="stable")] = ordered
             yield surrogate
 
 
 def block_side(near: Neighbourhood, values: np.ndarray) -> int:
-    """Side of a block in scan points: twice the correlation length, but at least four blocks along
-    the longest axis.
+    """Side of a block in scan points: twice the correlation length of a map, at least one.
+
+    At most a quarter of the longest axis. Beyond the correlation length points of the fitted field
+    correlate by less than NEAR.
     """
-    weights = fit_map(near, values, np.random.default_rng(0))
+    weights = _fit_map(near, values, np.random.default_rng(0))
     if not np.isfinite(weights).all():
         return 1
-    return int(
-        np.clip(
-            np.ceil(2 * correlation_length(near, weights)), 1, max(1, max(near.mask.shape) // 4)
-        )
-    )
+    correlation = 1 - near.design @ weights / weights.sum()
+    related = near.distance[correlation >= NEAR]
+    length = max(related.max(initial=0.0), 1.0)
+    largest = max(1, max(near.mask.shape) // 4)
+    return int(np.clip(np.ceil(2 * length), 1, largest))

@@ -43,8 +43,9 @@ def shifted(latents: np.ndarray, dims: Sequence[int], values: np.ndarray) -> np.
     """
     selected = list(dims)
     shift = values - channel_means(latents)[selected]
+    n_position_dims = latents.ndim - 1
     copies = np.repeat(latents[None].astype("f8"), len(values), axis=0)
-    copies[:, selected] += shift.reshape(*shift.shape, *(1,) * (latents.ndim - 1))
+    copies[:, selected] += np.expand_dims(shift, tuple(range(2, 2 + n_position_dims)))
     return copies.astype(np.float32)
 
 

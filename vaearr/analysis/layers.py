@@ -398,27 +398,24 @@ def _table(
 ) -> xr.Dataset:
     """The measures over (pair, layer), from the sums `(layer, 5)` of each pair."""
     n_values = np.array([math.prod(layer.shape) for layer in layers], np.int64)
-    names = [layer.name for layer in layers]
-    calls = [names[: i + 1].count(name) for i, name in enumerate(names)]
-    labels = []
-    for name, call in zip(names, calls, strict=True):
-        labels.append(name if call == 1 else f"{name}:{call}")
-    coords: dict[str, tuple[Any, str]] = {
-        LAYER: (labels, "layer, in order of execution"),
-        "name": (names, "name of the module"),
-        "call": (calls, "call of the module"),
-        "kind": ([layer.kind for layer in layers], "class of the module"),
-        "part": ([layer.part for layer in layers], "part of the network"),
-        "order": (np.arange(len(layers)), "place in the order of execution"),
-        "shape": ([" x ".join(map(str, layer.shape)) for layer in layers], "shape"),
-        "n_values": (n_values, "values of one sample"),
+    names = pd.Series([layer.name for layer in layers])
+    calls = names.groupby(names).cumcount() + 1
+    labels = names.where(calls == 1, names + ":" + calls.astype(str))
+    coords = {
+        LAYER: labels.tolist(),
+        "name": names.tolist(),
+        "call": calls,
+        "kind": [layer.kind for layer in layers],
+        "part": [layer.part for layer in layers],
+        "order": np.arange(len(layers)),
+        "shape": [" x ".join(map(str, layer.shape)) for layer in layers],
+        "n_values": n_values,
     }
-    table = xr.Dataset(coords={PAIR: (PAIR, [*pairs], {"long_name": "pair"})})
-    for name, (values, text) in coords.items():
-        table.coords[name] = LAYER, values, {"long_name": text}
+    table = xr.Dataset(coords={name: (LAYER, values) for name, values in coords.items()})
+    table = table.assign_coords({PAIR: [*pairs]})
     sums_of_layers = torch.stack([*sums_of_pairs]).cpu().numpy()
-    for name, numbers in measures(sums_of_layers, n_values).items():
-        table[name] = n.named((PAIR, LAYER), numbers, MEASURES[name])
+    for name, values in measures(sums_of_layers, n_values).items():
+        table[name] = n.named((PAIR, LAYER), values, MEASURES[name])
     return table
 
 
@@ -442,21 +439,22 @@ def _with_maps(
     The maps are roots of the mean squares. Each has dims of its own, `<dim>_<order>`; the attribute
     `maps` names those of layers, largest difference first.
     """
-    ranked = [i for i in top_layers(table, len(squares)).tolist() if squares[i] is not None][:top]
-    ends = np.flatnonzero(table["part"].isin([INPUT, OUTPUT]).values & (top > 0))
+    has_positions = [square is not None for square in squares]
+    ranked = [i for i in top_layers(table, len(squares)).tolist() if has_positions[i]][:top]
+    ends = np.flatnonzero(table["part"].isin([INPUT, OUTPUT]).values & has_positions)
     spatial = model.signal_dims[-(len(model.input_shape) - 1) :]
-    maps = {}
-    for i in [*ranked, *ends.tolist()]:
+    for i in [*ranked, *ends.tolist()] if top else []:
         square = squares[i]
-        if square is not None:
-            values = xr.DataArray(square.sqrt().numpy(), dims=[f"{dim}_{i}" for dim in spatial])
-            maps[f"{DIFFERENCE_MAP}_{i}"] = values.assign_attrs(
-                long_name="root mean square difference over channels",
-                units="1",
-                layer=str(table[LAYER].values[i]),
-                kind=str(table["kind"].values[i]),
-            )
-    return table.assign(maps).assign_attrs(maps=[f"{DIFFERENCE_MAP}_{i}" for i in ranked])
+        assert square is not None
+        attrs = {
+            "long_name": "root mean square difference over channels",
+            "units": "1",
+            "layer": str(table[LAYER].values[i]),
+            "kind": str(table["kind"].values[i]),
+        }
+        dims = [f"{dim}_{i}" for dim in spatial]
+        table[f"{DIFFERENCE_MAP}_{i}"] = dims, square.sqrt().numpy(), attrs
+    return table.assign_attrs(maps=[f"{DIFFERENCE_MAP}_{i}" for i in ranked])
 
 
 def _statistics(table: xr.Dataset) -> xr.Dataset:

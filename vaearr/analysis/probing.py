@@ -211,15 +211,31 @@ def _choose_groups(
 ) -> xr.DataArray | str:
     """The map of groups, BLOCKS or RANDOM."""
     is_collection = n.SAMPLE in values.dims
+    if by is None and not is_collection:
+        return BLOCKS
     if isinstance(by, xr.DataArray) or by == RANDOM:
         return by
-    if by == BLOCKS and is_collection:
-        raise UsageError(
-            "samples of a collection have no blocks; leave out by a coordinate such as subject, "
-            "or random."
-        )
-    if by == BLOCKS or (by is None and not is_collection):
-        return BLOCKS
+    if by == BLOCKS:
+        if is_collection:
+            raise UsageError(
+                "samples of a collection have no blocks; leave out by a coordinate such as "
+                "subject, or random."
+            )
+        return by
+    maps = _maps_of_groups(values, features)
+    if by is None:
+        subjects = [groups for name, groups in maps.items() if name.lower() in n.GROUPS]
+        return subjects[0] if subjects else RANDOM
+    if by not in maps:
+        hint = did_you_mean(by, [*maps, BLOCKS, RANDOM])
+        raise UsageError(f"there are no groups {by!r} to leave out.{hint}")
+    return maps[by]
+
+
+def _maps_of_groups(
+    values: xr.DataArray, features: xr.Dataset | xr.DataArray
+) -> dict[str, xr.DataArray]:
+    """Maps and coordinates of each point by name, which may hold its group."""
     candidates = {**features.coords, **values.coords}
     if isinstance(features, xr.Dataset):
         candidates |= features.data_vars
@@ -227,12 +243,7 @@ def _choose_groups(
     for name, variable in candidates.items():
         if set(variable.dims) == set(values.dims):
             maps[str(name)] = variable
-    if by is None:
-        return next((maps[name] for name in maps if name.lower() in n.GROUPS), RANDOM)
-    if by not in maps:
-        hint = did_you_mean(by, [*maps, BLOCKS, RANDOM])
-        raise UsageError(f"there are no groups {by!r} to leave out.{hint}")
-    return maps[by]
+    return maps
 
 
 def _codes(groups: xr.DataArray, values: xr.DataArray) -> np.ndarray:

@@ -17,7 +17,7 @@ MIN_FREE = 2  # points beyond the trend's terms: residuals of fewer lie on one l
 def unit_values(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """The values themselves, for Pearson's correlation."""
     del positions
-    return _unit(values)
+    return unit(values)
 
 
 def unit_ranks(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -25,7 +25,7 @@ def unit_ranks(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     del positions
-    return _unit(rankdata(values, axis=0))
+    return unit(rankdata(values, axis=0))
 
 
 def unit_residuals(values: np.ndarray, positions: np.ndarray, degree: int) -> np.ndarray:
@@ -40,10 +40,11 @@ def unit_residuals(values: np.ndarray, positions: np.ndarray, degree: int) -> np
     residuals = centred - basis @ (basis.T @ centred)
     residuals -= basis @ (basis.T @ residuals)
     is_trend = np.abs(residuals).max(axis=0) <= ROUNDING * np.abs(centred).max(axis=0)
-    return _unit(np.where(is_trend, 0.0, residuals))
+    return unit(np.where(is_trend, 0.0, residuals))
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
+def unit(values: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and length 1; NaN for constant ones."""
     constant = np.ptp(values, axis=0) == 0
     centred = values - values.mean(axis=0)
     centred -= centred.mean(axis=0)  # rounding of a large offset
@@ -61,7 +62,8 @@ def polynomials(positions: np.ndarray, degree: int) -> np.ndarray:
     """
     low = positions.min(axis=0)
     high = positions.max(axis=0)
-    scaled = (2 * positions - low - high) / np.where(high > low, high - low, 1.0)
+    span = np.where(high > low, high - low, 1.0)
+    scaled = (2 * positions - low - high) / span
     terms = [np.ones(len(positions))]
     for total in range(1, degree + 1):
         all_axes = combinations_with_replacement(range(positions.shape[1]), total)

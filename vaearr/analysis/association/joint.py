@@ -82,44 +82,36 @@ def associate_jointly(
     >>> va.associate_jointly(latents, ds.BC, given="position").metric.values.tolist()
     ['distance_correlation_unbiased', 'partial_distance_correlation']
     """
-    if isinstance(given, str) and given != POSITION:
-        raise UsageError(f"given is {given!r}; give maps over the points, or {POSITION!r}.")
+    import dcor
+
     if max_points < MIN_UNBIASED:
         raise UsageError(f"max_points is {max_points}; it must be at least {MIN_UNBIASED}.")
     points = gather(latents, target, roi)
     labels = points.target_labels
-    if given is None:
-        metrics = [UNBIASED]
-        given_values = np.empty((len(points.latents), 0))
-        given_labels = []
-    else:
-        metrics = [UNBIASED, PARTIAL]
-        if isinstance(given, str):
-            given_values = points.positions
-            given_labels = [POSITION]
-        else:
-            given_points = gather(latents, given, roi, "given")
-            given_values = given_points.targets
-            given_labels = given_points.target_labels
-    known = np.isfinite(points.latents).all(axis=1) & np.isfinite(given_values).all(axis=1)
-    order = np.random.default_rng(seed).permutation(len(known))
-    n_used = np.zeros(len(labels), int)
+    given_values, given_labels = _given(latents, points.positions, given, roi)
+    metrics = [UNBIASED, PARTIAL] if given_labels else [UNBIASED]
+    is_known = np.isfinite(points.latents).all(axis=1) & np.isfinite(given_values).all(axis=1)
+    order = np.random.default_rng(seed).permutation(len(is_known))
+    n_used = []
     values = np.full((len(metrics), 1, len(labels)), np.nan)
     p_values = np.full(values.shape, np.nan)
     for t, label in enumerate(labels):
-        column = points.targets[:, t : t + 1]
-        used = order[known[order] & np.isfinite(column[order, 0])][:max_points]
-        n_used[t] = len(used)
-        if n_used[t] < MIN_UNBIASED:
+        column = points.targets[:, t].astype("f8")
+        used = order[is_known[order] & np.isfinite(column[order])][:max_points]
+        n_used.append(len(used))
+        if len(used) < MIN_UNBIASED:
             raise RoiError(
-                f"target {label!r} has {n_used[t]} points with all values; at least {MIN_UNBIASED} "
+                f"target {label!r} has {len(used)} points with all values; at least {MIN_UNBIASED} "
                 "are needed."
             )
-        if np.ptp(column[used]):
-            x = points.latents[used].astype("f8")
-            y = column[used].astype("f8")
-            values[:, 0, t] = _correlations(x, y, given_values[used].astype("f8"))
-            p_values[0, 0, t] = _p_value(x, y)
+        x = points.latents[used].astype("f8")
+        y = column[used]
+        if np.ptp(y) == 0:
+            continue
+        values[0, 0, t] = dcor.u_distance_correlation_sqr(x, y)
+        p_values[0, 0, t] = dcor.independence.distance_correlation_t_test(x, y).pvalue
+        if given_labels:
+            values[1, 0, t] = dcor.partial_distance_correlation(x, y, given_values[used])
     dims = (METRIC, n.LATENT, TARGET)
     long_name = "association of all latents and target"
     return xr.Dataset(
@@ -138,17 +130,18 @@ def associate_jointly(
     )
 
 
-def _correlations(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> list[float]:
-    """Unbiased value of latents `(n, L)` and a target `(n, 1)`, and the same given `(n, d)`."""
-    import dcor
-
-    values = [float(dcor.u_distance_correlation_sqr(x, y))]
-    if given.size:
-        values.append(float(dcor.partial_distance_correlation(x, y, given)))
-    return values
-
-
-def _p_value(x: np.ndarray, y: np.ndarray) -> float:
-    import dcor
-
-    return float(dcor.independence.distance_correlation_t_test(x, y).pvalue)
+def _given(
+    latents: xr.DataArray,
+    positions: np.ndarray,
+    given: xr.DataArray | xr.Dataset | str | None,
+    roi: xr.DataArray | None,
+) -> tuple[np.ndarray, list[str]]:
+    """Values `(n, d)` whose influence is removed, and their names."""
+    if given is None:
+        return np.empty((len(positions), 0)), []
+    if not isinstance(given, str):
+        points = gather(latents, given, roi, "given")
+        return points.targets.astype("f8"), points.target_labels
+    if given != POSITION:
+        raise UsageError(f"given is {given!r}; give maps over the points, or {POSITION!r}.")
+    return positions, [POSITION]

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.analysis.association.correlations import unit
 from vaearr.analysis.association.points import gather, latent_dims
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import is_categorical
@@ -73,12 +74,12 @@ def latent_partitions(
     description = "Gaussian mixture of the standardised features"
     has_classes = False
     if isinstance(reference, xr.DataArray) and is_categorical(reference):
-        description = "classes as given"
         has_classes = True
+        description = "classes as given"
         reference = _codes(reference, latent_dims(latents)[1])
     points = gather(latents, reference, roi, "the reference")
     labels, k_reference, at_bound = _reference(points.targets, has_classes, k_max)
-    rows = [_compare(column, labels, k_max) for column in points.latents.T.astype("f8")]
+    rows = [_compare(column, labels, k_max) for column in points.latents.T]
     ds = xr.Dataset(coords={n.LATENT: points.latent_labels})
     for name, attrs in ATTRS.items():
         ds[name] = n.LATENT, [row[name] for row in rows], attrs
@@ -86,9 +87,9 @@ def latent_partitions(
     warnings = []
     if at_bound:
         warnings.append(f"the reference's k = {k_reference} is at {advice}")
-    if ds["k_at_bound"].any():
-        names = ", ".join(map(str, ds[n.LATENT].values[ds["k_at_bound"].values]))
-        warnings.append(f"k of latent {names} is at {advice}")
+    at_end = ds[n.LATENT].values[ds["k_at_bound"].values]
+    if at_end.size:
+        warnings.append(f"k of latent {', '.join(map(str, at_end))} is at {advice}")
     return ds.assign_attrs(
         latents=str(latents.name or n.LATENTS),
         reference=description,
@@ -138,16 +139,12 @@ def _compare(latent: np.ndarray, labels: np.ndarray, k_max: int) -> dict[str, fl
 
     keep = np.isfinite(latent) & (labels >= 0)
     count = int(keep.sum())
-    if count < MIN_POINTS * k_max or np.ptp(latent[keep]) == 0:
-        return {ARI: np.nan, NMI: np.nan, "k": 1, "k_at_bound": False, "n": count}
-    clusters, k, at_bound = _clusters(latent[keep, None], k_max)
-    return {
-        ARI: adjusted_rand_score(labels[keep], clusters),
-        NMI: normalized_mutual_info_score(labels[keep], clusters),
-        "k": k,
-        "k_at_bound": at_bound,
-        "n": count,
-    }
+    row = {ARI: np.nan, NMI: np.nan, "k": 1, "k_at_bound": False, "n": count}
+    if count >= MIN_POINTS * k_max and np.ptp(latent[keep]) > 0:
+        clusters, row["k"], row["k_at_bound"] = _clusters(latent[keep, None], k_max)
+        row[ARI] = adjusted_rand_score(labels[keep], clusters)
+        row[NMI] = normalized_mutual_info_score(labels[keep], clusters)
+    return row
 
 
 def _clusters(values: np.ndarray, k_max: int) -> tuple[np.ndarray, int, bool]:
@@ -155,12 +152,8 @@ def _clusters(values: np.ndarray, k_max: int) -> tuple[np.ndarray, int, bool]:
     from vaearr.analysis.clustering.methods import METHODS, fit
     from vaearr.config import ClusterConfig
 
-    centred = values.astype("f8") - values.mean(axis=0, dtype="f8")
-    largest = np.abs(centred).max(axis=0)
-    centred /= np.maximum(largest, np.finfo(float).tiny)  # tiny spreads do not underflow
-    deviation = centred.std(axis=0)
-    scaled = centred / np.where(deviation > 0, deviation, 1.0)
+    scaled = np.nan_to_num(unit(values.astype("f8"))) * np.sqrt(len(values))  # constant ones: 0
     n_distinct = len(np.unique(scaled, axis=0))
-    config = ClusterConfig(method="gmm", k_min=K_MIN, k_max=min(k_max, n_distinct))
+    config = ClusterConfig(k_min=K_MIN, k_max=min(k_max, n_distinct))
     labels, info = fit(scaled, config, METHODS["gmm"])
     return labels, int(info["k"]), bool(info["k_at_bound"])

@@ -1,5 +1,5 @@
-"""An interrupted training goes on bit for bit, from any place; what cannot be gone on from says
-what to do.
+"""An interrupted training is resumed bit for bit, from any step; a checkpoint of another training is
+refused with instructions.
 """
 
 from __future__ import annotations

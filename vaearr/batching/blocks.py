@@ -81,7 +81,7 @@ class Blocks:
         self._compute = dask_get()
 
     def read(self, i: int) -> np.ndarray:
-        """Return the values of block i. Raises DataError that names the region for a damaged chunk."""
+        """Return the values of block i. Raises DataError, with the region, for a damaged chunk."""
         key = self._keys[i]
         with reading(self.name, self.regions[i]):
             tasks = dict(self.graph.cull([key]))
@@ -170,7 +170,8 @@ def read_chosen(
 
 def take_rows(block: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     """Copy the samples of a block with these row-major numbers into `out` `(k, C, …)`."""
-    np.take(block.reshape(-1, *out.shape[1:]), rows, axis=0, out=out, mode="clip")
+    samples = block.reshape(-1, *out.shape[1:])
+    np.take(samples, rows, axis=0, out=out, mode="clip")
 
 
 def check_grid(ds: xr.Dataset, store_ds: xr.Dataset) -> None:
@@ -182,7 +183,8 @@ def check_grid(ds: xr.Dataset, store_ds: xr.Dataset) -> None:
             f"the Dataset has samples over {schema.navigation_dims(ds)}, the store over {nav}."
         )
     for dim in nav:
-        outside = ds[dim].values[~np.isin(ds[dim].values, store_ds[dim].values)]
+        positions = ds[dim].values
+        outside = positions[~np.isin(positions, store_ds[dim].values)]
         if len(outside):
             raise SchemaError(
                 f"the Dataset has {dim} = {outside[0]}, which is not on the grid of the store; "

@@ -48,32 +48,36 @@ def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch
     Some samples at a time, with the neighbours of these: samples of one shard lie next to each
     other.
     """
-    near = torch.from_numpy(_neighbour_positions(points).astype(np.int64))
-    neighbours = torch.empty_like(near)
-    n_similar = torch.empty_like(near[:, 0])
+    adjacent = torch.from_numpy(_neighbour_positions(points).astype(np.int64))
+    neighbours = torch.empty_like(adjacent)
+    n_similar = torch.empty_like(adjacent[:, 0])
     batch_size = max(1, VIEWED_VALUES // held[:1].numel())
-    for rows in torch.arange(len(near)).split(SAMPLES_AT_ONCE):
-        candidates = near[rows]
-        needed = torch.unique(torch.cat([rows, candidates[candidates >= 0]]))
-        features = torch.cat(
-            [_pooled(view(held[i.to(held.device)].to(device))) for i in needed.split(batch_size)]
-        )
-        local = torch.where(candidates < 0, -1, torch.searchsorted(needed, candidates))
-        paths = _similar(features, local.to(device), torch.searchsorted(needed, rows).to(device))
+    for rows in torch.arange(len(adjacent)).split(SAMPLES_AT_ONCE):
+        candidates = adjacent[rows]
+        is_missing = candidates < 0
+        needed = torch.unique(torch.cat([rows, candidates[~is_missing]]))
+        features = []
+        for positions in needed.split(batch_size):
+            patterns = held[positions.to(held.device)].to(device)
+            features.append(_pooled(view(patterns)))
+        samples = torch.searchsorted(needed, rows)
+        local_candidates = torch.searchsorted(needed, candidates).masked_fill(is_missing, -1)
+        paths = _similar(torch.cat(features), local_candidates.to(device), samples.to(device))
         neighbours[rows] = needed[paths.neighbours.clamp_min(0).cpu()]
         n_similar[rows] = paths.n_similar.cpu()
     return Paths(neighbours.to(held.device), n_similar.to(held.device))
 
 
 def random_walk(paths: Paths, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """The sample at which a walk of random steps from each sample ends, `(n,)`.
+    """Return the sample at which a walk of random steps from each sample ends, `(n,)`.
 
     Each step goes to a similar neighbour, so a walk hardly leaves a grain: its end shows the same
     crystal with other noise, and over the epochs the mean of the surroundings.
     """
     position = torch.arange(len(paths.n_similar), device=paths.n_similar.device)
     for _ in range(steps):
-        random = torch.from_numpy(rng.random(len(position), dtype=np.float32)).to(position.device)
+        random = torch.from_numpy(rng.random(len(position), dtype=np.float32))
+        random = random.to(position.device)
         n_similar = paths.n_similar[position]
         choice = (random * n_similar).long().clamp_max(n_similar - 1)
         position = paths.neighbours[position, choice]
@@ -94,9 +98,10 @@ def _neighbour_positions(points: np.ndarray) -> np.ndarray:
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:
     """Patterns averaged down to at most 32 along each signal dim, flat: `(B, C, …) -> (B, f)`."""
-    pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[x.ndim - 3]
-    sizes: Any = [min(size, POOLED_SIDE) for size in x.shape[2:]]
-    return pool(x, sizes).flatten(1)
+    pools = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+    sides = x.shape[2:]
+    sizes: Any = [min(side, POOLED_SIDE) for side in sides]
+    return pools[len(sides)](x, sizes).flatten(1)
 
 
 def _similar(features: torch.Tensor, candidates: torch.Tensor, samples: torch.Tensor) -> Paths:
@@ -108,14 +113,16 @@ def _similar(features: torch.Tensor, candidates: torch.Tensor, samples: torch.Te
     """
     unit = features - features.mean(1, keepdim=True)
     unit /= unit.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    columns = [(unit[samples] * unit[column.clamp_min(0)]).sum(1) for column in candidates.T]
-    correlation = torch.stack(columns, 1).masked_fill(candidates < 0, -2.0)
+    is_missing = candidates < 0
+    sample_units = unit[samples]
+    columns = [(sample_units * unit[column]).sum(1) for column in candidates.clamp_min(0).T]
+    correlation = torch.stack(columns, 1).masked_fill(is_missing, -2.0)
     best = correlation.amax(1, keepdim=True)
     is_similar = torch.where(best > 0, correlation >= SIMILAR * best, correlation == best)
     similar_first = (~is_similar).byte().argsort(dim=1, stable=True)
     neighbours = candidates.gather(1, similar_first)
     n_similar = is_similar.sum(1)
-    is_alone = (candidates < 0).all(1)
+    is_alone = is_missing.all(1)
     neighbours[is_alone, 0] = samples[is_alone]
     n_similar[is_alone] = 1
     return Paths(neighbours, n_similar)

@@ -254,10 +254,12 @@ class PatternBatches:
         sizes = np.array(self.counts, float)
         if self.weights is not None:
             for i in range(len(sizes)):
-                sizes[i] = self.weights[tuple(self._points(i).T)].sum()
+                points = self._points(i)
+                sizes[i] = self.weights[tuple(points.T)].sum()
         buffer_sizes = [sizes[pieces].sum() for pieces in buffers]
         ends = np.cumsum([0.0, *buffer_sizes])
-        return buffers, np.round(ends / ends[-1] * self.n_samples).astype(int)
+        ends = np.round(ends / ends[-1] * self.n_samples)
+        return buffers, ends.astype(int)
 
     def _generator(self, number: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, self.rank, *purpose])
@@ -269,16 +271,18 @@ class PatternBatches:
         if self.tier != "streamed":
             if self._resident is None:
                 device = self.device if self.tier == "device" else CPU
-                self._resident = self._read(buffers[0], self._memory(self.n_samples, device))
+                memory = self._memory(self.n_samples, device)
+                self._resident = self._read(buffers[0], memory)
             order = self._order(self._resident.points, number, 0, self.n_samples)
             yield self._resident._replace(order=order)
             return
-        memories = [self._memory(min(self.capacity, self.n_samples), CPU) for _ in range(2)]
+        capacity = min(self.capacity, self.n_samples)
+        memories = [self._memory(capacity, CPU), self._memory(capacity, CPU)]
 
         def read(i: int) -> Buffer:
             buffer = self._read(buffers[i], memories[i % 2])
-            order = self._order(buffer.points, number, i, int(ends[i + 1] - ends[i]))
-            return buffer._replace(order=order)
+            n_samples = int(ends[i + 1] - ends[i])
+            return buffer._replace(order=self._order(buffer.points, number, i, n_samples))
 
         yield from read_ahead(read, range(first, len(buffers)))
 
@@ -354,12 +358,14 @@ class PatternBatches:
     def _select(self, held: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """`held[rows]`; on the CPU in one thread, as other threads decode."""
         if held.device.type == "cpu":
-            selected = host_tensor((len(rows), *held.shape[1:]), held.dtype, self.device)
+            shape = (len(rows), *held.shape[1:])
+            selected = host_tensor(shape, held.dtype, self.device)
             take_rows(held.numpy(), rows, selected.numpy())
             return selected
         # torch selects no unsigned integers of more than 8 bits, but their bytes
         numbers = torch.from_numpy(rows).to(held.device)
-        return held.view(torch.uint8).index_select(0, numbers).view(held.dtype)
+        selected = held.view(torch.uint8).index_select(0, numbers)
+        return selected.view(held.dtype)
 
     def _batch(self, parts: Sequence[Batch]) -> Batch:
         patterns, targets, labels, index = zip(*parts, strict=True)
@@ -393,7 +399,7 @@ def _samples_of(ds: xr.Dataset, variable: str) -> tuple[xr.DataArray, tuple[int,
     if variable == n.PATTERNS:
         return ds[n.PATTERNS], schema.input_shape(ds)
     nav = schema.navigation_dims(ds)
-    names = [str(name) for name, values in ds.data_vars.items() if set(nav) <= set(values.dims)]
+    names = [str(name) for name in ds.data_vars if set(nav) <= set(ds[name].dims)]
     if variable not in names:
         hint = did_you_mean(variable, names)
         raise UsageError(f"there is no variable {variable!r} over {', '.join(nav)}.{hint}")

@@ -25,13 +25,13 @@ from vaearr.errors import INTERNAL_ERROR, NoInputError, VaearrError, WriteError
 
 __all__ = ["app", "data", "help", "look", "main", "pages", "steps"]
 
-# Number of times that a waiting OpenMP thread spins before it sleeps. The default of 300 000 can take
-# 15 ms, in which it blocks a core. libgomp reads this when torch or scikit-learn is loaded; results
-# do not depend on it.
+# Number of times that a waiting OpenMP thread spins before it sleeps. The default of 300 000 can
+# take 15 ms, in which it blocks a core. libgomp reads this when torch or scikit-learn is loaded;
+# results do not depend on it.
 GOMP_SPINS = "10000"
 
-# Objects after which Python looks for unused ones. With its default of 700 it does so for a tenth of
-# the time that the imports of a command take.
+# New objects after which Python collects garbage. With its default of 700, a tenth of the time
+# in which a command imports its libraries is spent on it.
 GC_THRESHOLD = 50_000
 
 # Messages name a setting in both spellings, as in "overwrite=True (--overwrite)". The command line

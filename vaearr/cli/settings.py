@@ -69,15 +69,15 @@ class Options:
 
     def taken_from(self, values: dict[str, Any]) -> dict[str, Any]:
         """Take the settings that were given out of the values of a command."""
-        given = {}
+        taken = {}
         for name, setting in self.settings.items():
             value = values.pop(name)
             if value is None or value == ():
                 continue
             if isinstance(setting.default, dict):
                 value = key_values(value, self.flags[name])
-            given[name] = value
-        return given
+            taken[name] = value
+        return taken
 
 
 def _is_repeatable(name: str, setting: Setting) -> bool:

@@ -61,8 +61,9 @@ class Config(BaseModel):
     """Base of all settings: frozen, without unknown keys, only finite numbers, JSON both ways.
 
     passing: settings that change how fast or where a result is computed, but not its values.
-    needed: setting -> another one, without which it has no effect. without_effect: settings of earlier versions, with the value that had no effect. shortcuts:
-    short names of settings of a group, such as beta for objective.beta.
+    needed: setting -> another one, without which it has no effect. without_effect: settings of
+    earlier versions, with the value that had no effect. shortcuts: short names of settings of a
+    group, such as beta for objective.beta.
     """
 
     model_config = ConfigDict(
@@ -225,13 +226,13 @@ def placed(kind: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
     A group may be a mapping or a config. None leaves a setting as it is if it cannot be None.
     Raises UsageError for an unknown name.
     """
-    known = settings_of(kind)
+    fields = settings_of(kind)
     values: dict[str, Any] = {}
     for name, value in settings.items():
-        if name not in known:
-            hint = did_you_mean(name, list(known))
+        if name not in fields:
+            hint = did_you_mean(name, list(fields))
             raise UsageError(f"{kind.__name__} has no setting {name!r}.{hint}")
-        setting = known[name]
+        setting = fields[name]
         if value is None and not setting.takes_none:
             continue
         is_group = name in kind.model_fields and isinstance(value, Config | Mapping)

@@ -1,4 +1,4 @@
-"""Parts of third-party packages by name: networks, likelihoods, readers, metrics, methods, views."""
+"""Third-party parts by name: networks, likelihoods, readers, metrics, methods, views."""
 
 from __future__ import annotations
 

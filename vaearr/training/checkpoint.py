@@ -58,18 +58,20 @@ def load_checkpoint(state: Training, path: Path) -> None:
     check_checkpoint(path, state.recipe)
     tensors, header = read_tensors(path)
     expected = _weights(state)
-    weights = {name: tensors[name] for name in tensors if name.startswith(("weights.", "critic."))}
+    weights = {}
+    for key, value in tensors.items():
+        prefix, _, name = key.partition(".")
+        if prefix in ("weights", "critic"):
+            weights[key] = value
+        elif prefix == "best":
+            state.best_weights[name] = value
+        elif prefix in state.optimizers:
+            _set_moment(state.optimizers[prefix], name, value)
     check_fit(
         expected, weights, f"{path} holds other networks; discard it with restart=True (--restart)"
     )
     for name, value in expected.items():
         value.copy_(weights[name])
-    for key, value in tensors.items():
-        prefix, _, name = key.partition(".")
-        if prefix == "best":
-            state.best_weights[name] = value
-        elif prefix in state.optimizers:
-            _set_moment(state.optimizers[prefix], name, value)
     numbers = header["state"]
     for name in NUMBERS:
         setattr(state, name, numbers[name])
@@ -117,7 +119,7 @@ def check_checkpoint(path: Path, recipe: Mapping[str, Any]) -> None:
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint in a folder that was written last."""
     files = folder.glob("checkpoint*.safetensors")
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
 def fingerprint(values: Any) -> str:

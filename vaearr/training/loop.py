@@ -164,7 +164,8 @@ def _update(state: Training, batch: Batch, step: nn.Module, critic: nn.Module | 
         loss = critic(output.prediction.target, output.prediction.picture.detach())
         state.scaler.scale(loss).backward()
         n_samples = loss.new_full((), len(batch.patterns))
-        _add(state.sums, {"critic": torch.stack([loss.detach() * n_samples, n_samples])})
+        pair = torch.stack([loss.detach() * n_samples, n_samples])
+        _add(state.sums, {"critic": pair})
         _take_step(state, state.optimizers["critic_optimizer"])
     _take_step(state, state.optimizers["optimizer"])
     state.scaler.update()
@@ -180,9 +181,10 @@ def _take_step(state: Training, optimizer: torch.optim.Optimizer) -> None:
     """Update the parameters of an optimizer; in float16 an update with infinite gradients is
     skipped.
     """
+    rate_share = float(state.rate_shares[state.n_batches])
     parameters = []
     for group in optimizer.param_groups:
-        group["lr"] = optimizer.defaults["lr"] * float(state.rate_shares[state.n_batches])
+        group["lr"] = optimizer.defaults["lr"] * rate_share
         parameters += group["params"]
     state.scaler.unscale_(optimizer)
     nn.utils.clip_grad_norm_(parameters, state.config.clip)
@@ -230,8 +232,6 @@ def _finish_epoch(state: Training, began: float) -> History:
     row["seconds"] = time.perf_counter() - began
     _check_finite(state, row)
     _keep_if_best(state, row)
-    if state.team.is_first and config.sheets_every and (state.epoch + 1) % config.sheets_every == 0:
-        write_sheet(state)
     state.rows.append(row)
     state.epoch += 1
     state.batch = 0
@@ -239,6 +239,8 @@ def _finish_epoch(state: Training, began: float) -> History:
     state.sums = {}
     if state.team.is_first:
         write_history(state)
+        if config.sheets_every and state.epoch % config.sheets_every == 0:
+            write_sheet(state)
         if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
             save_checkpoint(state, state.folder / KEPT.replace("*", f"{state.epoch:04d}"), {})
     return row
@@ -268,7 +270,8 @@ def _keep_if_best(state: Training, row: History) -> None:
         state.best = score
         state.best_epoch = state.epoch
         weights = state.model.state_dict()
-        state.best_weights = {name: value.to("cpu", copy=True) for name, value in weights.items()}
+        for name, value in weights.items():
+            state.best_weights[name] = value.to("cpu", copy=True)
 
 
 @torch.inference_mode()
@@ -291,7 +294,8 @@ def evaluate(state: Training) -> History:
         kl = output.prediction.kl
         mean = output.prediction.mean
         _add(sums, output.sums)
-        latents += torch.stack([kl, mean, mean.square()]).cpu().double().sum(1)
+        moments = torch.stack([kl, mean, mean.square()])
+        latents += moments.cpu().double().sum(1)
         n_samples += len(mean)
     row = _latent_columns(state, latents, n_samples)
     if state.validation is not None:
@@ -329,5 +333,7 @@ def _latent_columns(state: Training, sums: torch.Tensor, n_samples: int) -> Hist
 
 def _means(sums: Mapping[str, Sequence[float]]) -> History:
     """Means of the terms, the loss first, from their sums over samples and the number of these."""
-    means = {name: total / count if count else math.nan for name, (total, count) in sums.items()}
+    means = {}
+    for name, (total, n_samples) in sums.items():
+        means[name] = total / n_samples if n_samples else math.nan
     return {"loss": means.pop("loss"), **means}

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Rank of this process among `size`, and its device; sums over all of them are made in place."""
+    """Rank of this process among `size`, and its device; sums over processes are in place."""
 
     rank: int = 0
     size: int = 1

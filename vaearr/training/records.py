@@ -89,12 +89,14 @@ def history_dataset(state: Training) -> xr.Dataset:
                 "units": "nats per value",
             }
             variables[f"{name}_per_value"] = (n.EPOCH, np.divide(column, n_values), per_value)
-    return xr.Dataset(variables, coords={n.EPOCH: range(1, len(state.rows) + 1)})
+    epochs = range(1, len(state.rows) + 1)
+    return xr.Dataset(variables, coords={n.EPOCH: epochs})
 
 
 def write_history(state: Training) -> None:
     """Write the history as CSV (numbers only) and JSON into the folder."""
-    csv = history_dataset(state).drop_dims(n.LATENT).to_dataframe().to_csv(lineterminator="\n")
+    table = history_dataset(state).drop_dims(n.LATENT).to_dataframe()
+    csv = table.to_csv(lineterminator="\n")
     rows = json.dumps(as_json(state.rows))
     replace_file(state.folder / "history.csv", csv.encode(), durable=False)
     replace_file(state.folder / "history.json", rows.encode(), durable=False)
@@ -106,21 +108,21 @@ def write_sheet(state: Training) -> None:
     model = state.model.eval()
     samples = state.validation or state.train
     n_batches = math.ceil(N_SAMPLES / (samples.n_samples // len(samples)))
-    stored = torch.cat([batch.patterns for batch in islice(samples.epoch(0), n_batches)])
-    stored = stored[:N_SAMPLES]
+    patterns = [batch.patterns for batch in islice(samples.epoch(0), n_batches)]
+    stored = torch.cat(patterns)[:N_SAMPLES]
     generator = torch.Generator().manual_seed(state.config.seed)
     latents = torch.randn(len(stored), *model.latent_shape, generator=generator)
     size = model.fitting(len(stored))
-    means = [model.encode_batch(part)[0] for part in stored.split(size)]
-    epoch = state.epoch + 1
+    means = [model.encode_batch(batch)[0] for batch in stored.split(size)]
     sheet = {
         "input": model.preprocess(stored),
-        "reconstruction": torch.cat([model.decode_batch(part) for part in means]),
-        "prior": torch.cat([model.decode_batch(part) for part in latents.split(size)]),
+        "reconstruction": torch.cat([model.decode_batch(mean) for mean in means]),
+        "prior": torch.cat([model.decode_batch(z) for z in latents.split(size)]),
     }
     folder = state.folder / SHEETS
     folder.mkdir(exist_ok=True)
-    write_tensors(folder / f"epoch-{epoch:05d}.safetensors", sheet, {"epoch": epoch})
+    file = folder / f"epoch-{state.epoch:05d}.safetensors"
+    write_tensors(file, sheet, {"epoch": state.epoch})
 
 
 def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Dataset]:
@@ -129,16 +131,23 @@ def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Data
 
     Its dims have different names: their sizes differ from those of the store's `sample, y, x`.
     """
-    sheets = [read_tensors(file) for file in sorted((folder / SHEETS).glob("epoch-*.safetensors"))]
-    if not sheets:
+    files = sorted((folder / SHEETS).glob("epoch-*.safetensors"))
+    if not files:
         return {}
-    shape = sheets[0][0]["input"].shape[-len(signal_dims) :]
-    dims = (n.EPOCH, *(f"{SHEET_DIM}{dim}" for dim in (n.SAMPLE, *signal_dims)))
-    ds = xr.Dataset(coords={n.EPOCH: [header["epoch"] for _, header in sheets]})
+    epochs = []
+    values: dict[str, list[np.ndarray]] = {name: [] for name in LONG_NAMES}
+    for file in files:
+        tensors, header = read_tensors(file)
+        epochs.append(header["epoch"])
+        shape = tensors["input"].shape[-len(signal_dims) :]
+        for name in LONG_NAMES:
+            values[name].append(tensors[name].reshape(-1, *shape).numpy())
+    ds = xr.Dataset(coords={n.EPOCH: epochs})
+    sheet_dims = [f"{SHEET_DIM}{dim}" for dim in (n.SAMPLE, *signal_dims)]
     for name, long_name in LONG_NAMES.items():
-        values = np.stack([tensors[name].numpy().reshape(-1, *shape) for tensors, _ in sheets])
-        ds[name] = (dims, values, {"long_name": long_name})
-    return {n.SHEETS: ds.assign(input=ds["input"].isel({n.EPOCH: 0}, drop=True))}
+        ds[name] = ((n.EPOCH, *sheet_dims), np.stack(values[name]), {"long_name": long_name})
+    ds["input"] = ds["input"].isel({n.EPOCH: 0}, drop=True)
+    return {n.SHEETS: ds}
 
 
 @contextmanager

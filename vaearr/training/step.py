@@ -29,7 +29,7 @@ Sums = dict[str, torch.Tensor]
 
 
 class StepOutput(NamedTuple):
-    """What a step computes for a batch: `loss` is the mean over the batch, `sums` those of its terms."""
+    """Results for a batch: the mean `loss`, the `sums` of its terms, and the prediction."""
 
     loss: torch.Tensor
     sums: Sums
@@ -184,7 +184,8 @@ def rate_shares(config: TrainConfig, per_epoch: int) -> np.ndarray:
         update -= update % per_epoch
     rise = round(config.rise * n_updates)
     done = (update - rise) / max(1, n_updates - rise) * (config.restarts + 1)
-    cosine = config.rate_end + (1 - config.rate_end) * 0.5 * (1 + np.cos(np.pi * (done % 1)))
+    fall = 0.5 * (1 + np.cos(np.pi * (done % 1)))
+    cosine = config.rate_end + (1 - config.rate_end) * fall
     return np.where(update < rise, (update + 1) / max(rise, 1), cosine)
 
 

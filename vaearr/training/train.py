@@ -236,7 +236,7 @@ def _fit_preprocessing(
     batches_of: Callable[..., PatternBatches],
     team: Processes,
 ) -> None:
-    """Set the background of the model. Raises DataError for patterns that the likelihood excludes."""
+    """Set the background. Raises DataError for patterns that the likelihood does not allow."""
     samples = train
     if settings.balance:  # each sample once
         samples = batches_of(n.TRAIN, team)

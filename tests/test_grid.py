@@ -40,7 +40,9 @@ def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
         match=r"a ndarray with no dims and do not say where they belong.*samples\.copy\(data=values\)",
     ):
         grid.to_grid(samples.values, roi)
-    with pytest.raises(SchemaError, match=r"no coordinate 'y'.*va\.to_samples"):
+    with pytest.raises(
+        SchemaError, match=r"carry the coordinates \['x'\], expected \['y', 'x'\].*va\.to_samples"
+    ):
         grid.to_grid(samples.drop_vars("y"), roi)
     outside = grid.to_samples(scan.BC, ~roi)[0]
     for others in (
@@ -50,7 +52,7 @@ def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
         xr.concat([samples[1:], outside], "sample"),
     ):
         with pytest.raises(
-            SchemaError, match=r"lie at other points than the 74 of the ROI, or several at one"
+            SchemaError, match=r"the ROI has samples at other y, x; select the same points"
         ):
             grid.to_grid(others, roi)
     with pytest.raises(SchemaError, match="has no nan"):

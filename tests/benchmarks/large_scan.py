@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.schema.pattern_steps import joined
+from vaearr.schema.pattern_steps import block_means
 from vaearr.testing import scan as parts
 from vaearr.testing import write_scan_files
 from vaearr.testing.kikuchi import Detector, Floats
@@ -83,7 +83,7 @@ def write_large_scan(
             values += spread
             values *= gain
             out[some] = np.clip(np.rint(values, out=values), 0, 255, out=values)
-        return out, parts.image_quality(joined(out, (coarser, coarser)))
+        return out, parts.image_quality(block_means(out, (coarser, coarser)))
 
     folder.mkdir(parents=True, exist_ok=True)
     paths, quality = {n.PATTERNS: folder / "scan.h5"}, np.empty((ny, nx), np.float32)

@@ -83,13 +83,11 @@ def summary(run: Run) -> str:
 def layers_of(run: Run) -> dict[str, xr.DataArray]:
     """Layers for maps, axes and colours, over the navigation dims, by their titles.
 
-    These are latents, scores of components, elements, maps and classes.
+    These are latents, elements, maps and classes.
     """
     ds = run.ds
     navigation = schema.navigation_dims(ds)
     stacks = {"latent": schema.vectors(run.latents)}
-    for name in schema.decompositions(ds):
-        stacks[name] = ds[name]
     if n.ELEMENTS in ds:
         stacks["element"] = ds[n.ELEMENTS]
     layers = {}

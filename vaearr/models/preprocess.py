@@ -19,7 +19,7 @@ from torch import nn
 from vaearr import names as n
 from vaearr.config import PreprocessConfig
 from vaearr.errors import UsageError
-from vaearr.schema.pattern_steps import bin_patterns, joined
+from vaearr.schema.pattern_steps import bin_patterns, block_means
 
 FIXED = ("unit", "symmetric")  # the same for all patterns
 CUT = 8.0  # of robust normalisation
@@ -59,7 +59,7 @@ def binned(x: torch.Tensor, shape: tuple[int, ...], side: int) -> torch.Tensor:
     if x.shape[1:] == shape or side == 1:
         return x
     if x.device.type == "cpu":
-        return torch.from_numpy(joined(x.numpy(), (1, *[side] * (x.ndim - 2))))
+        return torch.from_numpy(block_means(x.numpy(), (1, *[side] * (x.ndim - 2))))
     pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
     return pool(x.float(), side)
 

@@ -7,7 +7,7 @@ axes mean; nothing is guessed from shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -53,8 +53,9 @@ def samples_word(ds: xr.Dataset) -> str:
 
 def position_dims(latents: xr.DataArray) -> list[str]:
     """Spatial dims of latents in the order lz, ly, lx: `ly`, or `ly_b` of a run b."""
-    dims = {str(dim).partition("_")[0]: str(dim) for dim in latents.dims}
-    return [dims[name] for name in n.POSITIONS if name in dims]
+    dims = [str(dim) for dim in latents.dims]
+    positions = [dim for dim in dims if dim.split("_")[0] in n.POSITIONS]
+    return sorted(positions, key=lambda dim: n.POSITIONS.index(dim.split("_")[0]))
 
 
 def vectors(latents: xr.DataArray) -> xr.DataArray:
@@ -65,7 +66,7 @@ def vectors(latents: xr.DataArray) -> xr.DataArray:
     positions = position_dims(latents)
     if not positions:
         return latents
-    pooled = latents.mean(positions, skipna=True, keep_attrs=True)
+    pooled = latents.mean(positions, keep_attrs=True)
     text = f"{latents.attrs.get('long_name', 'latent')}, mean over positions"
     return pooled.assign_attrs(long_name=text, pooled_over=positions)
 
@@ -98,7 +99,9 @@ def _declared(ds: xr.Dataset, key: str) -> tuple[str, ...]:
     return tuple(dims)
 
 
-LAYOUTS = (  # navigation dims and signal dims that are recognised by their names
+LAYOUTS: Sequence[
+    tuple[tuple[str, ...], tuple[str, ...]]
+] = (  # navigation dims and signal dims that are recognised by their names
     ((n.Y, n.X), (n.DY, n.DX)),
     ((n.Y, n.X), (n.CHANNEL, n.DY, n.DX)),
     (n.SCAN_DIMS, (n.DY, n.DX)),
@@ -117,7 +120,9 @@ def as_dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
     1, …; results of runs are left out, which the attribute `notes` records. Raises SchemaError that
     says what to rename.
     """
-    ds = data.to_dataset(name=n.PATTERNS) if isinstance(data, xr.DataArray) else data
+    ds = data
+    if isinstance(ds, xr.DataArray):
+        ds = ds.to_dataset(name=n.PATTERNS)
     if n.PATTERNS not in ds and len(ds.data_vars) == 1:
         ds = ds.rename({next(iter(ds.data_vars)): n.PATTERNS})
     if n.PATTERNS not in ds:
@@ -136,7 +141,8 @@ def as_dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
             attrs = dict(n.ATTRS.get(dim, {"long_name": dim}))
             if dim in nav:
                 attrs["units"] = "step"
-            ds = ds.assign_coords({dim: (dim, np.arange(ds.sizes[dim]), attrs)})
+            numbers = np.arange(ds.sizes[dim])
+            ds = ds.assign_coords({dim: (dim, numbers, attrs)})
     variables = map(str, ds.variables)
     of_runs = [v for v in variables if v in n.OF_A_RUN or v.startswith(n.OF_LATER_RUNS)]
     if of_runs:
@@ -148,12 +154,14 @@ def as_dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 def _layout(patterns: xr.DataArray) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Navigation and signal dims by the attributes, else by the names of the dims."""
-    nav, sig = (tuple(patterns.attrs.get(key) or ()) for key in (n.NAVIGATION_DIMS, n.SIGNAL_DIMS))
-    layouts = [(nav, sig)] if nav and sig else LAYOUTS
+    layouts = LAYOUTS
+    if patterns.attrs.get(n.NAVIGATION_DIMS) and patterns.attrs.get(n.SIGNAL_DIMS):
+        nav = tuple(patterns.attrs[n.NAVIGATION_DIMS])
+        layouts = [(nav, tuple(patterns.attrs[n.SIGNAL_DIMS]))]
     for nav, sig in layouts:
-        if sorted((*nav, *sig)) == sorted(map(str, patterns.dims)):
+        if {*nav, *sig} == set(patterns.dims):
             return nav, sig
-    expected = "; ".join(", ".join((*nav, *sig)) for nav, sig in layouts)
+    expected = "; ".join(", ".join(nav + sig) for nav, sig in layouts)
     raise SchemaError(
         f"the patterns have dims {tuple(patterns.dims)}; rename them with .rename(…) to one of: "
         f"{expected} (dy, dx of the detector), keep a dim of one entry by .isel(y=[0]), or correct "
@@ -231,37 +239,32 @@ def _validate_coordinate(coordinate: xr.DataArray) -> None:
 def maps(ds: xr.Dataset) -> list[str]:
     """Names of the variables over exactly the navigation dims, such as BC, phase and roi."""
     nav = set(navigation_dims(ds))
-    return [str(name) for name, variable in ds.data_vars.items() if set(variable.dims) == nav]
+    names = map(str, ds.data_vars)
+    return [name for name in names if set(ds[name].dims) == nav]
 
 
 def runs(ds: xr.Dataset) -> list[str]:
     """Names of the runs whose latents the Dataset holds, the default run first."""
     prefix = f"{n.LATENTS}_"
-    latents = [v for v in map(str, ds.data_vars) if not v.startswith(n.LATENTS_STD)]
-    others = [v.removeprefix(prefix) for v in latents if v.startswith(prefix)]
-    return [n.DEFAULT_RUN, *others] if n.LATENTS in latents else others
-
-
-def decompositions(ds: xr.Dataset) -> list[str]:
-    """Names of linear decompositions: `pca` over the navigation dims and `pca_component`, …"""
-    nav = set(navigation_dims(ds))
-    names = []
-    for name, variable in ds.data_vars.items():
-        is_decomposition = set(variable.dims) == nav | {f"{name}_{n.COMPONENT}"}
-        if is_decomposition and name != n.QUATERNION:
-            names.append(str(name))
-    return names
+    latents = [name for name in map(str, ds.data_vars) if name.startswith(prefix)]
+    names = [name.removeprefix(prefix) for name in latents if not name.startswith(n.LATENTS_STD)]
+    return [n.DEFAULT_RUN, *names] if n.LATENTS in ds else names
 
 
 def cluster_maps(ds: xr.Dataset) -> list[str]:
     """Names of the maps of clusters: integers with the attributes `method` and `flag_values`."""
-    keys = {"method", "flag_values"}
-    return [name for name in maps(ds) if ds[name].dtype.kind == "i" and keys <= set(ds[name].attrs)]
+    names = []
+    for name in maps(ds):
+        is_result = "method" in ds[name].attrs and "flag_values" in ds[name].attrs
+        if is_result and ds[name].dtype.kind == "i":
+            names.append(name)
+    return names
 
 
 def describe(ds: xr.Dataset) -> dict[str, Any]:
     """Grid, pattern shape, dtype, maps, elements, runs and bytes, from the metadata."""
     nav = navigation_dims(ds)
+    elements = ds[n.ELEMENT].values.tolist() if n.ELEMENT in ds.coords else []
     extent = {}
     if is_scan(ds):
         for dim in nav:
@@ -276,7 +279,7 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
         "dtype": str(ds[n.PATTERNS].dtype),
         "nbytes": int(ds[n.PATTERNS].nbytes),
         "maps": maps(ds),
-        "elements": [str(e) for e in ds[n.ELEMENT].values] if n.ELEMENT in ds.coords else [],
+        "elements": list(map(str, elements)),
         "runs": runs(ds),
     }
 
@@ -292,12 +295,13 @@ def meanings(variable: xr.DataArray) -> dict[int, str]:
 
     Unless there are as many names as codes, each code is named by its number.
     """
-    codes = [int(code) for code in np.atleast_1d(variable.attrs.get("flag_values", []))]
+    codes = np.atleast_1d(variable.attrs.get("flag_values", [])).tolist()
     names = variable.attrs.get("flag_meanings", "")
-    names = names.split() if isinstance(names, str) else list(map(str, names))
+    if isinstance(names, str):
+        names = names.split()
     if len(names) != len(codes):
-        names = list(map(str, codes))
-    return dict(zip(codes, names, strict=True))
+        names = codes
+    return {int(code): str(name) for code, name in zip(codes, names, strict=True)}
 
 
 def categories(variable: xr.DataArray) -> dict[int, str]:
@@ -308,8 +312,9 @@ def categories(variable: xr.DataArray) -> dict[int, str]:
     """
     if "flag_values" in variable.attrs:
         return {code: name for code, name in meanings(variable).items() if code >= 0}
-    codes = np.unique(np.asarray(variable.values))
-    return {int(code): str(int(code)) for code in codes[codes >= 0] if np.isfinite(code)}
+    codes = np.unique(variable.values)
+    numbers = codes[np.isfinite(codes) & (codes >= 0)].astype(int).tolist()
+    return {code: str(code) for code in numbers}
 
 
 def flags(

@@ -44,21 +44,20 @@ def _is_short_text(ds: xr.Dataset, name: str) -> bool:
         return False
     if name.lower() in {*n.GROUPS, n.PATH}:
         return False
-    return len(np.unique(_values(ds, name))) <= min(MOST_CLASSES, ds[name].size - 1)
+    texts = set(ds[name].values.tolist())
+    return len(texts) <= MOST_CLASSES and len(texts) < ds[name].size
 
 
-def class_of_each(ds: xr.Dataset, name: str) -> tuple[np.ndarray, dict[int, str]]:
-    """Code of each sample over the navigation dims, below 0 for no class; and code -> name."""
-    values = _values(ds, name)
-    if is_categorical(ds[name]):
-        return values, meanings(ds[name]) or {int(code): str(code) for code in np.unique(values)}
-    words, codes = np.unique(values, return_inverse=True)
-    return codes.reshape(values.shape), dict(enumerate(map(str, words)))
+def class_of_each(ds: xr.Dataset, name: str) -> tuple[np.ndarray, dict[Any, str]]:
+    """Code or text of each sample over the navigation dims, and code or text -> name of the class.
 
-
-def _values(ds: xr.Dataset, name: str) -> np.ndarray:
-    values = np.asarray(ds[name].transpose(*schema.navigation_dims(ds)).values)
-    return np.array(values.tolist(), dtype=str) if values.dtype.kind in "UTO" else values
+    Negative codes and empty texts are no class. Raises NoInputError or UsageError as `classes_of`.
+    """
+    values = _class_values(ds, name)
+    names = {value: str(value) for value in np.unique(values).tolist()}
+    if values.dtype.kind in "iu":
+        names = meanings(ds[name]) or names
+    return values, dict(sorted(names.items()))
 
 
 def classes_of(
@@ -78,8 +77,10 @@ def classes_of(
         if not existing and classes is None:
             return None
         by = existing[0] if existing else CLASS_VARIABLES[0]
-    values = _class_values(ds, by)
-    names = _class_names(ds[by], values)
+    values, names = class_of_each(ds, by)
+    if values.dtype.kind in "iu":
+        names = {value: name for value, name in names.items() if value >= 0}
+    names.pop("", None)
     for name in classes or ():
         if name not in names.values():
             hint = did_you_mean(name, list(names.values()))
@@ -102,11 +103,8 @@ def _class_values(ds: xr.Dataset, name: str) -> np.ndarray:
     """Values of a variable that holds a class for each sample; everything but integers as text."""
     navigation = schema.navigation_dims(ds)
     if name not in ds.variables:
-        candidates = [
-            str(other)
-            for other, variable in ds.variables.items()
-            if set(variable.dims) == set(navigation)
-        ]
+        names = map(str, ds.variables)
+        candidates = [other for other in names if set(ds[other].dims) == set(navigation)]
         raise NoInputError(
             f"there is no map or coordinate {name!r}.{did_you_mean(name, candidates)}"
         )
@@ -120,11 +118,4 @@ def _class_values(ds: xr.Dataset, name: str) -> np.ndarray:
     values = variable.transpose(*navigation).values
     if values.dtype.kind in "iu":
         return values
-    return np.array([str(value) for value in values.ravel()]).reshape(values.shape)
-
-
-def _class_names(variable: xr.DataArray, values: np.ndarray) -> dict[Any, str]:
-    """Value -> name of each class, in the order of the values."""
-    if values.dtype.kind in "iu":
-        return dict(sorted(schema.categories(variable).items()))
-    return {value: str(value) for value in np.unique(values) if value}
+    return np.array(values.tolist(), dtype=str)

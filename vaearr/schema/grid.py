@@ -32,9 +32,7 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.And: operator.and_,
-    ast.BitAnd: operator.and_,
     ast.Or: operator.or_,
-    ast.BitOr: operator.or_,
 }
 
 
@@ -82,13 +80,31 @@ def roi(
     """
     settings = (config or RoiConfig()).replace(x=x, y=y, z=z, where=where)
     nav = schema.navigation_dims(ds)
-    all_points = xr.DataArray(
-        np.ones(schema.navigation_shape(ds), bool), {dim: ds[dim] for dim in nav}, nav
-    )
+    coords = {dim: ds[dim] for dim in nav}
+    mask = xr.DataArray(measured(ds), coords, nav)
+    conditions = {"measured": mask, **_boxes(ds, settings)}
+    if settings.where is not None:
+        conditions[settings.where] = condition(ds, settings.where)
+    counts = {}
+    for name, kept in conditions.items():
+        mask = mask & kept
+        counts[name] = int(kept.broadcast_like(mask).sum())
+    count = int(mask.sum())
+    if count < MIN_ROI:
+        problem = "has only one scan point" if count else "is empty"
+        kept_points = "; ".join(f"{name}: {kept}" for name, kept in counts.items())
+        raise RoiError(
+            f"the ROI {problem}; of {mask.size} scan points each condition kept: {kept_points}"
+            f"{_extent(ds)}. Widen the conditions."
+        )
+    attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": count}
+    return xr.DataArray(mask.transpose(*nav).values, coords, nav, n.ROI, attrs)
+
+
+def _boxes(ds: xr.Dataset, settings: RoiConfig) -> dict[str, xr.DataArray]:
+    """The condition of each box along its dim, by its text."""
+    nav = schema.navigation_dims(ds)
     conditions = {}
-    spans = []
-    if n.PRESENT in ds:
-        conditions["measured"] = ds[n.PRESENT].load()
     for dim in n.SCAN_DIMS:
         box = getattr(settings, dim)
         if box is None:
@@ -99,22 +115,17 @@ def roi(
             )
         start, stop = box
         conditions[f"{start:g} <= {dim} < {stop:g}"] = (ds[dim] >= start) & (ds[dim] < stop)
-        spans.append(f"{dim} spans {float(ds[dim].min()):g} to {float(ds[dim].max()):g}")
-    if settings.where is not None:
-        conditions[settings.where] = condition(ds, settings.where)
-    mask = reduce(operator.and_, conditions.values(), all_points).transpose(*nav)
-    counts = {name: int((all_points & kept).sum()) for name, kept in conditions.items()}
-    count = int(mask.sum())
-    if count < MIN_ROI:
-        problem = "has only one scan point" if count else "is empty"
-        kept_points = "; ".join(f"{name}: {kept}" for name, kept in counts.items())
-        extent = f" ({', '.join(spans)})" if spans else ""
-        raise RoiError(
-            f"the ROI {problem}; of {mask.size} scan points each condition kept: "
-            f"{kept_points or 'no condition'}{extent}. Widen the conditions."
-        )
-    attrs = {**n.ATTRS[n.ROI], "config": settings.to_attrs(), "kept": counts, "n": count}
-    return xr.DataArray(mask.values, all_points.coords, nav, n.ROI, attrs)
+    return conditions
+
+
+def _extent(ds: xr.Dataset) -> str:
+    if not schema.is_scan(ds):
+        return ""
+    spans = []
+    for dim in schema.navigation_dims(ds):
+        values = ds[dim].values
+        spans.append(f"{dim} spans {values.min():g} to {values.max():g}")
+    return f" ({', '.join(spans)})"
 
 
 def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
@@ -124,7 +135,7 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
     `BC != 45`, nor by the other side of an `or`. Integer maps have no NaN: `phase` marks points
     without a phase by numbers below 0, which compare like any number.
 
-    Only names of maps, numbers, comparisons, `and or not & | ~` and brackets are read; nothing is
+    Only names of maps, numbers, comparisons, `and or not` and brackets are read; nothing is
     executed. Raises UsageError for anything else, and for a condition that is too long or too
     deeply nested.
     """
@@ -135,66 +146,75 @@ def condition(ds: xr.Dataset, text: str) -> xr.DataArray:
             "the condition."
         )
     try:
-        return _evaluated(ds, text)
+        return _Condition(ds, text).evaluate()
     except VaearrError:
         raise
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+    except (SyntaxError, ValueError, KeyError, TypeError, MemoryError, RecursionError):
         raise UsageError(
             f"cannot read the condition {shortened(text)!r}; write it like "
             '"BC > 45 and phase == 0".'
         ) from None
 
 
-def _evaluated(ds: xr.Dataset, text: str) -> xr.DataArray:
-    tree = ast.parse(text.strip(), mode="eval").body
-    used: dict[str, xr.DataArray] = {}  # the maps that the condition names
+class _Condition:
+    """The text of a condition, and the maps that it names."""
 
-    def truth(node: ast.AST) -> xr.DataArray:
-        result = value(node)
+    def __init__(self, ds: xr.Dataset, text: str) -> None:
+        self.ds = ds
+        self.text = text
+        self.maps: list[xr.DataArray] = []
+
+    def evaluate(self) -> xr.DataArray:
+        result = self.truth(ast.parse(self.text.strip(), mode="eval").body)
+        for layer in self.maps:
+            result = result & layer.notnull()
+        return result.load()
+
+    def truth(self, node: ast.AST) -> xr.DataArray:
+        result = self.value(node)
         if not isinstance(result, xr.DataArray) or result.dtype != bool:
             raise UsageError(
-                f"the condition {text!r} holds {ast.unparse(node)!r}, which is no comparison or "
-                'true/false map; write it like "BC > 45".'
+                f"the condition {self.text!r} holds {ast.unparse(node)!r}, which is no comparison "
+                'or true/false map; write it like "BC > 45".'
             )
         return result
 
-    def value(node: ast.AST) -> Any:
+    def value(self, node: ast.AST) -> Any:
         match node:
-            case ast.BoolOp(op=op, values=parts):
-                return reduce(OPERATORS[type(op)], [truth(part) for part in parts])
-            case ast.BinOp(op=ast.BitAnd() | ast.BitOr() as op, left=left, right=right):
-                return OPERATORS[type(op)](truth(left), truth(right))
-            case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=part):
-                return ~truth(part)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-                return -number
             case ast.Constant(value=int() | float() as number):
                 return number
             case ast.Name(id=name):
-                return used.setdefault(name, _map(ds, name))
+                return self.map(name, None)
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=entry)):
-                return used.setdefault(ast.unparse(node), _map(ds, name, entry))
-            case ast.Compare(left=left, ops=ops, comparators=others) if all(
-                type(op) in OPERATORS for op in ops
-            ):
-                sides = [value(side) for side in (left, *others)]
-                pairs = zip(ops, sides, sides[1:], strict=False)
-                return reduce(operator.and_, [OPERATORS[type(op)](a, b) for op, a, b in pairs])
+                return self.map(name, entry)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self.value(operand)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return ~self.truth(operand)
+            case ast.BoolOp(op=op, values=operands):
+                return reduce(OPERATORS[type(op)], map(self.truth, operands))
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                sides = [self.value(side) for side in (left, *others)]
+                results = []
+                for i, comparison in enumerate(ops):
+                    compare = OPERATORS[type(comparison)]
+                    results.append(compare(sides[i], sides[i + 1]))
+                return reduce(operator.and_, results)
         raise UsageError(
-            f"the condition {text!r} holds {ast.unparse(node)!r}, which is not a map, a number or "
-            "a comparison by < <= > >= == !=; with & and | put each comparison in brackets."
+            f"the condition {self.text!r} holds {ast.unparse(node)!r}, which is not a map, a number "
+            "or a comparison by < <= > >= == !=; join comparisons by and, or, not."
         )
 
-    result = truth(tree)
-    for array in used.values():
-        if array.dtype.kind == "f":
-            result = result & array.notnull()
-    return result.load()
+    def map(self, name: str, entry: object) -> xr.DataArray:
+        layer = _map(self.ds, name, entry)
+        self.maps.append(layer)
+        return layer
 
 
 def _map(ds: xr.Dataset, name: str, entry: object = None) -> xr.DataArray:
     nav = set(schema.navigation_dims(ds))
-    names = [str(v) for v in ds.data_vars if v != n.PATTERNS and nav <= set(ds[v].dims)]
+    variables = map(str, ds.drop_vars(n.PATTERNS).data_vars)
+    names = [variable for variable in variables if nav <= set(ds[variable].dims)]
     if name not in names and name not in nav:
         raise UsageError(f"there is no map {name!r}.{did_you_mean(name, names)}")
     array = ds[name]
@@ -246,17 +266,20 @@ def split(
     values = np.full(inside.shape, n.OUTSIDE, np.int8)
     values[inside] = np.where(choose(member, config.fraction, rng), n.VALIDATION, n.TRAIN)
     attrs = {**n.ATTRS[n.SPLIT], "config": config.to_attrs(), "seed": seed, "block_used": side}
-    return xr.DataArray(values, {dim: roi[dim] for dim in roi.dims}, roi.dims, n.SPLIT, attrs)
+    coords = {dim: roi[dim] for dim in roi.dims}
+    return xr.DataArray(values, coords, roi.dims, n.SPLIT, attrs)
 
 
 def _blocks_within(inside: np.ndarray, config: SplitConfig) -> tuple[int, np.ndarray]:
     """Side of the blocks, and the block of each point of the ROI."""
     side = config.block if config.method == "blocks" else 1
+    n_needed = max(4, 2 / max(config.fraction, 1e-9))
     while True:
         axes = [np.arange(size) // side for size in inside.shape]
         counts = [axis[-1] + 1 for axis in axes]
-        block = np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), counts)[inside]
-        if side == 1 or len(np.unique(block)) >= max(4, 2 / max(config.fraction, 1e-9)):
+        indices = np.meshgrid(*axes, indexing="ij")
+        block = np.ravel_multi_index(indices, counts)[inside]
+        if side == 1 or len(np.unique(block)) >= n_needed:
             return side, block
         side //= 2
 
@@ -267,8 +290,10 @@ def _some_groups(member: np.ndarray, fraction: float, rng: np.random.Generator) 
     order = rng.permutation(len(ids))
     count = 0
     if fraction > 0:
-        count = int(np.searchsorted(np.cumsum(sizes[order]), fraction * len(member))) + 1
-    return np.isin(member, ids[order[: min(count, len(ids) - 1)]])
+        totals = np.cumsum(sizes[order])
+        count = int(np.searchsorted(totals, fraction * len(member))) + 1
+    count = min(count, len(ids) - 1)
+    return np.isin(member, ids[order[:count]])
 
 
 def _share_of_each(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
@@ -292,25 +317,20 @@ def _members(
             f"split method {config.method!r} needs a value of `by` for each point; got {received}."
         )
     values = np.asarray(by)[inside]
-    if values.dtype.kind == "f":
-        is_missing = np.isnan(values)
-    elif values.dtype.kind in "iu":
-        is_missing = values < 0
+    if values.dtype.kind in "iuf":
+        is_missing = ~(values >= 0)  # NaN too
     else:
         values = np.array([str(value) for value in values])
         is_missing = values == ""
     ids, member = np.unique(values, return_inverse=True)
-    if config.method == "groups":
-        if is_missing.any():
-            raise RoiError(
-                f"{int(is_missing.sum())} points of the ROI have no group; leave them out of the "
-                "ROI."
-            )
-        if len(ids) < 2:
-            raise RoiError(
-                "all points of the ROI are in one group; at least two are needed to split by "
-                "groups."
-            )
+    if config.method == "groups" and is_missing.any():
+        raise RoiError(
+            f"{int(is_missing.sum())} points of the ROI have no group; leave them out of the ROI."
+        )
+    if config.method == "groups" and len(ids) < 2:
+        raise RoiError(
+            "all points of the ROI are in one group; at least two are needed to split by groups."
+        )
     return np.asarray(member).reshape(-1)
 
 
@@ -320,25 +340,18 @@ def class_map(ds: xr.Dataset, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
     Negative numbers and NaN mean "no class" and become -1. Raises SchemaError unless `name` is a
     map over the navigation dims with whole numbers and at least two classes.
     """
-    variable = _map(ds, name)
-    dims = schema.navigation_dims(ds)
-    if set(variable.dims) != set(dims):
-        raise SchemaError(f"{name!r} lies over {variable.dims}; a map of classes lies over {dims}.")
-    values = variable.transpose(*dims).values
-    has_class = np.isfinite(values) & (values >= 0)
-    numbers = values[has_class]
-    if not np.array_equal(numbers, np.round(numbers)):
+    values = _map(ds, name).transpose(*schema.navigation_dims(ds)).values
+    numbers = np.where(values >= 0, values, np.nan)
+    positions, classes = pd.factorize(numbers.ravel(), sort=True)
+    if not np.array_equal(classes, np.round(classes)):
         raise SchemaError(
             f"{name!r} holds fractions; a map of classes holds whole numbers, -1 for no class."
         )
-    classes = np.unique(numbers).astype(np.int64)
     if len(classes) < 2:
         raise SchemaError(
             f"{name!r} holds {len(classes)} class(es); at least two are needed to tell them apart."
         )
-    positions = np.full(values.shape, -1, np.int64)
-    positions[has_class] = np.searchsorted(classes, numbers.astype(np.int64))
-    return positions, tuple(map(int, classes))
+    return positions.reshape(values.shape), tuple(map(int, classes))
 
 
 def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
@@ -365,12 +378,12 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
     ('sample', 'latent')
     """
     inside = laid_over(data, roi, roi.dims)
-    index = dict(zip(roi.dims, np.nonzero(inside.values), strict=True))
-    numbers = {dim: np.arange(data.sizes[dim]) for dim in roi.dims if dim not in data.coords}
-    data = data.assign_coords(numbers)
-    if set(roi.dims) == {n.SAMPLE}:
-        return data.isel(index)
-    points = {dim: xr.DataArray(positions, dims=n.SAMPLE) for dim, positions in index.items()}
+    positions = np.nonzero(inside.values)
+    points = {}
+    for dim, along in zip(roi.dims, positions, strict=True):
+        points[dim] = xr.Variable(n.SAMPLE, along)
+        if dim not in data.coords:
+            data = data.assign_coords({dim: np.arange(data.sizes[dim])})
     return data.isel(points).transpose(n.SAMPLE, ...)
 
 
@@ -414,54 +427,31 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
             "belong; expected a DataArray over 'sample' with the coordinates of va.to_samples. Use "
             "samples.copy(data=values) for values computed from samples."
         )
-    samples = samples.transpose(n.SAMPLE, ...)
-    points = _points_of(samples, inside)
-    row_major = np.argsort(points)
-    grid = fill_grid(samples.values[row_major], inside, fill)
-    further = [str(dim) for dim in samples.dims[1:]]
-    coords = {dim: samples[dim] for dim in further if dim in samples.coords}
-    grid = grid.rename(dict(zip(grid.dims[inside.ndim :], further, strict=True)))
-    return grid.assign_coords(coords).rename(samples.name).assign_attrs(samples.attrs)
-
-
-def fill_grid(values: np.ndarray, inside: xr.DataArray, fill: float) -> xr.DataArray:
-    """Values `(points, ...)` of the points inside, row-major, on the grid; `fill` outside."""
-    fits = values.dtype.kind not in "iub"
-    if not fits and float(fill).is_integer():
-        fits = bool(np.array(int(fill)).astype(values.dtype) == fill)
-    if not fits:
-        raise SchemaError(
-            f"samples are {values.dtype}, which has no {fill}; pass another fill= or convert to "
-            "float."
-        )
+    expected = to_samples(inside, inside)
+    samples = align_samples(expected, samples, "the ROI").transpose(n.SAMPLE, ...)
+    values = samples.values
+    _refuse_fill(values.dtype, fill)
     grid = np.full((*inside.shape, *values.shape[1:]), fill, values.dtype)
     grid[inside.values] = values
-    further = [f"dim_{i}" for i in range(1, values.ndim)]
+    further_dims = samples.dims[1:]
     coords = {name: coord for name, coord in inside.coords.items() if coord.dims}
-    return xr.DataArray(grid, coords, (*inside.dims, *further))
+    for dim in further_dims:
+        if dim in samples.coords:
+            coords[dim] = samples[dim]
+    dims = (*inside.dims, *further_dims)
+    return xr.DataArray(grid, coords, dims, samples.name, samples.attrs)
 
 
-def _points_of(samples: xr.DataArray, inside: xr.DataArray) -> np.ndarray:
-    """The number of each sample's point on the grid, by the coordinates of the samples."""
-    for dim in inside.dims:
-        if dim not in samples.coords or samples[dim].dims != (n.SAMPLE,):
-            raise SchemaError(
-                f"the samples carry no coordinate {dim!r}, so it is not known where they belong; "
-                "take them from va.to_samples, and use samples.copy(data=values) for values "
-                "computed from samples."
-            )
-    positions = np.stack(
-        [inside.get_index(dim).get_indexer(pd.Index(samples[dim].values)) for dim in inside.dims]
-    )
-    points = np.asarray(np.ravel_multi_index(tuple(np.maximum(positions, 0)), inside.shape))
-    points[(positions < 0).any(axis=0)] = -1  # not on the grid
-    expected = np.flatnonzero(inside.values)
-    if not np.array_equal(np.sort(points), expected):
+def _refuse_fill(dtype: np.dtype, fill: float) -> None:
+    """Raise SchemaError for a value outside the region that integers cannot hold."""
+    if dtype.kind not in "iub":
+        return
+    with np.errstate(invalid="ignore"):
+        stored_fill = np.array(fill).astype(dtype)
+    if stored_fill != fill:
         raise SchemaError(
-            f"the {len(points)} samples lie at other points than the {len(expected)} of the ROI, "
-            "or several at one; pass the ROI that the samples came from."
+            f"samples are {dtype}, which has no {fill}; pass another fill= or convert to float."
         )
-    return points
 
 
 Samples = TypeVar("Samples", bound=xr.DataArray | xr.Dataset)
@@ -474,28 +464,26 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
     """
     if n.SAMPLE not in reference.dims or n.SAMPLE not in data.dims:
         return data
-    expected = _sample_coords(reference)
     names = _sample_coords(data)
-    if expected != names:
-        if {n.SAMPLE} >= {*expected, *names}:
+    expected_names = _sample_coords(reference)
+    if names != expected_names:
+        if {n.SAMPLE} >= {*names, *expected_names}:
             return data  # numbered and unnumbered samples are matched by position
         raise SchemaError(
-            f"the samples of {what} carry the coordinates {sorted(names)}, expected "
-            f"{sorted(expected)}; take both from va.to_samples, and use samples.copy(data=values) "
-            "for values computed from samples."
+            f"the samples of {what} carry the coordinates {names}, expected {expected_names}; take "
+            "both from va.to_samples, and use samples.copy(data=values) for values computed from "
+            "samples."
         )
     if all(np.array_equal(reference[name].values, data[name].values) for name in names):
         return data
-    reference_points = pd.MultiIndex.from_arrays([reference[name].values for name in names])
     points = pd.MultiIndex.from_arrays([data[name].values for name in names])
-    if not reference_points.is_unique or not points.sort_values().equals(
-        reference_points.sort_values()
-    ):
+    expected = pd.MultiIndex.from_arrays([reference[name].values for name in names])
+    if not expected.is_unique or not points.sort_values().equals(expected.sort_values()):
         raise SchemaError(
             f"{what} has samples at other {', '.join(names)}; select the same points of each, "
             "such as with one ROI."
         )
-    return cast(Samples, data.isel({n.SAMPLE: points.get_indexer(reference_points)}))
+    return cast(Samples, data.isel({n.SAMPLE: points.get_indexer(expected)}))
 
 
 def _sample_coords(data: xr.DataArray | xr.Dataset) -> list[str]:
@@ -536,11 +524,11 @@ def laid_over(
     expected = f"expected {'boolean' if boolean else 'a map'} over {dims}, as va.roi makes it."
     if not isinstance(mask, xr.DataArray):
         raise SchemaError(f"the {what} is a {type(mask).__name__} without dimensions; {expected}")
-    if (boolean and mask.dtype != bool) or sorted(map(str, mask.dims)) != sorted(map(str, dims)):
+    if (boolean and mask.dtype != bool) or set(mask.dims) != set(dims):
         raise SchemaError(f"the {what} is {mask.dtype} over {mask.dims}; {expected}")
     mask = align_samples(data, mask, f"the {what}")
     for dim in dims:
-        if dim not in data.dims or not np.array_equal(data[dim].values, mask[dim].values):
+        if dim not in data.dims or not data[dim].to_index().equals(mask[dim].to_index()):
             raise SchemaError(
                 f"the {what}'s coordinate {dim!r} is not the store's; make the {what} from this "
                 "store."
@@ -566,20 +554,21 @@ def find_point(ds: xr.Dataset, point: Mapping[str, Any] | float | str) -> dict[s
 def _position(coordinate: xr.DataArray, value: Any) -> int:
     """Position of a value in a coordinate; of a number the nearest within half a step."""
     values = coordinate.values
+    step = 1.0
     if values.dtype.kind in "iuf":
         try:
             distance = abs(values.astype("f8") - float(value))
         except (TypeError, ValueError):
             raise UsageError(f"{coordinate.name} = {value!r} is not a number.") from None
-        step = np.median(np.diff(np.sort(values.astype("f8")))) if len(values) > 1 else 1.0
-        limit = min(distance.min(), step / 2 * (1 + 1e-9))
-        hits = np.flatnonzero(distance <= limit)
+        if len(values) > 1:
+            step = abs(np.median(np.diff(values.astype("f8"))))
     else:
-        hits = np.flatnonzero(values == value)
-    if not len(hits):
+        distance = np.asarray(values != value, float)
+    nearest = int(distance.argmin())
+    if distance[nearest] > step / 2 * (1 + 1e-9):
         span = f"{values[0]} to {values[-1]} {coordinate.attrs.get('units', '')}".strip()
         raise UsageError(f"there is nothing at {coordinate.name} = {value}; it spans {span}.")
-    return int(hits[0])
+    return nearest
 
 
 def grid_indices(ds: xr.Dataset, number: Any) -> dict[str, Any]:
@@ -603,37 +592,34 @@ def edges(coord: np.ndarray) -> np.ndarray:
     if values.size == 1:
         return values[0] + np.array([-0.5, 0.5])
     middle = (values[1:] + values[:-1]) / 2
-    return np.concatenate([[2 * values[0] - middle[0]], middle, [2 * values[-1] - middle[-1]]])
-
-
-def region_outline(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Border of the region where `mask` (rows, columns) is true, see `_lines`."""
-    return _lines(np.pad(mask, 1), np.not_equal, x, y)
+    first = 2 * values[0] - middle[0]
+    last = 2 * values[-1] - middle[-1]
+    return np.concatenate([[first], middle, [last]])
 
 
 def label_borders(codes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Borders between cells of different `codes` (rows, columns) from 0 on, see `_lines`."""
-    padded = np.pad(codes, 1, constant_values=-1)
-    return _lines(padded, lambda a, b: (a != b) & (a >= 0) & (b >= 0), x, y)
+    """Borders between cells of different `codes` (rows, columns) from 0 on.
 
-
-def _lines(
-    padded: np.ndarray, separates: Callable[..., np.ndarray], x: np.ndarray, y: np.ndarray
-) -> np.ndarray:
-    """Lines `(n, 4)` of x0, y0, x1, y1 along the edges of cells; adjoining edges are merged.
-
-    padded: cells with one more all around. separates: whether there is a border between neighbours.
+    Returns lines `(n, 4)` of x0, y0, x1, y1 along the edges of cells; adjoining edges are merged.
     x (columns + 1,), y (rows + 1,): positions of the edges, see `edges`.
     """
-    edge, start, stop = _runs(separates(padded[1:-1, :-1], padded[1:-1, 1:]).T)
-    vertical = np.stack([x[edge], y[start], x[edge], y[stop]], axis=1)
-    edge, start, stop = _runs(separates(padded[:-1, 1:-1], padded[1:, 1:-1]))
-    horizontal = np.stack([x[start], y[edge], x[stop], y[edge]], axis=1)
+    column, start, stop = _runs(_differ(codes[:, :-1], codes[:, 1:]).T)
+    at = x[column + 1]
+    vertical = np.stack([at, y[start], at, y[stop]], axis=1)
+    row, start, stop = _runs(_differ(codes[:-1], codes[1:]))
+    at = y[row + 1]
+    horizontal = np.stack([x[start], at, x[stop], at], axis=1)
     return np.concatenate([vertical, horizontal])
+
+
+def _differ(codes: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+    return (codes != neighbours) & (codes >= 0) & (neighbours >= 0)
 
 
 def _runs(border: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs of True in each row: row, first index, index after the last."""
-    change = np.diff(np.pad(border, ((0, 0), (1, 1))).astype("i1"), axis=1)
+    padded = np.pad(border, ((0, 0), (1, 1)))
+    change = np.diff(padded.astype("i1"), axis=1)
     row, start = np.nonzero(change == 1)
-    return row, start, np.nonzero(change == -1)[1]
+    _, stop = np.nonzero(change == -1)
+    return row, start, stop

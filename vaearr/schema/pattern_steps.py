@@ -51,30 +51,17 @@ Data = TypeVar("Data", xr.DataArray, xr.Dataset)
 P = ParamSpec("P")
 
 
-def _of_datasets(
-    step: Callable[Concatenate[xr.DataArray, P], xr.DataArray],
-) -> Callable[Concatenate[Data, P], Data]:
-    """A step on patterns that also takes a Dataset."""
-
-    @wraps(step)
-    def wrapped(data: Data, *args: P.args, **kwargs: P.kwargs) -> Data:
-        if isinstance(data, xr.DataArray):
-            return step(data, *args, **kwargs)
-        return data.assign({PATTERNS: step(data[PATTERNS], *args, **kwargs)})
-
-    return wrapped
-
-
 def _of_patterns(
     step: Callable[Concatenate[xr.Dataset, P], xr.Dataset],
 ) -> Callable[Concatenate[Data, P], Data]:
-    """A step on a Dataset, all its variables over the detector, that also takes patterns alone."""
+    """A step on a Dataset that also takes patterns alone."""
 
     @wraps(step)
     def wrapped(data: Data, *args: P.args, **kwargs: P.kwargs) -> Data:
         if isinstance(data, xr.Dataset):
             return step(data, *args, **kwargs)
-        return step(data.to_dataset(name=PATTERNS), *args, **kwargs)[PATTERNS].rename(data.name)
+        result = step(data.to_dataset(name=PATTERNS), *args, **kwargs)
+        return result[PATTERNS].rename(data.name)
 
     return wrapped
 
@@ -117,12 +104,11 @@ def crop(ds: xr.Dataset, **windows: Window) -> xr.Dataset:
     for holder in (attrs, detector):
         if CENTRE in holder:
             holder[CENTRE] = _centre_in_window(holder[CENTRE], patterns, bounds)
-    result = ds.isel(bounds)
+    cropped = ds.isel(bounds).copy()
+    cropped[PATTERNS].attrs = attrs
     if detector:
-        result = result.assign_attrs({DETECTOR: detector})
-    cropped = result[PATTERNS].copy(deep=False)
-    cropped.attrs = attrs
-    return result.assign({PATTERNS: cropped})
+        cropped.attrs[DETECTOR] = detector
+    return cropped
 
 
 def _window(coordinate: xr.DataArray, window: Window) -> slice:
@@ -191,88 +177,70 @@ def bin_patterns(ds: xr.Dataset, size: int | Mapping[str, int] = 2) -> xr.Datase
     detector_dims = [dim for dim in signal if dim != CHANNEL]
     sizes = _numbers_by_dim(size, detector_dims, detector_dims)
     for dim, side in sizes.items():
-        _refuse_remainder(dim, patterns.sizes[dim], side)
-    along_signal = [name for name, c in patterns.coords.items() if set(c.dims) & set(signal)]
+        length = patterns.sizes[dim]
+        divisible = length // max(side, 1) * side
+        if divisible != length:
+            raise UsageError(
+                f"{dim!r} has {length} pixels, which is not a multiple of {side}; crop to "
+                f"{divisible} first, or use another size."
+            )
+    sides = {dim: sizes.get(dim, 1) for dim in signal}
+    shape = {dim: patterns.sizes[dim] // side for dim, side in sides.items()}
     result: xr.DataArray = xr.apply_ufunc(
-        joined,
-        _unchunked(patterns.drop_vars(along_signal), signal),
-        kwargs={"sides": [sizes.get(dim, 1) for dim in signal]},
+        block_means,
+        _unchunked(patterns, signal),
+        kwargs={"sides": list(sides.values())},
         input_core_dims=[signal],
         output_core_dims=[signal],
         exclude_dims=set(signal),
         dask="parallelized",
         output_dtypes=["f4"],
-        dask_gufunc_kwargs={
-            "output_sizes": {dim: patterns.sizes[dim] // sizes.get(dim, 1) for dim in signal}
-        },
+        dask_gufunc_kwargs={"output_sizes": shape},
     )
     others = ds.drop_vars(PATTERNS)
-    binned = others.coarsen({dim: side for dim, side in sizes.items() if dim in others.dims}).mean()
+    along = {dim: side for dim, side in sizes.items() if dim in others.dims}
+    binned = others.coarsen(along).mean()
     binned.encoding = dict(ds.encoding)  # names the store
     detector = _mapping(ds.attrs.get(DETECTOR))
+    binning = detector.pop(BINNING, None)
+    if binning and len(set(sizes.values())) == 1:
+        detector[BINNING] = binning * min(sizes.values())
     if detector:
-        factors = set(sizes.values())
-        binning = detector.pop(BINNING, None)
-        if binning is not None and len(factors) == 1:
-            detector[BINNING] = binning * factors.pop()
-        binned = binned.assign_attrs({DETECTOR: detector})
+        binned.attrs[DETECTOR] = detector
     attrs = _with_step(patterns, {"step": "bin", "size": sizes})
-    return binned.assign({PATTERNS: (patterns.dims, result.transpose(*patterns.dims).data, attrs)})
+    result = result.transpose(*patterns.dims)
+    return binned.assign({PATTERNS: (result.dims, result.data, attrs)})
 
 
-def _refuse_remainder(dim: str, length: int, side: int) -> None:
-    if side >= 1 and length % side == 0:
-        return
-    hint = "use a number from 1 to it"
-    if 1 <= side <= length:
-        hint = f"crop to {length // side * side} first"
-    raise UsageError(f"{dim!r} has {length} pixels, which is not a multiple of {side}; {hint}.")
-
-
-def joined(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+def block_means(patterns: np.ndarray, sides: Sequence[int]) -> np.ndarray:
     """Average blocks of pixels along the last axes, float32: `(…, H, W) -> (…, H/side, W/side)`.
 
     sides: of the blocks, one for each of these axes; a remainder at the far end is cut off.
     """
-    signal = patterns.shape[-len(sides) :]
-    n_pixels = math.prod(sides)
-    dtype: np.dtype = np.dtype("f8")
-    if patterns.dtype == np.uint8 and n_pixels < 2**8:
-        dtype = np.dtype("u2")
-    elif patterns.dtype.kind in "iu":
-        dtype = np.dtype("i8")
-    flat = patterns.reshape(-1, *signal)
-    counts = [size // side for size, side in zip(signal, sides, strict=True)]
-    out = np.empty((len(flat), *counts), np.float32)
-    for pattern, binned in zip(flat, out, strict=True):  # one at a time stays in the cache
-        np.divide(_block_sums(pattern, sides, dtype), n_pixels, out=binned, casting="same_kind")
-    return out.reshape(*patterns.shape[: -len(sides)], *counts)
-
-
-def _block_sums(pattern: np.ndarray, sides: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    for axis, side in enumerate(sides):
-        lines = np.moveaxis(pattern, axis, 0)
+    total = patterns
+    for axis, side in enumerate(sides, start=patterns.ndim - len(sides)):
+        lines = np.moveaxis(total, axis, 0)
         stop = len(lines) // side * side
-        total = lines[0:stop:side].astype(dtype)
-        for i in range(1, side):
-            total += lines[i:stop:side]
-        pattern = np.moveaxis(total, 0, axis)
-    return pattern
+        sums = lines[0:stop:side].astype("f8")
+        for first in range(1, side):
+            sums += lines[first:stop:side]
+        total = np.moveaxis(sums, 0, axis)
+    return np.asarray(total / math.prod(sides), np.float32)
 
 
-@_of_datasets
+@_of_patterns
 def remove_static_background(
-    patterns: xr.DataArray,
+    ds: xr.Dataset,
     background: xr.DataArray | None = None,
     *,
     operation: Operation = "subtract",
     roi: xr.DataArray | None = None,
-) -> xr.DataArray:
+) -> xr.Dataset:
     """Remove the background that all patterns share.
 
     Parameters
     ----------
-    patterns : xr.DataArray or xr.Dataset
+    ds : xr.DataArray or xr.Dataset
         Patterns, lazy or not.
     background : xr.DataArray, optional
         Pattern over the signal dims, such as `ds.static_background`. By default the mean of the
@@ -303,9 +271,12 @@ def remove_static_background(
     dtype('float32')
     """
     _refuse_operation(operation)
+    patterns = ds[PATTERNS]
     nav, signal = _dims(patterns)
     if background is None:
-        counted = patterns if roi is None else patterns.where(laid_over(patterns, roi, tuple(nav)))
+        counted = patterns
+        if roi is not None:
+            counted = patterns.where(laid_over(patterns, roi, tuple(nav)))
         values = counted.mean(nav, dtype="f8").values
     else:
         sizes = {dim: patterns.sizes[dim] for dim in signal}
@@ -316,30 +287,35 @@ def remove_static_background(
         values = background.transpose(*signal).values
     source = "mean" if background is None else str(background.name or "given")
     step = {"step": "remove_static_background", "background": source, "operation": operation}
-    return _each_pattern(
-        _without_static, patterns, step, background=values.astype("f4"), operation=operation
-    )
+    settings = {"background": values.astype("f4"), "operation": operation}
+    return _each_pattern(_without_static, ds, step, settings)
 
 
 def _without_static(
     patterns: np.ndarray, background: np.ndarray, operation: Operation
 ) -> np.ndarray:
-    values = patterns.astype("f4")
+    return _without(patterns.astype("f4"), background, DARK * background.max(), operation)
+
+
+def _without(
+    values: np.ndarray, background: np.ndarray, darkest: float, operation: Operation
+) -> np.ndarray:
+    """Subtract a background or divide by it; quotients are 1 where it is not above `darkest`."""
     if operation == "subtract":
-        return values - background
-    is_lit = background > DARK * background.max()
-    return np.where(is_lit, values / np.where(is_lit, background, 1), np.float32(1))
+        return np.asarray(values - background)
+    quotients = np.ones_like(values)
+    return np.divide(values, background, out=quotients, where=abs(background) > darkest)
 
 
-@_of_datasets
+@_of_patterns
 def remove_dynamic_background(
-    patterns: xr.DataArray, sigma: float = 0.125, *, operation: Operation = "subtract"
-) -> xr.DataArray:
+    ds: xr.Dataset, sigma: float = 0.125, *, operation: Operation = "subtract"
+) -> xr.Dataset:
     """Remove the slow variation in each pattern: its Gaussian low-pass, renormalised at the edges.
 
     Parameters
     ----------
-    patterns : xr.DataArray or xr.Dataset
+    ds : xr.DataArray or xr.Dataset
         Patterns, lazy or not.
     sigma : float
         Standard deviation of the Gaussian as a share of the smaller side of the detector.
@@ -370,7 +346,7 @@ def remove_dynamic_background(
             f"sigma is {sigma}, expected a positive share of the smaller side of the detector."
         )
     step = {"step": "remove_dynamic_background", "sigma": sigma, "operation": operation}
-    return _each_pattern(_without_dynamic, patterns, step, sigma=sigma, operation=operation)
+    return _each_pattern(_without_dynamic, ds, step, {"sigma": sigma, "operation": operation})
 
 
 def _without_dynamic(patterns: np.ndarray, sigma: float, operation: Operation) -> np.ndarray:
@@ -378,10 +354,7 @@ def _without_dynamic(patterns: np.ndarray, sigma: float, operation: Operation) -
     rows, columns = values.shape[-2:]
     deviation = sigma * min(rows, columns)
     slow = _low_pass(rows, deviation) @ values @ _low_pass(columns, deviation).T
-    if operation == "subtract":
-        return np.asarray(values - slow)
-    is_lit = slow != 0
-    return np.where(is_lit, values / np.where(is_lit, slow, 1), np.float32(1))
+    return _without(values, slow, 0, operation)
 
 
 def _low_pass(size: int, deviation: float) -> np.ndarray:
@@ -391,15 +364,13 @@ def _low_pass(size: int, deviation: float) -> np.ndarray:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
-@_of_datasets
-def rescale_intensity(
-    patterns: xr.DataArray, out_range: tuple[float, float] = (0.0, 1.0)
-) -> xr.DataArray:
+@_of_patterns
+def rescale_intensity(ds: xr.Dataset, out_range: tuple[float, float] = (0.0, 1.0)) -> xr.Dataset:
     """Rescale each pattern so that its least and largest value become those of `out_range`.
 
     Parameters
     ----------
-    patterns : xr.DataArray or xr.Dataset
+    ds : xr.DataArray or xr.Dataset
         Patterns, lazy or not.
     out_range : (float, float)
         Least and largest value of each rescaled pattern; a constant pattern becomes the least one.
@@ -426,13 +397,13 @@ def rescale_intensity(
     if not low < high:
         raise UsageError(f"out_range is ({low}, {high}), expected two increasing numbers.")
     step = {"step": "rescale_intensity", "out_range": [low, high]}
-    n_signal = len(_dims(patterns)[1])
-    return _each_pattern(_rescaled, patterns, step, low=low, high=high, n_signal=n_signal)
+    n_signal = len(_dims(ds[PATTERNS])[1])
+    settings = {"low": low, "high": high, "signal": tuple(range(-n_signal, 0))}
+    return _each_pattern(_rescaled, ds, step, settings)
 
 
-def _rescaled(patterns: np.ndarray, low: float, high: float, n_signal: int) -> np.ndarray:
+def _rescaled(patterns: np.ndarray, low: float, high: float, signal: tuple[int, ...]) -> np.ndarray:
     values = patterns.astype("f4")
-    signal = tuple(range(-n_signal, 0))
     least = values.min(signal, keepdims=True)
     extent = values.max(signal, keepdims=True) - least
     share = (values - least) / np.where(extent == 0, 1, extent)
@@ -445,9 +416,13 @@ def _refuse_operation(operation: str) -> None:
 
 
 def _each_pattern(
-    kernel: Callable[..., np.ndarray], patterns: xr.DataArray, step: dict[str, Any], **settings: Any
-) -> xr.DataArray:
+    kernel: Callable[..., np.ndarray],
+    ds: xr.Dataset,
+    step: dict[str, Any],
+    settings: Mapping[str, Any],
+) -> xr.Dataset:
     """Apply a function of patterns `(…, signal)` that keeps their shape, lazily where lazy."""
+    patterns = ds[PATTERNS]
     _, signal = _dims(patterns)
     result: xr.DataArray = xr.apply_ufunc(
         kernel,
@@ -457,22 +432,21 @@ def _each_pattern(
         output_core_dims=[signal],
         dask="parallelized",
         output_dtypes=["f4"],
-        keep_attrs=True,
     )
-    ordered = result.transpose(*patterns.dims).rename(patterns.name)
-    ordered.attrs = _with_step(patterns, step)
-    return ordered
+    result = result.transpose(*patterns.dims)
+    result.attrs = _with_step(patterns, step)
+    return ds.assign({PATTERNS: result})
 
 
-@_of_datasets
+@_of_patterns
 def neighbour_average(
-    patterns: xr.DataArray, window: int | Mapping[str, int] = 3, *, roi: xr.DataArray | None = None
-) -> xr.DataArray:
+    ds: xr.Dataset, window: int | Mapping[str, int] = 3, *, roi: xr.DataArray | None = None
+) -> xr.Dataset:
     """Average each pattern with those of neighbouring scan points.
 
     Parameters
     ----------
-    patterns : xr.DataArray or xr.Dataset
+    ds : xr.DataArray or xr.Dataset
         Patterns, lazy or not.
     window : int or mapping
         Scan points per side, odd; one number for y and x, or one per navigation dim. All points
@@ -500,64 +474,30 @@ def neighbour_average(
     >>> va.neighbour_average(scan).patterns.dtype
     dtype('float32')
     """
+    patterns = ds[PATTERNS]
     nav, signal = _dims(patterns)
-    sides = _numbers_by_dim(window, [dim for dim in nav if dim in (Y, X)] or nav, nav)
+    default_dims = [dim for dim in nav if dim in (Y, X)]
+    sides = _numbers_by_dim(window, default_dims or nav, nav)
     for dim, side in sides.items():
         if side < 1 or side % 2 == 0 or (dim == SAMPLE and side > 1):
             raise UsageError(
                 f"the window is {side} along {dim!r}; use an odd number of scan points of a scan."
             )
-    lengths = [sides.get(dim, 1) for dim in nav]
-    shape = tuple(patterns.sizes[dim] for dim in nav)
-    inside = np.ones(shape, bool)
+    is_finite: Any = np.isfinite(patterns)
+    counted: xr.DataArray = is_finite.all(signal)
+    region = None
     if roi is not None:
-        inside = laid_over(patterns, roi, tuple(nav)).values
-    inside = inside.reshape(*shape, *[1] * len(signal))
-    ordered = patterns.transpose(*nav, *signal)
-    if patterns.chunks:
-        data = _averaged_lazily(_unchunked(ordered, signal).data, inside, lengths)
-    else:
-        data = _averaged(ordered.values, inside, lengths)
-    region = None if roi is None else str(roi.name or "given")
+        counted = counted & laid_over(patterns, roi, tuple(nav))
+        region = str(roi.name or "given")
+    total = patterns.astype("f4").where(counted, 0)
+    weight = counted.astype("f4")
+    for dim, side in sides.items():
+        total = total.rolling({dim: side}, center=True, min_periods=1).sum()
+        weight = weight.rolling({dim: side}, center=True, min_periods=1).sum()
+    averaged = total / weight.where(counted)
     step = {"step": "neighbour_average", "window": sides, "roi": region}
-    averaged = ordered.copy(data=data)
     averaged.attrs = _with_step(patterns, step)
-    return averaged.transpose(*patterns.dims)
-
-
-def _averaged_lazily(data: Any, inside: np.ndarray, lengths: Sequence[int]) -> Any:
-    import dask.array as da
-
-    n_nav, n_signal = len(lengths), data.ndim - len(lengths)
-    depth = {axis: min(length // 2, data.shape[axis] - 1) for axis, length in enumerate(lengths)}
-    return da.map_overlap(
-        _averaged,
-        data,
-        da.from_array(inside, chunks=(*data.chunks[:n_nav], *[1] * n_signal)),
-        lengths=lengths,
-        depth=depth | dict.fromkeys(range(n_nav, data.ndim), 0),
-        boundary="none",
-        dtype=np.float32,
-        meta=np.empty((0,) * data.ndim, np.float32),
-    )
-
-
-def _averaged(block: np.ndarray, mask: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Mean over windows along the leading axes of the values where the mask is true, else NaN."""
-    from scipy.ndimage import correlate1d
-
-    values = block.astype(np.float32)
-    if block.dtype.kind == "f":
-        mask = mask & np.isfinite(values).all(tuple(range(len(lengths), block.ndim)), keepdims=True)
-    values = np.where(mask, values, np.float32(0))
-    weight = mask.astype(np.float32)
-    for axis, length in enumerate(lengths):
-        ones = np.ones(length)
-        values = correlate1d(values, ones, axis, mode="constant")  # 0 beyond the edge
-        weight = correlate1d(weight, ones, axis, mode="constant")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values /= weight
-    return np.where(mask, values, np.float32(np.nan))
+    return ds.assign({PATTERNS: averaged})
 
 
 def _numbers_by_dim(
@@ -567,7 +507,7 @@ def _numbers_by_dim(
     by_dim = numbers if isinstance(numbers, Mapping) else dict.fromkeys(default_dims, numbers)
     _refuse_unknown_dims(by_dim, allowed)
     for number in by_dim.values():
-        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+        if not isinstance(number, int | np.integer):
             raise UsageError(
                 f"{numbers!r} is no whole number; give one, or one for each dimension."
             )

@@ -16,7 +16,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import categories, meanings
-from vaearr.schema.grid import edges, region_outline
+from vaearr.schema.grid import edges, label_borders
 from vaearr.views.colors import CLASS_COLORS, NOISE_COLOR, class_colors, colors_of, is_color_map
 
 NAN_COLOR = "#d4d4d4"
@@ -239,4 +239,7 @@ def roi_outline(roi: xr.DataArray | None) -> np.ndarray | None:
         return None
     rows, columns = map_dims(roi)
     grid = as_map(roi)
-    return region_outline(grid.values > 0, edges(grid[columns].values), edges(grid[rows].values))
+    codes = np.pad(grid.values > 0, 1).astype(int)
+    x = np.pad(edges(grid[columns].values), 1, mode="edge")
+    y = np.pad(edges(grid[rows].values), 1, mode="edge")
+    return label_borders(codes, x, y)

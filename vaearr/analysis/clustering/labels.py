@@ -14,7 +14,7 @@ from vaearr.config import ClusterConfig, refuse_unknown
 from vaearr.config.keywords import ClusterArraySettings
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json
-from vaearr.schema.grid import edges, fill_grid, label_borders
+from vaearr.schema.grid import edges, label_borders, to_grid, to_samples
 
 PLAIN_INFO = ("k", "k_at_bound", "n_fitted", "approximation", "scores")
 
@@ -135,8 +135,9 @@ def clustered(
         **{key: as_json(info[key]) for key in PLAIN_INFO},
         "warnings": scaling["warnings"] + info["warnings"],
     }
-    grid = fill_grid(labels.astype(np.int32), inside, fill=n.NOT_CLUSTERED)
-    return grid.rename(n.CLUSTERS).assign_attrs(attrs)
+    points = to_samples(inside, inside)
+    samples = xr.DataArray(labels.astype(np.int32), points.coords, n.SAMPLE, n.CLUSTERS, attrs)
+    return to_grid(samples, inside, fill=n.NOT_CLUSTERED)
 
 
 def whole_numbers(labels: xr.DataArray) -> np.ndarray:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.association.points import navigation_of
 from vaearr.errors import NoInputError, UsageError, did_you_mean, need
 
 POINT, AXIS = "point", "axis"
@@ -90,12 +91,11 @@ def embed(
         raise UsageError(
             f"perplexity {perplexity} must be positive, and neighbours {neighbours} 2 or more."
         )
-    nav = [dim for dim in latents.dims if dim in (*n.SCAN_DIMS, n.SAMPLE)]
+    nav = navigation_of(latents)
     samples = latents.reset_coords(drop=True).stack({POINT: nav}, create_index=False)
     samples = samples.transpose(POINT, ...)
     samples = samples.fillna(samples.mean(schema.position_dims(samples)))
-    is_known = np.isfinite(samples.values).reshape(len(samples), -1).all(1)
-    known = np.flatnonzero(is_known)
+    known = np.flatnonzero(samples.notnull().all(samples.dims[1:]))
     numbers = known[subsample(len(known), max_points, seed)]
     if len(numbers) < MIN_POINTS:
         raise NoInputError(
@@ -110,12 +110,12 @@ def embed(
         else:
             result = _umap(samples, min(neighbours, len(numbers) - 1), seed)
     result["position"].attrs = {"long_name": f"position by {NAMES[method]}", "units": "1"}
-    axes = [f"{NAMES[method]} {i + 1}" for i in range(result.sizes[AXIS])]
+    result[AXIS] = [f"{NAMES[method]} {i + 1}" for i in range(result.sizes[AXIS])]
     result = result.assign_coords({name: samples[name] for name in nav if name in samples.coords})
-    result = result.assign_coords({AXIS: axes, "number": (POINT, numbers)})
-    result["number"].attrs = {"long_name": "number of the sample, row-major"}
-    attrs = {"method": method, "seed": seed, "n_points": len(numbers), "n_known": len(known)}
-    return result.assign_attrs(attrs)
+    number = (POINT, numbers, {"long_name": "number of the sample, row-major"})
+    return result.assign_coords(number=number).assign_attrs(
+        method=method, seed=seed, n_points=len(numbers), n_known=len(known)
+    )
 
 
 def _pca(samples: xr.DataArray, seed: int) -> xr.Dataset:
@@ -123,22 +123,40 @@ def _pca(samples: xr.DataArray, seed: int) -> xr.Dataset:
 
     values = _values(samples)
     pca = PCA(min(2, values.shape[1]), random_state=seed)
-    position = pca.fit_transform(values)
+    result = _positions(pca.fit_transform(values))
     shape = samples.shape[1:]
     dims = tuple(map(str, samples.dims[1:]))
     components = pca.components_.reshape(-1, *shape)
-    return xr.Dataset(
-        {
-            "position": ((POINT, AXIS), position),
-            "components": n.named((AXIS, *dims), components, "principal component"),
-            "mean": n.named(dims, pca.mean_.reshape(shape), "mean latent"),
-        },
-        attrs={"explained_variance_ratio": pca.explained_variance_ratio_.tolist()},
-    )
+    result["components"] = n.named((AXIS, *dims), components, "principal component")
+    result["mean"] = n.named(dims, pca.mean_.reshape(shape), "mean latent")
+    return result.assign_attrs(explained_variance_ratio=pca.explained_variance_ratio_.tolist())
 
 
 def _values(samples: xr.DataArray) -> np.ndarray:
     return samples.values.reshape(len(samples), -1).astype("f8")
+
+
+def _positions(values: np.ndarray) -> xr.Dataset:
+    return xr.Dataset({"position": ((POINT, AXIS), values.astype("f8"))})
+
+
+def _tsne(samples: xr.DataArray, perplexity: float, seed: int) -> xr.Dataset:
+    from sklearn.manifold import TSNE
+
+    values = _reduced(samples, seed)
+    init = "pca" if values.shape[1] > 1 else "random"
+    tsne = TSNE(2, perplexity=perplexity, init=init, random_state=seed, n_jobs=1)
+    return _positions(tsne.fit_transform(values)).assign_attrs(perplexity=perplexity)
+
+
+def _umap(samples: xr.DataArray, neighbours: int, seed: int) -> xr.Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)  # of TensorFlow, which UMAP does not need
+        umap = importlib.import_module("umap")
+    init = "spectral" if len(samples) > 2 * MIN_POINTS else "random"
+    model = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init)
+    position = model.fit_transform(_reduced(samples, seed))
+    return _positions(position).assign_attrs(neighbours=neighbours)
 
 
 def _reduced(samples: xr.DataArray, seed: int) -> np.ndarray:
@@ -149,23 +167,3 @@ def _reduced(samples: xr.DataArray, seed: int) -> np.ndarray:
     if values.shape[1] > MAX_VALUES:
         values = PCA(MAX_VALUES, random_state=seed).fit_transform(values)
     return values.astype("f4")
-
-
-def _tsne(samples: xr.DataArray, perplexity: float, seed: int) -> xr.Dataset:
-    from sklearn.manifold import TSNE
-
-    values = _reduced(samples, seed)
-    init = "pca" if values.shape[1] > 1 else "random"
-    tsne = TSNE(2, perplexity=perplexity, init=init, random_state=seed, n_jobs=1)
-    position = tsne.fit_transform(values).astype("f8")
-    return xr.Dataset({"position": ((POINT, AXIS), position)}, attrs={"perplexity": perplexity})
-
-
-def _umap(samples: xr.DataArray, neighbours: int, seed: int) -> xr.Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)  # of TensorFlow, which UMAP does not need
-        umap = importlib.import_module("umap")
-    init = "spectral" if len(samples) > 2 * MIN_POINTS else "random"
-    model = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init)
-    position = model.fit_transform(_reduced(samples, seed)).astype("f8")
-    return xr.Dataset({"position": ((POINT, AXIS), position)}, attrs={"neighbours": neighbours})

@@ -18,7 +18,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.points import steps_of
+from vaearr.analysis.association.points import navigation_of, steps_of
 from vaearr.analysis.association.surrogates import (
     Neighbourhood,
     block_side,
@@ -26,7 +26,7 @@ from vaearr.analysis.association.surrogates import (
     surrogate_maps,
 )
 from vaearr.analysis.association.targets import TARGET, columns
-from vaearr.analysis.clustering.features import FEATURE, columns_of, navigation_of, variables_of
+from vaearr.analysis.clustering.features import FEATURE, columns_of, variables_of
 from vaearr.config import ProbeConfig, refuse_unknown, resolved
 from vaearr.config.keywords import ProbeArraySettings
 from vaearr.errors import RoiError, UsageError, did_you_mean

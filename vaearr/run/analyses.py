@@ -13,9 +13,10 @@ from vaearr import schema
 from vaearr.analysis.association.metrics import ASSOCIATION
 from vaearr.analysis.association.metrics import choose as choose_metrics
 from vaearr.analysis.association.partitions import latent_partitions
+from vaearr.analysis.association.points import navigation_of
 from vaearr.analysis.association.table import associate
 from vaearr.analysis.association.targets import TARGET, columns, targets_of
-from vaearr.analysis.clustering.features import navigation_of, select_features
+from vaearr.analysis.clustering.features import select_features
 from vaearr.analysis.clustering.labels import clustered
 from vaearr.analysis.clustering.methods import choose as choose_method
 from vaearr.analysis.clustering.tables import CLUSTER, SCORES, cluster_scores, cluster_summary

@@ -36,7 +36,7 @@ class Metric:
     higher: str  # what a larger (absolute) value means
     is_usual: bool = False  # one of "all"
     trend_degree: int | None = None  # of the trend removed from the values; None: by ranks
-    interval: float | None = None  # half-width for arctanh(value), one effective point above three
+    interval: float = np.nan  # half-width for arctanh(value), one effective point above three
 
     def describe(self) -> dict[str, str | bool]:
         """The metadata, ready for attributes."""

@@ -59,24 +59,24 @@ def significance(
     see `steps_of`.
     """
     result = {name: np.full(observed.shape, np.nan) for name in LONG_NAMES}
-    result[N_EFFECTIVE][np.isfinite(observed)] = 0.0
-    is_latent = np.isfinite(points.latents)
-    has_values = is_latent.any(axis=0)
-    is_complete = (is_latent | ~has_values).all(axis=1)
+    is_observed = np.isfinite(observed)
+    result[N_EFFECTIVE][is_observed] = 0.0
+    is_known = np.isfinite(points.latents)
+    is_complete = (is_known | ~is_known.any(axis=0)).all(axis=1)
     is_used = np.isfinite(points.targets) & is_complete[:, None]
     with showing(progress, "surrogate maps") as show:
         for inside, members in same_missing(is_used):
-            if inside.sum() < MIN_POINTS or not np.isfinite(observed[..., members]).any():
+            if inside.sum() < MIN_POINTS or not is_observed[..., members].any():
                 continue
             region = _region(points, inside, spacing, metrics)
-            for t in members:
+            for t in members.tolist():
                 label = points.target_labels[t]
                 seed = np.random.SeedSequence([settings.seed, zlib.crc32(label.encode())])
                 target = points.targets[inside, t].astype("f8")
-                tests = _test(region, target, metrics, observed[..., t], settings, seed)
+                tests = _test(region, target, observed[..., t], settings, seed)
                 for name, numbers in tests.items():
                     result[name][..., t] = numbers
-                show(int(t) + 1, len(points.target_labels), f"surrogate maps of {label}")
+                show(t + 1, len(points.target_labels), f"surrogate maps of {label}")
     return result
 
 
@@ -93,6 +93,7 @@ def with_tests(
 class _Region(NamedTuple):
     """Points where a target and the latents are finite; serves all targets that are finite there."""
 
+    metrics: Sequence[Metric]
     latents: np.ndarray  # (n, L)
     positions: np.ndarray  # (n, d)
     prepared: dict[str, np.ndarray]  # latents by metric, of metrics with a transform
@@ -110,11 +111,12 @@ def _region(
         if metric.transform is not None:
             prepared[metric.name] = metric.prepare(latents, positions)
     if spacing is None:
-        return _Region(latents, positions, prepared, None, [])
+        return _Region(metrics, latents, positions, prepared, None, [])
     mask = points.inside.copy()
     mask[mask] = inside
     near = neighbourhood(mask, spacing)
-    return _Region(latents, positions, prepared, near, _weights(latents, near))
+    weights = _weights(latents, near)
+    return _Region(metrics, latents, positions, prepared, near, weights)
 
 
 def _weights(values: np.ndarray, near: Neighbourhood) -> list[np.ndarray]:
@@ -132,32 +134,67 @@ def _weights(values: np.ndarray, near: Neighbourhood) -> list[np.ndarray]:
 def _test(
     region: _Region,
     target: np.ndarray,
-    metrics: Sequence[Metric],
     observed: np.ndarray,
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
 ) -> dict[str, np.ndarray]:
     """p-values and related numbers `(metric, latent)` of one target `(n,)`."""
-    effective = _effective_points(region, target, metrics)
+    effective = _effective_points(region, target)
     effective[np.isnan(observed)] = np.nan
-    low, high = _intervals(observed, effective, metrics)
+    low, high = _interval(observed, effective, region.metrics)
     numbers = {N_EFFECTIVE: effective, LOW: low, HIGH: high}
     is_tested = np.isfinite(observed)
     if region.near is not None:
         is_tested &= effective >= MIN_EFFECTIVE
     if not is_tested.any():
         return numbers
-    strength, null = _strengths(region, target, metrics, settings, seed)
+    strength, null = _strengths(region, target, settings, seed)
     strength[~is_tested] = np.nan
-    p = _p_values(strength, null)
-    adjusted = np.maximum(p, _max_p_values(strength, null))
-    return numbers | {P_VALUE: p, P_ADJUSTED: adjusted}
+    numbers[P_VALUE] = _p_values(strength, null)
+    numbers[P_ADJUSTED] = np.maximum(numbers[P_VALUE], _max_p_values(strength, null))
+    return numbers
+
+
+def _effective_points(region: _Region, target: np.ndarray) -> np.ndarray:
+    """Effective number of independent points (metric, latent) of each latent with a target.
+
+    By the values, less one for each term of the trend, or by the ranks.
+    """
+    n_points, n_latents = region.latents.shape
+    by_values = by_ranks = np.full(n_latents, float(n_points))
+    if region.near is not None:
+        values, ranks = _weights(target[:, None], region.near)
+        by_values = effective_points(region.near, region.weights[0], values)[:, 0]
+        by_ranks = effective_points(region.near, region.weights[1], ranks)[:, 0]
+    effective = []
+    for metric in region.metrics:
+        if metric.trend_degree is None:
+            effective.append(by_ranks)
+        else:
+            n_terms = polynomials(region.positions, metric.trend_degree).shape[1] - 1
+            effective.append(np.maximum(by_values - n_terms, 0))
+    return np.stack(effective)
+
+
+def _interval(
+    observed: np.ndarray, effective: np.ndarray, metrics: Sequence[Metric]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % confidence interval (metric, latent) of correlations, NaN for others.
+
+    On the scale of arctanh(r), with the effective number in place of n (Fisher, Metron 1, 3 (1921);
+    for ranks Fieller, Hartley & Pearson, Biometrika 44, 470 (1957)). NaN for three effective points
+    or fewer.
+    """
+    half_width = np.array([metric.interval for metric in metrics])[:, None]
+    with np.errstate(all="ignore"):
+        width = half_width / np.sqrt(np.where(effective > 3, effective - 3, np.nan))
+        centre = np.arctanh(observed)
+        return np.tanh(centre - width), np.tanh(centre + width)
 
 
 def _strengths(
     region: _Region,
     target: np.ndarray,
-    metrics: Sequence[Metric],
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -172,45 +209,44 @@ def _strengths(
         points.sort()
     surrogates = surrogate_maps(region.near, target, settings.n_surrogates, seed)
     maps = itertools.chain([target], surrogates)
-    batch_size = max(1, min(MAX_BATCH, SURROGATE_MEMORY // (8 * len(target))))
+    batch_size = max(1, min(MAX_BATCH, SURROGATE_MEMORY // target.nbytes))
     batches = []
     while batch := list(itertools.islice(maps, batch_size)):
-        batches.append(_strength(region, np.column_stack(batch), metrics, points))
+        batches.append(_strength(region, np.column_stack(batch), points))
     strength = np.concatenate(batches)
     return strength[0], strength[1:]
 
 
-def _strength(
-    region: _Region, maps: np.ndarray, metrics: Sequence[Metric], points: np.ndarray
-) -> np.ndarray:
+def _strength(region: _Region, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
     """|value| of signed metrics, the value of others, `(map, metric, latent)`, of maps `(n, k)`.
 
     Metrics with a transform use all points; the others use `points` and the dask scheduler in use.
     """
-    values = np.full((len(metrics), region.latents.shape[1], maps.shape[1]), np.nan)
+    values = np.empty((len(region.metrics), region.latents.shape[1], maps.shape[1]))
     slow = []
-    for i, metric in enumerate(metrics):
+    for i, metric in enumerate(region.metrics):
         if metric.transform is None:
             slow.append(i)
         else:
             targets = metric.prepare(maps, region.positions)
             values[i] = metric.compare(region.prepared[metric.name], targets)
     if slow:
-        slow_metrics = [metrics[i] for i in slow]
-        values[slow] = apply(
-            slow_metrics, region.latents[points], maps[points], region.positions[points]
-        )[0]
-    signed = np.array([metric.signed for metric in metrics])
-    values[signed] = np.abs(values[signed])
+        slow_metrics = [region.metrics[i] for i in slow]
+        positions = region.positions[points]
+        values[slow], _ = apply(slow_metrics, region.latents[points], maps[points], positions)
+    is_signed = np.array([metric.signed for metric in region.metrics])
+    values[is_signed] = np.abs(values[is_signed])
     return np.moveaxis(values, -1, 0)
 
 
 def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Share of the maps, the observed one among them, that are at least as strong: (metric,
-    latent).
+    """Share of the maps that are at least as strong as the observed one, itself included.
+
+    `(metric, latent)`, from strengths `(metric, latent)` and `(surrogate, metric, latent)`.
     """
-    hits = (~(null < observed - TIE * np.abs(observed))).sum(axis=0)
-    return np.where(np.isfinite(observed), (1 + hits) / (1 + len(null)), np.nan)
+    is_weaker = null < observed - TIE * np.abs(observed)
+    n_as_strong = 1 + (~is_weaker).sum(axis=0)
+    return np.where(np.isfinite(observed), n_as_strong / (1 + len(null)), np.nan)
 
 
 def _max_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
@@ -221,57 +257,17 @@ def _max_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     standardised over all maps, the observed one among them; a value that is the same in all maps
     counts as 0.
     """
-    known = np.isfinite(observed)
-    values = np.concatenate([null[:, known], observed[known][None]])
+    is_tested = np.isfinite(observed)
+    values = np.concatenate([observed[None], null])[:, is_tested]
     deviation = np.nanstd(values, axis=0)
     is_same = deviation <= TIE * np.nanmax(np.abs(values), axis=0)
-    scaled = (values - np.nanmean(values, axis=0)) / np.where(is_same, 1.0, deviation)
+    offsets = values - np.nanmean(values, axis=0)
+    scaled = offsets / np.where(is_same, 1.0, deviation)
     scaled[:, is_same] *= 0
-    largest = scaled[:-1].max(axis=1)  # NaN where a surrogate has no value: counts as stronger
+    largest = scaled[1:].max(axis=1)  # NaN where a surrogate has no value: counts as stronger
     p = np.full(observed.shape, np.nan)
-    p[known] = _p_values(scaled[-1], largest[:, None])
+    p[is_tested] = _p_values(scaled[0], largest[:, None])
     return p
-
-
-def _effective_points(region: _Region, target: np.ndarray, metrics: Sequence[Metric]) -> np.ndarray:
-    """Effective number of independent points (metric, latent) of each latent with a target.
-
-    By the values, less one for each term of the trend, or by the ranks.
-    """
-    n_points, n_latents = region.latents.shape
-    by_values = by_ranks = np.full(n_latents, float(n_points))
-    if region.near is not None:
-        pairs = zip(region.weights, _weights(target[:, None], region.near), strict=True)
-        by_values, by_ranks = (effective_points(region.near, *pair)[:, 0] for pair in pairs)
-    effective = np.empty((len(metrics), n_latents))
-    for i, metric in enumerate(metrics):
-        if metric.trend_degree is None:
-            effective[i] = by_ranks
-        else:
-            n_terms = polynomials(region.positions, metric.trend_degree).shape[1] - 1
-            effective[i] = np.maximum(by_values - n_terms, 0)
-    return effective
-
-
-def _intervals(
-    observed: np.ndarray, effective: np.ndarray, metrics: Sequence[Metric]
-) -> np.ndarray:
-    """95 % confidence intervals (2, metric, latent) of correlations; NaN for other metrics.
-
-    On the scale of arctanh(r), with the effective number in place of n (Fisher, Metron 1, 3 (1921);
-    for ranks Fieller, Hartley & Pearson, Biometrika 44, 470 (1957)). NaN for three effective points
-    or fewer.
-    """
-    ends = np.full((2, *observed.shape), np.nan)
-    for i, metric in enumerate(metrics):
-        if metric.interval is None:
-            continue
-        width = metric.interval / np.sqrt(np.where(effective[i] > 3, effective[i] - 3, np.nan))
-        with np.errstate(divide="ignore"):
-            centre = np.arctanh(observed[i])
-        ends[0, i] = np.tanh(centre - width)
-        ends[1, i] = np.tanh(centre + width)
-    return ends
 
 
 def _too_smooth(ds: xr.Dataset) -> list[str]:

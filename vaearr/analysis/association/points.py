@@ -9,11 +9,10 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr import schema
 from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.errors import RoiError, SchemaError
 from vaearr.schema.grid import align_samples, laid_over
-
-NAVIGATION = (*n.SCAN_DIMS, n.SAMPLE)
 
 
 class Points(NamedTuple):
@@ -27,21 +26,39 @@ class Points(NamedTuple):
     target_labels: list[str]
 
 
+def navigation_of(data: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """Navigation dims: those a Dataset with patterns declares, else those named z, y, x or sample.
+
+    In this order, however the features are transposed. Raises SchemaError if there is none.
+    """
+    if isinstance(data, xr.Dataset) and n.PATTERNS in data:
+        return schema.navigation_dims(data)
+    if n.SAMPLE in data.dims:
+        return (n.SAMPLE,)
+    dims = tuple(dim for dim in n.SCAN_DIMS if dim in data.dims)
+    if not dims:
+        raise SchemaError(
+            f"the data has dims {[str(dim) for dim in data.dims]} and none of y, x, z or sample, "
+            "so no scan points; rename its dims."
+        )
+    return dims
+
+
 def latent_dims(latents: xr.DataArray) -> tuple[str, tuple[str, ...]]:
     """The one dim that is no navigation dim, and the navigation dims.
 
     Raises SchemaError unless there is exactly one of the former and at least one of the latter.
     """
-    dims = [str(dim) for dim in latents.dims]
-    further = [dim for dim in dims if dim not in NAVIGATION]
-    if len(further) != 1 or len(dims) < 2:
+    nav = navigation_of(latents)
+    further = [str(dim) for dim in latents.dims if dim not in nav]
+    if len(further) != 1:
         raise SchemaError(
-            f"latents have dims {dims}; expected navigation dims (of {', '.join(NAVIGATION)}) and "
-            f"one further dimension such as {n.LATENT!r}."
+            f"latents have dims {latents.dims}; expected the navigation dims {nav} and one further "
+            f"dimension such as {n.LATENT!r}."
         )
     if 0 in latents.shape:
         raise SchemaError(f"the latents are empty: their sizes are {dict(latents.sizes)}.")
-    return further[0], tuple(dim for dim in dims if dim != further[0])
+    return further[0], nav
 
 
 def gather(

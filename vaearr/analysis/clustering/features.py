@@ -12,6 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.association.points import navigation_of
 from vaearr.analysis.association.targets import TARGET, columns, entry_of, is_map, stack
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.schema import is_categorical
@@ -19,24 +20,6 @@ from vaearr.schema.grid import laid_over
 
 MIN_POINTS = 3
 FEATURE = "feature"
-
-
-def navigation_of(data: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
-    """Navigation dims: those a Dataset with patterns declares, else those named z, y, x or sample.
-
-    In this order, however the features are transposed. Raises SchemaError if there is none.
-    """
-    if isinstance(data, xr.Dataset) and n.PATTERNS in data:
-        return schema.navigation_dims(data)
-    if n.SAMPLE in data.dims:
-        return (n.SAMPLE,)
-    dims = tuple(dim for dim in n.SCAN_DIMS if dim in data.dims)
-    if not dims:
-        raise SchemaError(
-            f"the data has dims {[str(dim) for dim in data.dims]} and none of y, x, z or sample, "
-            "so no scan points; rename its dims."
-        )
-    return dims
 
 
 def variables_of(data: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:

@@ -7,13 +7,9 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.analysis.association.points import navigation_of
 from vaearr.analysis.association.targets import is_map
-from vaearr.analysis.clustering.features import (
-    FEATURE,
-    columns_of,
-    navigation_of,
-    variables_of,
-)
+from vaearr.analysis.clustering.features import FEATURE, columns_of, variables_of
 from vaearr.analysis.clustering.labels import whole_numbers
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.schema import categories

@@ -608,5 +608,3 @@ def test_a_step_that_lost_the_patterns_is_told_before_a_training(scan_store: Pat
         binned.sizes["dy"],
         binned.sizes["dx"],
     )
-    with pytest.raises(UsageError, match=r"give patterns to run.model.reconstruct"):
-        run.reconstruct(binned.patterns[0, :2])

@@ -106,7 +106,6 @@ REFUSED = {
     "encode": "encode {store} --overwrite --precision bfloat16",
     "encode-from": "encode {other} --from {store} --name b",
     "reconstruct": "reconstruct {store}",
-    "reconstruct-file": "reconstruct {store} --file {store}/zarr.json",
     "fidelity": "look fidelity {store}",
     "explore": "explore {store} --save page.html",
     "report": "report {store} --out report",

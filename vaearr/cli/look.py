@@ -42,7 +42,7 @@ ENDINGS = {
     "": "a name without ending: a folder for the sheet, the pictures and the latents",
 }
 PICTURES = (".png", ".pdf", ".html", ".npz")
-SAMPLE = "number of a sample, X:Y[:Z] of a scan point, or file"
+SAMPLE = "number of a sample, or X:Y[:Z] of a scan point"
 
 
 @cloup.group("look", short_help="Show pictures and numbers of a latent space and its data.")
@@ -54,18 +54,20 @@ app.add_command(look, section=LOOK)
 
 
 def point_of(text: str) -> Any:
-    """A scan point X:Y or X:Y:Z, the number of a sample, or else a file."""
+    """A scan point X:Y or X:Y:Z, or the number of a sample. Raises UsageError for other text."""
     try:
         values = [float(number) for number in text.split(":")]
     except ValueError:
-        return Path(text)
+        raise UsageError(f"{text!r} is no sample; give its number, or X:Y[:Z].") from None
     return dict(zip("xyz", values, strict=False)) if len(values) > 1 else int(values[0])
 
 
 def base_of(text: str) -> Any:
     """The value of `--base`: a word, a scan point or the number of a sample."""
-    point = point_of(text)
-    return text if isinstance(point, Path) else point
+    try:
+        return point_of(text)
+    except UsageError:
+        return text
 
 
 # ---- options that several commands have
@@ -206,7 +208,7 @@ add_view(
 )
 add_view(
     "interpolate",
-    "Decode the interpolation between two samples or files.",
+    "Decode the interpolation between two samples.",
     (*PICTURES, ".gif", ""),
     cloup.option("--from", "a", type=point_of, metavar="POINT", required=True, help=SAMPLE),
     cloup.option("--to", "b", type=point_of, metavar="POINT", required=True, help=SAMPLE),
@@ -466,7 +468,7 @@ def _selected_points(ds: Any, values: Any, top: float | None, where: str | None)
 )
 @STORE
 @RUN_NAME
-@cloup.option("--a", help=f"first sample: {SAMPLE}")
+@cloup.option("--a", help=f"first sample: {SAMPLE}, or a file")
 @cloup.option("--b", help="second sample, given like --a")
 @cloup.option("--positive", type=PATH, help="folder of files, each a of a pair")
 @cloup.option("--negative", type=PATH, help="folder of files of the same names, each b of a pair")
@@ -501,7 +503,6 @@ def layers(
     """
     from vaearr.analysis.layers import Pair
     from vaearr.output.layer_files import write_layer_files
-    from vaearr.run.draw import stored_sample
     from vaearr.sources.single import paired_files
 
     is_given = tuple(value is not None for value in (a, b, positive, negative))
@@ -512,9 +513,7 @@ def layers(
     opened = va.load_run(store, run, trust=trust, device=device)
     omitted: list[str] = []
     if a is not None and b is not None:
-        first = stored_sample(opened, point_of(a))
-        second = stored_sample(opened, point_of(b))
-        result = opened.layers(first, second, top=top)
+        result = opened.layers(_sample(opened, a), _sample(opened, b), top=top)
     else:
         assert positive is not None
         assert negative is not None
@@ -534,7 +533,19 @@ def layers(
     print_lines(va.describe(result))
 
 
-def _read_pair(run: Any, files: tuple[Path, Path]) -> tuple[Any, Any]:
+def _sample(run: Any, text: str) -> Any:
+    """A stored pattern, or the sample in a file."""
     from vaearr.run.draw import stored_sample
+    from vaearr.sources.single import read_sample
 
-    return stored_sample(run, files[0]), stored_sample(run, files[1])
+    try:
+        point = point_of(text)
+    except UsageError:
+        return read_sample(run.ds, text)
+    return stored_sample(run, point)
+
+
+def _read_pair(run: Any, files: tuple[Path, Path]) -> tuple[Any, Any]:
+    from vaearr.sources.single import read_sample
+
+    return read_sample(run.ds, files[0]), read_sample(run.ds, files[1])

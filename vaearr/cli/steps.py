@@ -177,19 +177,11 @@ def encode(
 
 @command(
     "vaearr reconstruct photos.zarr --out rebuilt --files",
-    "vaearr reconstruct photos.zarr --file new.png --out rebuilt",
     section=LEARN,
 )
 @STORE
 @settings_options(config.ReconstructConfig, without=("out", "roi"))
 @roi_options
-@cloup.option(
-    "--file",
-    "sources",
-    type=PATH,
-    multiple=True,
-    help="single file instead of the store's samples; repeatable",
-)
 @cloup.option("--variable", is_flag=True, help="also write the reconstructions into the store")
 @cloup.option("--out", type=PATH, help="folder for pictures and tables")
 @cloup.option("--files", is_flag=True, help="--out: also write each reconstruction as a file")
@@ -202,7 +194,6 @@ def reconstruct(
     store: str,
     settings: Settings,
     roi: Any,
-    sources: tuple[Path, ...],
     variable: bool,
     out: Path | None,
     files: bool,
@@ -210,11 +201,11 @@ def reconstruct(
     trust: tuple[str, ...],
     overwrite: bool,
 ) -> None:
-    """Reconstruct samples or single files, and measure the error: PSNR, SSIM, MSE, MAE.
+    """Reconstruct samples, and measure the error: PSNR, SSIM, MSE, MAE.
 
     The ROI, if none of --x, --y, --z and --where is given: that of the run. --out writes
     reconstruction.png, metrics.csv, with --binarise binary.png, of volumes slices.png and
-    slices.html; --files or --file also the folder files: PNG, NIfTI with its affine, or .npy.
+    slices.html; --files also the folder files: PNG, NIfTI with its affine, or .npy.
     """
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
     if roi is not None:
@@ -224,8 +215,8 @@ def reconstruct(
     chosen = resolved(config.ReconstructConfig, None, settings)
     run = va.load_run(store, chosen.run, trust=trust, device=chosen.device)
     with folder_of(out) as folder:
-        inner = folder / "files" if folder and (files or sources) else None
-        result = run.reconstruct(sources, folder=inner, overwrite=overwrite, config=chosen)
+        inner = folder / "files" if folder and files else None
+        result = run.reconstruct(folder=inner, overwrite=overwrite, config=chosen)
         if folder:
             write_reconstructions(result, folder, binarise)
     print_lines(va.describe(result))

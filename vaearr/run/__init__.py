@@ -724,7 +724,6 @@ class Run:
 
     def reconstruct(
         self,
-        files: Sequence[str | Path] = (),
         *,
         roi: xr.DataArray | RoiConfig | None = None,
         folder: str | Path | None = None,
@@ -733,17 +732,14 @@ class Run:
         progress: Progress = True,
         **settings: Unpack[ReconstructSettings],
     ) -> xr.Dataset:
-        """Reconstruct samples of the store, or single files, and compare them with their inputs.
+        """Reconstruct samples of the store, and compare them with their inputs.
 
         Posterior means are decoded. What the preprocessing removed from a pattern (its mean and
         scale, its dynamic background) is restored, so that the network is only responsible for the
-        shape. For samples of the store the same call again returns the stored table.
+        shape. The same call again returns the stored table.
 
         Parameters
         ----------
-        files : sequence of str or Path
-            Files to reconstruct instead of samples of the store; they are prepared as in the ingest
-            of the store, and nothing is stored.
         roi : xarray.DataArray or RoiConfig, optional
             Map or conditions; default: the region of the run.
         folder : str or Path, optional
@@ -765,7 +761,7 @@ class Run:
         -------
         xarray.Dataset
             ``mse``, ``mae``, ``psnr`` (dB) and, for samples with sides of 11 or more, ``ssim`` over
-            the navigation dims (of files over ``file``), NaN for samples left out; ``summary (part,
+            the navigation dims, NaN for samples left out; ``summary (part,
             metric, statistic)`` and ``count (part, metric)``; the examples ``input`` and
             ``reconstruction (example, *signal)``. Stored as table ``name`` of the run.
 
@@ -774,13 +770,13 @@ class Run:
         ExistsError
             If the name holds anything else.
         NoInputError
-            If the part or a file does not exist.
+            If the part holds no sample of the region.
         RoiError
             If the region is empty.
         UsageError
             If settings do not fit.
         DataError
-            If the store, the model or a file is damaged.
+            If the store or the model is damaged.
 
         Examples
         --------
@@ -788,19 +784,12 @@ class Run:
         >>> table.psnr.dims
         ('y', 'x')
         """
-        from vaearr.run.reconstruct import reconstruct_files, reconstruct_samples
+        from vaearr.run.reconstruct import reconstruct
 
-        if isinstance(files, np.ndarray | xr.DataArray):
-            raise UsageError(
-                "reconstruct takes files; give patterns to run.model.reconstruct(patterns)."
-            )
         refuse_unknown(Run.reconstruct, ReconstructSettings, settings)
         chosen = self._settings(ReconstructConfig, config, settings)
         run = self.to(chosen.device)
-        if files:
-            paths = [Path(file) for file in files]
-            return reconstruct_files(run, chosen, paths, folder=folder, progress=progress)
-        return reconstruct_samples(
+        return reconstruct(
             run, chosen, roi=roi, folder=folder, overwrite=overwrite, progress=progress
         )
 
@@ -874,10 +863,9 @@ class Run:
 
         Parameters
         ----------
-        a, b : mapping, int, str or Path
+        a, b : mapping or int
             Coordinates such as ``{"x": 2.0, "y": 0.5}``, the nearest scan point within half a step;
-            for a collection the value of its coordinate ``sample``; or a file, which is prepared as
-            in the ingest of the store.
+            for a collection the value of its coordinate ``sample``.
         steps : int
             Number of points, both ends included.
         method : {"lerp", "slerp"}
@@ -1045,11 +1033,11 @@ class Run:
         ----------
         dims : int or sequence of int, optional
             Latent dimensions; default: all. The other dimensions keep the values of the base.
-        base : str, int, mapping, Path or array
+        base : str, int, mapping or array
             ``"typical"``: the sample nearest the mean of all samples, see `prototypes`;
             ``"typical:NAME"``: that of a class. ``"mean"`` of all samples, ``"prototype:NAME"``:
-            the mean of a class. Or a sample, by its number or coordinates ``{"x": …, "y": …}``; a
-            file; latents ``(L[, lz, ly, lx])``.
+            the mean of a class. Or a sample, by its number or coordinates ``{"x": …, "y": …}``; or
+            latents ``(L[, lz, ly, lx])``.
         span : tuple of float
             First and last value: offsets from the base in units of ``std``, otherwise values of the
             dimension.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,12 @@ from vaearr.run import Run
 from vaearr.run.decode import BATCH_SIZE, comparable_inputs, decoded_latents, scale_attrs
 from vaearr.run.statistics import aggregate_posterior, latent_statistics
 from vaearr.schema.grid import find_point
-from vaearr.sources.single import read_single
 
 PARALLEL = 1e-6  # sine of the angle below which two vectors count as parallel
 SOURCES = ("fitted", "prior")
 STEP = "step"
 
-Point = Mapping[str, Any] | int | Path
+Point = Mapping[str, Any] | int
 
 
 def sample(run: Run, n_samples: int, seed: int, source: str) -> xr.Dataset:
@@ -86,7 +84,8 @@ def interpolate(run: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dat
         raise UsageError(f"steps is {steps}; it includes both ends, so it must be at least 2.")
     run.check_patterns()
     model = run.model
-    stored = np.stack([stored_sample(run, point) for point in (a, b)])
+    indices = [find_point(run.ds, end) for end in (a, b)]
+    stored = run.patterns_at([list(index.values()) for index in indices])
     patterns = torch.from_numpy(stored.reshape(2, *model.input_shape))
     ends = model.encode_batch(patterns)[0].cpu().numpy()
     if not np.isfinite(ends).all():
@@ -102,38 +101,19 @@ def interpolate(run: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dat
         comparable_inputs(run, patterns).numpy().reshape(stored.shape),
         {"long_name": "pattern at the end", **scale_attrs(run)},
     )
-    coords = {STEP: np.arange(steps), "t": (STEP, t), "end": ["a", "b"]}
-    result = result.assign_coords(coords | _end_coords(run.ds, (a, b)))
+    result = result.assign_coords({STEP: np.arange(steps), "t": (STEP, t), "end": ["a", "b"]})
+    for dim in indices[0]:
+        coordinate = run.ds[dim]
+        positions = coordinate.values[[index[dim] for index in indices]]
+        result.coords[f"{dim}_of_end"] = "end", positions, coordinate.attrs
     distance = float(np.linalg.norm(ends[1] - ends[0]))
     return result.assign_attrs(method=method, distance=distance)
 
 
 def stored_sample(run: Run, point: Point) -> np.ndarray:
-    """The stored pattern `(*signal)` at a point, or of a file."""
-    if isinstance(point, Path):
-        values = read_single(run.ds, point).values
-        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    """The stored pattern `(*signal)` at a point."""
     indices = find_point(run.ds, point)
     return run.patterns_at([list(indices.values())])[0]
-
-
-def _end_coords(ds: xr.Dataset, ends: tuple[Point, Point]) -> dict[str, Any]:
-    """Coordinates that locate both ends in the store; descriptions if one is a file."""
-    positions = []
-    words = []
-    for end in ends:
-        if isinstance(end, Path):
-            words.append(end.name)
-            continue
-        position = {dim: ds[dim].values[index] for dim, index in find_point(ds, end).items()}
-        positions.append(position)
-        words.append(", ".join(f"{dim} {value}" for dim, value in position.items()))
-    if len(positions) < len(ends):
-        return {"file_of_end": ("end", words)}
-    coords: dict[str, Any] = {}
-    for dim in positions[0]:
-        coords[f"{dim}_of_end"] = "end", [position[dim] for position in positions], ds[dim].attrs
-    return coords
 
 
 def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:

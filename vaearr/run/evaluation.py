@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from vaearr.models.preprocess import undo, value_range
 from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
 from vaearr.run import Run
 from vaearr.run.decode import scale_attrs
-from vaearr.run.stream import PARTS, through
+from vaearr.run.stream import PARTS, example_points, through
 from vaearr.sources.nifti import ORIENTATION
 
 EXAMPLE, PART, METRIC, STATISTIC = "example", "part", "metric", "statistic"
@@ -39,32 +39,33 @@ LONG_NAMES = {
 
 
 class Evaluation:
-    """Reconstructs samples in the chosen units, and collects their metrics in maps of a shape.
+    """Reconstructs chosen samples of a store, and collects their metrics.
 
-    Raises UsageError or DataError for LPIPS weights that do not fit.
+    chosen: boolean map over the navigation dims. Raises UsageError or DataError for LPIPS weights
+    that do not fit.
     """
 
-    def __init__(self, run: Run, config: ReconstructConfig, shape: tuple[int, ...]) -> None:
+    def __init__(self, run: Run, config: ReconstructConfig, chosen: xr.DataArray) -> None:
         self.run = run
         self.config = config
-        self.shape = shape
+        self.chosen = chosen
         self.scale = scale_attrs(run, is_stored=config.units == "stored")
         self.lpips = _lpips(run, config)
         self.range_kind, self.range = _data_range(run, config)
         self.metrics: dict[str, np.ndarray] = {}
 
-    def add(self, indices: np.ndarray, stored: np.ndarray | torch.Tensor) -> np.ndarray:
-        """Reconstruct samples at indices `(k, dims)` of the maps, and keep their metrics."""
+    def add(self, points: np.ndarray, stored: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Reconstruct samples at grid points `(k, navigation)`, and keep their metrics."""
         reconstructions = []
         size = self.run.model.fitting(self.config.batch_size)
         samples = torch.as_tensor(stored).reshape(-1, *self.run.model.input_shape)
-        for start in range(0, len(indices), size):
+        for start in range(0, len(points), size):
             batch = slice(start, start + size)
             target, decoded = self._reconstruct(samples[batch])
             for name, values in self._measure(target, decoded).items():
                 if name not in self.metrics:
-                    self.metrics[name] = np.full(self.shape, np.nan, np.float32)
-                self.metrics[name][tuple(indices[batch].T)] = values
+                    self.metrics[name] = np.full(self.chosen.shape, np.nan, np.float32)
+                self.metrics[name][tuple(points[batch].T)] = values
             reconstructions.append(decoded.cpu().numpy())
         return np.concatenate(reconstructions)
 
@@ -91,77 +92,73 @@ class Evaluation:
             metrics["lpips"] = self.lpips(target, decoded)
         return metrics
 
-    def table(
-        self, coords: Mapping[str, xr.DataArray], count: int, split: xr.DataArray | None = None
-    ) -> xr.Dataset:
-        """Metrics of `count` samples over the dims of `coords`, and their summary."""
+    def table(self) -> xr.Dataset:
+        """Metrics over the navigation dims, their summary, and pictures of some samples."""
+        ds = self.run.ds
         model = self.run.model
+        config = self.config
+        dims = schema.navigation_dims(ds)
         unit = self.scale["units"]
         units = {"mse": f"{unit}^2" if unit != "1" else "1", "mae": unit, "psnr": "dB"}
-        columns = {}
+        metrics = {}
         for name, values in self.metrics.items():
             attrs = {"long_name": LONG_NAMES[name], "units": units.get(name, "1")}
-            columns[name] = (tuple(coords), values, attrs)
-        table = xr.Dataset(columns, coords=coords)
-        window = self.config.window
-        dtype = self.run.ds[n.PATTERNS].dtype
+            metrics[name] = (dims, values, attrs)
+        table = xr.Dataset(metrics, coords={dim: ds[dim] for dim in dims})
+        table = table.merge(_summary(table, self.run.variable(n.SPLIT).load()))
         warnings = []
         if not can_ssim(model.input_shape):
             warnings.append(
                 f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
             )
-        return table.merge(_summary(table, split)).assign_attrs(
+        restored = RESTORED.get(model.preprocess_config.normalise)
+        if config.units != "stored":
+            restored = None
+        table.attrs = {
             **self.run.result_attrs,
             **self.scale,
-            n=count,
-            compression_ratio=compression_ratio(model.input_shape, dtype, model.latent_shape),
-            data_range_is=self.range_kind,
-            data_range=self.range,
-            given_back=self._restored(),
-            window=None if window is None else list(window),
-            warnings=warnings,
-        )
+            "n": int(self.chosen.sum()),
+            "compression_ratio": compression_ratio(
+                model.input_shape, ds[n.PATTERNS].dtype, model.latent_shape
+            ),
+            "data_range_is": self.range_kind,
+            "data_range": self.range,
+            "given_back": [restored] if restored else [],
+            "window": None if config.window is None else list(config.window),
+            "warnings": warnings,
+        }
+        points = example_points(self.run, self.chosen, config.examples, config.seed)
+        if len(points):
+            self._add_examples(table, points)
+        return table
 
-    def with_examples(
-        self, table: xr.Dataset, indices: np.ndarray, samples: np.ndarray
-    ) -> xr.Dataset:
-        """The table with pictures of some samples `(k, …)`, their positions and metrics."""
+    def _add_examples(self, table: xr.Dataset, points: np.ndarray) -> None:
+        """Add pictures of the samples at some grid points, with their positions and metrics."""
         model = self.run.model
         patterns = self.run.ds[n.PATTERNS]
         signal = schema.signal_dims(self.run.ds)
         attrs = {n.SIGNAL_DIMS: list(signal), **self.scale}
         if ORIENTATION in patterns.attrs:
             attrs[ORIENTATION] = patterns.attrs[ORIENTATION]
-        table = table.assign_coords(
-            {dim: patterns[dim] for dim in signal if dim in patterns.coords}
-        )
+        for dim in signal:
+            if dim in patterns.coords:
+                table.coords[dim] = patterns[dim]
         pictures: dict[str, list[torch.Tensor]] = {"input": [], "reconstruction": []}
-        batches = torch.as_tensor(samples).reshape(-1, *model.input_shape)
-        for batch in batches.split(model.fitting(len(samples))):
+        samples = torch.as_tensor(self.run.patterns_at(points)).reshape(-1, *model.input_shape)
+        for batch in samples.split(model.fitting(len(samples))):
             target, decoded = self._reconstruct(batch)
             pictures["input"].append(target)
             pictures["reconstruction"].append(decoded)
-        shape = (len(indices), *(patterns.sizes[dim] for dim in signal))
-        for name, parts in pictures.items():
-            values = model.preprocess.enlarged(torch.cat(parts)).cpu().numpy().reshape(shape)
+        shape = (len(points), *(patterns.sizes[dim] for dim in signal))
+        for name, batches in pictures.items():
+            values = model.preprocess.enlarged(torch.cat(batches)).cpu().numpy().reshape(shape)
             table[name] = (EXAMPLE, *signal), values, {"long_name": LONG_NAMES[name], **attrs}
-        examples = tuple(indices.T)
+        indices = tuple(points.T)
         for name, metric in self.metrics.items():
-            table[f"{EXAMPLE}_{name}"] = EXAMPLE, metric[examples], table[name].attrs
-        for dim, index in zip(table["mse"].dims, examples, strict=True):
+            table[f"{EXAMPLE}_{name}"] = EXAMPLE, metric[indices], table[name].attrs
+        for dim, index in zip(schema.navigation_dims(self.run.ds), indices, strict=True):
             coordinate = table[dim]
             table.coords[f"{EXAMPLE}_{dim}"] = EXAMPLE, coordinate.values[index], coordinate.attrs
-        return table
-
-    def _restored(self) -> list[str]:
-        """What each reconstruction has from its input, not from the network."""
-        if self.config.units != "stored":
-            return []
-        preprocess = self.run.model.preprocess_config
-        restored = []
-        if preprocess.normalise in RESTORED:
-            restored.append(RESTORED[preprocess.normalise])
-        return restored
 
 
 def _lpips(
@@ -204,15 +201,14 @@ def _data_range(run: Run, config: ReconstructConfig) -> tuple[str, float | None]
     return "given", float(kind)
 
 
-def _summary(maps: xr.Dataset, split: xr.DataArray | None) -> xr.Dataset:
+def _summary(maps: xr.Dataset, split: xr.DataArray) -> xr.Dataset:
     """`summary (part, metric, statistic)` and `count (part, metric)` over samples, without NaN."""
     values = maps.to_dataarray(METRIC).astype("f8")
-    parts = {"all": values}
-    if split is not None:
-        for name, code in PARTS.items():
-            parts[name] = values.where(split == code)
-    stacked = xr.concat(list(parts.values()), PART).drop_vars(list(maps.coords))
-    stacked[PART] = list(parts)
+    values_of_parts = {"all": values}
+    for name, code in PARTS.items():
+        values_of_parts[name] = values.where(split == code)
+    stacked = xr.concat(list(values_of_parts.values()), PART).drop_vars(list(maps.coords))
+    stacked[PART] = list(values_of_parts)
     dims = list(maps.dims)
     with np.errstate(invalid="ignore"):  # the PSNR of equal samples is infinite
         statistics = [getattr(stacked, name)(dims) for name in STATISTICS]

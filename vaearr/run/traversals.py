@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ ROW, COLUMN = "row", "column"
 UNITS = ("std", "absolute")
 DECODED = "latents that were decoded"
 
-Base = str | int | Path | Mapping[str, Any] | Sequence[float] | np.ndarray
+Base = str | int | Mapping[str, Any] | Sequence[float] | np.ndarray
 Space = Literal["plane", "pca", "tsne", "umap"]
 Unit = Literal["std", "absolute"]
 
@@ -222,12 +221,10 @@ def start_of(run: Run, base: Base, by: str | None) -> Start:
     run.check_patterns()
     if isinstance(base, str):
         return _start_of_samples(run, base, by)
-    if isinstance(base, int | Mapping | Path):
+    if isinstance(base, int | Mapping):
         pattern = stored_sample(run, base).reshape(1, *run.model.input_shape)
         encoded = run.model.encode_batch(torch.from_numpy(pattern))[0][0]
         latents = encoded.cpu().numpy().astype("f8")
-        if isinstance(base, Path):
-            return Start(latents, base.name, {})
         indices = find_point(run.ds, base)
         return Start(latents, sample_words(run.ds, indices), _base_coords(run, indices))
     latents = np.asarray(base, np.float64)

@@ -1,4 +1,4 @@
-"""Read one file as a sample of a store, and write samples as files.
+"""Read files to compare as samples of a store, and write samples as files.
 
 Images (png, jpg, tif, bmp) are read for stores of images, NIfTI for stores of volumes, and `.npy`
 with an array of the shape of a sample for every store. They are processed as during the ingest of
@@ -8,7 +8,6 @@ NIfTI, everything else as .npy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -33,23 +32,15 @@ EDGE = 1e-6  # of a pixel
 MAX_NAMES = 8  # of files in an error
 
 
-@dataclass(frozen=True)
-class Single:
-    """A sample from a file: values over the store's signal dims, in its dtype, and geometry."""
-
-    values: np.ndarray
-    geometry: Geometry
-
-
-def read_single(ds: xr.Dataset, path: str | Path) -> Single:
-    """Read a file as a sample of a store, byte for byte as its ingest does.
+def read_sample(ds: xr.Dataset, path: str | Path) -> np.ndarray:
+    """Read a file as a sample of a store: values over its signal dims, in its dtype.
 
     Raises NoInputError for a file that does not exist, DataError for one that is damaged, holds NaN
     or infinite values, or cannot become a sample of this store: another kind of file, shape, number
     of channels or dtype.
     """
     file = check_file(path)
-    values, geometry = _read(ds, file)
+    values = _read(ds, file)
     shape = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
     if values.shape != shape or values.dtype.kind not in "uif":
         raise _misfit(ds, file, f"holds {values.dtype} of shape {values.shape}")
@@ -58,27 +49,27 @@ def read_single(ds: xr.Dataset, path: str | Path) -> Single:
         raise DataError(f"{file} has NaN or infinite values; correct the file.")
     if stored.dtype.kind != "f" and (stored != values).any():
         raise _misfit(ds, file, f"holds {values.dtype} from {values.min():g} to {values.max():g}")
-    return Single(stored, geometry)
+    return stored
 
 
-def _read(ds: xr.Dataset, file: Path) -> tuple[np.ndarray, Geometry]:
-    """Values and geometry of a file, read as the ingest of a store did."""
+def _read(ds: xr.Dataset, file: Path) -> np.ndarray:
+    """Values of a file, read as the ingest of a store did."""
     name = file.name.lower()
     dims = schema.signal_dims(ds)
-    spatial = tuple(ds.sizes[dim] for dim in dims if dim != n.CHANNEL)
-    unchanged = Geometry(file, spatial, spatial, (1.0,) * len(spatial), (0.0,) * len(spatial))
     if name.endswith(NUMPY):
-        return read_npy(file), unchanged
+        return read_npy(file)
     ingest_settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
     settings = {key: ingest_settings[key] for key in SAMPLE_SETTINGS if key in ingest_settings}
     config = IngestConfig.from_attrs(settings | {"masks": ""})
-    if name.endswith(images.SUFFIXES) and len(spatial) == 2:
-        image = images.open_images(file, config)
-        return image[n.PATTERNS][0].values, stored_geometry(image, 0) or unchanged
-    if name.endswith(nifti.SUFFIXES) and dims == nifti.AXES:
-        values = nifti.open_nifti(file, config)[n.PATTERNS][0].values
-        return values, nifti.read_header(file, config).geometry
-    suffixes = nifti.SUFFIXES if dims == nifti.AXES else images.SUFFIXES
+    is_volume = dims == nifti.AXES
+    is_image = len([dim for dim in dims if dim != n.CHANNEL]) == 2
+    if is_image and name.endswith(images.SUFFIXES):
+        image: np.ndarray = images.open_images(file, config)[n.PATTERNS][0].values
+        return image
+    if is_volume and name.endswith(nifti.SUFFIXES):
+        volume: np.ndarray = nifti.open_nifti(file, config)[n.PATTERNS][0].values
+        return volume
+    suffixes = nifti.SUFFIXES if is_volume else images.SUFFIXES
     raise _misfit(ds, file, f"is none of {', '.join((*suffixes, NUMPY))}")
 
 
@@ -191,10 +182,9 @@ def write_sample(
 ) -> None:
     """Write a sample in stored units as a file, whose suffix decides the format.
 
-    geometry: of the file that the sample was read from. PNG and NIfTI then have its pixels, NIfTI
-    also its affine and axes; pixels beyond the sample are 0, of floats NaN. affine: of a volume
-    without such a file, from voxel numbers (x, y, z, 1) in RAS+ to mm. dtype: of the stored
-    samples; PNG has it, the others float32.
+    geometry: of an image whose file had another size; PNG then has the pixels of the file. affine:
+    of a volume, from voxel numbers (x, y, z, 1) in RAS+ to mm. dtype: of the stored samples; PNG
+    has it, the others float32.
     """
     values = np.asarray(values, np.float32)
     if geometry is not None and not path.name.endswith(NUMPY):
@@ -209,30 +199,17 @@ def write_sample(
             pixels = np.moveaxis(pixels, 0, -1)
         Image.fromarray(np.ascontiguousarray(pixels)).save(path)
     elif path.name.endswith(NIFTI):
-        write_nifti(path, values, affine, geometry)
+        write_nifti(path, values, affine)
     else:
         np.save(path, values, allow_pickle=False)
 
 
-def write_nifti(
-    path: Path, values: np.ndarray, affine: np.ndarray | None, geometry: Geometry | None = None
-) -> None:
-    """Write values (z, y, x) in RAS+, turned to the axes of the source file if there is one."""
+def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray | None) -> None:
+    """Write values (z, y, x) in RAS+, in mm."""
     import nibabel as nib
 
-    if geometry is None or geometry.affine is None:
-        image: Any = nib.Nifti1Image(values.T, affine)
-        image.header.set_xyzt_units("mm")
-    else:
-        source: Any = nib.load(geometry.file)
-        axes = nib.orientations
-        turn = axes.ornt_transform(axes.axcodes2ornt("RAS"), nib.io_orientation(source.affine))
-        header = source.header.copy()
-        header.set_data_dtype(values.dtype)
-        header["cal_min"] = 0  # no display range: that of the source may not fit
-        header["cal_max"] = 0
-        header.set_slope_inter(1, 0)
-        image = type(source)(nib.apply_orientation(values.T, turn), source.affine, header)
+    image: Any = nib.Nifti1Image(values.T, affine)
+    image.header.set_xyzt_units("mm")
     nib.save(image, path)
 
 

@@ -136,7 +136,6 @@ def test_other_band_contrast(made_store: Path, write: str) -> None:
     assert not np.allclose(
         before.association.sel(target="BC"), after.association.sel(target="BC"), equal_nan=True
     )
-    do("report", made_store)
     assert "is intact" in vaearr("verify", made_store).out
 
 

@@ -43,7 +43,7 @@ MAX_LATENT_MAPS = 64
 MAX_MAP_POINTS = 10_000_000
 # linked maps and scatters: larger scans show fewer
 MIN_PAIRS = 2
-MAX_PAIRS = 6
+MAX_PAIRS = 4
 MAX_PAIR_PIXELS = 240_000
 MAX_PAIR_POINTS = 10_000
 MAX_METRICS = 2
@@ -55,6 +55,8 @@ SHOWN_SCORES = ("ari", "nmi", "homogeneity", "completeness", "hungarian_accuracy
 def write_report(run: Run, out: str | Path | None) -> Path:
     """Write the report of a run into a folder, see `Run.report`."""
     holoviews()  # fails before any work if it is not installed
+    if run.manifest.get("kind") != n.ATTACHED:
+        run.model.eval()  # the network is loaded first: it may need the user's trust
     contents = Contents(run)
     folder = report_folder(run.path, run.name, out)
     fingerprints = check_inputs(run.path, list(map(str, run.ds.variables)))

@@ -2,8 +2,8 @@
 pythae's VAE: one table.
 
 `pytest tests/benchmarks/test_probe.py -m benchmarks -s`. Three scans of our own simulator that
-nothing was tuned on; with VAEARR_DATA (a folder with `ebsd_sim`, `mri_t1`, `mnist`) also a scan of
-dynamical patterns, 40 volumes and digits. Every cell is the mean over three seeds of training (±
+nothing was tuned on; with VAEARR_DATA (a folder with `ebsd_sim`, `mnist`) also a scan of
+dynamical patterns and digits. Every cell is the mean over three seeds of training (±
 half the range); what needs no seed is run once. Nothing here can fail on a number. Classes:
 balanced accuracy of logistic regression; numbers: R2 of ridge regression. pythae's VAE is its
 default network with as many latents as ours, 40 epochs, of the same preprocessed samples; it runs
@@ -13,7 +13,6 @@ where it is installed.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,49 +76,13 @@ def test_dynamical_scan(tmp_path: Path) -> None:
     table("the same, grains left out", store, {"true_phase": va.open_store(store).grain}, 32)
 
 
-@pytest.mark.skipif(
-    not (SHARED / "mri_t1").exists(), reason="the volumes are not here (VAEARR_DATA)"
-)
-def test_volumes(tmp_path: Path) -> None:
-    """16 real volumes and 24 of a template with known factors, one model for all."""
-    import pandas as pd
-
-    for folder in ("mni_4mm", "template_factors"):
-        shutil.copytree(SHARED / "mri_t1" / folder, tmp_path / "files" / folder)
-    va.ingest(tmp_path / "files", store := tmp_path / "volumes.zarr")
-    ds = va.open_store(store)
-    stems = [Path(str(one)).name.removesuffix("_T1.nii.gz") for one in ds.path.values]
-    factors = pd.read_csv(SHARED / "mri_t1" / "template_factors" / "factors.csv", index_col=0)
-    people = pd.read_csv(SHARED / "mri_t1" / "participants.csv", index_col=0).drop_duplicates()
-    found = {name: ("sample", factors[name].reindex(stems).values) for name in factors.columns}
-    found["sex"] = ("sample", pd.Categorical(people.sex.reindex(stems)).codes.astype("i2"))
-    person = people.person.reindex(stems).fillna(pd.Series(stems, stems)).values
-    write_results(store, variables=xr.Dataset(found, {"sample": ds.sample}))
-    by = xr.DataArray(
-        np.unique(person.astype(str), return_inverse=True)[1],
-        {"sample": ds.sample},
-        "sample",
-        "person",
-    )
-    table(
-        "40 volumes",
-        store,
-        dict.fromkeys([*factors.columns, "sex"], by),
-        5,
-        preset="factors",
-        folds=24,
-    )
-
-
 @pytest.mark.skipif(not (SHARED / "mnist").exists(), reason="the digits are not here (VAEARR_DATA)")
 def test_digits(tmp_path: Path) -> None:
     va.ingest(SHARED / "mnist" / "images-idx3-ubyte.gz", store := tmp_path / "digits.zarr")
     table("digits", store, {"label": "random"}, 10, preset="digits")
 
 
-def table(
-    name: str, store: Path, targets: dict[str, Any], size: int, *, preset: str = "", folds: int = 5
-) -> None:
+def table(name: str, store: Path, targets: dict[str, Any], size: int, *, preset: str = "") -> None:
     """A line per kind of features, a column per target."""
     print(f"\n{name}", flush=True)
     config = va.preset(preset) if preset else TrainConfig()
@@ -128,7 +91,7 @@ def table(
         cells = []
         for target, by in targets.items():
             made = [
-                va.probe(one, va.open_store(store)[target], by=by, n_permutations=0, folds=folds)
+                va.probe(one, va.open_store(store)[target], by=by, n_permutations=0)
                 for one in features
             ]
             for label in made[0].target.values:

@@ -19,7 +19,6 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import vaearr as va
-from vaearr import testing
 from vaearr.errors import DataError, ExistsError, UsageError
 from vaearr.schema.pattern_steps import bin_patterns
 
@@ -504,29 +503,6 @@ def test_smaller_blocks_of_the_split_are_told(store: Path) -> None:
     said = vaearr("train", store, "--run", "blocks", *TWO, "--set", "split.block=64").err
     assert "blocks of side" in said
     assert "not 64" in said
-
-
-def test_five_numbers_tell_what_volumes_differ_in(tmp_path: Path) -> None:
-    """Of each known factor, by a probe that leaves whole subjects out; they draw, and the way back
-    is near.
-    """
-    made = testing.synthetic_volumes(16, seed=3)
-    store = tmp_path / "volumes.zarr"
-    va.ingest(testing.write_volume_files(made, tmp_path / "files"), store)
-    va.train(store, config=va.preset("factors"))
-    va.encode(store)
-    ds = va.open_store(store)
-    assert ds.latents.sizes == {"sample": 32, "latent": 5}
-    factors = [f"true_{name}" for name in ("size", "shear", "bias")]
-    assert (va.probe(ds.latents, ds[factors], by=ds.subject).score.sel(probe="ridge") > 0.9).all()
-    again = va.load_model(store).reconstruct(ds.patterns)
-    left = ((again - ds.patterns) ** 2).mean() / (
-        (ds.patterns - ds.patterns.mean("sample")) ** 2
-    ).mean()
-    assert left < 0.6
-    drawn = va.load_run(store).sample(n_samples=3)
-    assert drawn.sizes["z"] == ds.sizes["z"]
-    assert np.isfinite(drawn).all()
 
 
 @pytest.mark.slow

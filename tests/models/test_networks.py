@@ -169,7 +169,7 @@ def test_the_presets_are_the_published_networks() -> None:
 def test_what_cannot_be_is_refused() -> None:
     for name, options, shape, says in (
         ("conv", {}, (1, 7, 60), "at least 8"),
-        ("conv", {}, (1, 20, 20, 20), "for volumes choose the preset 'factors' or 'maisi'"),
+        ("conv", {}, (1, 20, 20, 20), "for volumes choose the model 'pca' or the preset 'maisi'"),
         ("conv", {"attention": "se"}, SHAPE, "attention is 'se'; use one of none, cbam"),
         ("conv", {"coarsest": 0}, SHAPE, "coarsest and patch 1 or more"),
         (

@@ -68,7 +68,7 @@ SCORES = (
 @cloup.option(
     "--points", type=PATH, help="ROI as a CSV with x, y, see 'vaearr look contrast --keep'"
 )
-@cloup.option("--preset", help="settings that others replace: sd, maisi, factors or digits")
+@cloup.option("--preset", help="settings that others replace: sd, maisi or digits")
 @cloup.option("--resume", type=PATH, help="checkpoint file to resume from")
 @cloup.option("--restart", is_flag=True, help="discard an interrupted training of this run")
 @TRUST

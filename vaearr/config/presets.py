@@ -93,23 +93,10 @@ _DIGITS = {
     "epochs": 80,
 }
 
-# Few volumes on one grid: the five known factors of 24 template brains are predicted by ridge
-# regression (each brain left out in turn) from 5 latents better than from 5 principal components.
-# With so few volumes none is held out for validation.
-_FACTORS = {
-    "model": {"name": "ppca", "latent_dim": 5},
-    "preprocess": {"static_background": "none", "normalise": "quantile"},
-    "split": {"method": "random", "fraction": 0.0},
-}
-
 # name -> description, settings of `TrainConfig`
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "sd": ("images, latents on a grid 8 times coarser: the first stage of Stable Diffusion", _SD),
     "maisi": ("volumes, latents on a grid 4 times coarser: the VAE of MAISI", _MAISI),
-    "factors": (
-        "volumes on one grid, a vector of 5 latents: linear factors of standardised voxels",
-        _FACTORS,
-    ),
     "digits": ("small images such as digits, a vector of 20 latents", _DIGITS),
 }
 

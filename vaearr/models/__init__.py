@@ -27,7 +27,6 @@ REGISTERED: dict[str, dict[str, str]] = {
         "conv": "vaearr.models.networks:ConvVAE",
         "conv_ae": "vaearr.models.networks:conv_ae",
         "pca": "vaearr.models.linear:PCA",
-        "ppca": "vaearr.models.linear:PPCA",
         "nmf": "vaearr.models.nmf:NMF",
         "autoencoder-kl": "vaearr.models.networks:AutoencoderKL",
     },

@@ -1,8 +1,7 @@
-"""Linear models, fitted in closed form: principal components (`pca`) and `ppca`; for `nmf` see
-`vaearr.models.nmf`.
+"""Principal components (`pca`), and the samples that a model is fitted to in closed form.
 
-Each has `fit(samples)`, which sets its parameters and returns the findings: variables over `latent`
-for the table of the run's health, and facts as attributes.
+Such a model has `fit(samples)`, which sets its parameters and returns what was found: variables
+over `latent` for the table of the run's health, and facts as attributes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import Blocks, in_chunks, read_chosen
 from vaearr.errors import DataError, UsageError
-from vaearr.models.networks import require
 from vaearr.models.preprocess import Preprocess, seen_patterns
 
 AUTO = "auto"  # as many latent dimensions as the fit finds
@@ -138,64 +136,6 @@ class PCA(nn.Module):
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
         """Return samples `(B, *input_shape)` of scores; there is no head to leave out."""
         return (self.mean + z @ self.components).unflatten(1, self.input_shape)
-
-
-class PPCA(nn.Module):
-    """Factors of a small collection: x = mean + scale * (weight z) + noise, with z of the prior
-    N(0, 1).
-
-    Probabilistic principal components of standardised values (Tipping & Bishop, J. R. Stat. Soc. B
-    61, 611 (1999)), by their closed form. `scale` is the deviation of each value plus the root mean
-    square of all, so that what changes little counts too and what never changes does not count
-    much. For samples of any shape `(B, C, …)`, latents `(B, latent_dim)`.
-    """
-
-    def __init__(self, input_shape: tuple[int, ...], latent_dim: int = 5) -> None:
-        super().__init__()
-        size = math.prod(input_shape)
-        require(size > int(latent_dim) > 0, f"{latent_dim} latents of samples of {size} values.")
-        self.input_shape = tuple(input_shape)
-        self.latent_dim = latent_dim
-        # mean and variance, under the names of stored weights
-        self.seen = nn.BatchNorm1d(size, affine=False)
-        self.weight = nn.Parameter(torch.zeros(size, latent_dim), requires_grad=False)
-        self.noise = nn.Parameter(torch.zeros(()), requires_grad=False)
-
-    def fit(self, samples: Samples) -> xr.Dataset:
-        """Find the factors of the highest likelihood."""
-        rows = samples.matrix()
-        self.seen.get_buffer("running_mean").copy_(torch.from_numpy(rows.mean(0)))
-        self.seen.get_buffer("running_var").copy_(torch.from_numpy(rows.var(0)))
-        rows /= self._scale().cpu().numpy()
-        pca = fit_pca(rows, self.latent_dim, samples.seed)
-        variance = pca.explained_variance_
-        total = variance.sum() / pca.explained_variance_ratio_.sum()
-        noise = max(float(total - variance.sum()) / (rows.shape[1] - len(variance)), 1e-12)
-        lengths = np.sqrt(np.maximum(variance - noise, 0))
-        self.weight.copy_(torch.from_numpy(pca.components_.T * lengths))
-        self.noise.fill_(math.log(noise))
-        return explained(pca)
-
-    def _scale(self) -> torch.Tensor:
-        deviation = self.seen.get_buffer("running_var").sqrt()
-        return (deviation + deviation.square().mean().sqrt()).clamp_min(1e-12)
-
-    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and log-variance of the posterior, each `(B, latent_dim)`, float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            noise = self.noise.exp()
-            identity = torch.eye(self.latent_dim, device=x.device)
-            inverse = torch.linalg.inv(self.weight.T @ self.weight + noise * identity)
-            centred = x.float().flatten(1) - self.seen.get_buffer("running_mean")
-            mean = (centred / self._scale()) @ self.weight @ inverse
-            return mean, (noise * inverse.diagonal()).log().expand_as(mean)
-
-    def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Return samples `(B, *input_shape)` for latents; there is no head to leave out."""
-        with torch.autocast(z.device.type, enabled=False):
-            centred = z.float() @ self.weight.T * self._scale()
-            decoded: torch.Tensor = centred + self.seen.get_buffer("running_mean")
-            return decoded.unflatten(1, self.input_shape)
 
 
 def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:

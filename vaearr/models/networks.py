@@ -264,7 +264,9 @@ class ConvVAE(nn.Module):
 
 
 def _check_conv(shape: tuple[int, ...], latent_dim: int, head: str, contrast: bool) -> None:
-    require(len(shape) < 4, "it takes images; for volumes choose the preset 'factors' or 'maisi'.")
+    require(
+        len(shape) < 4, "it takes images; for volumes choose the model 'pca' or the preset 'maisi'."
+    )
     require(
         len(shape) == 3 and min(shape[1:]) >= 8 and shape[0] > 0,
         f"input_shape is {shape}; it must be (channels, height, width), sides at least 8.",

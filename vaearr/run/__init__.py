@@ -183,7 +183,7 @@ class Run:
     def components(self) -> xr.DataArray:
         """Change of the decoded pattern per unit of each latent, `(component, *signal)`.
 
-        These are the components of a linear model (pca, nmf, ppca); `va.view` shows them.
+        These are the components of a linear model (pca, nmf); `va.view` shows them.
         """
         units = xr.DataArray(np.eye(self.model.latent_shape[0]), dims=(n.COMPONENT, n.LATENT))
         decoded = self.model.decode(units) - self.model.decode(0 * units)

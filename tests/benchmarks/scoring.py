@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from vaearr import schema
 from vaearr.config import PreprocessConfig
-from vaearr.models.preprocess import apply, seen_patterns, settled
+from vaearr.models.preprocess import Preprocess, binned_patterns, settled
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
@@ -36,7 +36,7 @@ def preprocessed(
 ) -> Floats:
     """Patterns as the network sees them, `(sample, values)`; background: by default their mean."""
     config = settled(config or PreprocessConfig(), ds.patterns)
-    values = seen_patterns(ds.patterns, config).values
+    values = binned_patterns(ds.patterns, config).values
     shape = (schema.input_shape(ds)[0], *values.shape[-len(schema.input_shape(ds)[1:]) :])
     stored = torch.from_numpy(values.reshape(-1, *shape))
     still = (
@@ -44,7 +44,9 @@ def preprocessed(
         if background is None
         else torch.from_numpy(background).reshape(shape)
     )
-    return apply(stored, still.float(), config).flatten(1).numpy()
+    preprocess = Preprocess(config, schema.input_shape(ds))
+    preprocess.background.copy_(still.float())
+    return preprocess(stored).flatten(1).numpy()
 
 
 def grain_score(

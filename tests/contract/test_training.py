@@ -151,7 +151,7 @@ def test_history_holds_nats_per_value_and_the_latents(store: Path) -> None:
     after every epoch.
     """
     table = zarr(store, "runs/plain/history")
-    n_values = np.prod(va.load_model(store, "plain").seen_shape)
+    n_values = np.prod(va.load_model(store, "plain").preprocess.shape)
     for name in ("reconstruction_nll", "kl", "val_reconstruction_nll", "val_kl"):
         assert table[name].attrs["units"] == "nats per sample"
         assert table[f"{name}_per_value"].attrs["units"] == "nats per value"

@@ -12,14 +12,7 @@ from scipy import ndimage
 
 from vaearr.config import AugmentConfig, PreprocessConfig
 from vaearr.models.augmentation import add_noise, draw_geometry, moved
-from vaearr.models.preprocess import (
-    apply,
-    needs_input,
-    remove_static,
-    settled,
-    undo,
-    undo_without_input,
-)
+from vaearr.models.preprocess import Preprocess, remove_static, settled
 
 from ..data import random_patterns_dataset
 
@@ -52,13 +45,15 @@ def test_undo_is_the_inverse(static, mode):
     x[1] = 42  # of one value
     background = 60 + 100 * torch.rand(3, 16, 12, generator=torch.Generator().manual_seed(1))
     background[0, 0, 0] = 0.01  # of a dark pixel nothing is known but this
-    seen, wanted = apply(x, background, config), x.float()
+    preprocess = Preprocess(config, (3, 16, 12))
+    preprocess.background.copy_(background)
+    output, wanted = preprocess(x), x.float()
     if static == "divide":
         wanted[[0, 2, 3, 4], 0, 0, 0] = 0.01
-    torch.testing.assert_close(undo(seen, x, background, config), wanted, rtol=1e-4, atol=2e-2)
-    if not needs_input(config):
+    torch.testing.assert_close(preprocess.undo(output, x), wanted, rtol=1e-4, atol=2e-2)
+    if not preprocess.needs_input:
         torch.testing.assert_close(
-            undo_without_input(seen[2:], background, config), wanted[2:], rtol=1e-4, atol=1e-2
+            preprocess.undo_without_input(output[2:]), wanted[2:], rtol=1e-4, atol=1e-2
         )
 
 

@@ -21,7 +21,7 @@ from vaearr.config import Config, ModelConfig, PreprocessConfig
 from vaearr.config.parts import trusted_names
 from vaearr.errors import DataError, NoInputError, UntrustedError, UsageError
 from vaearr.models import build_model
-from vaearr.models.preprocess import Preprocess, undo
+from vaearr.models.preprocess import Preprocess
 from vaearr.models.tensors import check_finite, read_tensors, write_tensors
 from vaearr.store import run_folder
 from vaearr.store.folders import replace_file
@@ -30,8 +30,8 @@ from vaearr.store.listing import SEAL, read_seal
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 MAX_VALUES = 2**20  # pixels of samples at once in a network with feature maps of their size
-SEEN = "seen"  # of the patterns that a run was trained on, where they are not the store's own
-KEPT_ATTRS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units")  # of patterns, by their reconstruction
+SEEN = "seen"  # in a manifest: fingerprint of training patterns that are not those of the store
+KEPT_ATTRS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units")  # of patterns, in their reconstruction
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 
 
@@ -72,15 +72,10 @@ class TrainedModel(nn.Module):
         self.label = self.record.label
         self.classes = self.record.classes
         self.preprocess = Preprocess(self.preprocess_config, self.input_shape)
-        self.network = build_model(self.model_config, self.seen_shape, trust)
+        self.network = build_model(self.model_config, self.preprocess.shape, trust)
         self.classifier = None
         if self.classes:
             self.classifier = nn.Linear(self.latent_shape[0], len(self.classes))
-
-    @property
-    def seen_shape(self) -> tuple[int, ...]:
-        """Shape `(C, …)` of a preprocessed sample: fewer pixels than `input_shape` if binned."""
-        return tuple(self.preprocess.background.shape)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -93,7 +88,7 @@ class TrainedModel(nn.Module):
         """
         if len(self.latent_shape) == 1:
             return batch_size
-        return max(1, min(batch_size, MAX_VALUES // math.prod(self.seen_shape)))
+        return max(1, min(batch_size, MAX_VALUES // math.prod(self.preprocess.shape)))
 
     @property
     def device(self) -> torch.device:
@@ -106,8 +101,8 @@ class TrainedModel(nn.Module):
         Parameters
         ----------
         patterns : xarray.DataArray or numpy.ndarray
-            `(…, [C,] H, W)`. A DataArray may have its dims in any order; on dask chunks the result
-            is lazy.
+            `(…, *signal dims)`. A DataArray may have its dims in any order; on dask chunks the
+            result is lazy.
         batch_size : int
             Samples at once.
 
@@ -122,11 +117,13 @@ class TrainedModel(nn.Module):
         DataError
             If the patterns have other dims or another shape than the model.
         """
-        sizes = dict(zip(n.latent_dims(len(self.latent_shape)), self.latent_shape, strict=True))
+        dims = n.latent_dims(len(self.latent_shape))
+        sizes = dict(zip(dims, self.latent_shape, strict=True))
         labelled = self._labelled_patterns(patterns)
-        latents = self._applied(self._means, labelled, self.signal_dims, sizes, batch_size)
+        latents = self._in_batches(self._means, labelled, self.signal_dims, sizes, batch_size)
         latents = latents.assign_coords({n.LATENT: np.arange(self.latent_shape[0])})
-        return _like(patterns, latents.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS]))
+        latents = latents.rename(n.LATENTS).assign_attrs(n.ATTRS[n.LATENTS])
+        return _like(patterns, latents)
 
     def reconstruct(self, patterns: Array, *, batch_size: int = 1024) -> Array:
         """Encode stored patterns (posterior mean) and decode them, in stored units.
@@ -136,13 +133,12 @@ class TrainedModel(nn.Module):
         """
         labelled = self._labelled_patterns(patterns)
         sizes = self._signal_sizes()
-        rebuilt = self._applied(self._rebuilt, labelled, self.signal_dims, sizes, batch_size)
-        rebuilt = rebuilt.transpose(*labelled.dims)
+        decoded = self._in_batches(self._restored, labelled, self.signal_dims, sizes, batch_size)
         coords = {dim: labelled[dim] for dim in self.signal_dims if dim in labelled.coords}
         attrs = {key: labelled.attrs[key] for key in KEPT_ATTRS if key in labelled.attrs}
         attrs["long_name"] = "decoded posterior mean"
-        rebuilt = rebuilt.assign_coords(coords).rename(n.RECONSTRUCTION).assign_attrs(attrs)
-        return _like(patterns, rebuilt)
+        decoded = decoded.transpose(*labelled.dims).assign_coords(coords)
+        return _like(patterns, decoded.rename(n.RECONSTRUCTION).assign_attrs(attrs))
 
     def decode(self, latents: Array, *, batch_size: int = 1024) -> Array:
         """Decode latents to patterns in preprocessed units.
@@ -165,11 +161,7 @@ class TrainedModel(nn.Module):
         DataError
             If the latents do not have the shape of the model's.
         """
-        n_dims = len(self.latent_shape)
-        labelled: Any = latents
-        if not isinstance(latents, xr.DataArray):
-            self._check_latents(np.shape(latents)[-n_dims:])
-            labelled = _labelled(latents, n.latent_dims(n_dims))
+        labelled = _labelled(latents, n.latent_dims(len(self.latent_shape)))
         latent_dims = [str(dim) for dim in labelled.dims if str(dim).startswith(n.LATENT)]
         if len(latent_dims) != 1:
             raise DataError(
@@ -177,9 +169,15 @@ class TrainedModel(nn.Module):
                 "'latent'."
             )
         core = (latent_dims[0], *schema.position_dims(labelled))
-        self._check_latents(tuple(labelled.sizes[dim] for dim in core))
+        shape = tuple(labelled.sizes[dim] for dim in core)
+        if shape != self.latent_shape:
+            raise DataError(
+                f"latents have shape {shape} in their last dims; the model's have "
+                f"{self.latent_shape}."
+            )
+        sizes = self._signal_sizes()
         labelled = labelled.astype(np.float32)
-        decoded = self._applied(self._enlarged, labelled, core, self._signal_sizes(), batch_size)
+        decoded = self._in_batches(self._enlarged, labelled, core, sizes, batch_size)
         attrs = {
             "long_name": "decoded pattern",
             "units": "1",
@@ -187,20 +185,12 @@ class TrainedModel(nn.Module):
         }
         return _like(latents, decoded.rename("decoded").assign_attrs(attrs))
 
-    def _check_latents(self, shape: tuple[int, ...]) -> None:
-        if shape != self.latent_shape:
-            raise DataError(
-                f"latents have shape {shape} in their last dims; the model's have "
-                f"{self.latent_shape}."
-            )
-
     def _means(self, stored: torch.Tensor) -> torch.Tensor:
         return self.encode_batch(stored)[0]
 
-    def _rebuilt(self, stored: torch.Tensor) -> torch.Tensor:
+    def _restored(self, stored: torch.Tensor) -> torch.Tensor:
         decoded = self.decode_batch(self._means(stored))
-        stored = stored.to(self.device).float()
-        return undo(decoded, stored, self.preprocess.background, self.preprocess_config)
+        return self.preprocess.undo(decoded, stored.to(self.device))
 
     def _enlarged(self, z: torch.Tensor) -> torch.Tensor:
         return self.preprocess.enlarged(self.decode_batch(z))
@@ -209,14 +199,8 @@ class TrainedModel(nn.Module):
         return dict(zip(self.signal_dims, self.input_shape[-len(self.signal_dims) :], strict=True))
 
     def _labelled_patterns(self, patterns: Any) -> xr.DataArray:
-        """Patterns with the names of their signal dims."""
+        labelled = _labelled(patterns, self.signal_dims)
         sizes = self._signal_sizes()
-        labelled = patterns
-        if not isinstance(patterns, xr.DataArray):
-            n_dims = len(self.input_shape)
-            if patterns.shape[-n_dims:] == self.input_shape:  # with a channel dim in any case
-                patterns = patterns.reshape(*patterns.shape[:-n_dims], *sizes.values())
-            labelled = _labelled(patterns, tuple(sizes))
         if any(labelled.sizes.get(dim) != size for dim, size in sizes.items()):
             raise DataError(
                 f"patterns have {dict(labelled.sizes)}; the model was trained on samples of "
@@ -224,7 +208,7 @@ class TrainedModel(nn.Module):
             )
         return labelled
 
-    def _applied(
+    def _in_batches(
         self,
         step: Callable[[torch.Tensor], torch.Tensor],
         array: xr.DataArray,
@@ -236,18 +220,19 @@ class TrainedModel(nn.Module):
 
         sizes: dims and sizes of its results. Samples with values that are not finite give NaN.
         """
+        shape = self.latent_shape if core[0].startswith(n.LATENT) else self.input_shape
         size = self.fitting(batch_size)
-        sample_shape = self.latent_shape if core[0].startswith(n.LATENT) else self.input_shape
 
         def kernel(values: np.ndarray) -> np.ndarray:
-            flat = np.ascontiguousarray(values).reshape(-1, *sample_shape)
-            flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-            result = np.empty((len(flat), *sizes.values()), np.float32)
-            for start in range(0, len(flat), size):
-                batch = step(torch.from_numpy(flat[start : start + size]))
+            samples = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+            samples = samples.reshape(-1, *shape)
+            result = np.empty((len(samples), *sizes.values()), np.float32)
+            for start in range(0, len(samples), size):
+                batch = step(torch.from_numpy(samples[start : start + size]))
                 result[start : start + size] = batch.cpu().numpy().reshape(-1, *sizes.values())
-            if flat.dtype.kind == "f":
-                result[~np.isfinite(flat).all(axis=tuple(range(1, flat.ndim)))] = np.nan
+            if samples.dtype.kind == "f":
+                is_finite = np.isfinite(samples).all(axis=tuple(range(1, samples.ndim)))
+                result[~is_finite] = np.nan
             return result.reshape(*values.shape[: values.ndim - len(core)], *sizes.values())
 
         result: xr.DataArray = xr.apply_ufunc(
@@ -261,8 +246,7 @@ class TrainedModel(nn.Module):
             dask_gufunc_kwargs={"output_sizes": dict(sizes), "allow_rechunk": True},
             keep_attrs=False,
         )
-        scalars = [name for name in result.coords if name not in result.dims]
-        return result.reset_coords(scalars, drop=True)
+        return result.reset_coords(drop=True)
 
     @torch.inference_mode()
     def encode_batch(self, patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -273,16 +257,22 @@ class TrainedModel(nn.Module):
 
     @torch.inference_mode()
     def decode_batch(self, z: torch.Tensor) -> torch.Tensor:
-        """Decode latents to patterns `(B, *seen_shape)`, in preprocessed units."""
+        """Decode latents to patterns `(B, C, …)`, in preprocessed units and pixels."""
         self.eval()
         decoded: torch.Tensor = self.network.decode(z.to(self.device))
         return decoded.float()
 
 
-def _labelled(values: np.ndarray, last_dims: Sequence[str]) -> xr.DataArray:
-    """An array with names for its last dims."""
-    leading = [f"axis_{i}" for i in range(np.ndim(values) - len(last_dims))]
-    return xr.DataArray(values, dims=[*leading, *last_dims])
+def _labelled(array: Any, last_dims: Sequence[str]) -> xr.DataArray:
+    """A DataArray as it is, another array with names for its last dims."""
+    if isinstance(array, xr.DataArray):
+        return array
+    values = np.asarray(array)
+    leading = [f"axis_{i}" for i in range(values.ndim - len(last_dims))]
+    dims = [*leading, *last_dims]
+    if values.ndim != len(dims):
+        raise DataError(f"the array has {values.ndim} dims; expected (…, {', '.join(last_dims)}).")
+    return xr.DataArray(values, dims=dims)
 
 
 def _like(array: Any, result: xr.DataArray) -> Any:

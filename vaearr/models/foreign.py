@@ -2,8 +2,8 @@
 
 KL autoencoders in three layouts. ldm: CompVis latent-diffusion and Stable Diffusion (its decoder
 counts levels from the finest, and so runs backwards); diffusers: the same network under other
-names, with linear attention; monai: MONAI's AutoencoderKL, its MAISI variant and the older
-GenerativeModels, which have separate convolutions for mean and log-variance.
+names, with linear attention; monai: MONAI's AutoencoderKL and its MAISI variant, which have
+separate convolutions for mean and log-variance.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ RULES: dict[str, dict[str, str]] = {
         r"\.(?:to_k|key)\.": ".k.",
         r"\.(?:to_v|value)\.": ".v.",
     },
-    MONAI: {r"\.(?:conv|postconv|attn)(?=\.)": "", r"\.proj_attn\.": ".out_proj."},
+    MONAI: {r"\.(?:conv|postconv|attn)(?=\.)": ""},
 }
 ATTENTION_IN_LDM = {r"\.to_([qkv])\.": r".\1.", r"\.out_proj\.": ".proj_out."}
 LEVEL_OF_DECODER = re.compile(r"(?<=decoder\.up\.)\d+(?=\.)")
@@ -97,12 +97,7 @@ def read_foreign(path: str | Path, *, prefix: str | None = None) -> Foreign:
     """
     file = Path(path).expanduser()
     tensors = named_tensors(file)
-    candidates = []
-    for layout, anchor in ANCHORS.items():
-        for name in tensors:
-            start = name.removesuffix(anchor)
-            if f".{name}".endswith(f".{anchor}") and prefix in (None, start, start.strip(".")):
-                candidates.append((layout, start))
+    candidates = _autoencoders(tensors, prefix)
     if not candidates:
         under = "" if prefix is None else f" under the prefix {prefix!r}"
         raise DataError(
@@ -122,6 +117,18 @@ def read_foreign(path: str | Path, *, prefix: str | None = None) -> Foreign:
         if name.startswith(start) and not inner.startswith(OF_TRAINING):
             kept[inner] = value
     return Foreign(file, layout, start, _plain(layout, kept), len(tensors) - len(kept))
+
+
+def _autoencoders(tensors: Tensors, prefix: str | None) -> list[tuple[str, str]]:
+    """Layout and prefix of each autoencoder among tensors."""
+    candidates = []
+    for layout, anchor in ANCHORS.items():
+        for name in tensors:
+            start = name.removesuffix(anchor)
+            is_anchor = f".{name}".endswith(f".{anchor}")
+            if is_anchor and prefix in (None, start, start.strip(".")):
+                candidates.append((layout, start))
+    return candidates
 
 
 def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, Any]:
@@ -147,29 +154,30 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, 
             "give the model folder of a vaearr run."
         )
     checkpoint = source if isinstance(source, Foreign) else read_foreign(source)
-    own = network.state_dict()
+    blocks = {} if checkpoint.layout == MONAI else _ldm_blocks(network)
+    weights = network.state_dict()
+    names = {name: _name_in_file(blocks, name) for name in weights}
+    expected = {names[name]: value for name, value in weights.items()}
     tensors = dict(checkpoint.tensors)
-    blocks = {}
-    if checkpoint.layout in (LDM, DIFFUSERS):
-        blocks = _ldm_blocks(network)
-    names = {name: _name_in(blocks, name) for name in own}
-    added = _complete(tensors, checkpoint.layout, network)
-    expected = {names[name]: value for name, value in own.items()}
+    added: list[str] = []
+    if checkpoint.layout == MONAI:
+        _join_posterior(tensors, network)
+    else:
+        added = _add_identities(tensors, network)
     for name in tensors.keys() & expected.keys():
-        # a 1 x 1 convolution where the network has a matrix
-        if expected[name].ndim == 2 and set(tensors[name].shape[2:]) == {1}:
-            tensors[name] = tensors[name].flatten(1)
+        if expected[name].ndim == 2:  # where the file has a 1 x 1 convolution
+            tensors[name] = _as_matrix(tensors[name])
     origin = f"{checkpoint.path} (layout {checkpoint.layout}, prefix {checkpoint.prefix!r})"
     check_fit(expected, tensors, f"{origin} does not fit the network")
     for name, value in tensors.items():
-        if expected[name].is_floating_point() and not value.is_floating_point():
+        if not value.is_floating_point():
             raise DataError(
                 f"{checkpoint.path}: {name} is {value.dtype}, not a floating-point type "
                 "(quantised?)."
             )
         tensors[name] = value.to(expected[name].dtype)
     check_finite(tensors, checkpoint.path)
-    network.load_state_dict({name: tensors[names[name]] for name in own}, strict=True)
+    network.load_state_dict({name: tensors[names[name]] for name in weights}, strict=True)
     return {
         "layout": checkpoint.layout,
         "prefix": checkpoint.prefix,
@@ -186,25 +194,13 @@ def _renamed(name: str, rules: Mapping[str, str]) -> str:
 
 
 def _plain(layout: str, tensors: Tensors) -> Tensors:
-    """Tensors in plain names: Stable Diffusion's for diffusers too, MONAI's without what differs
-    between versions.
-    """
-    plain: Tensors = {}
-    levels = [0]
-    for name, value in tensors.items():
-        name = _renamed(name, RULES[layout])
-        level = LEVEL_OF_DECODER.search(name)
-        if level:
-            levels.append(int(level[0]))
-        if ".qkv." in name and value.shape[0] % 3 == 0:
-            for letter, third in zip("qkv", value.chunk(3), strict=True):
-                plain[name.replace(".qkv.", f".to_{letter}.")] = third
-        else:
-            plain[name] = value
+    """Tensors in plain names: those of Stable Diffusion for diffusers too."""
+    plain = {_renamed(name, RULES[layout]): value for name, value in tensors.items()}
     if layout != DIFFUSERS:
         return plain
     # diffusers counts the decoder's levels from the coarsest
-    last = max(levels)
+    levels = [int(level) for name in plain for level in LEVEL_OF_DECODER.findall(name)]
+    last = max(levels, default=0)
     return {
         LEVEL_OF_DECODER.sub(lambda level: str(last - int(level[0])), name): value
         for name, value in plain.items()
@@ -240,73 +236,67 @@ def _ldm_levels(
     return names[:-1]  # nothing changes after the last level
 
 
-def _name_in(blocks: Mapping[str, str], own_name: str) -> str:
-    """A name of vaearr as MONAI has it, plain, or with `blocks` as Stable Diffusion has it."""
-    name = _renamed(own_name, RULES[MONAI])
+def _name_in_file(blocks: Mapping[str, str], name: str) -> str:
+    """A name of the network as MONAI has it, plain, or with `blocks` as Stable Diffusion has it."""
+    name = _renamed(name, RULES[MONAI])
     block = ".".join(name.split(".")[:3])
     if block not in blocks:
         return name
     return _renamed(blocks[block] + name.removeprefix(block), ATTENTION_IN_LDM)
 
 
-def _complete(tensors: Tensors, layout: str, network: AutoencoderKL) -> list[str]:
-    """Add convolutions and projections that the file's network does not have, so that they change
-    nothing; returns their names.
-    """
-    size = network.latent_dim
-    identities = {}
-    if layout == MONAI:
-        for name, value in tensors.items():
-            if name.endswith(".to_q.weight"):
-                identities[name.replace("to_q.weight", "out_proj")] = torch.eye(len(value))
-    else:
-        ones = [1] * len(network.stride)
-        identities["quant_conv"] = torch.eye(2 * size).view(2 * size, 2 * size, *ones)
-        identities["post_quant_conv"] = torch.eye(size).view(size, size, *ones)
-    added = [name for name in identities if f"{name}.weight" not in tensors]
+def _as_matrix(value: torch.Tensor) -> torch.Tensor:
+    return value.flatten(1) if set(value.shape[2:]) == {1} else value
+
+
+def _add_identities(tensors: Tensors, network: AutoencoderKL) -> list[str]:
+    """Add convolutions around the latents that the file lacks; they change nothing."""
+    ones = [1] * len(network.stride)
+    sizes = {"quant_conv": 2 * network.latent_dim, "post_quant_conv": network.latent_dim}
+    added = [name for name in sizes if f"{name}.weight" not in tensors]
     for name in added:
-        tensors[f"{name}.weight"] = identities[name]
-        tensors[f"{name}.bias"] = torch.zeros(len(identities[name]))
-    if layout == MONAI:
-        _join_posterior(tensors, f"encoder.blocks.{len(network.encoder.blocks) - 1}", size)
+        size = sizes[name]
+        tensors[f"{name}.weight"] = torch.eye(size).view(size, size, *ones)
+        tensors[f"{name}.bias"] = torch.zeros(size)
     return added
 
 
-def _join_posterior(tensors: Tensors, last: str, size: int) -> None:
+def _join_posterior(tensors: Tensors, network: AutoencoderKL) -> None:
     """Join MONAI's convolutions to mean and to log-variance to one of twice the channels.
 
     Its `quant_conv_log_sigma` gives log sigma^2, in spite of its name. The encoder's second half of
     channels is zero.
     """
-    convolutions = ["quant_conv_mu", "quant_conv_log_sigma"]
-    for name in (last, *convolutions):
-        for kind in ("weight", "bias"):
-            if len(tensors.get(f"{name}.{kind}", ())) != size:
-                return  # the lists of missing and unexpected names contain it
+    last = f"encoder.blocks.{len(network.encoder.blocks) - 1}"
+    names = (last, "quant_conv_mu", "quant_conv_log_sigma")
     for kind in ("weight", "bias"):
-        out = tensors[f"{last}.{kind}"]
-        tensors[f"{last}.{kind}"] = torch.cat([out, torch.zeros_like(out)])
-        joined = torch.cat([tensors.pop(f"{name}.{kind}") for name in convolutions])
+        parts = [tensors.get(f"{name}.{kind}", torch.zeros(0)) for name in names]
+        if any(len(values) != network.latent_dim for values in parts):
+            return  # the lists of missing and unexpected names contain it
+        out, mean, logvar = parts
+        joined = torch.cat([mean, logvar])
         if kind == "weight":
             joined = torch.cat([joined, torch.zeros_like(joined)], 1)
+        tensors[f"{last}.{kind}"] = torch.cat([out, torch.zeros_like(out)])
         tensors[f"quant_conv.{kind}"] = joined
+        for name in names[1:]:
+            del tensors[f"{name}.{kind}"]
 
 
 def infer_options(checkpoint: Foreign) -> tuple[ModelConfig, tuple[int, int]]:
-    """Infer the `autoencoder-kl` that a checkpoint belongs to from names and shapes of its weights,
-    and the channels and spatial dims of its samples. Raises DataError where they describe none.
+    """Infer the `autoencoder-kl` that a checkpoint belongs to from names and shapes of its weights.
+
+    Returns its settings, and the channels and spatial dims of its samples. Raises DataError where
+    the weights describe none.
     """
     tensors = checkpoint.tensors
-    first_block = "blocks.0"
-    infer = _options_by_order
-    if checkpoint.layout in (LDM, DIFFUSERS):
-        first_block = "conv_in"
-        infer = _options_by_level
+    is_monai = checkpoint.layout == MONAI
+    first_block = "blocks.0" if is_monai else "conv_in"
     try:
-        options = infer(tensors)
+        options = _options_by_order(tensors) if is_monai else _options_by_level(tensors)
         first = tensors[f"encoder.{first_block}.weight"]
         latent_dim = tensors[f"decoder.{first_block}.weight"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError) as error:
         raise DataError(
             f"{checkpoint.path} is not a complete autoencoder in the layout {checkpoint.layout}: "
             f"{error} does not fit; give another file."
@@ -316,61 +306,63 @@ def infer_options(checkpoint: Foreign) -> tuple[ModelConfig, tuple[int, int]]:
     return config, (int(first.shape[1]), first.ndim - 2)
 
 
-def _options_by_level(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def _options_by_level(tensors: Tensors) -> dict[str, Any]:
     """From Stable Diffusion's names, which number the levels."""
     block = re.compile(r"((?:encoder\.down|decoder\.up)\.\d+)\.block\.\d+\.conv1\.weight")
-    matches = [block.fullmatch(name) for name in tensors]
-    counts = Counter(match[1] for match in matches if match)
-    levels = range(sum(name.startswith("encoder.") for name in counts))
-    attention = re.compile(r"encoder\.down\.(\d+)\.attn\.")
-    with_attention = {int(match[1]) for name in tensors if (match := attention.match(name))}
+    counts = Counter(match[1] for match in map(block.fullmatch, tensors) if match)
+    n_levels = sum(name.startswith("encoder.") for name in counts)
+    down = [f"encoder.down.{i}" for i in range(n_levels)]
+    up = [f"decoder.up.{i}" for i in range(n_levels)]
     return {
-        "channels": [len(tensors[f"encoder.down.{i}.block.0.conv1.weight"]) for i in levels],
-        "res_blocks": [counts[f"encoder.down.{i}"] for i in levels],
-        "decoder_res_blocks": [counts[f"decoder.up.{i}"] for i in levels],
-        "attention_levels": [i in with_attention for i in levels],
-        "mid_attention": any(name.startswith("encoder.mid.") for name in tensors),
+        "channels": [len(tensors[f"{level}.block.0.conv1.weight"]) for level in down],
+        "res_blocks": [counts[level] for level in down],
+        "decoder_res_blocks": [counts[level] for level in up],
+        "attention_levels": [f"{level}.attn.0.q.weight" in tensors for level in down],
+        "mid_attention": "encoder.mid.attn_1.q.weight" in tensors,
         "final_activation": True,
     }
 
 
-# residual blocks, each with attention or none; convolutions stand between levels
-LEVEL = "(?:(?:ra)+|r+)"
-ENCODER_ORDER = re.compile(f"c({LEVEL}(?:c{LEVEL})*)(rar)?n(s)?c")
-DECODER_ORDER = re.compile(f"c(rar)?({LEVEL}(?:c{LEVEL})*)ns?c")
+def _options_by_order(tensors: Tensors) -> dict[str, Any]:
+    """From MONAI's names, which number the blocks in the order of execution.
 
-
-def _options_by_order(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """From MONAI's names, which number the blocks in the order of execution."""
-    kinds = {half: _kinds_of_blocks(tensors, half) for half in ("encoder", "decoder")}
-    encoder = ENCODER_ORDER.fullmatch(kinds["encoder"])
-    decoder = DECODER_ORDER.fullmatch(kinds["decoder"])
-    if not encoder or not decoder or (encoder[2] is None) != (decoder[1] is None):
-        raise ValueError(f"the order of blocks {' and '.join(kinds.values())}")
-    levels = encoder[1].split("c")
-    decoder_levels = decoder[2].split("c")[::-1]
-    firsts = [match.start() for match in re.finditer("(?<=c)r", kinds["encoder"])]
+    Each level has residual blocks, each with attention or none; convolutions stand between levels.
+    With attention in the middle, the coarsest grid has two more residual blocks around another
+    attention.
+    """
+    kinds = _kinds_of_blocks(tensors, "encoder")
+    levels = _levels(kinds)
+    decoder_levels = _levels(_kinds_of_blocks(tensors, "decoder"))[::-1]
+    has_middle = levels[-1].endswith("rar")
+    levels[-1] = levels[-1].removesuffix("rar")
+    if has_middle:
+        decoder_levels[-1] = decoder_levels[-1].removeprefix("rar")
+    firsts = [match.start() for match in re.finditer("(?<=c)r", kinds)]
     return {
         "channels": [len(tensors[f"encoder.blocks.{index}.conv1.weight"]) for index in firsts],
         "res_blocks": [level.count("r") for level in levels],
         "decoder_res_blocks": [level.count("r") for level in decoder_levels],
         "attention_levels": ["a" in level for level in levels],
-        "mid_attention": encoder[2] is not None,
-        "final_activation": encoder[3] is not None,
+        "mid_attention": has_middle,
+        "final_activation": False,
     }
 
 
-def _kinds_of_blocks(tensors: Mapping[str, torch.Tensor], half: str) -> str:
-    """A letter for each block: r residual, a attention, c convolution, n norm, s no weights."""
+def _kinds_of_blocks(tensors: Tensors, half: str) -> str:
+    """A letter for each block: r residual, a attention, c convolution, n norm."""
     numbers = [int(name.split(".")[2]) for name in tensors if name.startswith(f"{half}.blocks.")]
     kinds = ""
     for index in range(max(numbers) + 1):
         block = f"{half}.blocks.{index}"
-        weight = tensors.get(f"{block}.weight")
-        if weight is not None:
-            kinds += "c" if weight.ndim > 1 else "n"
-        elif f"{block}.conv1.weight" in tensors:
+        if f"{block}.conv1.weight" in tensors:
             kinds += "r"
+        elif f"{block}.to_q.weight" in tensors:
+            kinds += "a"
         else:
-            kinds += "a" if f"{block}.norm.weight" in tensors else "s"
+            kinds += "c" if tensors[f"{block}.weight"].ndim > 1 else "n"
     return kinds
+
+
+def _levels(kinds: str) -> list[str]:
+    """Letters of the blocks of each level, between the first convolution and the last norm."""
+    return kinds[1 : kinds.index("n")].split("c")

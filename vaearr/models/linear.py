@@ -20,7 +20,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import Blocks, in_chunks, read_chosen
 from vaearr.errors import DataError, UsageError
-from vaearr.models.preprocess import Preprocess, seen_patterns
+from vaearr.models.preprocess import Preprocess, binned_patterns
 
 AUTO = "auto"  # as many latent dimensions as the fit finds
 BATCH_SAMPLES, BATCH_VALUES = 1024, 2**23  # in a batch at most
@@ -56,7 +56,7 @@ class Samples:
         shape = tuple(self.preprocess.background.shape)
         device = self.preprocess.background.device
         dims = schema.navigation_dims(self.ds)
-        patterns = seen_patterns(in_chunks(self.ds[n.PATTERNS], dims), self.preprocess.config)
+        patterns = binned_patterns(in_chunks(self.ds[n.PATTERNS], dims), self.preprocess.config)
         size = max(1, min(BATCH_SAMPLES, BATCH_VALUES // math.prod(shape)))
         for block in read_chosen(Blocks(patterns, dims), self.inside, shape, device=device):
             for start in range(0, len(block.points), size):

@@ -1,8 +1,8 @@
-"""Preprocessing: pure functions on batches `(B, C, H, W)` of any dtype, giving float32.
+"""Preprocessing of batches `(B, C, …)` of any dtype to float32, and its inverse.
 
-Order: binning, static background, normalisation. They run on the device, after the transfer, so
-that patterns are moved and kept in their stored dtype; only training patterns are binned as they
-are read (`seen_patterns`). Decoded patterns come back in detector pixels, by interpolation.
+Order: binning, static background, normalisation. It runs on the device, after the transfer, so that
+patterns are moved and kept in their stored dtype; only training patterns are binned as they are
+read (`binned_patterns`). Decoded patterns are interpolated to detector pixels.
 """
 
 from __future__ import annotations
@@ -25,57 +25,138 @@ FIXED = ("unit", "symmetric")  # the same for all patterns
 CUT = 8.0  # of robust normalisation
 EPS = 1e-4  # share of a pattern's centre up to which its spread is rounding noise
 HIGH = 0.995  # quantile that becomes 1; a few bright voxels do not decide
-SEEN_SIDE = 60  # pixels along the shorter side that suffice for the patterns of a scan
+SHORTER_SIDE = 60  # pixels along the shorter side that suffice for the patterns of a scan
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 
 
-def seen_shape(config: PreprocessConfig, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape `(C, …)` of a preprocessed sample."""
-    return (input_shape[0], *(side // side_of(config) for side in input_shape[1:]))
+class Preprocess(nn.Module):
+    """Preprocessing with its static background, the first part of a trained model.
+
+    Parameters
+    ----------
+    config : PreprocessConfig
+        Settled settings.
+    input_shape : tuple of int
+        Shape of a stored sample, channels first.
+    """
+
+    background: torch.Tensor
+
+    def __init__(self, config: PreprocessConfig, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.input_shape = input_shape
+        self.side = _block_side(config)
+        self.shape = (input_shape[0], *(size // self.side for size in input_shape[1:]))
+        self.register_buffer("background", torch.ones(self.shape))
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether stored units need the input pattern, because each was scaled by itself."""
+        return self.config.normalise not in ("none", *FIXED)
+
+    def fit(
+        self,
+        batches: Iterable[torch.Tensor],
+        total_of: Callable[[torch.Tensor], torch.Tensor] = lambda values: values,
+    ) -> None:
+        """Take the mean pattern of the batches `(B, C, …)` as the static background.
+
+        total_of: sums a tensor over the processes among which the batches are divided.
+        """
+        sums = torch.zeros(self.background.numel() + 1, dtype=torch.float64)  # the last: patterns
+        for batch in batches:
+            sums[:-1] += self._binned(batch).sum(0).cpu().flatten()
+            sums[-1] += len(batch)
+        if self.background.is_cuda:  # where processes add up
+            sums = sums.to(self.background.device)
+        sums = total_of(sums).cpu()
+        self.background.copy_((sums[:-1] / sums[-1].clamp_min(1)).view(self.shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Preprocess stored patterns `(B, C, …)`; float32, never in reduced precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = self._binned(x)
+            if self.config.normalise in FIXED:
+                low, size, start = _fixed(self.config)
+                return (x - low) / size + start
+            corrected = remove_static(x, self.background, self.config.static_background)
+            return _where_constant(x, 0.0, normalise(corrected, self.config.normalise))
+
+    def undo(self, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Convert decoded patterns to units and pixels of the stored `x`, both `(B, C, …)`.
+
+        Centre and spread of each pattern are those of `x`; the network gives its shape only. What
+        is lost beyond that: robust cuts at +-8; detector pixels without signal become the
+        background; a constant pattern becomes its value.
+        """
+        if self.config.normalise in FIXED:
+            return self.enlarged(self.undo_without_input(decoded))
+        with torch.autocast(x.device.type, enabled=False):
+            decoded = decoded.float()
+            x = self._binned(x)
+            if self.needs_input:
+                corrected = remove_static(x, self.background, self.config.static_background)
+                centre, spread = _scale(corrected.flatten(1), self.config.normalise)
+                decoded = (decoded.flatten(1) * spread + centre).view_as(x)
+            restored = _with_static(decoded, self.background, self.config.static_background)
+            return self.enlarged(_where_constant(x, x, restored))
+
+    def undo_without_input(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Convert decoded patterns without an input, such as generated ones, to stored units.
+
+        In the network's pixels; not where it `needs_input`.
+        """
+        if self.config.normalise in FIXED:
+            low, size, start = _fixed(self.config)
+            return (decoded.float() - start) * size + low
+        return _with_static(decoded.float(), self.background, self.config.static_background)
+
+    def enlarged(self, x: torch.Tensor) -> torch.Tensor:
+        """Interpolate the network's pixels `(B, C, …)` to detector pixels, linearly between the
+        centres of the blocks.
+        """
+        if self.side == 1:
+            return x
+        mode = "bilinear" if x.ndim == 4 else "trilinear"
+        x = F.interpolate(x.float(), scale_factor=self.side, mode=mode)
+        padding = []  # for pixels outside of all blocks, the last dim first
+        for size, covered in zip(self.input_shape[:0:-1], x.shape[:1:-1], strict=True):
+            padding += [0, size - covered]
+        return F.pad(x, padding, mode="replicate")
+
+    def _binned(self, x: torch.Tensor) -> torch.Tensor:
+        """Patterns in the network's pixels, float32; torch has no arithmetic for some dtypes."""
+        if self.side == 1 or x.shape[1:] == self.shape:
+            return x.float()
+        if x.device.type == "cpu":
+            return torch.from_numpy(
+                block_means(x.numpy(), (1, *[self.side] * (x.ndim - 2)))
+            ).float()
+        pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
+        return pool(x.float(), self.side)
 
 
-def side_of(config: PreprocessConfig) -> int:
-    """Return the side of the blocks of detector pixels; 1 if undecided, as by earlier versions."""
-    return 1 if config.bin == "auto" else config.bin
-
-
-def seen_patterns(patterns: xr.DataArray, config: PreprocessConfig) -> xr.DataArray:
+def binned_patterns(patterns: xr.DataArray, config: PreprocessConfig) -> xr.DataArray:
     """Bin patterns lazily, so that they are read once and kept in less memory.
 
-    Means of 8-bit values are float16, which is finer than their noise. `Preprocess` takes them,
-    too.
+    Means of 8-bit values are float16, which is finer than their noise. `Preprocess` takes them as
+    they are.
     """
-    side = side_of(config)
+    side = _block_side(config)
     if side == 1:
         return patterns
     sides = {dim: side for dim in patterns.attrs[n.SIGNAL_DIMS] if dim != n.CHANNEL}
     cropped = patterns.isel({dim: slice(patterns.sizes[dim] // side * side) for dim in sides})
-    seen = bin_patterns(cropped, sides)
-    return seen.astype("f2", keep_attrs=True) if patterns.dtype == np.uint8 else seen
+    means = bin_patterns(cropped, sides)
+    if patterns.dtype == np.uint8:
+        means = means.astype("f2", keep_attrs=True)
+    return means
 
 
-def binned(x: torch.Tensor, shape: tuple[int, ...], side: int) -> torch.Tensor:
-    """Bin patterns `(B, C, …)` to the network's pixels `(C, …)`, unless they have them already."""
-    if x.shape[1:] == shape or side == 1:
-        return x
-    if x.device.type == "cpu":
-        return torch.from_numpy(block_means(x.numpy(), (1, *[side] * (x.ndim - 2))))
-    pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
-    return pool(x.float(), side)
-
-
-def enlarged(x: torch.Tensor, shape: tuple[int, ...], side: int) -> torch.Tensor:
-    """Interpolate the network's pixels `(B, C, …)` to detector pixels `(C, …)`, linearly between
-    the centres of the blocks.
-    """
-    if x.shape[1:] == shape or side == 1:
-        return x
-    mode = "bilinear" if x.ndim == 4 else "trilinear"
-    x = F.interpolate(x.float(), scale_factor=side, mode=mode)
-    padding = []  # for pixels outside of all blocks, the last dim first
-    for size, covered in zip(shape[:0:-1], x.shape[:1:-1], strict=True):
-        padding += [0, size - covered]
-    return F.pad(x, padding, mode="replicate")
+def _block_side(config: PreprocessConfig) -> int:
+    """Side of the blocks of detector pixels; 1 if undecided, as by earlier versions."""
+    return 1 if config.bin == "auto" else config.bin
 
 
 def remove_static(x: torch.Tensor, background: torch.Tensor, mode: str = "divide") -> torch.Tensor:
@@ -160,59 +241,6 @@ def _where_constant(
     return torch.where(is_constant.view(-1, *[1] * (result.ndim - 1)), value, result)
 
 
-def apply(x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig) -> torch.Tensor:
-    """Preprocess patterns `(B, C, ...)` of any dtype; float32, never in reduced precision."""
-    with torch.autocast(x.device.type, enabled=False):
-        # torch has no arithmetic for some stored dtypes
-        x = binned(x, tuple(background.shape), side_of(config)).float()
-        if config.normalise in FIXED:
-            low, size, start = _fixed(config)
-            return (x - low) / size + start
-        seen = remove_static(x, background, config.static_background)
-        return _where_constant(x, 0.0, normalise(seen, config.normalise))
-
-
-def undo(
-    decoded: torch.Tensor, x: torch.Tensor, background: torch.Tensor, config: PreprocessConfig
-) -> torch.Tensor:
-    """Convert decoded patterns to the units and pixels of the stored `x`: the inverse of `apply`.
-
-    Centre and spread of each pattern are those of `x`; the network gives its shape only. What is
-    lost beyond that: robust cuts at +-8; detector pixels without signal become the background; a
-    constant pattern becomes its value. `2 x (B, C, …) -> (B, C, …)`.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        stored_shape = tuple(x.shape[1:])
-        side = side_of(config)
-        decoded = decoded.float()
-        x = binned(x, tuple(background.shape), side).float()
-        if config.normalise in FIXED:
-            return enlarged(undo_without_input(decoded, background, config), stored_shape, side)
-        if config.normalise != "none":
-            seen = remove_static(x, background, config.static_background)
-            centre, spread = _scale(seen.flatten(1), config.normalise)
-            decoded = (decoded.flatten(1) * spread + centre).view_as(x)
-        restored = _with_static(decoded, background, config.static_background)
-        return enlarged(_where_constant(x, x, restored), stored_shape, side)
-
-
-def undo_without_input(
-    decoded: torch.Tensor, background: torch.Tensor, config: PreprocessConfig
-) -> torch.Tensor:
-    """Convert decoded patterns without an input, such as samples of the prior, to stored units, in
-    the network's pixels; not where it `needs_input`.
-    """
-    if config.normalise in FIXED:
-        low, size, start = _fixed(config)
-        return (decoded.float() - start) * size + low
-    return _with_static(decoded.float(), background, config.static_background)
-
-
-def needs_input(config: PreprocessConfig) -> bool:
-    """Whether stored units need the input pattern, because each was scaled by itself."""
-    return config.normalise not in ("none", *FIXED)
-
-
 def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
     """Of a fixed range: its lower end, stored units per preprocessed unit, the preprocessed lower
     end.
@@ -267,7 +295,7 @@ def _decided_side(config: PreprocessConfig, patterns: xr.DataArray, is_scan: boo
     signal_dims = patterns.attrs.get(n.SIGNAL_DIMS, ())
     shape = [patterns.sizes[dim] for dim in signal_dims if dim != n.CHANNEL]
     if config.bin == "auto":
-        return max(1, min(shape) // SEEN_SIDE) if is_scan and len(shape) > 1 else 1
+        return max(1, min(shape) // SHORTER_SIDE) if is_scan and len(shape) > 1 else 1
     if config.bin > 1 and config.bin > min(shape):
         raise UsageError(
             f"preprocess.bin is {config.bin}, samples have {shape} pixels; use a smaller number."
@@ -285,43 +313,3 @@ def value_range(patterns: xr.DataArray) -> tuple[float, float] | None:
     if low is None or high is None or not low < high:
         return None
     return float(low), float(high)
-
-
-class Preprocess(nn.Module):
-    """`apply` with its static background, as the first part of a trained model."""
-
-    background: torch.Tensor
-
-    def __init__(self, config: PreprocessConfig, input_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.config = config
-        self.input_shape = input_shape
-        self.register_buffer("background", torch.ones(seen_shape(config, input_shape)))
-
-    def enlarged(self, x: torch.Tensor) -> torch.Tensor:
-        """Interpolate to detector pixels, see `enlarged`."""
-        return enlarged(x, self.input_shape, side_of(self.config))
-
-    def fit(
-        self,
-        batches: Iterable[torch.Tensor],
-        total_of: Callable[[torch.Tensor], torch.Tensor] = lambda values: values,
-    ) -> None:
-        """Take the mean pattern of the batches `(B, C, ...)` as the static background.
-
-        total_of: sums a tensor over the processes among which the batches are divided.
-        """
-        shape = self.background.shape
-        sums = torch.zeros(shape.numel() + 1, dtype=torch.float64)  # and the number of patterns
-        for batch in batches:
-            seen = binned(batch, tuple(shape), side_of(self.config)).float()
-            sums[:-1] += seen.sum(0).cpu().flatten()
-            sums[-1] += len(batch)
-        if self.background.is_cuda:  # where processes add up
-            sums = sums.to(self.background.device)
-        sums = total_of(sums).cpu()
-        self.background.copy_((sums[:-1] / sums[-1].clamp_min(1)).view(shape))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Preprocess stored patterns `(B, C, ...)`."""
-        return apply(x, self.background, self.config)

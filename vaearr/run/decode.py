@@ -10,7 +10,6 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.models.preprocess import needs_input, undo_without_input
 from vaearr.run import Run
 
 BATCH_SIZE = 256
@@ -41,10 +40,8 @@ def decoded_array(run: Run, latents: np.ndarray, sizes: Mapping[str, int]) -> xr
     batches = []
     for batch in torch.from_numpy(np.asarray(latents, np.float32)).split(model.fitting(BATCH_SIZE)):
         decoded = model.decode_batch(batch)
-        if not needs_input(model.preprocess_config):
-            decoded = undo_without_input(
-                decoded, model.preprocess.background, model.preprocess_config
-            )
+        if not model.preprocess.needs_input:
+            decoded = model.preprocess.undo_without_input(decoded)
         batches.append(model.preprocess.enlarged(decoded).cpu().numpy())
     signal = schema.signal_dims(run.ds)
     return xr.DataArray(
@@ -59,7 +56,7 @@ def decoded_array(run: Run, latents: np.ndarray, sizes: Mapping[str, int]) -> xr
 def scale_attrs(run: Run, *, is_stored: bool | None = None) -> dict[str, str]:
     """Units of patterns: stored ones, or 1 if preprocessed; by default those of `decoded_array`."""
     if is_stored is None:
-        is_stored = not needs_input(run.model.preprocess_config)
+        is_stored = not run.model.preprocess.needs_input
     if is_stored:
         return {"units": str(run.ds[n.PATTERNS].attrs.get("units", "1")), "scale": "stored"}
     return {"units": "1", "scale": "preprocessed"}
@@ -68,7 +65,7 @@ def scale_attrs(run: Run, *, is_stored: bool | None = None) -> dict[str, str]:
 @torch.inference_mode()
 def comparable_inputs(run: Run, patterns: torch.Tensor) -> torch.Tensor:
     """Stored patterns `(B, C, …)` in the units of `decoded_array`."""
-    if not needs_input(run.model.preprocess_config):
+    if not run.model.preprocess.needs_input:
         return patterns.float()
     preprocess = run.model.preprocess
     return preprocess.enlarged(preprocess(patterns.to(run.model.device))).cpu()

@@ -29,7 +29,7 @@ from vaearr.config import EncodeConfig
 from vaearr.config.keywords import EncodeSettings
 from vaearr.errors import UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network
-from vaearr.models.preprocess import seen_patterns, side_of
+from vaearr.models.preprocess import binned_patterns
 from vaearr.models.windows import AGREEMENT, window_agreement
 from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.run.step import is_stored, replaced, step_recipe
@@ -124,7 +124,7 @@ def encode_run(
     region = store_ds[names[n.ROI]].load()
     ds, data_record = _as_trained(ds, store_ds, run.manifest, region)
     chunked = in_chunks(ds[n.PATTERNS], schema.navigation_dims(store_ds))
-    patterns = seen_patterns(chunked, model.preprocess_config)
+    patterns = binned_patterns(chunked, model.preprocess_config)
     chosen = evenly_spread(region, settings.max_points)
     elements = None
     if model.network.elements:
@@ -203,7 +203,9 @@ def _encode_blocks(
     """Latents of the blocks that are not written yet. elements: see `_encoded`."""
     blocks = Blocks(patterns.chunk(sides(staging.regions)), list(map(str, chosen.dims)))
     unwritten = pending(staging)
-    for block in read_chosen(blocks, chosen.values, model.seen_shape, unwritten, model.device):
+    for block in read_chosen(
+        blocks, chosen.values, model.preprocess.shape, unwritten, model.device
+    ):
         numbers = np.ravel_multi_index(tuple(block.points.T), chosen.shape)
         values = _encoded(model, block.stored, numbers, settings, elements)
         yield BlockResult(block.region, block.inside, values)
@@ -220,7 +222,7 @@ def _check_windows(
     """Warn if latents by windows differ from those of an undivided sample."""
     indices = np.argwhere(chosen.values)[0].tolist()
     first = dict(zip(chosen.dims, indices, strict=True))
-    sample = np.asarray(patterns.isel(first).values).reshape(1, *model.seen_shape)
+    sample = np.asarray(patterns.isel(first).values).reshape(1, *model.preprocess.shape)
     sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
     target = model.preprocess(torch.from_numpy(sample).to(model.device))
     agreement, sides = window_agreement(model.network, target, window, overlap)
@@ -344,7 +346,7 @@ def latent_coords(
     signal_dims = schema.signal_dims(ds)[-len(counts) :]
     for axis, count in enumerate(counts):
         signal = ds[signal_dims[axis]]
-        pixels = _pixel_positions(signal, side_of(model.preprocess_config))
+        pixels = _pixel_positions(signal, model.preprocess.side)
         stride = model.network.stride[axis]
         before = model.network.padding[axis][0]
         after = count * stride - before - pixels.size

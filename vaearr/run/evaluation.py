@@ -12,7 +12,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.config import PerceptualConfig, ReconstructConfig
 from vaearr.errors import UsageError
-from vaearr.models.preprocess import undo, value_range
+from vaearr.models.preprocess import value_range
 from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
 from vaearr.run import Run
 from vaearr.run.decode import scale_attrs
@@ -78,8 +78,7 @@ class Evaluation:
         decoded = passed.decoded.float()
         if self.config.units != "stored":
             return passed.target, decoded
-        background = model.preprocess.background
-        return raw.float(), undo(decoded, raw, background, model.preprocess_config)
+        return raw.float(), model.preprocess.undo(decoded, raw)
 
     @torch.inference_mode()
     def _measure(self, target: torch.Tensor, decoded: torch.Tensor) -> dict[str, np.ndarray]:

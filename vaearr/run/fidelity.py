@@ -113,7 +113,7 @@ def _image_features(
     from vaearr.models.perceptual import read_features
 
     network = read_features(weights).to(run.model.device).eval()
-    channels, *sides = run.model.seen_shape
+    channels, *sides = run.model.preprocess.shape
     if len(sides) != 2 or channels not in network.n_channels:
         raise UsageError(
             f"samples have {channels} channels and sides {sides}; an image network takes images "

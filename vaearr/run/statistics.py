@@ -241,7 +241,7 @@ def held_out(run: Run) -> dict[str, float | int | None]:
             f"run {run.name!r} has {counts} points; train with split.fraction above 0."
         )
     variance = max(float(error.where(is_training).mean()), MIN_VARIANCE)
-    size = math.prod(run.model.seen_shape)
+    size = math.prod(run.model.preprocess.shape)
     log_likelihood = -0.5 * size * (math.log(2 * math.pi * variance) + error / variance)
     elbo = (log_likelihood - kl).values[is_validation.values]
     side = max(int(split.attrs.get("block_used") or 1), 1)

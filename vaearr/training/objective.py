@@ -106,7 +106,7 @@ def loss_terms(
     likelihood: Any = part(
         "objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood]
     )
-    n_values = math.prod(model.seen_shape)
+    n_values = math.prod(model.preprocess.shape)
     is_split = objective.target == "neighbour" and model.network.contrast
     free_bits = objective.free_bits
     if model.network.is_deterministic:

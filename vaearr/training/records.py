@@ -69,7 +69,7 @@ def history_dataset(state: Training) -> xr.Dataset:
     validation loss (without free bits, where all samples are labelled). Reconstruction and KL are
     added per value of a preprocessed sample (nats/dim).
     """
-    n_values = math.prod(state.model.seen_shape)
+    n_values = math.prod(state.model.preprocess.shape)
     weights = {term.name: term.weight for term in state.loss_step.terms}
     variables: dict[str, Any] = {}
     for name in state.rows[0]:

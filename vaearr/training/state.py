@@ -88,7 +88,7 @@ class Training:
             )
         name = adversarial.discriminator
         device = self.model.device
-        shape = self.model.seen_shape
+        shape = self.model.preprocess.shape
         with seeded(self.config.seed, device):
             network = build("discriminator", name, shape, adversarial.options, trust=[name])
             network.to(device)

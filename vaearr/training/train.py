@@ -24,7 +24,7 @@ from vaearr.models.artifacts import TrainedModel, load_folder, save_model
 from vaearr.models.foreign import in_words, load_foreign
 from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
-from vaearr.models.preprocess import seen_patterns
+from vaearr.models.preprocess import binned_patterns
 from vaearr.models.quality import MIN_SAMPLES, latent_health
 from vaearr.models.tensors import check_fit
 from vaearr.schema import grid
@@ -149,7 +149,7 @@ def _class_map(ds: xr.Dataset, name: str | None) -> tuple[Any, tuple[int, ...]]:
 
 def _with_network_pixels(ds: xr.Dataset, settings: TrainConfig) -> xr.Dataset:
     patterns = in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds))
-    patterns = seen_patterns(patterns, settings.preprocess)
+    patterns = binned_patterns(patterns, settings.preprocess)
     return ds.drop_dims(schema.signal_dims(ds)).assign({n.PATTERNS: patterns})
 
 

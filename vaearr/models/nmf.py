@@ -5,12 +5,13 @@ windows that differ most.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from scipy.ndimage import binary_dilation
 from torch import nn
 
 from vaearr import names as n
@@ -21,8 +22,8 @@ from vaearr.models.networks import require
 from vaearr.schema import grid, meanings
 
 LARGEST_CONDITION = 1e12  # of the Gram matrix of endmembers of unit length
-REACH = 1  # of a window to each side of its centre: 3 x 3 scan points
-QUIET = 0.5  # share of the windows that vary least inside, from which endmembers are chosen
+SIDE = 3  # of a window, in scan points
+EVEN_SHARE = 0.5  # of the windows: those that vary least inside, from which endmembers are chosen
 
 # scan points that each endmember is the mean of, `(k, *grid)` boolean, and its origin, as JSON
 Endmembers = tuple[np.ndarray, list[dict[str, Any]]]
@@ -93,18 +94,17 @@ class NMF(nn.Module):
         _check_amounts(rows, "preprocessed patterns")
         chosen, origins = self._endmembers(samples, rows)
         components = _group_means(samples, chosen)
+        _check_independent(components @ components.T)
         contents = np.zeros((len(components), 0))
         if self.elements:
             contents, element_variance = _contents(self.content(samples.ds), samples.inside, chosen)
             element_share = self.weight / (element_variance * len(self.elements))
             self.shares.copy_(torch.tensor([1 / float(variance.sum()), element_share]))
         self.set(components, contents)
-        gram = components @ components.T
-        _check_independent(gram)
         squares = 0.0
-        for batch in np.array_split(rows, math.ceil(len(rows) / BATCH_SAMPLES)):
-            amounts = nnls(gram, batch.astype(np.float64) @ components.T)
-            squares += float(np.square(batch - amounts @ components).sum())
+        for batch in torch.from_numpy(rows).split(BATCH_SAMPLES):
+            decoded = self.decode(self.encode(batch)[0]).flatten(1)
+            squares += float((batch - decoded).double().square().sum())
         mse = squares / rows.size
         r2 = 1 - mse / max(float(variance.mean()), 1e-300)
         return xr.Dataset(attrs={"endmembers": origins, "mse": mse, "r2": r2})
@@ -146,22 +146,25 @@ class NMF(nn.Module):
 
     def _endmembers(self, samples: Samples, rows: np.ndarray) -> Endmembers:
         ds = samples.ds
-        if self.endmembers:
-            return _at_coordinates(ds, samples.inside, self.endmembers)
         if self.classes:
             return _of_classes(ds, samples.inside, self.classes)
-        if self.latent_dim == AUTO:
+        dims = schema.navigation_dims(ds)
+        if dims != (n.Y, n.X):
+            raise UsageError(
+                f"windows of 3 x 3 points need a scan over ('y', 'x'), not {dims}; use the option "
+                "classes."
+            )
+        if self.endmembers:
+            centres = [_point(ds, samples.inside, x, y) for x, y in self.endmembers]
+        elif self.latent_dim == AUTO:
             raise UsageError(
                 "set latent_dim to a number of endmembers, or name them (options endmembers, "
                 "classes)."
             )
-        dims = schema.navigation_dims(ds)
-        if dims[-2:] != (n.Y, n.X):
-            raise UsageError(
-                f"reference windows need a scan over y and x, not {dims}; use the option classes."
-            )
-        count = int(self.latent_dim)
-        return _reference_windows(ds, _even_scores(samples, rows, count - 1), count)
+        else:
+            count = int(self.latent_dim)
+            centres = _reference_centres(_even_scores(samples, rows, count - 1), count)
+        return _windows(ds, samples.inside, centres)
 
 
 def nnls(gram: np.ndarray, products: np.ndarray) -> np.ndarray:
@@ -238,68 +241,6 @@ def _group_means(samples: Samples, chosen: np.ndarray) -> np.ndarray:
     return np.asarray(total / chosen.reshape(len(chosen), -1).sum(1)[:, None])
 
 
-def _even_scores(samples: Samples, rows: np.ndarray, count: int) -> np.ndarray:
-    """Principal scores of patterns of equal brightness, `(*grid, count)`, NaN outside."""
-
-    def even(values: np.ndarray) -> np.ndarray:
-        level = values.mean(1, keepdims=True)
-        return np.divide(values, level, out=np.zeros_like(values), where=level > 0)
-
-    count = max(1, count)
-    pca = fit_pca(even(rows), count, samples.seed)
-    scores = np.full((*samples.inside.shape, count), np.nan)
-    for points, values in samples.rows():
-        scores[tuple(points.T)] = pca.transform(even(values.cpu().numpy()))
-    return scores
-
-
-def _at_coordinates(
-    ds: xr.Dataset, inside: np.ndarray, coordinates: Sequence[Sequence[float]]
-) -> Endmembers:
-    """3 x 3 windows around (x, y) in coordinate units, cut at the border of the region.
-
-    Raises UsageError for a point that is farther than half a step from every scan point, or outside
-    the region.
-    """
-    dims = schema.navigation_dims(ds)
-    if dims != (n.Y, n.X):
-        raise UsageError(
-            f"endmembers by (x, y) need a scan over ('y', 'x'), not {dims}; use the option classes."
-        )
-    chosen = []
-    origins = []
-    for x, y in coordinates:
-        point = grid.find_point(ds, {n.X: x, n.Y: y})
-        centre = (point[n.Y], point[n.X])
-        if not inside[centre]:
-            raise UsageError(
-                f"endmember (x, y) = ({x:g}, {y:g}) lies outside the region of interest; choose "
-                "another."
-            )
-        window = _window(inside.shape, centre) & inside
-        chosen.append(window)
-        origins.append(_origin(ds, centre, window))
-    return np.stack(chosen), origins
-
-
-def _origin(ds: xr.Dataset, centre: Sequence[int], window: np.ndarray) -> dict[str, Any]:
-    """Coordinates of a window's centre, and the number of its points."""
-    dims = schema.navigation_dims(ds)
-    origin: dict[str, Any] = {dim: float(ds[dim][i]) for dim, i in zip(dims, centre, strict=True)}
-    return origin | {"n": int(window.sum())}
-
-
-def _window(shape: tuple[int, ...], centre: tuple[int, ...]) -> np.ndarray:
-    """The points of a grid at most REACH rows and columns from a centre."""
-    window = np.zeros(shape, bool)
-    row, column = centre[-2:]
-    within = np.s_[
-        max(0, row - REACH) : row + REACH + 1, max(0, column - REACH) : column + REACH + 1
-    ]
-    window[centre[:-2]][within] = True
-    return window
-
-
 def _of_classes(ds: xr.Dataset, inside: np.ndarray, name: str) -> Endmembers:
     """The points of each class of a map inside the region. Raises UsageError where fewer than two
     classes occur.
@@ -311,15 +252,9 @@ def _of_classes(ds: xr.Dataset, inside: np.ndarray, name: str) -> Endmembers:
     for i, code in enumerate(classes):
         points = inside & (positions == i)
         if points.any():
+            origin = {"map": name, "class": code, "name": class_names.get(code, str(code))}
             chosen.append(points)
-            origins.append(
-                {
-                    "map": name,
-                    "class": code,
-                    "name": class_names.get(code, str(code)),
-                    "n": int(points.sum()),
-                }
-            )
+            origins.append({**origin, "n": int(points.sum())})
     if len(chosen) < 2:
         raise UsageError(
             f"{name!r} has {len(chosen)} class(es) in the region of interest; at least two are "
@@ -328,62 +263,89 @@ def _of_classes(ds: xr.Dataset, inside: np.ndarray, name: str) -> Endmembers:
     return np.stack(chosen), origins
 
 
-def _reference_windows(ds: xr.Dataset, scores: np.ndarray, k: int) -> Endmembers:
-    """k windows of 3 x 3 scan points that are as different as can be and even inside; no two
-    overlap.
-
-    scores: k - 1 principal scores of patterns of equal brightness, `(*grid, m)`, NaN outside the
-    region. Of the windows completely inside, the half whose points differ least from
-    their mean remains; among these, successive projection takes the window farthest from the span
-    of those chosen before. Araujo et al., Chemom. Intell. Lab. Syst. 57 (2001) 65; Gillis &
-    Vavasis, IEEE TPAMI 36 (2014) 698. Deterministic. Raises UsageError where the region holds too
-    few windows or too few different ones.
-    """
-    padding = [(0, 0)] * (scores.ndim - 3) + [(REACH, REACH)] * 2 + [(0, 0)]
-    side = 2 * REACH + 1
-    padded = np.pad(scores, padding, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(-3, -2))
-    means = windows.mean((-1, -2))
-    spread = windows.var((-1, -2)).sum(-1)
-    is_complete = np.isfinite(spread)
-    if is_complete.sum() < k:
-        raise UsageError(
-            f"the region holds {int(is_complete.sum())} windows of 3 x 3 scan points, {k} are "
-            "needed; "
-            "set a smaller latent_dim, widen the region, or name the endmembers."
+def _windows(ds: xr.Dataset, inside: np.ndarray, centres: Iterable[Sequence[int]]) -> Endmembers:
+    """Windows of 3 x 3 points around centres, cut at the border of the region."""
+    chosen = []
+    origins = []
+    for row, column in centres:
+        point = np.zeros(inside.shape, bool)
+        point[row, column] = True
+        window = binary_dilation(point, np.ones((SIDE, SIDE))) & inside
+        chosen.append(window)
+        origins.append(
+            {n.Y: float(ds[n.Y][row]), n.X: float(ds[n.X][column]), "n": int(window.sum())}
         )
-    is_even = is_complete & (spread <= np.quantile(spread[is_complete], QUIET))
-    centres = _successive_projection(means, is_even, k)
-    chosen = [_window(spread.shape, centre) for centre in centres]
-    origins = [_origin(ds, centre, window) for centre, window in zip(centres, chosen, strict=True)]
     return np.stack(chosen), origins
 
 
-def _successive_projection(means: np.ndarray, allowed: np.ndarray, k: int) -> list[tuple[int, ...]]:
-    """Centres of k windows, each the farthest from the span of those before; windows that overlap
-    one are left out.
+def _point(ds: xr.Dataset, inside: np.ndarray, x: float, y: float) -> tuple[int, int]:
+    """Row and column of the scan point at coordinates.
 
-    means: `(*grid, m)`, to which a constant is added so that the span of points holds their
-    mixtures.
+    Raises UsageError for a point that is farther than half a step from every scan point, or outside
+    the region.
     """
-    centres = np.argwhere(allowed)
-    values = means[tuple(centres.T)]
+    point = grid.find_point(ds, {n.X: x, n.Y: y})
+    if not inside[point[n.Y], point[n.X]]:
+        raise UsageError(
+            f"endmember (x, y) = ({x:g}, {y:g}) lies outside the region of interest; choose "
+            "another."
+        )
+    return point[n.Y], point[n.X]
+
+
+def _even_scores(samples: Samples, rows: np.ndarray, count: int) -> xr.DataArray:
+    """Principal scores of patterns of equal brightness, `(y, x, component)`, NaN outside."""
+
+    def even(values: np.ndarray) -> np.ndarray:
+        level = values.mean(1, keepdims=True)
+        return np.divide(values, level, out=np.zeros_like(values), where=level > 0)
+
+    count = max(1, count)
+    pca = fit_pca(even(rows), count, samples.seed)
+    scores = np.full((*samples.inside.shape, count), np.nan)
+    for points, values in samples.rows():
+        scores[tuple(points.T)] = pca.transform(even(values.cpu().numpy()))
+    return xr.DataArray(scores, dims=(n.Y, n.X, "component"))
+
+
+def _reference_centres(scores: xr.DataArray, k: int) -> np.ndarray:
+    """Centres `(k, 2)` of windows that differ as much as can be and are even inside; no two
+    overlap.
+
+    scores: k - 1 principal scores of patterns of equal brightness. Of the windows completely inside
+    the region, the half whose points differ least from their mean remains; among these, successive
+    projection takes the window farthest from the span of those chosen before. Araujo et al.,
+    Chemom. Intell. Lab. Syst. 57 (2001) 65; Gillis & Vavasis, IEEE TPAMI 36 (2014) 698.
+    Deterministic. Raises UsageError where the region holds too few windows or too few different ones.
+    """
+    windows = scores.rolling({n.Y: SIDE, n.X: SIDE}, center=True)
+    means = windows.mean().values
+    spread = windows.var().sum("component", skipna=False).values
+    complete = spread[np.isfinite(spread)]
+    if len(complete) < k:
+        raise UsageError(
+            f"the region holds {len(complete)} windows of 3 x 3 scan points, {k} are needed; set a "
+            "smaller latent_dim, widen the region, or name the endmembers."
+        )
+    is_even = spread <= np.quantile(complete, EVEN_SHARE)
+    centres = np.argwhere(is_even)
+    values = means[is_even]
     size = np.sqrt((values**2).sum(1).mean())
+    # with a constant, the span of points holds their mixtures
     rest = np.column_stack([values, np.full(len(values), size if size > 0 else 1.0)])
-    usable = np.ones(len(rest), bool)
-    start = (rest**2).sum(1).max()
-    picked: list[tuple[int, ...]] = []
-    for _ in range(k):
-        squares = np.where(usable, (rest**2).sum(1), -1.0)
-        best = int(squares.argmax())
-        if squares[best] <= 1e-18 * start:
+    smallest = 1e-18 * (rest**2).sum(1).max()
+    picked: list[int] = []
+    while len(picked) < k:
+        squares = (rest**2).sum(1)
+        if squares.max() <= smallest:
             raise UsageError(
                 f"only {len(picked)} different reference windows were found, {k} are needed; set a "
                 "smaller latent_dim or name the endmembers."
             )
-        axis = rest[best] / np.sqrt(squares[best])
+        farthest = int(squares.argmax())
+        picked.append(farthest)
+        axis = rest[farthest] / np.sqrt(squares[farthest])
         rest = rest - np.outer(rest @ axis, axis)
-        picked.append(tuple(map(int, centres[best])))
-        is_near = np.abs(centres[:, -2:] - centres[best, -2:]).max(1) <= 2 * REACH
-        usable &= ~(is_near & (centres[:, :-2] == centres[best, :-2]).all(1))
-    return picked
+        overlaps = np.abs(centres - centres[farthest]).max(1) < SIDE
+        rest[overlaps] = 0
+    return centres[picked]

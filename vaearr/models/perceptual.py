@@ -14,11 +14,10 @@ Image Recognition", ICLR 2015 (vgg16, configuration D).
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,19 +28,15 @@ from vaearr.config import PerceptualConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.models import Network
 from vaearr.models.networks import with_edges
-from vaearr.models.tensors import check_finite, check_fit, named_tensors
+from vaearr.models.tensors import Tensors, check_finite, check_fit, named_tensors
 
 EPS = 1e-10  # under the root of a length: bounds the gradient where all features are 0
 # mean and standard deviation of natural images, for values in [-1, 1], as LPIPS was made with
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 LINEAR = "lin{}.model.1.weight"
-COPIES = re.compile(r"(lins|net|scaling_layer)\.")  # other tensors of a complete LPIPS checkpoint
-FEATURES = re.compile(r"(?:features|(?:net\.)?slice\d+)\.(.+)")
-ELSEWHERE = re.compile(r"(classifier|lin\d+|lins|scaling_layer)\.")
 # kind -> arguments
 ARGUMENTS = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ("network",)}
 POOL = ()
-Conv = tuple[Any, ...]
 
 
 class Backbone(NamedTuple):
@@ -49,28 +44,18 @@ class Backbone(NamedTuple):
 
     layers: a convolution (channels, side, stride, padding) and its ReLU, or a maximum `POOL`. taps:
     layers after which features are taken, where LPIPS takes them (Zhang et al. 2018, appendix).
-    channels: there. pool: side of a maximum. least: smallest side of an image that reaches the last
-    tap.
+    pool: side of a maximum. least: smallest side of an image that reaches the last tap.
     """
 
-    layers: tuple[Conv, ...]
+    layers: tuple[tuple[int, ...], ...]
     taps: tuple[int, ...]
-    channels: tuple[int, ...]
     pool: int
     least: int
 
 
-def _vgg(*stages: tuple[int, int]) -> tuple[Conv, ...]:
-    """Stages of (channels, convolutions), each with a maximum before it but for the first."""
-    layers: list[Conv] = []
-    for channels, count in stages:
-        layers += [POOL, *[(channels, 3, 1, 1)] * count]
-    return tuple(layers[1:])
-
-
 BACKBONES: dict[str, Backbone] = {
     "alexnet": Backbone(
-        (
+        layers=(
             (64, 11, 4, 2),
             POOL,
             (192, 5, 1, 2),
@@ -80,14 +65,22 @@ BACKBONES: dict[str, Backbone] = {
             (256, 3, 1, 1),
         ),
         taps=(1, 4, 7, 9, 11),
-        channels=(64, 192, 384, 256, 256),
         pool=3,
         least=31,
     ),
     "vgg16": Backbone(
-        _vgg((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)),
+        layers=(
+            *2 * [(64, 3, 1, 1)],
+            POOL,
+            *2 * [(128, 3, 1, 1)],
+            POOL,
+            *3 * [(256, 3, 1, 1)],
+            POOL,
+            *3 * [(512, 3, 1, 1)],
+            POOL,
+            *3 * [(512, 3, 1, 1)],
+        ),
         taps=(3, 8, 15, 22, 29),
-        channels=(64, 128, 256, 512, 512),
         pool=2,
         least=16,
     ),
@@ -186,7 +179,7 @@ class PerceptualLoss(nn.Module):
     config : PerceptualConfig
         `weights` is a safetensors or pth file with torchvision's state dict of alexnet or vgg16,
         identified by its shapes; `linear` the LPIPS weights for that network, `lin0.model.1.weight`
-        and so on. A complete LPIPS checkpoint may be given as both. Nothing is unpickled.
+        and so on. Nothing is unpickled.
     value_range : tuple of float
         Range of the samples, mapped to [-1, 1] for image networks without cutting.
     network : Network, optional
@@ -318,38 +311,37 @@ def read_features(path: Path) -> ImageFeatures:
     """Read a feature network, identified by names and shapes. Raises NoInputError or DataError."""
     tensors = {}
     for key, value in named_tensors(path).items():
-        if not ELSEWHERE.match(key):
-            feature = FEATURES.fullmatch(key)
-            tensors[feature[1] if feature else key] = value
+        if not key.startswith("classifier."):
+            tensors[key.removeprefix("features.")] = value
     layouts = {name: layers_without_weights(name).state_dict() for name in BACKBONES}
     nearest = max(layouts, key=lambda name: len(layouts[name].keys() & tensors.keys()))
     expected = f"{', '.join(BACKBONES)} in torchvision's names ('features.0.weight', …)"
     what = f"{path} holds no weights of {expected}; nearest is {nearest}"
-    check_fit(layouts[nearest], tensors, what)
-    return ImageFeatures(nearest, _plain(tensors, path))
+    return ImageFeatures(nearest, _read_weights(path, tensors, layouts[nearest], what))
 
 
 def read_linear(path: Path, name: str) -> list[torch.Tensor]:
     """Read the linear weights of LPIPS for a feature network, `(c,)` per layer. Raises NoInputError
     or DataError.
     """
-    tensors = {key: value for key, value in named_tensors(path).items() if not COPIES.match(key)}
-    layout = {}
-    for i, channels in enumerate(BACKBONES[name].channels):
-        layout[LINEAR.format(i)] = torch.empty(1, channels, 1, 1, device="meta")
-    check_fit(layout, tensors, f"{path} does not hold the linear weights of LPIPS for {name}")
-    plain = _plain({key: tensors[key] for key in layout}, path)
-    weights = [value.flatten() for value in plain.values()]
-    if any(bool((values < 0).any()) for values in weights):
+    layers = layers_without_weights(name).state_dict()
+    expected = {}
+    for i, tap in enumerate(BACKBONES[name].taps):
+        channels = len(layers[f"{tap - 1}.bias"])  # of the convolution before the tap's ReLU
+        expected[LINEAR.format(i)] = torch.empty(1, channels, 1, 1, device="meta")
+    what = f"{path} does not hold the linear weights of LPIPS for {name}"
+    weights = _read_weights(path, named_tensors(path), expected, what)
+    if any(bool((values < 0).any()) for values in weights.values()):
         raise DataError(
             f"{path} holds negative linear weights; LPIPS has none, and a distance would fall "
             "below 0."
         )
-    return weights
+    return [weights[key].flatten() for key in expected]
 
 
-def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """Copies as float32. Raises DataError where one is not finite."""
+def _read_weights(path: Path, tensors: Tensors, expected: Tensors, what: str) -> Tensors:
+    """Copies as float32. Raises DataError unless they are the expected ones, and finite."""
+    check_fit(expected, tensors, what)
     plain = {key: value.detach().to(torch.float32, copy=True) for key, value in tensors.items()}
     check_finite(plain, path)
     return plain

@@ -51,7 +51,7 @@ _PREFIXES = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS, Z_DRAW
 OF_LATER_RUNS = (*_PREFIXES, LATENTS, RECONSTRUCTION_ERROR)
 
 # layers of a network, and parts of it
-LAYER, BLOCK, PAIR, DIFFERENCE_MAP = "layer", "block", "pair", "difference_map"
+LAYER, PAIR, DIFFERENCE_MAP = "layer", "pair", "difference_map"
 INPUT, ENCODER, DECODER, OUTPUT = "input", "encoder", "decoder", "output"
 
 # attributes

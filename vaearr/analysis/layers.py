@@ -18,7 +18,7 @@ from vaearr import names as n
 from vaearr.computing.progress import Progress, tracked
 from vaearr.errors import DataError, VaearrError
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.hooks import LEAF, evaluating, watching
+from vaearr.models.hooks import evaluating, watching
 from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
 
 TOP = 10
@@ -315,7 +315,7 @@ def _run(model: TrainedModel, sample: torch.Tensor, emit: Callable[[Output], Non
         emit(Output(name, type(module).__name__, part, values))
 
     no_autocast = torch.autocast(model.device.type, enabled=False)
-    with torch.inference_mode(), no_autocast, watching(network, LEAF, on_output):
+    with torch.inference_mode(), no_autocast, watching(network, on_output):
         network_input = model.preprocess(sample.to(model.device))
         emit(Output(INPUT, INPUT, INPUT, network_input))
         mean = network.encode(network_input)[0].float()

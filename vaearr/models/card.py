@@ -1,4 +1,4 @@
-"""Model card: the blocks of a network in the order of execution, their sizes, and parameter counts.
+"""Model card: the layers of a network in the order of execution, their sizes, and parameter counts.
 
 Found by running a copy of the network that holds shapes and no values, so that a network for large
 volumes takes neither memory nor time.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from typing import Any
 
 import torch
@@ -18,36 +17,36 @@ from torch import nn
 from vaearr.errors import SchemaError, UsageError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import watching
-from vaearr.names import BLOCK, DECODER, ENCODER, INPUT, LATENT, LAYER, OUTPUT
+from vaearr.names import DECODER, ENCODER, INPUT, LATENT, LAYER, OUTPUT
 
 N_PARAMETERS = "n_parameters"
 BY = " x "
 COLUMNS = {
-    LAYER: "block, in order of execution",
-    "part": "part of the network",
-    "kind": "class of the module",
-    "shape": "shape of the output of one sample",
+    LAYER: {"long_name": "layer, in order of execution"},
+    "part": {"long_name": "part of the network"},
+    "kind": {"long_name": "class of the module"},
+    "shape": {"long_name": "shape of the output of one sample"},
+    N_PARAMETERS: {"long_name": "number of parameters", "units": "1"},
 }
 
 
 def model_card(model: TrainedModel) -> xr.Dataset:
-    """Describe the blocks of a network, by one pass of a sample through encoder and decoder.
+    """Describe the layers of a network, by one pass of a sample through encoder and decoder.
 
     The pass is made by a copy without values; the model stays as it is.
 
     Parameters
     ----------
     model : TrainedModel
+        The model.
 
     Returns
     -------
-    xr.Dataset
+    xarray.Dataset
         Over `layer`, in order of execution, with the input, the latent and the output among them:
-        `n_parameters` (that no block before has). A block is an outermost residual, attention or
-        other block, or a layer that lies in none.
-        Coordinates: `layer` (the module's name, `name:2` at its second call), `part` (input,
-        encoder, latent, decoder, output), `kind` (class), `shape` (of the output of one sample,
-        channels first).
+        `n_parameters` (that no layer before has). Coordinates: `layer` (the module's name, `name:2`
+        at its second call), `part` (input, encoder, latent, decoder, output), `kind` (class),
+        `shape` (of the output of one sample, channels first).
         attrs: `n_parameters`, `n_parameters_encoder`, `n_parameters_decoder`, `n_parameters_heads`
         (of neither, such as a classification head), `n_layers`, `weights_MB` (parameters and
         buffers, 1 MB = 10^6 bytes), `input_shape`, `latent_shape`, `stride` (input pixels per
@@ -60,31 +59,57 @@ def model_card(model: TrainedModel) -> xr.Dataset:
         If the network cannot be run on shapes alone.
     """
     network: Any = model.network
-    shapes_only: Any = copy.deepcopy(network).to("meta").eval()
-    rows: list[tuple[str, str, str, str]] = []
-    counts: list[int] = []
-    calls: Counter[str] = Counter()
-    used: dict[str, dict[int, int]] = {ENCODER: {}, DECODER: {}}  # values of each parameter
+    rows, used = _rows(network)
+    columns = {}
+    for (name, attrs), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
+        columns[name] = (LAYER, list(values), attrs)
+    modules = nn.ModuleList([network])
+    if model.classifier is not None:
+        modules.append(model.classifier)
+    n_parameters = sum(p.numel() for p in modules.parameters())
+    n_used = sum((used[ENCODER] | used[DECODER]).values())
+    n_bytes = sum(values.nbytes for values in (*modules.parameters(), *modules.buffers()))
+    attrs = {
+        N_PARAMETERS: n_parameters,
+        f"{N_PARAMETERS}_{ENCODER}": sum(used[ENCODER].values()),
+        f"{N_PARAMETERS}_{DECODER}": sum(used[DECODER].values()),
+        f"{N_PARAMETERS}_heads": n_parameters - n_used,
+        "n_layers": len(rows) - 3,
+        "weights_MB": n_bytes / 1e6,
+        "input_shape": list(network.input_shape),
+        "latent_shape": list(network.latent_shape),
+        "stride": list(network.stride),
+        "compression": math.prod(network.input_shape) / math.prod(network.latent_shape),
+        "network": type(network).__name__,
+    }
+    return xr.Dataset(columns, attrs=attrs).set_coords(["part", "kind", "shape"])
+
+
+def _rows(network: Any) -> tuple[list[tuple[Any, ...]], dict[str, dict[int, int]]]:
+    """A row of `COLUMNS` for each layer that is run, and the parameters of each part: id -> size."""
+    shapes_only = copy.deepcopy(network).to("meta").eval()
+    rows: list[tuple[Any, ...]] = []
+    used: dict[str, dict[int, int]] = {ENCODER: {}, DECODER: {}}
+    names: list[str] = []
     part = ENCODER
 
-    def add(name: str, where: str, kind: str, output: torch.Tensor, count: int = 0) -> None:
-        calls[name] += 1
-        label = name if calls[name] == 1 else f"{name}:{calls[name]}"
+    def add(name: str, part: str, kind: str, output: torch.Tensor, count: int = 0) -> None:
+        names.append(name)
+        n_calls = names.count(name)
+        label = name if n_calls == 1 else f"{name}:{n_calls}"
         shape = output.shape[1:] if output.shape[:1] == (1,) else output.shape
-        rows.append((label, where, kind, BY.join(map(str, shape))))
-        counts.append(count)
+        rows.append((label, part, kind, BY.join(map(str, shape)), count))
 
-    def on_block(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        counted = used[ENCODER].keys() | used[DECODER].keys()
+    def on_output(name: str, module: nn.Module, output: torch.Tensor) -> None:
         sizes = {id(p): p.numel() for p in module.parameters()}
-        count = sum(size for key, size in sizes.items() if key not in counted)
-        add(name, part, type(module).__name__, output, count)
-        used[part] |= sizes
+        new = sizes.keys() - used[ENCODER].keys() - used[DECODER].keys()
+        add(name, part, type(module).__name__, output, sum(sizes[key] for key in new))
+        used[part].update(sizes)
 
     x = torch.zeros(1, *network.input_shape, device="meta")
     z = torch.zeros(1, *network.latent_shape, device="meta")
     try:
-        with torch.inference_mode(), watching(shapes_only, BLOCK, on_block):
+        with torch.inference_mode(), watching(shapes_only, on_output):
             add(INPUT, INPUT, INPUT, x)
             shapes_only.encode(x)
             add(LATENT, LATENT, LATENT, z)
@@ -95,26 +120,7 @@ def model_card(model: TrainedModel) -> xr.Dataset:
         raise UsageError(
             f"{type(network).__name__} cannot be run on shapes alone ({reason})."
         ) from error
-    held = nn.ModuleList([network, model.classifier] if model.classifier else [network])
-    total = sum(p.numel() for p in held.parameters())
-    attrs = {
-        N_PARAMETERS: total,
-        f"{N_PARAMETERS}_{ENCODER}": sum(used[ENCODER].values()),
-        f"{N_PARAMETERS}_{DECODER}": sum(used[DECODER].values()),
-        f"{N_PARAMETERS}_heads": total - sum((used[ENCODER] | used[DECODER]).values()),
-        "n_layers": len(rows) - 3,
-        "weights_MB": sum(t.nbytes for t in (*held.parameters(), *held.buffers())) / 1e6,
-        "input_shape": list(network.input_shape),
-        "latent_shape": list(network.latent_shape),
-        "stride": list(network.stride),
-        "compression": math.prod(network.input_shape) / math.prod(network.latent_shape),
-        "network": type(network).__name__,
-    }
-    coords = {}
-    for (name, long_name), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
-        coords[name] = (LAYER, list(values), {"long_name": long_name})
-    parameters = (LAYER, counts, {"long_name": "number of parameters", "units": "1"})
-    return xr.Dataset({N_PARAMETERS: parameters}, coords, attrs)
+    return rows, used
 
 
 def sizes_of(text: object) -> tuple[int, ...]:

@@ -183,7 +183,7 @@ def _stretched(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def model_figure(card: xr.Dataset) -> Any:
     """Plot the network of a model card from input to output, a bar for each stage.
 
-    A stage has one resolution and is labelled with its last shape, its blocks and parameters; the
+    A stage has one resolution and is labelled with its last shape, its layers and parameters; the
     length of the bar is the number of rows of its feature maps. Raises SchemaError for a Dataset
     that is not a model card.
     """
@@ -201,10 +201,10 @@ def model_figure(card: xr.Dataset) -> Any:
         n_parameters = stage[N_PARAMETERS].sum()
         if n_parameters:
             counts = stage["kind"].value_counts(sort=False)
-            blocks: list[Any] = [
+            layers: list[Any] = [
                 kind if count == 1 else f"{count} {kind}" for kind, count in counts.items()
             ]
-            label += f": {brief(text(', '.join(blocks)), 40)}, {n_parameters:,} parameters"
+            label += f": {brief(text(', '.join(layers)), 40)}, {n_parameters:,} parameters"
         labels.append(label)
         rows.append(last["rows"])
         parts.append(last["part"])

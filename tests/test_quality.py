@@ -56,6 +56,5 @@ def test_image_metrics_equal_an_independent_library(shape: tuple[int, ...]) -> N
 
 def test_compression_counts_bytes() -> None:
     assert compression_ratio((60, 60), "uint8", (32,)) == 28.125
-    assert compression_ratio(
-        (1, 46, 55, 46), "float32", (4, 12, 14, 12), "float16"
-    ) == pytest.approx(28.86, abs=0.01)
+    ratio = compression_ratio((1, 46, 55, 46), "float32", (4, 12, 14, 12))
+    assert ratio == pytest.approx(14.43, abs=0.01)

@@ -53,7 +53,7 @@ class Samples:
 
     def stored(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield grid points `(b, navigation)` and their stored patterns, `(b, C, …)`."""
-        shape = tuple(self.preprocess.background.shape)
+        shape = self.preprocess.shape
         device = self.preprocess.background.device
         dims = schema.navigation_dims(self.ds)
         patterns = binned_patterns(in_chunks(self.ds[n.PATTERNS], dims), self.preprocess.config)
@@ -151,8 +151,7 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
     if n_components > limit:
         raise UsageError(
             f"latent_dim is {n_components}; {len(rows)} samples with {rows.shape[1]} values each "
-            "have "
-            f"at most {limit} components."
+            f"have at most {limit} components."
         )
     if np.ptp(rows, axis=0).max() == 0:
         raise DataError(
@@ -184,20 +183,15 @@ def broken_stick(ratio: np.ndarray, n_pieces: int) -> int:
 
 def explained(pca: Any) -> xr.Dataset:
     """Return the variance that components explain, over `latent`."""
+    variance = pca.explained_variance_
     ratio = pca.explained_variance_ratio_
-    attrs = {"units": "1", "comment": "of the total variance of all values"}
+    of_total = {"units": "1", "comment": "of the total variance of all values"}
+    share = {"long_name": "explained share", **of_total}
+    cumulative = {"long_name": "up to here", **of_total}
     variables = {
-        "explained_variance": (
-            n.LATENT,
-            pca.explained_variance_,
-            {"long_name": "explained variance"},
-        ),
-        "explained_variance_ratio": (n.LATENT, ratio, {"long_name": "explained share", **attrs}),
-        "explained_variance_cumulative": (
-            n.LATENT,
-            np.cumsum(ratio),
-            {"long_name": "up to here", **attrs},
-        ),
+        "explained_variance": (n.LATENT, variance, {"long_name": "explained variance"}),
+        "explained_variance_ratio": (n.LATENT, ratio, share),
+        "explained_variance_cumulative": (n.LATENT, np.cumsum(ratio), cumulative),
     }
     warnings = []
     if pca.at_limit_:

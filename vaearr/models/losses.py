@@ -27,6 +27,7 @@ from vaearr.models import Network
 
 LOG_2 = math.log(2)
 LOG_2PI = math.log(2 * math.pi)
+MIN_VARIANCE = 1e-6  # of the Gaussian with fitted variance
 MIN_AMPLITUDE = 0.1  # of a fitted shape, in preprocessed units
 ROUNDING = 1e-4  # by which a pattern may leave [0, 1] when it was scaled or rotated
 MISSING = -1  # label of a sample without one
@@ -69,17 +70,17 @@ def gaussian_nll(target: Tensor, recon: Tensor) -> Tensor:
     return (0.5 * ((target - recon).square() + LOG_2PI)).flatten(1).sum(1)
 
 
-def optimal_sigma_nll(target: Tensor, recon: Tensor, *, min_variance: float = 1e-6) -> Tensor:
+def optimal_sigma_nll(target: Tensor, recon: Tensor) -> Tensor:
     """Return the Gaussian negative log-likelihood with the best variance for the batch, `(B,)`.
 
     sigma^2 is the mean squared error over the batch, so the batch mean is D/2 (log(2 pi sigma^2) +
     1) for D pixels, and its gradient weighs squared errors by 1 / (2 sigma^2) without a weight to
-    tune. sigma^2 is kept above `min_variance` (patterns without noise, such as constant ones, would
+    tune. sigma^2 is kept above `MIN_VARIANCE` (patterns without noise, such as constant ones, would
     send it to 0). Rybkin, Daniilidis & Levine, "Simple and Effective VAE Training with Calibrated
     Decoders", ICML 2021, eq. 7.
     """
     error = (target - recon).square().flatten(1)
-    variance = error.mean().clamp_min(min_variance)
+    variance = error.mean().clamp_min(MIN_VARIANCE)
     return 0.5 * (error.sum(1) / variance + error.shape[1] * (torch.log(variance) + LOG_2PI))
 
 
@@ -156,8 +157,8 @@ def check_targets(target: Tensor, likelihood: str) -> None:
     if takes_logits(likelihood) and not bool(_is_probability(target).all()):
         raise TrainingError(
             f"patterns range from {float(target.min()):g} to {float(target.max()):g} after "
-            "preprocessing; "
-            "the bernoulli likelihood needs 0 to 1: set preprocess.normalise='minmax'."
+            "preprocessing; the bernoulli likelihood needs 0 to 1: set "
+            "preprocess.normalise='minmax'."
         )
 
 
@@ -252,8 +253,7 @@ class Discriminator(nn.Module):
         if min(input_shape[1:]) < least:
             raise UsageError(
                 f"samples have shape {tuple(input_shape)}; this discriminator takes sides of at "
-                f"least {least}; set "
-                "fewer layers or scales."
+                f"least {least}; set fewer layers or scales."
             )
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -80,17 +80,14 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
     is_active = mean_variance > ACTIVE_VARIANCE
     n_active = int(is_active.sum())
     explained = 1 - residual / max(squares - sum_of_values**2 / n_values, 1e-30)
-    columns = {
-        "kl": (kl, "KL divergence", "nats"),
-        "mean_variance": (mean_variance, "variance of the posterior mean", "1"),
-        "std": (np.sqrt(variance.mean(1)), "posterior standard deviation (rms)", "1"),
+    std = np.sqrt(variance.mean(1))
+    active_unit = f"active unit (variance > {ACTIVE_VARIANCE})"
+    variables = {
+        "kl": (n.LATENT, kl, {"long_name": "KL divergence", "units": "nats"}),
+        "mean_variance": n.named(n.LATENT, mean_variance, "variance of the posterior mean"),
+        "std": n.named(n.LATENT, std, "posterior standard deviation (rms)"),
+        "is_active": (n.LATENT, is_active, {"long_name": active_unit}),
     }
-    variables: dict[str, Any] = {
-        name: (n.LATENT, values, {"long_name": long_name, "units": units})
-        for name, (values, long_name, units) in columns.items()
-    }
-    long_name = f"active unit (variance > {ACTIVE_VARIANCE})"
-    variables["is_active"] = (n.LATENT, is_active, {"long_name": long_name})
     attrs = {
         "n_active": n_active,
         "kl_total": float(kl.sum()),
@@ -107,28 +104,24 @@ def health_warnings(
     n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False
 ) -> list[str]:
     """Return what users should know about the latent space, in sentences; empty if all is well."""
-    n_of_all = f"Only {n_active} of {latent_dim} latent dimensions"
+    in_use = f"Only {n_active} of {latent_dim} latent dimensions"
     is_few = n_active < FEW * latent_dim
     warnings = []
     if is_few and is_deterministic:
         warnings.append(
-            f"{n_of_all} vary over the patterns (variance > {ACTIVE_VARIANCE}): train longer, or "
-            "fewer "
-            "dimensions would do."
+            f"{in_use} vary over the patterns (variance > {ACTIVE_VARIANCE}): train longer, or "
+            "fewer dimensions would do."
         )
     elif n_active == 0 and not is_deterministic:
         warnings.append(
             f"Posterior collapse: none of the {latent_dim} latent dimensions carries information "
-            "about "
-            "the patterns, so latent maps show noise only. Lower beta, lengthen the warm-up or "
-            "train "
-            "longer."
+            "about the patterns, so latent maps show noise only. Lower beta, lengthen the warm-up "
+            "or train longer."
         )
     elif is_few:
         warnings.append(
-            f"{n_of_all} are in use; the others stay at the prior. Fewer dimensions would do, or "
-            "lower "
-            "beta if the reconstructions lack detail."
+            f"{in_use} are in use; the others stay at the prior. Fewer dimensions would do, or "
+            "lower beta if the reconstructions lack detail."
         )
     if n_active and explained <= 0:
         warnings.append(
@@ -212,21 +205,15 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
         except (ValueError, RuntimeError) as error:
             raise DataError(
                 f"MONAI cannot compute the Fréchet distance of {len(first)} and {len(second)} "
-                "samples with "
-                f"{first.shape[1]} features ({error}); give more samples, or two or more and "
-                "fewer features."
+                f"samples with {first.shape[1]} features ({error}); give more samples, or two or "
+                "more and fewer features."
             ) from None
 
 
-def compression_ratio(
-    shape: Sequence[int],
-    dtype: DTypeLike,
-    latent_shape: Sequence[int],
-    latent_dtype: DTypeLike = np.float32,
-) -> float:
-    """Return bytes of a stored sample over bytes of its latents.
+def compression_ratio(shape: Sequence[int], dtype: DTypeLike, latent_shape: Sequence[int]) -> float:
+    """Return bytes of a stored sample over bytes of its latents in float32.
 
-    3600 for 60 x 60 uint8 over 128 for 32 float32.
+    28.125 for 60 x 60 uint8 and 32 latents.
     """
     stored_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    return stored_bytes / (math.prod(latent_shape) * np.dtype(latent_dtype).itemsize)
+    return stored_bytes / (math.prod(latent_shape) * np.dtype(np.float32).itemsize)

@@ -82,30 +82,22 @@ def _sides(network: Network, positions: Sequence[int]) -> list[int]:
 def _positions(network: Network, window: Sequence[int], overlap: float) -> list[int]:
     """Latent positions of a window per spatial dim."""
     need("monai", "vaearr[monai]", "encoding by windows")
-    if len(network.latent_shape) == 1:
+    stride = network.stride
+    if not stride:
         raise UsageError(
             "windows need a network with spatial latents, such as 'autoencoder-kl'; leave window "
             "out."
         )
-    stride = tuple(network.stride)
-    if not are_multiples(window, stride):
+    pairs = list(zip(window, stride, strict=False))
+    if len(window) != len(stride) or any(side < step or side % step for side, step in pairs):
         raise UsageError(
             f"window is {tuple(window)}; give {len(stride)} multiples of {stride}, the network's "
             "stride."
         )
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap is {overlap}; it is a share of a window, from 0 to below 1.")
-    counts = network.latent_shape[1:]
-    return [
-        min(side // step, count) for side, step, count in zip(window, stride, counts, strict=True)
-    ]
-
-
-def are_multiples(sides: Sequence[int], stride: Sequence[int]) -> bool:
-    """Return whether there is a side for each step of a stride, a multiple of it."""
-    if len(sides) != len(stride):
-        return False
-    return all(side >= step and side % step == 0 for side, step in zip(sides, stride, strict=True))
+    counts = [side // step for side, step in pairs]
+    return list(map(min, counts, network.latent_shape[1:]))
 
 
 def _blended(
@@ -121,14 +113,10 @@ def _blended(
     shares = []
     for side, step in zip(sides, steps, strict=True):
         interval = max(step, math.floor(side * (1 - overlap) / step + 1e-9) * step)
-        shares.append(1 - (interval + 0.5) / side)  # MONAI rounds the interval down
+        share = 1 - (interval + 0.5) / side  # MONAI rounds the interval down
+        shares.append(max(0.0, share))
     return sliding_window_inference(
-        values,
-        tuple(sides),
-        1,
-        predict,
-        overlap=[max(0.0, share) for share in shares],
-        mode="gaussian",
+        values, tuple(sides), 1, predict, overlap=shares, mode="gaussian"
     )
 
 

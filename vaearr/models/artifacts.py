@@ -176,8 +176,8 @@ class TrainedModel(nn.Module):
                 f"{self.latent_shape}."
             )
         sizes = self._signal_sizes()
-        labelled = labelled.astype(np.float32)
-        decoded = self._in_batches(self._enlarged, labelled, core, sizes, batch_size)
+        values = labelled.astype(np.float32)
+        decoded = self._in_batches(self._enlarged, values, core, sizes, batch_size)
         attrs = {
             "long_name": "decoded pattern",
             "units": "1",

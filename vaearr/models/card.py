@@ -61,8 +61,8 @@ def model_card(model: TrainedModel) -> xr.Dataset:
     network: Any = model.network
     rows, used = _rows(network)
     columns = {}
-    for (name, attrs), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
-        columns[name] = (LAYER, list(values), attrs)
+    for (name, described), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
+        columns[name] = (LAYER, list(values), described)
     modules = nn.ModuleList([network])
     if model.classifier is not None:
         modules.append(model.classifier)

@@ -70,7 +70,7 @@ class Foreign:
     path: Path
     layout: str
     prefix: str
-    tensors: Mapping[str, torch.Tensor]
+    tensors: Tensors
     n_ignored: int
 
 

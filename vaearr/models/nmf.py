@@ -154,6 +154,7 @@ class NMF(nn.Module):
                 f"windows of 3 x 3 points need a scan over ('y', 'x'), not {dims}; use the option "
                 "classes."
             )
+        centres: Iterable[Sequence[int]]
         if self.endmembers:
             centres = [_point(ds, samples.inside, x, y) for x, y in self.endmembers]
         elif self.latent_dim == AUTO:

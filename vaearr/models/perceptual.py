@@ -17,7 +17,7 @@ import copy
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ LINEAR = "lin{}.model.1.weight"
 # kind -> arguments
 ARGUMENTS = {"lpips": ("weights", "linear"), "features": ("weights",), "encoder": ("network",)}
 POOL = ()
+Conv = tuple[Any, ...]
 
 
 class Backbone(NamedTuple):
@@ -47,7 +48,7 @@ class Backbone(NamedTuple):
     pool: side of a maximum. least: smallest side of an image that reaches the last tap.
     """
 
-    layers: tuple[tuple[int, ...], ...]
+    layers: tuple[Conv, ...]
     taps: tuple[int, ...]
     pool: int
     least: int

@@ -161,7 +161,7 @@ class TrainedModel(nn.Module):
         DataError
             If the latents do not have the shape of the model's.
         """
-        labelled = _labelled(latents, n.latent_dims(len(self.latent_shape)))
+        labelled: xr.DataArray = _labelled(latents, n.latent_dims(len(self.latent_shape)))
         latent_dims = [str(dim) for dim in labelled.dims if str(dim).startswith(n.LATENT)]
         if len(latent_dims) != 1:
             raise DataError(

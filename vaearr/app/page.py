@@ -39,9 +39,9 @@ from vaearr.errors import UsageError, VaearrError
 from vaearr.schema.grid import edges, grid_indices
 from vaearr.views import common as c
 from vaearr.views import on_paper, view
-from vaearr.views import page as paper
 from vaearr.views.common import holoviews, robust_limits, text
 from vaearr.views.maps import map_plot
+from vaearr.views.paper import file_of
 
 if TYPE_CHECKING:
     from vaearr import Run
@@ -415,7 +415,7 @@ class Explorer(param.Parameterized):
             figure = on_paper(view(found))
             width, height = figure.get_size_inches()
             return pn.pane.PNG(
-                paper.png(figure, DPI), width=int(min(VIEW[0], VIEW[1] * width / height))
+                file_of(figure, ".png", DPI), width=int(min(VIEW[0], VIEW[1] * width / height))
             )
 
         return pn.Row(

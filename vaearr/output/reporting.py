@@ -27,7 +27,8 @@ from vaearr.views.common import holoviews, unit
 from vaearr.views.describe import describe
 from vaearr.views.explorer import explorer
 from vaearr.views.maps import latent_map, side_map_list
-from vaearr.views.page import Section, page, png
+from vaearr.views.page import Section, page
+from vaearr.views.paper import file_of
 
 if TYPE_CHECKING:
     from vaearr import Run
@@ -77,7 +78,7 @@ def write_report(run: Run, out: str | Path | None) -> Path:
     with staged(folder, last=RECORD) as aside:
         (aside / "png").mkdir()
         for name, figure in contents.figures.items():
-            (aside / "png" / f"{name}.png").write_bytes(png(figure, PNG_DPI))
+            (aside / "png" / f"{name}.png").write_bytes(file_of(figure, ".png", PNG_DPI))
         (aside / PAGE).write_text(text, encoding="utf-8", errors="replace")
         (aside / RECORD).write_text(
             json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8"

@@ -12,32 +12,36 @@ from vaearr.views.colors import LEVELS, shades
 from vaearr.views.common import (
     NAN_COLOR,
     NOISE,
-    Classes,
     Colors,
     as_map,
     colored_classes,
     holoviews,
     label,
-    number,
     text,
     title,
 )
 from vaearr.views.kinds import builder
 from vaearr.views.maps import on_grid, with_lines
 from vaearr.views.paper import MAX_NAMES
-from vaearr.views.relations import MOST_POINTS, linked, matrix, random_rows, table_of
+from vaearr.views.relations import (
+    MOST_POINTS,
+    correlation_words,
+    linked,
+    matrix,
+    random_rows,
+    table_of,
+)
 
 WITHIN = (2.0, 98.0)  # percentiles of the latent within a cluster: darkest and brightest
 
 
-def shaded(classes: Classes, latent: np.ndarray) -> np.ndarray:
+def shaded(positions: np.ndarray, names: list[str], latent: np.ndarray) -> np.ndarray:
     """A map of classes as numbers in the list of their `shades`, by the latent within the class.
 
     Shades span the 2 % to the 98 % percentile of the class; noise and constant classes are bright.
     """
-    positions = classes.values.values
     numbers = positions * LEVELS + LEVELS - 1
-    for position, name in enumerate(classes.names):
+    for position, name in enumerate(names):
         inside = (positions == position) & np.isfinite(latent)
         if name == NOISE or not inside.any():
             continue
@@ -85,12 +89,12 @@ def cluster_view(
         xr.align(labels, latent, target, join="exact", copy=False)
     except ValueError as error:
         raise SchemaError(f"the maps do not lie on the same grid: {error}") from None
-    classes = colored_classes(labels, colors)
-    classes = classes._replace(values=as_map(classes.values))
+    names, class_colors, values = colored_classes(labels, colors)
+    positions = as_map(values)
+    latent_values = as_map(latent).values
     across = text(latent.name or "latent")
     up = text(target.name or "target")
-    latent_values = as_map(latent).values
-    paint = shades(classes.colors)
+    paint = shades(class_colors)
     style: dict[str, Any] = {
         "cmap": paint,
         "clim": (-0.5, len(paint) - 0.5),
@@ -98,37 +102,33 @@ def cluster_view(
         "tools": ["hover"],
         "title": title(f"{label(labels, 'cluster')}, shaded by {label(latent)}"),
     } | options
-    columns = {"number": shaded(classes, latent_values), across: latent_values}
-    picture = on_grid(classes.values, columns, style)
-    table = table_of(**{across: latent, up: target, "cluster": classes.values})
+    columns = {"number": shaded(positions.values, names, latent_values), across: latent_values}
+    picture = on_grid(positions, columns, style)
+    table = table_of(**{across: latent, up: target, "cluster": positions})
+    heading = correlation_words(table, across, up)
     source = random_rows(table, most_points)
-    source = source.assign(cluster=np.array(classes.names)[source["cluster"].astype(int)])
-    heading = f"Pearson r = {number(table[across].corr(table[up]))}, n = {len(table):,}"
+    source["cluster"] = np.array(names)[source["cluster"].astype(int)]
     if len(source) < len(table):
-        heading += f", {len(source):,} shown"
-    color_of = dict(zip(classes.names, classes.colors, strict=True))
-    legend = [_key(name, color_of[name], [across, up]) for name in classes.names[:MAX_NAMES]]
+        heading += f", {len(source):,} plotted"
+    legend = []
+    for name, color in list(zip(names, class_colors, strict=True))[:MAX_NAMES]:
+        point = holoviews().Points([(np.nan, np.nan)], [across, up], label=name)
+        legend.append(point.opts(color=color, size=9, line_color=None))
     return linked(
         with_lines(picture, segments),
         source,
-        [str(dim) for dim in classes.values.dims[::-1]],
+        [str(dim) for dim in positions.dims[::-1]],
         [across, up],
         legend,
         frame={"xlabel": label(latent), "ylabel": label(target), "title": title(heading)},
         color="cluster",
-        cmap=color_of,
+        cmap=dict(zip(names, class_colors, strict=True)),
         size=3.5,
         alpha=0.6,
         selection_alpha=0.95,
         nonselection_alpha=0.05,
         show_legend=False,
     )
-
-
-def _key(name: str, color: str, axes: list[str]) -> Any:
-    """A name and its colour in the legend, by an invisible point."""
-    point = holoviews().Points([(np.nan, np.nan)], axes, label=name)
-    return point.opts(color=color, size=9, line_color=None)
 
 
 @builder("confusion", "map", "confusion")
@@ -145,7 +145,10 @@ def confusion_view(table: xr.DataArray, **options: Any) -> Any:
         )
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rows, columns = map(str, table.dims)
-    row_names, column_names = _names(table, rows), _names(table, columns)
+    names = []
+    for dim in (rows, columns):
+        labels = table.coords.get(f"{dim}_name", table[dim])
+        names.append([text(name) for name in labels.values])
     style: dict[str, Any] = {
         "cmap": "Blues",
         "clim": (0.0, 1.5),
@@ -153,16 +156,12 @@ def confusion_view(table: xr.DataArray, **options: Any) -> Any:
         "title": f"n = {int(counts.sum()):,}",
         "xlabel": columns,
         "ylabel": rows,
-        "xticks": list(enumerate(column_names)),
+        "xticks": list(enumerate(names[1])),
         "xrotation": 90,
         "frame_width": max(160, min(640, 80 * counts.shape[1])),
     } | options
     row, column = np.nonzero(counts)
     words = [f"{count:.0f}" for count in counts[row, column]]
-    labels = holoviews().Labels((column, row, words), ["column", "row"], "word")
-    labels = labels.opts(text_color="black", text_font_size="8pt")
-    return matrix(share, row_names, column_names, **style) * labels
-
-
-def _names(table: xr.DataArray, dim: str) -> list[str]:
-    return [text(name) for name in table.coords.get(f"{dim}_name", table[dim]).values]
+    numbers = holoviews().Labels((column, row, words), ["column", "row"], "word")
+    numbers = numbers.opts(text_color="black", text_font_size="8pt")
+    return matrix(share, *names, **style) * numbers

@@ -35,13 +35,6 @@ def colors_of(name: str, count: int = 256) -> list[str]:
     return [str(to_hex(color)) for color in colormaps[name](np.linspace(0, 1, count))]
 
 
-def is_color_map(name: str) -> bool:
-    """Whether matplotlib has a colour map of this name."""
-    from matplotlib import colormaps
-
-    return name in colormaps
-
-
 def class_colors(
     codes: Sequence[int], colors: Sequence[str] | Mapping[int, str] | None = None
 ) -> list[str]:
@@ -49,28 +42,25 @@ def class_colors(
 
     Raises UsageError for too few colours, for a code that does not exist and for an invalid colour.
     """
-    from matplotlib.colors import to_hex
+    from matplotlib.colors import is_color_like, to_hex
 
-    words = (
-        f"the classes are {list(codes)}; give a colour for each, or code -> colour, not {colors}."
-    )
-    if colors is None:
-        colors = {}
-    elif not isinstance(colors, Mapping):
-        if len(colors) < len(codes):
-            raise UsageError(words)
+    is_short = isinstance(colors, Sequence) and len(colors) < len(codes)
+    if isinstance(colors, Sequence):
         colors = dict(zip(codes, colors, strict=False))
-    if not set(colors) <= set(codes):
-        raise UsageError(words)
-    try:
-        requested = {code: to_hex(color).upper() for code, color in colors.items()}
-    except ValueError as error:
+    requested = colors or {}
+    if is_short or not set(requested) <= set(codes):
         raise UsageError(
-            f"{error}; write a colour as '#0072B2' or by a name such as 'teal'."
-        ) from None
-    free = palette(len(codes) + len(requested))
-    free = [color for color in free if color not in requested.values()]
-    return [requested.get(code) or free.pop(0) for code in codes]
+            f"the classes are {list(codes)}; give a colour for each, or code -> colour, "
+            f"not {requested}."
+        )
+    for color in requested.values():
+        if not is_color_like(color):
+            raise UsageError(
+                f"{color!r} is no colour; write it as '#0072B2' or by a name such as 'teal'."
+            )
+    taken = {code: to_hex(color).upper() for code, color in requested.items()}
+    free = [color for color in palette(len(codes) + len(taken)) if color not in taken.values()]
+    return [taken.get(code) or free.pop(0) for code in codes]
 
 
 def shades(colors: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Shared by all views: HoloViews, labels, classes, colour limits, the outline of a region."""
+"""Shared by all views: HoloViews, labels, classes, colour limits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.errors import SchemaError, UsageError
 from vaearr.schema import categories, meanings
-from vaearr.schema.grid import edges, label_borders
-from vaearr.views.colors import CLASS_COLORS, NOISE_COLOR, class_colors, colors_of, is_color_map
+from vaearr.views.colors import CLASS_COLORS, NOISE_COLOR, class_colors
 
 NAN_COLOR = "#d4d4d4"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -171,7 +170,7 @@ def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
     style["color"] = COLORS[0]
     if "by" in options or ("y" not in options and len(table.columns) > 1):
         style |= {"color": list(COLORS), "group_label": " "}
-    if kind in ("bar", "hist", "scatter"):
+    if kind in ("bar", "barh", "hist", "scatter"):
         style["line_color"] = None
     if kind == "bar":
         style["bar_width"] = 0.95
@@ -198,16 +197,10 @@ def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **opti
 
 
 def paintable(values: np.ndarray, colors: Any, missing: str) -> tuple[np.ndarray, Any]:
-    """Values and colours for HoloViews; without any finite value all in the missing colour.
-
-    A matplotlib colour map is given as its colours: HoloViews would load further packages to find
-    it.
-    """
-    if not np.isfinite(values).any():
-        return np.zeros_like(values), [missing, missing]
-    if isinstance(colors, str) and is_color_map(colors):
-        colors = colors_of(colors)
-    return values, colors
+    """Values and colours for HoloViews; without any finite value all in the missing colour."""
+    if np.isfinite(values).any():
+        return values, colors
+    return np.zeros_like(values), [missing, missing]
 
 
 def robust_limits(
@@ -231,15 +224,3 @@ def is_regular(coord: np.ndarray) -> bool:
     """Whether coordinates are evenly spaced, to a thousandth of a step."""
     steps = np.diff(np.asarray(coord, dtype="f8"))
     return bool(steps.size == 0 or np.allclose(steps, steps.mean(), rtol=1e-3, atol=0))
-
-
-def roi_outline(roi: xr.DataArray | None) -> np.ndarray | None:
-    """Border of a region along the edges of its scan points: segments `(n, 4)` x0, y0, x1, y1."""
-    if roi is None:
-        return None
-    rows, columns = map_dims(roi)
-    grid = as_map(roi)
-    codes = np.pad(grid.values > 0, 1).astype(int)
-    x = np.pad(edges(grid[columns].values), 1, mode="edge")
-    y = np.pad(edges(grid[rows].values), 1, mode="edge")
-    return label_borders(codes, x, y)

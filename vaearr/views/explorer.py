@@ -1,8 +1,6 @@
-"""Maps with a selector that works in a saved page: side map and latent beside each other, zoom and
-cross-hair linked.
+"""Side map and latent next to each other, each with a selector that works in a saved page.
 
-The maps travel once, packed (see `page.packed`); the browser unpacks the one that is chosen. The
-store keeps the full precision.
+All maps are in the page once, packed by `page.packed`; the browser unpacks the selected one.
 """
 
 from __future__ import annotations
@@ -13,23 +11,14 @@ from typing import Any
 import xarray as xr
 
 from vaearr.schema import is_categorical
+from vaearr.views import common as c
 from vaearr.views.colors import colors_of
-from vaearr.views.common import (
-    SEQUENTIAL,
-    as_map,
-    bokeh_is_current,
-    colored_classes,
-    holoviews,
-    label,
-    robust_limits,
-    title,
-)
 from vaearr.views.maps import map_plot
 from vaearr.views.page import LEVELS, UNPACK, packed
 
 FRAME = 400
 
-_CHOOSE = f"""
+_SHOW_SELECTED = f"""
 {UNPACK}
 (async () => {{
   const m = maps[Number(select.value)], codes = await unpack(m.data);
@@ -47,29 +36,6 @@ _CHOOSE = f"""
 """
 
 
-def pack(da: xr.DataArray, *, turned: bool = False) -> dict[str, Any]:
-    """A map in 127 steps between its 1 % and 99 % percentiles for the page; maps of up to 127
-    classes without loss.
-
-    More classes than that are numbers to the eye too, and shown as such. turned: column after
-    column.
-    """
-    names: list[str] = []
-    colors, grid = colors_of(SEQUENTIAL), da
-    if is_categorical(da):
-        classes = colored_classes(da)
-        if len(classes.names) <= LEVELS + 1:
-            names, colors, grid = classes
-    grid = as_map(grid)
-    low, high = (0.0, float(LEVELS)) if names else robust_limits(grid.values)
-    return {
-        "title": label(da), "data": packed(grid.values.T if turned else grid.values, (low, high)), "low": low,
-        "high": high, "names": names, "palette": colors,
-        "limits": (-0.5, len(names) - 0.5) if names else (low, high),
-        "ticks": list(range(len(names))) if names else even_ticks(low, high),
-    }  # fmt: skip
-
-
 def even_ticks(low: float, high: float) -> list[float]:
     """Round numbers between two limits, about six."""
     from matplotlib.ticker import MaxNLocator
@@ -77,60 +43,85 @@ def even_ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 
 
-@bokeh_is_current()
+@c.bokeh_is_current()
 def explorer(
     sides: Sequence[xr.DataArray], latents: Sequence[xr.DataArray], roi: xr.DataArray | None = None
 ) -> Any:
-    """Side map and latent beside each other as a bokeh layout, each with a selector; zoom and
-    cross-hair are linked.
+    """Plot side map and latent as a bokeh layout, each with a selector.
+
+    Zoom and cross-hair are linked.
     """
     from bokeh.layouts import column, row
     from bokeh.models import CrosshairTool
     from bokeh.models.annotations import Span
 
-    panels = [
-        _panel(maps, heading, roi)
-        for maps, heading in ((sides, "side map"), (latents, "latent"))
-        if len(maps)
-    ]
-    across, up = (
-        Span(dimension=dim, line_dash="dotted", line_width=1) for dim in ("width", "height")
-    )
+    panels = []
+    for maps, heading in ((sides, "side map"), (latents, "latent")):
+        if len(maps):
+            panels.append(_panel(maps, heading, roi))
+    across = Span(dimension="width", line_dash="dotted", line_width=1)
+    up = Span(dimension="height", line_dash="dotted", line_width=1)
     first = panels[0][1]
     for _, figure in panels:
-        figure.x_range, figure.y_range = first.x_range, first.y_range
+        figure.x_range = first.x_range
+        figure.y_range = first.y_range
         figure.add_tools(CrosshairTool(overlay=(across, up)))
     return row(*(column(select, figure) for select, figure in panels), spacing=20)
 
 
 def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None) -> tuple[Any, Any]:
-    """The first map as a figure, and the selector that shows another one in it."""
+    """The selector of maps, and the first map as a figure in which it shows the others."""
     from bokeh.models import CustomJS, FixedTicker, LinearColorMapper
     from bokeh.models.annotations import ColorBar
-    from bokeh.models.renderers import GlyphRenderer
     from bokeh.models.widgets import Select
 
-    shown = map_plot(
-        maps[0].rename("value"),
-        roi=roi,
-        title=title(label(maps[0])),
-        clabel="",
-        colorbar=True,
-        frame=FRAME,
-    )
-    figure = holoviews().renderer("bokeh").get_plot(shown).state
-    sources = [drawn.data_source for drawn in figure.select({"type": GlyphRenderer})]
-    source, name = next(
-        (one, key) for one in sources for key in ("image", "value") if key in one.data
-    )
-    drawn = [pack(da, turned=name == "value") for da in maps]
+    first = maps[0].rename("value")
+    picture = map_plot(first, roi=roi, title=c.title(c.label(maps[0])), clabel="", frame=FRAME)
+    figure = c.holoviews().renderer("bokeh").get_plot(picture).state
+    # an even grid is drawn as an image by rows, an uneven one as quadrangles by columns
+    sources = {
+        name: glyph.data_source for glyph in figure.renderers for name in glyph.data_source.data
+    }
+    name = "image" if "image" in sources else "value"
+    entries = [_packed_map(da, by_column=name == "value") for da in maps]
     bar = figure.select_one({"type": ColorBar})
-    bar.ticker = FixedTicker(ticks=drawn[0]["ticks"])
-    mapper = figure.select_one({"type": LinearColorMapper})
-    options: list[Any] = [(str(i), item["title"]) for i, item in enumerate(drawn)]
+    bar.ticker = FixedTicker(ticks=entries[0]["ticks"])
+    options: list[Any] = [(str(i), entry["title"]) for i, entry in enumerate(entries)]
     select = Select(title=f"Choose a {heading}", value="0", width=240, options=options)
-    parts = {"maps": drawn, "select": select, "source": source, "name": name, "figure": figure}
-    select.js_on_change(
-        "value", CustomJS(args=parts | {"mapper": mapper, "bar": bar}, code=_CHOOSE)
-    )
+    variables = {
+        "maps": entries,
+        "select": select,
+        "source": sources[name],
+        "name": name,
+        "figure": figure,
+        "mapper": figure.select_one({"type": LinearColorMapper}),
+        "bar": bar,
+    }
+    select.js_on_change("value", CustomJS(args=variables, code=_SHOW_SELECTED))
     return select, figure
+
+
+def _packed_map(da: xr.DataArray, by_column: bool) -> dict[str, Any]:
+    """A map in steps between its 1 % and 99 % percentiles; of up to LEVELS classes, their positions.
+
+    More classes than that are shown as numbers.
+    """
+    entry: dict[str, Any] = {"title": c.label(da), "names": [], "palette": colors_of(c.SEQUENTIAL)}
+    if is_categorical(da):
+        classes = c.colored_classes(da)
+        if len(classes.names) <= LEVELS:
+            entry["names"] = classes.names
+            entry["palette"] = classes.colors
+            da = classes.values
+    grid = c.as_map(da)
+    n_classes = len(entry["names"])
+    if n_classes:
+        limits = (0.0, float(LEVELS))
+        entry["limits"] = (-0.5, n_classes - 0.5)
+        entry["ticks"] = list(range(n_classes))
+    else:
+        limits = c.robust_limits(grid.values)
+        entry["limits"] = limits
+        entry["ticks"] = even_ticks(*limits)
+    values = grid.values.T if by_column else grid.values
+    return entry | {"low": limits[0], "high": limits[1], "data": packed(values, limits)}

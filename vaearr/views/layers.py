@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from PIL import Image
 
 from vaearr.errors import NoInputError
 from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, LAYER, PAIR
@@ -20,14 +20,14 @@ PART_COLORS = {ENCODER: COLORS[0], DECODER: COLORS[1]}
 OTHER_COLOR = "#6e6e6e"  # input, latent and output, which are not layers
 RELATIVE = "relative L2 difference"
 LETTERS = 34  # of a layer's name
-SAMPLE_ROWS = {"input": "preprocessed", "decoded": "decoded"}  # variable -> name of the row
 
 
-def _measure(comparison: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """A measure of each layer; for many pairs its mean and standard deviation."""
-    if PAIR not in comparison.dims:
-        return comparison[name].values, None
-    return comparison[f"{name}_mean"].values, comparison[f"{name}_std"].values
+def _measure(comparison: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A measure of each layer and its standard deviation: of pairs, else NaN."""
+    if PAIR in comparison.dims:
+        return comparison[f"{name}_mean"].values, comparison[f"{name}_std"].values
+    values = comparison[name].values
+    return values, np.full_like(values, np.nan)
 
 
 def _pairs_in_words(comparison: xr.Dataset) -> str:
@@ -36,26 +36,21 @@ def _pairs_in_words(comparison: xr.Dataset) -> str:
     return f", mean ± std of {comparison.sizes[PAIR]} pairs"
 
 
-def _bars(labels: Sequence[str], lengths: np.ndarray, parts: Any, **options: Any) -> Any:
-    """Named bars, the first on top, in the colours of the parts of a network."""
-    hv = holoviews()
-    colors = np.array([PART_COLORS.get(part, OTHER_COLOR) for part in parts])
-    bars = []
-    for color in np.unique(colors):
-        rows = np.flatnonzero(colors == color)
-        corners = (0 * rows, rows - 0.36, lengths[rows], rows + 0.36)
-        rectangles = hv.Rectangles(corners, ["length", "place", "x1", "y1"])
-        bars.append(rectangles.opts(fill_color=str(color), line_color=None))
-    style: dict[str, Any] = {
-        "ylabel": "",
-        "yticks": list(enumerate(labels)),
-        "invert_yaxis": True,
-        "xlim": (0, None),
-        "show_grid": True,
-        "frame_width": 420,
-        "frame_height": 26 * len(labels),
+def _bars(table: pd.DataFrame, **options: Any) -> Any:
+    """The column `length` as named bars, the first on top, in the colours of the column `part`."""
+    table = table[::-1]
+    lengths = {
+        part: table["length"].where(table["part"] == part) for part in table["part"].unique()
     }
-    return hv.Overlay(bars).opts(**style, **options)
+    style: dict[str, Any] = {
+        "xlabel": "",
+        "color": [PART_COLORS.get(part, OTHER_COLOR) for part in lengths],
+        "stacked": True,
+        "legend": False,
+        "frame_width": 420,
+        "frame_height": 26 * len(table),
+    }
+    return plot(pd.DataFrame(lengths).fillna(0.0), "barh", **style | options)
 
 
 @builder("top_layers")
@@ -78,23 +73,25 @@ def top_bars(comparison: xr.Dataset, top: int | None = None) -> Any:
     """
     from vaearr.analysis.layers import TOP, top_layers
 
-    values, deviations = _measure(comparison, "relative_l2")
     chosen = top_layers(comparison, top or comparison.attrs["top"] or TOP)
     if not len(chosen):
         raise NoInputError(
             "no layer of the comparison has a finite relative difference; there is nothing to rank."
         )
     layers = comparison.isel({LAYER: chosen})
-    kinds = zip(layers[LAYER].values, layers["kind"].values, strict=True)
-    names = [f"{brief(name, LETTERS)} ({kind})" for name, kind in kinds]
-    xlabel = f"{RELATIVE}{_pairs_in_words(comparison)}"
-    title = "encoder blue, decoder orange"
-    bars = _bars(names, values[chosen], layers["part"].values, xlabel=xlabel, title=title)
-    if deviations is None:
+    values, deviations = _measure(layers, "relative_l2")
+    names = [
+        f"{brief(name, LETTERS)} ({kind})"
+        for name, kind in zip(layers[LAYER].values, layers["kind"].values, strict=True)
+    ]
+    columns = {"length": values, "part": layers["part"].values, "std": deviations}
+    table = pd.DataFrame(columns, names)
+    ylabel = f"{RELATIVE}{_pairs_in_words(comparison)}"
+    bars = _bars(table, ylabel=ylabel, title="encoder blue, decoder orange")
+    if np.isnan(deviations).all():
         return bars
-    points = (values[chosen], np.arange(len(chosen)), deviations[chosen])
-    errors = holoviews().ErrorBars(points, "length", ["place", "std"], horizontal=True)
-    return bars * errors.opts(line_color="black")
+    errors = plot(table, "errorbars", y="length", yerr1="std", color="black")
+    return bars * errors.opts(invert_axes=True)
 
 
 @builder("layers", LAYER, "relative_l2")
@@ -117,7 +114,7 @@ def layer_curves(comparison: xr.Dataset) -> Any:
             "color": OTHER_COLOR,
         }
         panel = plot(table, "scatter", **style)
-        if deviations is not None:
+        if np.isfinite(deviations).any():
             panel *= plot(table.assign(std=deviations), "errorbars", yerr1="std", **style)
         for part, color in PART_COLORS.items():
             rows = table[table["part"] == part]
@@ -148,7 +145,8 @@ def difference_sheet(comparison: xr.Dataset) -> Any:
     names = [str(name) for name in comparison.data_vars if str(name).startswith(prefix)]
     names = [name for name in names if name not in top] + top
     rms = _measure(comparison, "rms_a")[0]
-    maps, captions = [], []
+    maps = []
+    captions = []
     for name in names:
         values = np.atleast_2d(comparison[name].values / (rms[int(name.removeprefix(prefix))] or 1))
         if values.ndim == 3:
@@ -157,26 +155,27 @@ def difference_sheet(comparison: xr.Dataset) -> Any:
         layer = brief(comparison[name].attrs[LAYER], 26)
         captions.append(f"{layer}\n{' x '.join(map(str, values.shape))}")
     high = robust_limits(np.concatenate([values.ravel() for values in maps]), (0.0, 99.5))[1]
-    shape = tuple(np.max([values.shape for values in maps], axis=0))
-    rows = in_rows([_stretched(values, shape) for values in maps], 4)
+    height, width = np.max([values.shape for values in maps], axis=0).tolist()
+    stretched = [
+        Image.fromarray(values.astype("f4")).resize((width, height), Image.Resampling.NEAREST)
+        for values in maps
+    ]
+    rows = in_rows(list(map(np.asarray, stretched)), 4)
     heading = f"RMS difference / RMS of a{_pairs_in_words(comparison)}"
     sheets = [sheet(rows, (0.0, high), heading, words=captions, cmap=SEQUENTIAL)]
     if "input_a" in comparison:
-        rows = []
-        for name in SAMPLE_ROWS:
-            pair = xr.concat([comparison[f"{name}_a"], comparison[f"{name}_b"]], "sample_of_pair")
-            rows.append(in_own_limits(pictures(pair)))
-        style: dict[str, Any] = {"names": list(SAMPLE_ROWS.values()), "colorbar": False}
-        sheets.insert(0, sheet(rows, (0.0, 1.0), "samples a and b", **style))
+        sheets.insert(0, _pair_of_samples(comparison))
     return holoviews().Layout(sheets).cols(1).opts(shared_axes=False)
 
 
-def _stretched(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A map resampled to a finer grid by nearest neighbours."""
-    rows, columns = (
-        np.arange(new) * old // new for new, old in zip(shape, values.shape, strict=True)
-    )
-    return values[np.ix_(rows, columns)]
+def _pair_of_samples(comparison: xr.Dataset) -> Any:
+    """Samples a and b, preprocessed and decoded, each in its limits."""
+    rows = []
+    for name in ("input", "decoded"):
+        pair = xr.concat([comparison[f"{name}_a"], comparison[f"{name}_b"]], "sample_of_pair")
+        rows.append([in_own_limits(image) for image in pictures(pair)])
+    names = ["preprocessed", "decoded"]
+    return sheet(rows, (0.0, 1.0), "samples a and b", names=names, colorbar=False)
 
 
 @builder("network", "n_parameters", "kind")
@@ -192,24 +191,26 @@ def model_figure(card: xr.Dataset) -> Any:
     check_card(card)
     table = card.reset_coords().to_dataframe()
     sizes: Any = table["shape"].str.split(" x ")
-    table["rows"] = sizes.str.get(1).fillna(1).astype(int)
-    level = table[["part", "rows"]]
-    labels, rows, parts = [], [], []
+    table["length"] = sizes.str.get(1).fillna(1).astype(int)
+    level = table[["part", "length"]]
+    stages = {}
     for _, stage in table.groupby((level != level.shift()).any(axis=1).cumsum()):
-        last = stage.iloc[-1]
-        label = f"{last['part']} {last['shape']}"
-        n_parameters = stage[N_PARAMETERS].sum()
-        if n_parameters:
-            counts = stage["kind"].value_counts(sort=False)
-            layers: list[Any] = [
-                kind if count == 1 else f"{count} {kind}" for kind, count in counts.items()
-            ]
-            label += f": {brief(text(', '.join(layers)), 40)}, {n_parameters:,} parameters"
-        labels.append(label)
-        rows.append(last["rows"])
-        parts.append(last["part"])
+        stages[_stage_words(stage)] = stage.iloc[-1]
     attrs = card.attrs
     size = f"{attrs[N_PARAMETERS]:,} parameters ({attrs['weights_MB']:.3g} MB)"
     ratio = f"{ratio_words(attrs['compression'])} input values per latent value"
     heading = f"{attrs['network']}: {size}\n{ratio}"
-    return _bars(labels, np.array(rows), parts, title=heading, xlabel="rows of the feature maps")
+    return _bars(pd.DataFrame(stages).T, title=heading, ylabel="rows of the feature maps")
+
+
+def _stage_words(stage: pd.DataFrame) -> str:
+    """Last shape of a stage of a network, its layers and its parameters."""
+    last = stage.iloc[-1]
+    label = f"{last['part']} {last['shape']}"
+    n_parameters = stage["n_parameters"].sum()
+    if not n_parameters:
+        return label
+    layers = []
+    for kind, count in stage["kind"].value_counts(sort=False).items():
+        layers.append(str(kind) if count == 1 else f"{count} {kind}")
+    return f"{label}: {brief(text(', '.join(layers)), 40)}, {n_parameters:,} parameters"

@@ -11,7 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import NoInputError, SchemaError, did_you_mean
-from vaearr.schema.grid import edges
+from vaearr.schema.grid import edges, label_borders
 from vaearr.views import common as c
 from vaearr.views.common import NAN_COLOR, PERCENT, SEQUENTIAL
 from vaearr.views.kinds import builder
@@ -68,7 +68,7 @@ def map_plot(
         style["clabel"] = f"{unit}, {span}" if unit else span
         style |= {"cmap": SEQUENTIAL, "clim": c.robust_limits(values.values)}
     image = on_grid(values, {c.text(da.name or "value"): values.values}, style | options)
-    return with_lines(image, segments, c.roi_outline(roi))
+    return with_lines(image, segments, roi)
 
 
 def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[str, Any]) -> Any:
@@ -78,31 +78,37 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
     """
     hv = c.holoviews()
     rows, across = c.map_dims(values)
-    x, y = values[across], values[rows]
-    x_edges, y_edges = edges(x.values), edges(y.values)
-    width, height = np.ptp(x_edges), np.ptp(y_edges)
+    x = values[across]
+    y = values[rows]
+    x_edges = edges(x.values)
+    y_edges = edges(y.values)
+    width = np.ptp(x_edges)
+    height = np.ptp(y_edges)
+    longer, shorter = ("frame_width", "frame_height")
+    if width < height:
+        longer, shorter = shorter, longer
     style: dict[str, Any] = {
         "invert_yaxis": True,
         "xlabel": c.label(x, across),
         "ylabel": c.label(y, rows),
+        longer: options.pop("frame", FRAME),
     }
-    sides = ["frame_width", "frame_height"] if width >= height else ["frame_height", "frame_width"]
-    style[sides[0]] = options.pop("frame", FRAME)
     if 1 in values.shape or max(width, height) > 8 * min(width, height):
-        style[sides[1]] = 60
+        style[shorter] = 60
     else:
         style["data_aspect"] = 1
-        style["xlim"] = tuple(x_edges[[0, -1]])
-        style["ylim"] = tuple(y_edges[[0, -1]])
     style |= options
-    first, *others = columns.values()
-    first, style["cmap"] = c.paintable(first, style["cmap"], style["clipping_colors"]["NaN"])
     dims = [[across, rows], list(columns)]
+    if "R" in columns:
+        return hv.RGB((x.values, y.values, *columns.values()), *dims).opts(**style)
+    name, first = next(iter(columns.items()))
+    columns[name], style["cmap"] = c.paintable(
+        first, style["cmap"], style["clipping_colors"]["NaN"]
+    )
     if c.is_regular(x.values) and c.is_regular(y.values) and 1 not in values.shape:
-        image = hv.Image((x.values, y.values, first, *others), *dims)
-    else:
-        image = hv.QuadMesh((x_edges, y_edges, first, *others), *dims).opts(line_color=None)
-    return image.opts(**style)
+        return hv.Image((x.values, y.values, *columns.values()), *dims).opts(**style)
+    style["line_color"] = None
+    return hv.QuadMesh((x_edges, y_edges, *columns.values()), *dims).opts(**style)
 
 
 def named_bar(names: Sequence[str]) -> dict[str, Any]:
@@ -118,16 +124,24 @@ def named_bar(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def with_lines(image: Any, *outlines: np.ndarray | None) -> Any:
-    """A map with lines `(n, 4)` of x0, y0, x1, y1, black with a white rim to contrast anywhere."""
-    hv = c.holoviews()
-    layers = [image]
-    for segments in outlines:
-        if segments is not None:
-            lines = hv.Segments(segments, [*image.kdims, "x1", "y1"])
-            layers.append(lines.opts(color="white", line_width=2.8, clone=True))
-            layers.append(lines.opts(color="black", line_width=1.2, clone=True))
-    return hv.Overlay(layers) if len(layers) > 1 else image
+def with_lines(
+    image: Any, segments: np.ndarray | None = None, roi: xr.DataArray | None = None
+) -> Any:
+    """A map with lines `(n, 4)` of x0, y0, x1, y1 and the border of a region.
+
+    The lines are black with a white rim, which contrasts with any colour.
+    """
+    outlines = [segments]
+    if roi is not None:
+        grid = c.as_map(roi)
+        y, x = (np.pad(edges(grid[dim].values), 1, mode="edge") for dim in grid.dims)
+        outlines.append(label_borders(np.pad(grid.values > 0, 1).astype(int), x, y))
+    for outline in outlines:
+        if outline is not None:
+            lines = c.holoviews().Segments(outline, [*image.kdims, "x1", "y1"])
+            image = image * lines.opts(color="white", line_width=2.8, clone=True)
+            image = image * lines.opts(color="black", line_width=1.2, clone=True)
+    return image
 
 
 def latent_map(ds: xr.Dataset, run: str, latent: int) -> xr.DataArray:
@@ -249,23 +263,13 @@ def rgb_map(
             f"{rgb.name!r} has {dict(rgb.sizes)} values, {low:g} to {high:g}; "
             "expected two dims, 3 channels, 0 to 1."
         )
-    planes = [c.as_map(plane) for plane in rgb.transpose(n.CHANNEL, ...)]
-    values = np.stack(planes, axis=-1)
-    # each scan point as the number of its colour in a list
-    levels = np.rint(255 * np.clip(np.nan_to_num(values.reshape(-1, 3)), 0, 1)).astype("u1")
-    colors, numbers = np.unique(levels, axis=0, return_inverse=True)
-    numbers = numbers.reshape(values.shape[:2]).astype("f4")
-    numbers[~np.isfinite(values).all(axis=-1)] = np.nan
     names = [c.text(name) for name in rgb.attrs.get("elements", ())]
-    channels = zip(names, ("red", "green", "blue"), strict=False)
-    heading = ", ".join(f"{name} {color}" for name, color in channels)
+    heading = ", ".join(map(" ".join, zip(names, ("red", "green", "blue"), strict=False)))
     if len(set(names)) <= 1:
         heading = c.label(rgb, *names[:1])
-    style: dict[str, Any] = {
-        "cmap": [f"#{bytes(color).hex()}" for color in colors],
-        "clim": (-0.5, len(colors) - 0.5),
-        "clipping_colors": {"NaN": nan_color},
-        "title": c.title(heading),
-    }
-    image = on_grid(planes[0], {"paint": numbers}, style | options)
-    return with_lines(image, c.roi_outline(roi))
+    planes = [c.as_map(plane) for plane in rgb.transpose(n.CHANNEL, ...)]
+    is_finite = np.isfinite(planes).all(axis=0)
+    channels = [np.nan_to_num(plane.values).clip(0, 1) for plane in planes]
+    columns = dict(zip("RGBA", (*channels, is_finite.astype("f4")), strict=True))
+    style: dict[str, Any] = {"title": c.title(heading), "bgcolor": nan_color}
+    return with_lines(on_grid(planes[0], columns, style | options), roi=roi)

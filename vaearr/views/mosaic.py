@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaearr.views.common import NAN_COLOR, holoviews, paintable, title
+from vaearr.views.common import NAN_COLOR, holoviews, title
 
 Limits = tuple[float, float]
 COLUMNS = 8  # pictures side by side
@@ -47,64 +47,65 @@ def sheet(
     Parameters
     ----------
     rows
-        Pictures `(H, W)`, or `(H, W, 3)` of colours, all of one shape.
+        Pictures `(H, W)`, or `(H, W, 3)` of colours, all of one shape. NaN is grey.
     limits
         Colour limits of all pictures, which a colour bar shows.
+    heading
+        Title of the sheet.
     words
         Above each picture, in the order of the pictures.
     names, columns
         Of the rows, to their left, and of the columns, below.
+    cmap
+        Colour map of pictures without colours.
     **options
         Options of `holoviews.Image` (of `holoviews.RGB` for colours).
     """
-    hv, (low, high) = holoviews(), limits
+    hv = holoviews()
+    low, high = limits
     height, width, *channels = rows[0][0].shape
-    n_columns = max(len(row) for row in rows)
+    n_columns = max(map(len, rows))
     side = min(SHEET_WIDTH / n_columns - GAP, MAX_PICTURE_WIDTH)
     unit = width / side  # pixels of a picture in one pixel of the screen
+    gap = math.ceil(GAP * unit)
     n_lines = max((text.count("\n") + 1 for text in words if text), default=0)
     top = math.ceil(LINE_HEIGHT * n_lines * unit)
-    cell_height, cell_width = height + top + math.ceil(GAP * unit), width + math.ceil(GAP * unit)
-    canvas = np.full((len(rows) * cell_height, n_columns * cell_width, *channels), np.nan, "f4")
-    labels: list[tuple[float, float, str]] = []
+    bottom = top + height
+    shape = (len(rows), bottom + gap, n_columns, width + gap, *channels)
+    cells = np.full(shape, 2 * high - low, "f4")  # above the limits, which is white
+    positions = []
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            y, x = i * cell_height + top, j * cell_width
-            # NaN of a picture is below the limits, NaN between pictures stays NaN
-            values = np.clip(image, low + 1e-4 * (high - low), high)
-            values = np.where(np.isfinite(image), values, 2 * low - high)
-            canvas[y : y + height, x : x + width] = values
-            if len(labels) < len(words):
-                labels.append((x + width / 2, y - top / 2, words[len(labels)]))
+            cells[i, top:bottom, j, :width] = np.minimum(image, high - 1e-4 * (high - low))
+            positions.append((j * (width + gap) + width / 2, i * (bottom + gap) + top / 2))
+    canvas = cells.reshape(len(rows) * (bottom + gap), n_columns * (width + gap), *channels)
+    middles = np.arange(len(rows)) * (bottom + gap) + top + height / 2
+    centres = np.arange(n_columns) * (width + gap) + width / 2
     style: dict[str, Any] = {
         "title": title(heading),
         "xlabel": "",
         "ylabel": "",
-        "xlim": (0, canvas.shape[1]),
-        "ylim": (0, canvas.shape[0]),
         "xaxis": "bottom" if columns else None,
         "yaxis": "left" if names else None,
+        "xticks": list(zip(centres.tolist(), columns, strict=False)) or None,
+        "yticks": list(zip(middles.tolist(), names, strict=False)) or None,
         "invert_yaxis": True,
         "data_aspect": 1,
         "frame_width": round((side + GAP) * n_columns),
         "show_frame": False,
     }
-    if columns:
-        style["xticks"] = [(i * cell_width + width / 2, name) for i, name in enumerate(columns)]
-    if names:
-        middle = top + height / 2
-        style["yticks"] = [(i * cell_height + middle, name) for i, name in enumerate(names)]
     axes = ["across", "down"]
-    positions = np.arange(canvas.shape[1]) + 0.5, np.arange(canvas.shape[0]) + 0.5
+    coordinates = np.arange(canvas.shape[1]) + 0.5, np.arange(canvas.shape[0]) + 0.5
     if channels:
         colors = np.nan_to_num(scaled(canvas, limits), nan=1.0)
-        pictures = hv.RGB((*positions, *np.moveaxis(colors, -1, 0)), axes)
+        pictures = hv.RGB((*coordinates, *np.moveaxis(colors, -1, 0)), axes)
     else:
-        pictures = hv.Image((*positions, canvas), axes, "value")
+        pictures = hv.Image((*coordinates, canvas), axes, "value")
         style |= {"clim": limits, "colorbar": True, "clabel": "", "tools": ["hover"]}
-        style["cmap"] = paintable(canvas, cmap, NAN_COLOR)[1]
-        style["clipping_colors"] = {"NaN": "white", "min": NAN_COLOR}
+        style["cmap"] = cmap
+        style["clipping_colors"] = {"NaN": NAN_COLOR, "max": "white"}
     pictures = pictures.opts(**style | options)
+    labels = [(x, y, word) for (x, y), word in zip(positions, words, strict=False)]
     if not labels:
         return pictures
     captions = hv.Labels(labels, axes, "word")

@@ -1,12 +1,11 @@
-"""One self-contained HTML page: our own template, BokehJS inlined, nothing fetched from anywhere."""
+"""A self-contained HTML page: one template, BokehJS inlined, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import html
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,32 +44,27 @@ nav a { margin-right: 1rem; color: #005a8f; }
 
 @dataclass
 class Section:
-    """A part of the page: a heading and blocks of safe HTML; bokeh models are put in where they are
-    named.
-    """
+    """A section of a page: a heading and blocks, each safe HTML or a bokeh model."""
 
     name: str
     heading: str
-    blocks: list[str] = field(default_factory=list)
-    figures: dict[str, Any] = field(default_factory=dict)
+    blocks: list[Any] = field(default_factory=list)
 
     def say(self, sentence: str, style: str = "") -> None:
-        """A paragraph of plain text."""
+        """Add a paragraph of plain text."""
         self.blocks.append(f'<p class="{style}">{_safe(sentence)}</p>')
 
     def caption(self, sentence: str) -> None:
-        """What the figure before shows, and in which units."""
+        """Add a sentence that explains the figure above it."""
         self.say(sentence, "caption")
 
     def figure(self, model: Any) -> None:
-        """A bokeh model."""
-        key = f"{self.name}-{len(self.figures)}"
-        self.figures[key] = model
-        self.blocks.append(f"\x00{key}\x00")
+        """Add a bokeh model."""
+        self.blocks.append(model)
 
     def picture(self, figure: Any, alt: str, dpi: int = 130) -> None:
-        """A matplotlib figure as a PNG within the page."""
-        data = base64.b64encode(png(figure, dpi)).decode("ascii")
+        """Add a matplotlib figure as a PNG within the page."""
+        data = base64.b64encode(file_of(figure, ".png", dpi)).decode("ascii")
         width = round(150 * figure.get_figwidth())
         self.blocks.append(
             f'<div class="figure"><img src="data:image/png;base64,{data}" alt="{_safe(alt)}" '
@@ -78,28 +72,25 @@ class Section:
         )
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table."""
-        table = pd.DataFrame(list(rows), columns=list(head)).to_html(
-            index=False, border=0, float_format="{:.4g}".format
-        )
+        """Add a table."""
+        frame = pd.DataFrame(list(rows), columns=list(head))
+        table = frame.to_html(index=False, border=0, float_format="{:.4g}".format)
         self.blocks.append(f'<div class="scroll">{table}</div>')
 
     def folded(self, summary: str, content: str) -> None:
-        """Preformatted text that opens on a click."""
+        """Add preformatted text that opens on a click."""
         self.blocks.append(
             f"<details><summary>{_safe(summary)}</summary><pre>{_safe(content)}</pre></details>"
         )
 
 
 def _safe(text: str) -> str:
-    """Text that HTML shows as it is."""
-    return html.escape(text.replace("\x00", ""), quote=True)
+    """Text in which HTML finds no markup."""
+    return html.escape(text, quote=True)
 
 
-LEVELS = (
-    126  # steps between the limits of what travels packed: finer than colours can be told apart
-)
-MISSING = 255  # stands for NaN
+LEVELS = 126  # steps between the limits of a packed array: finer than the eye distinguishes
+MISSING = 255  # code of NaN
 UNPACK = """
 const unpack = async (data) => {
   const packed = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
@@ -112,91 +103,83 @@ const unpack = async (data) => {
 
 
 def packed(values: np.ndarray, limits: tuple[float, float]) -> str:
-    """An array in steps between its limits as text for a page, which `UNPACK` reads: differences,
-    deflated.
-    """
+    """Compress an array to text for a page, which `UNPACK` reads: steps between its limits."""
     low, high = limits
     scaled = np.rint(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
     codes = np.where(np.isfinite(values), scaled, MISSING).astype("u1").ravel()
-    steps = np.diff(codes, prepend=np.uint8(0))  # wraps modulo 256, as the sum in the page does
-    return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode("ascii")
-
-
-def png(figure: Any, dpi: int) -> bytes:
-    """A matplotlib figure as the bytes of a PNG file."""
-    return file_of(figure, ".png", dpi)
+    differences = np.diff(codes, prepend=np.uint8(0))  # modulo 256, like the sum in the page
+    return base64.b64encode(zlib.compress(differences.tobytes(), 9)).decode("ascii")
 
 
 def page(heading: str, introduction: Section, sections: Sequence[Section]) -> str:
-    """The page as text. It loads nothing: style, BokehJS, data and pictures are within."""
-    from bokeh.embed import components
-
-    everything = [introduction, *sections]
-    models = {
-        key: _plain_toolbar(model)
-        for section in everything
-        for key, model in section.figures.items()
-    }
-    with _frames_without_size():
-        script, divs = components(models) if models else ("", {})
-    library = _library() if models else ""
-    links = "".join(f'<a href="#{s.name}">{_safe(s.heading)}</a>' for s in sections)
-    parts = [
-        f"<header><h1>{_safe(heading)}</h1>{_body(introduction, divs)}<nav>{links}</nav></header>",
-        *(
-            f'<section id="{s.name}"><h2>{_safe(s.heading)}</h2>{_body(s, divs)}</section>'
-            for s in sections
-        ),
-    ]
+    """Write a page as HTML that loads nothing: style, BokehJS, data and pictures are inline."""
+    blocks = [block for section in (introduction, *sections) for block in section.blocks]
+    models = {str(id(block)): block for block in blocks if not isinstance(block, str)}
+    script, library = "", ""
+    divs: dict[str, str] = {}
+    if models:
+        script, divs = _embedded(models)
+        library = _library()
+    links = ""
+    bodies = ""
+    for section in sections:
+        section_heading = _safe(section.heading)
+        links += f'<a href="#{section.name}">{section_heading}</a>'
+        body = _body(section, divs)
+        bodies += f'<section id="{section.name}"><h2>{section_heading}</h2>{body}</section>'
+    title = _safe(heading)
+    header = f"<header><h1>{title}</h1>{_body(introduction, divs)}<nav>{links}</nav></header>"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{_safe(heading)}</title>\n<style>{_STYLE}</style>\n{library}\n'
-        f"</head>\n<body>\n<main>\n{''.join(parts)}\n</main>\n{script}\n</body>\n</html>\n"
+        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n'
+        f"<style>{_STYLE}</style>\n{library}\n</head>\n"
+        f"<body>\n<main>\n{header}{bodies}\n</main>\n{script}\n</body>\n</html>\n"
     )
 
 
+def _embedded(models: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """The script that draws bokeh models, and the element of each; without bokeh's logo and link.
+
+    HoloViews sizes frames, not figures, about which bokeh would warn.
+    """
+    from bokeh.core.validation.check import silence
+    from bokeh.core.validation.warnings import FIXED_SIZING_MODE
+    from bokeh.embed import components
+    from bokeh.models import Toolbar
+
+    for model in models.values():
+        for toolbar in model.select({"type": Toolbar}):
+            toolbar.logo = None
+    silence(FIXED_SIZING_MODE, True)
+    try:
+        script, divs = components(models)
+    finally:
+        silence(FIXED_SIZING_MODE, False)
+    return script, divs
+
+
 def _library() -> str:
-    """BokehJS itself. Not by `bokeh.resources`: panel, which hvplot brings, adds scripts from
-    elsewhere there.
+    """BokehJS as inline scripts.
+
+    `bokeh.resources` is not used: panel, which hvplot imports, adds scripts of other sites to it.
     """
     from bokeh.settings import settings
 
     folder = Path(settings.bokehjs_path()) / "js"
-    texts = [
-        (folder / f"{name}.min.js").read_text(encoding="utf-8")
-        for name in ("bokeh", "bokeh-widgets")
-    ]
-    return "\n".join(
-        "<script>\n" + text.replace("</script", "<\\/script") + "\n</script>" for text in texts
-    )
+    scripts = ""
+    for name in ("bokeh", "bokeh-widgets"):
+        text = (folder / f"{name}.min.js").read_text(encoding="utf-8")
+        text = text.replace("</script", "<\\/script")
+        scripts += f"<script>\n{text}\n</script>\n"
+    return scripts
 
 
 def _body(section: Section, divs: dict[str, str]) -> str:
-    body = "\n".join(section.blocks)
-    for key in section.figures:
-        body = body.replace(f"\x00{key}\x00", f'<div class="figure">{divs[key]}</div>')
-    return body
-
-
-def _plain_toolbar(model: Any) -> Any:
-    """Without the logo, which is a link to elsewhere."""
-    from bokeh.models import Toolbar
-
-    for toolbar in model.select({"type": Toolbar}):
-        toolbar.logo = None
-    return model
-
-
-@contextmanager
-def _frames_without_size() -> Iterator[None]:
-    """HoloViews sizes frames, not figures; bokeh draws them well, but tells of it figure by figure."""
-    from bokeh.core.validation.check import is_silenced, silence
-    from bokeh.core.validation.warnings import FIXED_SIZING_MODE
-
-    before = is_silenced(FIXED_SIZING_MODE)
-    silence(FIXED_SIZING_MODE, True)
-    try:
-        yield
-    finally:
-        silence(FIXED_SIZING_MODE, before)
+    body = []
+    for block in section.blocks:
+        html_block = block
+        if not isinstance(block, str):
+            html_block = f'<div class="figure">{divs[str(id(block))]}</div>'
+        body.append(html_block)
+    return "\n".join(body)

@@ -123,43 +123,39 @@ def map_scatter(
     latent_values = latent_map(ds, run, latent)
     targets = targets_of(ds, [target], roi=roi)
     name = str(targets["target"].values[0])
-    values = targets.isel(target=0, drop=True).assign_attrs(long_name=name)
+    values = targets.isel(target=0, drop=True).rename(name)
     is_phase = name.startswith(f"{n.PHASE}: ") and n.BC in ds
-    vertical, up = values, c.text(name)
-    if is_phase:
-        vertical, up = ds[n.BC], n.BC
-    elif name in ds:
-        vertical = ds[name]
+    vertical = ds[n.BC] if is_phase else ds.get(name, values)
     across = f"latent {latent}"
+    up = c.text(vertical.name)
     inside = latent_values if roi is None else latent_values.where(roi)
-    table = table_of(**{across: inside, up: vertical, "group": values})
-    r = table[across].corr(table["group"])
-    layers: list[Any] = []
+    table = table_of(**{across: inside, up: vertical, "target": values})
+    heading = correlation_words(table, across, "target")
+    density: list[Any] = []
     points: dict[str, Any] = {"size": 4, "color": COLORS[0]} | SELECTION
     if is_phase:
-        points |= {
-            "alpha": 1,
-            "color": "group",
-            "cmap": list(COLORS[:2]),
-            "clim": (0, 1),
-            "size": 3,
-        }
-    elif len(table) >= DENSE:
-        density = {"cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
-        layers = [c.plot(table, "hexbin", x=across, y=up, **density)]
-        points = {"size": 4, **HIDDEN}
-    heading = f"Pearson r = {c.number(r)}, n = {len(table):,}"
-    if is_phase:
         heading = f"{name} (orange): {heading}"
+        points |= {"size": 3, "alpha": 1, "color": "target"}
+        points |= {"cmap": list(COLORS[:2]), "clim": (0, 1)}
+    elif len(table) >= DENSE:
+        points = {"size": 4} | HIDDEN
+        style: dict[str, Any] = {"cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
+        density = [c.plot(table, "hexbin", x=across, y=up, **style)]
     return linked(
         map_plot(latent_values, roi=roi, **options),
         random_rows(table, most_points).astype("f4"),
         c.map_dims(latent_values)[::-1],
         [across, up],
-        layers,
+        density,
         frame={"xlabel": across, "ylabel": c.label(vertical), "title": c.title(heading)},
         **points,
     )
+
+
+def correlation_words(table: pd.DataFrame, across: str, up: str) -> str:
+    """Pearson's r of two columns and the number of rows; no line is broken within them."""
+    r = c.number(table[across].corr(table[up]))
+    return f"Pearson r\u00a0=\u00a0{r}, n\u00a0=\u00a0{len(table):,}"
 
 
 def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], **options: Any) -> Any:
@@ -167,26 +163,30 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], **op
 
     `**options` are those of `holoviews.QuadMesh`.
     """
-    height, width = values.shape
+    n_rows, n_columns = values.shape
+    letters = max(map(len, columns), default=0)
     style: dict[str, Any] = {
         "colorbar": True,
         "clabel": "",
         "tools": ["hover"],
         "invert_yaxis": True,
         "clipping_colors": {"NaN": NAN_COLOR},
-        "frame_width": int(np.clip(18 * width, 260, 900)),
-        "frame_height": int(np.clip(18 * height, 120, 700)),
+        "frame_width": int(np.clip(18 * n_columns, 260, 900)),
+        "frame_height": int(np.clip(18 * n_rows, 120, 700)),
         "xlabel": "latent dimension",
         "ylabel": "",
         "line_width": 0.4,
     } | options
-    letters = max(map(len, columns), default=0)
-    cells_are_large = style["frame_width"] >= 20 * width and style["frame_height"] >= 20 * height
-    style.setdefault("line_color", "white" if cells_are_large else None)
-    style.setdefault("xticks", _ticks(columns, (10 + 8 * letters) / style["frame_width"]))
-    style.setdefault("yticks", _ticks(rows, 14 / style["frame_height"]))
+    width = style["frame_width"]
+    height = style["frame_height"]
+    is_coarse = width >= 20 * n_columns and height >= 20 * n_rows
+    style |= {
+        "line_color": "white" if is_coarse else None,
+        "xticks": _ticks(columns, (10 + 8 * letters) / width),
+        "yticks": _ticks(rows, 14 / height),
+    } | options
     cells, style["cmap"] = c.paintable(np.asarray(values, "f4"), style["cmap"], NAN_COLOR)
-    mesh = (np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5, cells)
+    mesh = (np.arange(n_columns + 1) - 0.5, np.arange(n_rows + 1) - 0.5, cells)
     return c.holoviews().QuadMesh(mesh, ["column", "row"], "value").opts(**style)
 
 

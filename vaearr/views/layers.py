@@ -13,8 +13,8 @@ from vaearr.errors import NoInputError
 from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, LAYER, PAIR
 from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, plot, robust_limits, text
 from vaearr.views.kinds import builder
-from vaearr.views.mosaic import in_rows, sheet
-from vaearr.views.pictures import in_own_limits, pictures
+from vaearr.views.mosaic import in_own_limits, in_rows, sheet
+from vaearr.views.pictures import pictures
 
 PART_COLORS = {ENCODER: COLORS[0], DECODER: COLORS[1]}
 OTHER_COLOR = "#6e6e6e"  # input, latent and output, which are not layers
@@ -162,20 +162,20 @@ def difference_sheet(comparison: xr.Dataset) -> Any:
     ]
     rows = in_rows(list(map(np.asarray, stretched)), 4)
     heading = f"RMS difference / RMS of a{_pairs_in_words(comparison)}"
-    sheets = [sheet(rows, (0.0, high), heading, words=captions, cmap=SEQUENTIAL)]
+    sheets = [sheet(rows, heading, limits=(0.0, high), words=captions, cmap=SEQUENTIAL)]
     if "input_a" in comparison:
         sheets.insert(0, _pair_of_samples(comparison))
     return holoviews().Layout(sheets).cols(1).opts(shared_axes=False)
 
 
 def _pair_of_samples(comparison: xr.Dataset) -> Any:
-    """Samples a and b, preprocessed and decoded, each in its limits."""
+    """Samples a and b, preprocessed and decoded, each row in its limits."""
     rows = []
     for name in ("input", "decoded"):
         pair = xr.concat([comparison[f"{name}_a"], comparison[f"{name}_b"]], "sample_of_pair")
-        rows.append([in_own_limits(image) for image in pictures(pair)])
+        rows.append(in_own_limits(pictures(pair)))
     names = ["preprocessed", "decoded"]
-    return sheet(rows, (0.0, 1.0), "samples a and b", names=names, colorbar=False)
+    return sheet(rows, "samples a and b", limits=(0.0, 1.0), names=names, colorbar=False)
 
 
 @builder("network", "n_parameters", "kind")

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vaearr.views.common import NAN_COLOR, holoviews, title
+from vaearr.views.common import NAN_COLOR, holoviews, robust_limits, title
 
 Limits = tuple[float, float]
+LIMITS = (0.5, 99.5)  # percentiles between which grey runs
 COLUMNS = 8  # pictures side by side
 SHEET_WIDTH = 860  # pixels of a sheet on the screen
 MAX_PICTURE_WIDTH = 170  # pixels
@@ -31,11 +32,16 @@ def scaled(image: np.ndarray, limits: Limits) -> np.ndarray:
     return np.asarray(np.clip((image - low) / (high - low), 0, 1))
 
 
+def in_own_limits(image: np.ndarray, symmetric: bool = False) -> np.ndarray:
+    """A picture from 0 to 1, spanning its 0.5 % to its 99.5 % percentile; 0.5 is 0 if symmetric."""
+    return scaled(image, robust_limits(image, LIMITS, symmetric))
+
+
 def sheet(
     rows: Sequence[Any] | np.ndarray,
-    limits: Limits,
     heading: str = "",
     *,
+    limits: Limits | None = None,
     words: Sequence[str] = (),
     names: Sequence[str] = (),
     columns: Sequence[str] = (),
@@ -48,10 +54,11 @@ def sheet(
     ----------
     rows
         Pictures `(H, W)`, or `(H, W, 3)` of colours, all of one shape. NaN is grey.
-    limits
-        Colour limits of all pictures, which a colour bar shows.
     heading
         Title of the sheet.
+    limits
+        Colour limits of all pictures, which a colour bar shows. Default: their 0.5 % and 99.5 %
+        percentiles.
     words
         Above each picture, in the order of the pictures.
     names, columns
@@ -62,6 +69,8 @@ def sheet(
         Options of `holoviews.Image` (of `holoviews.RGB` for colours).
     """
     hv = holoviews()
+    if limits is None:
+        limits = robust_limits(np.concatenate([np.ravel(row) for row in rows]), LIMITS)
     low, high = limits
     height, width, *channels = rows[0][0].shape
     n_columns = max(map(len, rows))

@@ -62,20 +62,17 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def journal() -> Iterator[None]:
-    """Set the style of a journal inside this context: letters of 6 to 8 pt, editable text in PDF,
-    300 dpi.
+    """Set the style of a journal inside this context.
 
-    Sans-serif letters, in the first of the listed fonts that is installed; letters that it lacks
-    come from DejaVu Sans. The colour cycle is Okabe and Ito's, which people with any colour vision
-    can tell apart.
+    Sans-serif letters of 6 to 8 pt in the first of the listed fonts that is installed, DejaVu Sans
+    for letters that it lacks; editable text in PDF; 300 dpi; Okabe and Ito's colours, which are
+    distinguishable with any colour vision.
     """
     import matplotlib as mpl
     from cycler import cycler
     from matplotlib.font_manager import fontManager
 
-    installed = {
-        font.name for font in fontManager.ttflist
-    }  # matplotlib warns about each font that is missing
+    installed = {font.name for font in fontManager.ttflist}  # matplotlib warns about others
     fonts: dict[Any, Any] = {"font.sans-serif": [name for name in FONTS if name in installed]}
     with mpl.rc_context({**STYLE, **fonts, "axes.prop_cycle": cycler(color=COLORS)}):
         yield
@@ -90,55 +87,55 @@ _METADATA: dict[str, dict[str, None]] = {
 
 
 def file_of(figure: Any, ending: str, dpi: int = DPI) -> bytes:
-    """A figure as the bytes of a .png, .pdf or .svg file in the style of `journal()`. Raises
-    UsageError for others.
+    """A figure as the bytes of a .png, .pdf or .svg file in the style of `journal()`.
+
+    Raises UsageError for other endings.
     """
-    if ending.lower() not in _METADATA:
+    ending = ending.lower()
+    if ending not in _METADATA:
         raise UsageError(
             f"a figure cannot end in {ending!r}; it is saved as {', '.join(_METADATA)} or .html."
         )
     data = io.BytesIO()
     with journal(), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from"
-        )  # a script no font has: an empty box
+        # a letter that no font has is drawn as an empty box
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(
             data,
-            format=ending.lower()[1:],
+            format=ending[1:],
             dpi=dpi,
             bbox_inches="tight",
             pad_inches=0.04,
-            metadata=_METADATA[ending.lower()],
+            metadata=_METADATA[ending],
         )
     return data.getvalue()
 
 
 def check_new(path: Path, overwrite: bool) -> None:
-    """Raise NoInputError where the folder is not there, ExistsError where the file is and
-    `overwrite` is not set.
+    """Raise NoInputError if the folder does not exist, ExistsError if the file does.
+
+    An existing file is no error with `overwrite`.
     """
     if not path.parent.is_dir():
-        raise NoInputError(f"there is no folder {path.parent}; make it first.")
+        raise NoInputError(f"the folder {path.parent} does not exist; create it first.")
     if path.exists() and not overwrite:
-        raise ExistsError(
-            f"{path} is there already; give another name, or overwrite=True (--overwrite)."
-        )
+        raise ExistsError(f"{path} exists; choose another name, or overwrite=True (--overwrite).")
 
 
 def write_new(path: Path, data: bytes, overwrite: bool) -> Path:
-    """Write a file that takes its name once it is whole; see `check_new`."""
+    """Write a file that gets its name once it is complete; see `check_new`."""
     check_new(path, overwrite)
     replace_file(path, data, durable=False)
     return path
 
 
 @bokeh_is_current()
-def on_paper(shown: Any, width: str = "double") -> Any:
+def on_paper(picture: Any, width: str = "double") -> Any:
     """Render a view as a matplotlib Figure, the frames of a HoloMap as panels side by side.
 
     Parameters
     ----------
-    shown
+    picture
         A HoloViews object; a matplotlib Figure is returned unchanged.
     width
         Maximum width of the figure: "single", "middle" or "double" column of a journal.
@@ -154,30 +151,21 @@ def on_paper(shown: Any, width: str = "double") -> Any:
     """
     if width not in COLUMN_WIDTHS:
         raise UsageError(f"width is {width!r}; use {', '.join(COLUMN_WIDTHS)}.")
-    if hasattr(shown, "savefig"):
-        return shown
-    # registers the backend; `hv.extension` would write into notebooks
-    importlib.import_module("holoviews.plotting.mpl")
-    from matplotlib import pyplot
-
+    if hasattr(picture, "savefig"):
+        return picture
     hv = holoviews()
-    layout = _as_layout(shown)
-    n_columns = layout.shape[1]
-    sizes = [_frame_size(view) for view in layout]
-    title = _options_of(layout).get("title", "")
-    with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
-    views = [view.map(_for_matplotlib, with_options) for view in layout]
-    converted = hv.Layout(views).cols(n_columns).opts(**LAYOUT_OPTIONS, backend="matplotlib")
+    layout = _as_layout(picture)
+    has_letters = isinstance(picture, hv.Layout) and 1 < len(layout) <= len(LETTERS)
     with journal(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib")
-        figure = hv.render(converted, backend="matplotlib")
-        panels = _arrange(figure, sizes, n_columns, COLUMN_WIDTHS[width])
-        if isinstance(shown, hv.Layout) and 1 < len(panels) <= len(LETTERS):
+        figure, panels = _rendered(layout, COLUMN_WIDTHS[width])
+        if has_letters:
             for letter, axes in zip(LETTERS, panels, strict=False):
                 axes.annotate(letter, (0, 1), **LETTER_STYLE)
-        if title:
-            figure.suptitle(textwrap.fill(title.replace("{{", "{").replace("}}", "}"), 96))
-    pyplot.close(figure)
+        heading = _options_of(layout).get("title", "")
+        if heading:
+            heading = heading.replace("{{", "{").replace("}}", "}")
+            figure.suptitle(textwrap.fill(heading, LETTERS_PER_LINE))
     return figure
 
 
@@ -195,84 +183,93 @@ LETTER_STYLE: dict[str, Any] = {
     "xycoords": "axes fraction",
     "textcoords": "offset points",
 }
+MARGIN = 0.75  # inches of a panel for its labels
 
 
-def _as_layout(shown: Any) -> Any:
+def _as_layout(picture: Any) -> Any:
     """A view as a Layout: maps with a selector as one sheet, other frames side by side."""
     hv = holoviews()
-    if isinstance(shown, hv.Layout):
-        return shown
-    if not isinstance(shown, hv.HoloMap):
-        return hv.Layout([shown])
-    if isinstance(shown.last, hv.Image):
-        return hv.Layout([_maps_in_one(shown)])
-    n_columns = 1 if _frame_size(shown.last)[0] > WIDTH / 2 else 3
-    return hv.Layout(list(shown.data.values())).cols(n_columns).opts(title=str(shown.label))
+    if isinstance(picture, hv.Layout):
+        return picture
+    if not isinstance(picture, hv.HoloMap):
+        return hv.Layout([picture])
+    if isinstance(picture.last, hv.Image):
+        return hv.Layout([_maps_in_one(picture)])
+    n_columns = 1 if _frame_size(picture.last)[0] > WIDTH / 2 else 3
+    return hv.Layout(list(picture)).cols(n_columns).opts(title=str(picture.label))
 
 
-def _maps_in_one(shown: Any) -> Any:
+def _maps_in_one(maps: Any) -> Any:
     """The maps of a HoloMap side by side, each with its colour range above it."""
-    maps, words = [], []
-    for key, frame in shown.data.items():
+    images = []
+    words = []
+    for (name,), frame in maps.data.items():
         low, high = _options_of(frame)["clim"]
-        maps.append(scaled(frame.dimension_values(2, flat=False), (low, high)))
-        words.append(f"{key[0]}: {low:.2g} … {high:.2g}")
-    left, bottom, right, top = shown.last.bounds.lbrt()
-    options = _options_of(shown.last)
-    unit = str(options.get("xlabel", "")).partition("(")[2].rstrip(")")
-    heading = f"{shown.label} ({right - left:.4g} x {top - bottom:.4g} {unit})"
+        images.append(scaled(frame.dimension_values(2, flat=False), (low, high)))
+        words.append(f"{name}: {low:.2g} … {high:.2g}")
+    left, bottom, right, top = maps.last.bounds.lbrt()
+    options = _options_of(maps.last)
+    unit = options["xlabel"].partition("(")[2].rstrip(")")
+    heading = f"{maps.label} ({right - left:.4g} x {top - bottom:.4g} {unit})"
     style = {"cmap": options["cmap"], "colorbar": False}
-    return sheet(in_rows(maps), (0.0, 1.0), heading, words=words, **style)
+    return sheet(in_rows(images), heading, limits=(0.0, 1.0), words=words, **style)
 
 
-def _arrange(
-    figure: Any, sizes: list[tuple[float, float]], n_columns: int, max_width: float
-) -> list[Any]:
-    """Size the panels of a figure as on the screen, within a width in inches; return the panels."""
-    rows = [sizes[start : start + n_columns] for start in range(0, len(sizes), n_columns)]
-    widths = [max(width for width, _ in sizes[column::n_columns]) for column in range(n_columns)]
-    heights = [max(height for _, height in row) for row in rows]
+def _rendered(layout: Any, max_width: float) -> tuple[Any, list[Any]]:
+    """A Layout as a matplotlib figure with panels sized as on the screen; and its panels."""
+    # registers the backend; `hv.extension` would write into notebooks
+    importlib.import_module("holoviews.plotting.mpl")
+    from matplotlib import pyplot
+
+    hv = holoviews()
+    n_rows, n_columns = layout.shape
+    sizes = np.zeros((n_rows * n_columns, 2))
+    sizes[: len(layout)] = [_frame_size(view) for view in layout]
+    sizes = sizes.reshape(n_rows, n_columns, 2)
+    widths = sizes[..., 0].max(axis=0)
+    heights = sizes[..., 1].max(axis=1)
+    with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
+    views = [view.map(_for_matplotlib, with_options) for view in layout]
+    converted = hv.Layout(views).cols(n_columns).opts(**LAYOUT_OPTIONS, backend="matplotlib")
+    figure = hv.render(converted, backend="matplotlib")
+    pyplot.close(figure)
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     grid = panels[0].get_gridspec()
     grid.figure = figure
     grid.set_width_ratios(widths)
     grid.set_height_ratios(heights)
-    margins = 0.75 * n_columns
-    scale = min(1.0, max(0.5, max_width - margins) / sum(widths))
-    width = min(max_width, scale * sum(widths) + margins)
-    height = scale * sum(heights) + 0.75 * len(rows) + 0.2
-    figure.set_size_inches(width, height)
+    margins = MARGIN * n_columns
+    scale = min(1.0, max(0.5, max_width - margins) / widths.sum())
+    width = min(max_width, scale * widths.sum() + margins)
+    figure.set_size_inches(width, scale * heights.sum() + MARGIN * n_rows + 0.2)
     figure.set_layout_engine("constrained")
-    return panels
+    return figure, panels
 
 
-def _options_of(shown: Any) -> dict[str, Any]:
-    """The bokeh options of a view; its own override those of its elements, the first the later."""
+def _options_of(view: Any) -> dict[str, Any]:
+    """The bokeh options of a view; they override those of its elements, the first the later."""
     hv = holoviews()
     options: dict[str, Any] = {}
-    if isinstance(shown, hv.Overlay | hv.NdOverlay):
-        for element in reversed([*shown]):
+    if isinstance(view, hv.Overlay | hv.NdOverlay):
+        for element in reversed([*view]):
             options |= _options_of(element)
         options.pop("show_legend", None)
     for group in ("style", "plot"):
-        options |= hv.Store.lookup_options("bokeh", shown, group).kwargs
+        options |= hv.Store.lookup_options("bokeh", view, group).kwargs
     return options
 
 
-def _frame_size(shown: Any) -> tuple[float, float]:
+def _frame_size(view: Any) -> tuple[float, float]:
     """Width and height of the frame of a view in inches."""
-    options = _options_of(shown)
+    options = _options_of(view)
     width = options.get("frame_width")
     height = options.get("frame_height")
     if options.get("data_aspect") and not (width and height):
-        first = next(iter(shown.traverse(lambda element: element, [holoviews().Element])))
-        (x0, x1), (y0, y1) = (first.range(dim) for dim in first.dimensions()[:2])
-        ratio = (x1 - x0) / (y1 - y0)
-        if height:
-            width = height * ratio
-        else:
-            width = width or 300.0
-            height = width / ratio
+        element = next(iter(view.traverse(lambda element: element, [holoviews().Element])))
+        (left, right), (bottom, top) = (element.range(dim) for dim in element.dimensions()[:2])
+        ratio = (right - left) / (top - bottom)
+        width = width or height * ratio
+        height = width / ratio
     return (width or 400.0) / PIXELS_PER_INCH, (height or 300.0) / PIXELS_PER_INCH
 
 
@@ -287,15 +284,16 @@ RENAMED = {
     "text_align": ("horizontalalignment",),
 }
 LETTERS_PER_INCH = 17  # of a title
+LETTERS_PER_LINE = 96  # of the title of a figure
 SCREEN_ONLY = {"colorbar", "fontsize", "colorbar_opts", "hooks"}
 
 
-def _for_matplotlib(shown: Any) -> Any:
+def _for_matplotlib(view: Any) -> Any:
     """An element or overlay with matplotlib options that correspond to its bokeh options."""
     hv = holoviews()
-    screen = _options_of(shown)
-    width = _frame_size(shown)[0]
-    groups = hv.Store.options(backend="matplotlib")[type(shown).__name__].groups
+    screen = _options_of(view)
+    width = _frame_size(view)[0]
+    groups = hv.Store.options(backend="matplotlib")[type(view).__name__].groups
     allowed = {name for group in groups.values() for name in group.allowed_keywords}
     options: dict[str, Any] = {"hooks": []}
     for name, value in screen.items():
@@ -310,28 +308,28 @@ def _for_matplotlib(shown: Any) -> Any:
         options["title"] = "\n".join(lines)
     if screen.get("show_frame") is False:
         options["hooks"].append(_hide_frame)
-    if screen.get("colorbar") and isinstance(shown, hv.Element):
-        options["hooks"].append(functools.partial(_color_bar, screen, width))
-    if isinstance(shown, hv.Element):
-        _adapt_element(shown, options, screen)
-    return shown.opts(**options, backend="matplotlib", clone=True)
+    if isinstance(view, hv.Element):
+        if screen.get("colorbar"):
+            options["hooks"].append(functools.partial(_color_bar, screen, width))
+        _adapt_element(view, options, screen)
+    return view.opts(**options, backend="matplotlib", clone=True)
 
 
-def _adapt_element(shown: Any, options: dict[str, Any], screen: dict[str, Any]) -> None:
+def _adapt_element(element: Any, options: dict[str, Any], screen: dict[str, Any]) -> None:
     """Change the options of an element where matplotlib means something else than bokeh."""
     hv = holoviews()
     options |= {"axiswise": True, "framewise": True}
     if "s" in options:
-        options["s"] = float(np.clip(6000 / max(len(shown), 1), 0.6, 0.45 * options["s"] ** 2))
+        options["s"] = float(np.clip(6000 / max(len(element), 1), 0.6, 0.45 * options["s"] ** 2))
     for name in {"linewidth", "linewidths"} & set(options):
-        options[name] = options[name] * 0.5
-    if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend of its own
+        options[name] *= 0.5
+    if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend
         options["color"] = hv.dim(options["color"]).categorize(options.pop("cmap"))
-    if isinstance(shown, hv.Labels):
+    if isinstance(element, hv.Labels):
         options["size"] = SMALL
-    if isinstance(shown, hv.Histogram):
+    elif isinstance(element, hv.Histogram):
         options["facecolor"] = options.pop("color")
-    if isinstance(shown, hv.Bars):
+    elif isinstance(element, hv.Bars):
         options["bar_padding"] = 1 - screen.get("bar_width", 1)
 
 
@@ -343,11 +341,11 @@ def _hide_frame(plot: Any, element: Any) -> None:
 def _color_bar(options: dict[str, Any], frame_width: float, plot: Any, element: Any) -> None:
     """Draw the colour bar of an element to the right of its frame, where layouts reserve space."""
     axes = plot.handles["axis"]
-    label, clipped, _ = str(options.get("clabel") or "").partition("colours span")
+    label, is_clipped, _ = options.get("clabel", "").partition("colours span")
     bar = axes.figure.colorbar(
         plot.handles["artist"],
         cax=axes.inset_axes((1 + 0.06 / frame_width, 0, 0.09 / frame_width, 1)),
-        extend="both" if clipped else "neither",
+        extend="both" if is_clipped else "neither",
     )
     bar.set_label(label.strip(", "))
     names = options.get("colorbar_opts", {}).get("major_label_overrides")

@@ -24,11 +24,10 @@ from vaearr.views.common import (
     value_text,
 )
 from vaearr.views.kinds import builder
-from vaearr.views.mosaic import in_rows, scaled, sheet
+from vaearr.views.mosaic import LIMITS, in_own_limits, in_rows, scaled, sheet
 from vaearr.views.paper import write_new
 from vaearr.views.spread import centred
 
-LIMITS = (0.5, 99.5)  # percentiles between which grey runs
 FRAME_SIDE = 240  # pixels: smaller pictures are enlarged in an animation
 
 
@@ -58,12 +57,6 @@ def stacked(da: xr.DataArray, lead: tuple[str, str]) -> np.ndarray:
     """Pictures over two leading dims, `(*lead, H, W[, 3])`."""
     images = pictures(da.stack(flat=lead, create_index=False).transpose("flat", ...))
     return images.reshape(*(da.sizes[dim] for dim in lead), *images.shape[1:])
-
-
-def in_own_limits(image: np.ndarray, symmetric: bool = False) -> np.ndarray:
-    """A picture from 0 to 1 (-1 to 1), spanning its 0.5 % to its 99.5 % percentile."""
-    limits = robust_limits(image, LIMITS, symmetric)
-    return image / limits[1] if symmetric else scaled(image, limits)
 
 
 def units_of(da: xr.DataArray) -> str:
@@ -105,43 +98,53 @@ def reconstruction_sheet(
     NoInputError
         If the result holds no example.
     """
-    dim, prefix = ("example", "example_") if "example" in examples.dims else (n.SAMPLE, "")
+    is_kept = "example" in examples.dims
+    dim = "example" if is_kept else n.SAMPLE
     if "input" not in examples or not examples.sizes.get(dim):
         raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
     examples = examples.isel({dim: slice(most)})
-    original, recon = pictures(examples["input"]), pictures(examples["reconstruction"])
+    original = pictures(examples["input"])
+    recon = pictures(examples["reconstruction"])
     limits = robust_limits(np.stack([original, recon]), LIMITS)
-    words, scores = [], []
-    for i in range(examples.sizes[dim]):
+    sources = []
+    scores = []
+    for i in range(len(original)):
         example = examples.isel({dim: i})
-        words.append(source_of(example, prefix))
+        sources.append("\n".join(source_of(example, "example_{}" if is_kept else "{}")))
         scores.append("\n".join(scores_of(example)))
     heading = f"reconstructions ({units_of(examples['input'])})"
-    pair = sheet([original, recon], limits, heading, names=["input", "reconstruction"], words=words)
+    names = ["input", "reconstruction"]
+    pair = sheet([original, recon], heading, limits=limits, names=names, words=sources)
     if original.ndim == 4:
-        original, recon = original.mean(-1), recon.mean(-1)
+        original = original.mean(-1)
+        recon = recon.mean(-1)
     if threshold is None:
         half = (limits[1] - limits[0]) / 2
-        style: dict[str, Any] = {"names": ["residual"], "words": scores, "cmap": DIVERGING}
-        second = sheet([recon - original], (-half, half), **style)
+        style: dict[str, Any] = {"limits": (-half, half), "cmap": DIVERGING}
+        second = sheet([recon - original], names=["residual"], words=scores, **style)
     else:
-        masks = [(images >= threshold).astype("f4") for images in (original, recon)]
+        masks = np.stack([original, recon]) >= threshold
         shares = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
-        names = [f"input ≥ {threshold:g}", f"reconstruction ≥ {threshold:g}"]
-        second = sheet(masks, (0.0, 1.15), names=names, words=shares, colorbar=False)
+        names = [f"{name} ≥ {threshold:g}" for name in names]
+        style = {"limits": (0.0, 1.15), "colorbar": False}
+        second = sheet(masks.astype("f4"), names=names, words=shares, **style)
     return holoviews().Layout([pair, second]).cols(1).opts(shared_axes=False)
 
 
-def source_of(sample: xr.Dataset, prefix: str = "", suffix: str = "", most: int = 17) -> str:
-    """The file of a sample, else its number or coordinates, from coordinates with such names."""
-    if f"{prefix}file{suffix}" in sample.coords:
-        return brief(sample[f"{prefix}file{suffix}"].item(), most)
+def source_of(sample: xr.Dataset, names: str = "{}", most: int = 17) -> list[str]:
+    """The file of a sample, else its number or coordinates.
+
+    `names` is the pattern of the coordinates that hold them, such as "example_{}".
+    """
+    file = sample.coords.get(names.format("file"))
+    if file is not None:
+        return [brief(file.item(), most)]
     lines = []
     for dim in (n.X, n.Y, n.Z, n.SAMPLE):
-        coord = sample.coords.get(f"{prefix}{dim}{suffix}")
+        coord = sample.coords.get(names.format(dim))
         if coord is not None and coord.ndim == 0:
             lines.append(brief(f"{dim} = {value_text(coord.item(), coord.attrs)}", most))
-    return "\n".join(lines)
+    return lines
 
 
 def scores_of(example: xr.Dataset) -> list[str]:
@@ -168,8 +171,7 @@ def progress_sheet(progress: xr.Dataset, *, most: int = 8) -> Any:
         for samples in progress[name]:
             names.append(f"{name}, epoch {int(samples[n.EPOCH])}")
             rows.append(pictures(samples))
-    limits = robust_limits(np.concatenate([row.ravel() for row in rows]), LIMITS)
-    return sheet(rows, limits, "samples during training", names=names)
+    return sheet(rows, "samples during training", names=names)
 
 
 def _evenly_spaced(count: int, most: int) -> np.ndarray:
@@ -189,8 +191,7 @@ def sample_sheet(samples: xr.Dataset, *, most: int = 64) -> Any:
         raise NoInputError("there are no samples to show.")
     source = "the prior" if samples.attrs.get("source") == "prior" else "the fitted distribution"
     heading = f"samples from {source} ({units_of(samples['decoded'])})"
-    words = [str(number) for number in samples[n.SAMPLE].values]
-    return sheet(in_rows(images), robust_limits(images, LIMITS), heading, words=words)
+    return sheet(in_rows(images), heading, words=list(map(str, samples[n.SAMPLE].values)))
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")
@@ -202,13 +203,15 @@ def interpolation_strip(interpolation: xr.Dataset, *, most: int = 9) -> Any:
     steps = interpolation.isel(step=_evenly_spaced(interpolation.sizes["step"], most))
     first, last = pictures(interpolation["input"])
     images = np.stack([first, *pictures(steps["decoded"]), last])
-    words = [f"t = {t:.3g}" for t in steps["t"].values]
-    for position, end in ((0, 0), (len(words) + 1, 1)):
+    ends = []
+    for end in range(2):
         sample = interpolation.isel(end=end)
-        words.insert(position, f"{sample['end'].item()}: {source_of(sample, suffix='_of_end')}")
+        source = "\n".join(source_of(sample, "{}_of_end"))
+        ends.append(f"{sample['end'].item()}: {source}")
+    words = [ends[0], *(f"t = {t:.3g}" for t in steps["t"].values), ends[1]]
     method = interpolation.attrs["method"]
     heading = f"{method} between posterior means ({units_of(steps['decoded'])})"
-    return sheet([images], robust_limits(images, LIMITS), heading, words=words)
+    return sheet([images], heading, words=words)
 
 
 @builder("traversal", "decoded", "latent_dim", "step", "value")
@@ -218,8 +221,8 @@ def traversal_sheet(traversal: xr.Dataset) -> Any:
     units = units_of(traversal["decoded"])
     heading = f"traversal from {brief(traversal.attrs['base'], 70)} ({units})"
     names = [f"latent {int(dim)}" for dim in traversal["latent_dim"].values]
-    values = [number(value) for value in traversal["value"].values.ravel()]
-    return sheet(images, robust_limits(images, LIMITS), text(heading), names=names, words=values)
+    values = list(map(number, traversal["value"].values.ravel()))
+    return sheet(images, heading, names=names, words=values)
 
 
 @builder("manifold", "decoded", "row", "column")
@@ -228,14 +231,13 @@ def manifold_sheet(manifold: xr.Dataset) -> Any:
 
     The vertical latent increases upwards.
     """
-    images = stacked(manifold["decoded"], ("row", "column"))
+    manifold = manifold.isel(row=slice(None, None, -1))
     units = units_of(manifold["decoded"])
     return sheet(
-        images[::-1],
-        robust_limits(images, LIMITS),
-        text(f"others: {brief(manifold.attrs['base'], 60)} ({units})"),
-        names=[number(value) for value in manifold["row"].values[::-1]],
-        columns=[number(value) for value in manifold["column"].values],
+        stacked(manifold["decoded"], ("row", "column")),
+        f"others: {brief(manifold.attrs['base'], 60)} ({units})",
+        names=list(map(number, manifold["row"].values)),
+        columns=list(map(number, manifold["column"].values)),
         xlabel=text(manifold["column"].attrs["long_name"]),
         ylabel=text(manifold["row"].attrs["long_name"]),
     )
@@ -248,15 +250,14 @@ def prototype_sheet(prototypes: xr.Dataset) -> Any:
     Spatial latents are averaged over positions.
     """
     names = [brief(name, 18) for name in prototypes["class"].values]
-    rows = [pictures(prototypes["decoded"]), pictures(prototypes["decoded_mean"])]
     words = []
     for i, name in enumerate(names):
-        source = source_of(prototypes.isel({"class": i}), suffix="_of_sample")
-        words.append(f"{name}\n{source.replace(chr(10), ', ')}")
+        source = source_of(prototypes.isel({"class": i}), "{}_of_sample")
+        words.append(f"{name}\n{', '.join(source)}")
     words += [f"n = {count}" for count in prototypes["n"].values]
-    limits = robust_limits(np.stack(rows), LIMITS)
-    heading = f"classes of {text(prototypes.attrs['by'])} ({units_of(prototypes['decoded'])})"
-    decoded = sheet(rows, limits, heading, names=["typical sample", "mean"], words=words)
+    rows = [pictures(prototypes["decoded"]), pictures(prototypes["decoded_mean"])]
+    heading = f"classes of {prototypes.attrs['by']} ({units_of(prototypes['decoded'])})"
+    decoded = sheet(rows, heading, names=["typical sample", "mean"], words=words)
     latents = prototypes["latents"].astype("f8")
     means = latents.mean(latents.dims[2:]).values
     dims = list(map(str, range(means.shape[1])))
@@ -281,9 +282,9 @@ def component_sheet(components: xr.DataArray, *, most: int = 32) -> Any:
     if len(images) < len(names):
         heading += f", {len(images)} of {len(names)}"
     is_signed = bool(np.nanmin(images) < 0)
-    limits, cmap = ((-1.0, 1.0), DIVERGING) if is_signed else ((0.0, 1.0), "gray")
     rows = in_rows([in_own_limits(image, is_signed) for image in images])
-    return sheet(rows, limits, heading, words=names[:most], cmap=cmap, colorbar=False)
+    cmap = DIVERGING if is_signed else "gray"
+    return sheet(rows, heading, limits=(0.0, 1.0), words=names, cmap=cmap, colorbar=False)
 
 
 def frames(steps: xr.Dataset) -> list[np.ndarray]:

@@ -13,11 +13,11 @@ from vaearr import schema
 from vaearr.errors import NoInputError, did_you_mean
 from vaearr.schema.classes import class_names, class_of_each
 from vaearr.schema.grid import measured
-from vaearr.views.common import brief, holoviews, robust_limits, text, title, unit
+from vaearr.views.common import brief, holoviews, text, title, unit
 from vaearr.views.kinds import builder
 from vaearr.views.maps import beside_each_other, latent_map, side_map_list
-from vaearr.views.mosaic import COLUMNS, in_rows, sheet
-from vaearr.views.pictures import LIMITS, in_own_limits, pictures, units_of
+from vaearr.views.mosaic import COLUMNS, in_own_limits, in_rows, sheet
+from vaearr.views.pictures import pictures, units_of
 from vaearr.views.spread import scatter
 
 MARK = "#111111"
@@ -52,10 +52,12 @@ def data_sheet(ds: xr.Dataset | xr.DataArray, *, by: str | None = None, seed: in
     if isinstance(ds, xr.DataArray):
         ds = schema.as_dataset(ds)
     is_usable = measured(ds)
-    codes, names = np.zeros(is_usable.shape), {0: ""}
     by = _class_variable(ds, by, is_usable)
+    codes, names = np.zeros(is_usable.shape), {0: ""}
+    n_pictures = 3 * COLUMNS
     if by:
         codes, names = class_of_each(ds, by)
+        n_pictures = COLUMNS
     rng = np.random.default_rng(seed)
     axes = schema.navigation_dims(ds)[::-1]
     rows: list[Any] = []
@@ -65,21 +67,19 @@ def data_sheet(ds: xr.Dataset | xr.DataArray, *, by: str | None = None, seed: in
         points = np.argwhere((codes == code) & is_usable)
         if not len(points) or len(row_names) == MAX_CLASSES:
             continue
-        samples = _random_samples(ds, points, COLUMNS if by else 3 * COLUMNS, rng)
+        samples = _random_samples(ds, points, n_pictures, rng)
         rows += in_rows([in_own_limits(image) for image in pictures(samples)])
         row_names.append(f"{brief(name.replace('_', ' '), 14)} ({len(points):,})")
-        positions = np.stack([samples[dim].values.astype(object) for dim in axes], axis=1)
-        words += [", ".join(map(_short, position)) for position in positions]
+        words += [", ".join(_short(sample[dim].item()) for dim in axes) for sample in samples]
     heading = schema.samples_word(ds)
     if not rows:
         raise NoInputError(f"none of the {heading} can be used; there is nothing to show.")
     if by:
         heading += f" by {by}"
-    else:
-        row_names = []
     if schema.is_scan(ds):
         heading += f" at {', '.join(axes)} in {unit(ds[axes[0]].attrs) or 'steps'}"
-    return sheet(rows, (0.0, 1.0), heading, names=row_names, words=words, colorbar=False)
+    style: dict[str, Any] = {"names": row_names if by else (), "colorbar": False}
+    return sheet(rows, heading, limits=(0.0, 1.0), words=words, **style)
 
 
 def _class_variable(ds: xr.Dataset, by: str | None, is_usable: np.ndarray) -> str | None:
@@ -100,12 +100,12 @@ def _random_samples(
     """Patterns of at most `count` of the points `(k, navigation dim)`, in the order of the points."""
     chosen = points[np.sort(rng.permutation(len(points))[:count])]
     dims = schema.navigation_dims(ds)
-    indexers = {dim: xr.DataArray(chosen[:, i], dims="picture") for i, dim in enumerate(dims)}
+    indexers = {dim: ("picture", chosen[:, i]) for i, dim in enumerate(dims)}
     return ds[n.PATTERNS].isel(indexers).transpose("picture", ...).load()
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else brief(value, 14)
+    return f"{value:.4g}" if isinstance(value, float) else brief(value, 14)
 
 
 @builder("dataset", "dataset")
@@ -162,7 +162,7 @@ def path_sheet(path: xr.Dataset) -> Any:
         "plane": f"others: {brief(path.attrs['base'], 45)}",
         "pca": "principal components, inverted",
     }
-    heading = title(headings.get(path.attrs["space"], "nearest encoded sample"))
+    heading = headings.get(path.attrs["space"], "nearest encoded sample")
     segments = np.hstack([requested, position])
     if np.allclose(position, requested):
         segments = np.hstack([position[:-1], position[1:]])
@@ -171,8 +171,6 @@ def path_sheet(path: xr.Dataset) -> Any:
     numbers = [str(i + 1) for i in range(len(images))]
     words = hv.Labels((*position.T, numbers), axes).opts(text_color=MARK, text_font_size="7pt")
     plane = scatter(path, path["scatter"].values, axes) * lines * circles * words
-    plane = plane.opts(title=heading, frame_width=420, frame_height=420)
     rows = in_rows(images, columns=max(1, round(math.sqrt(len(images)))))
-    heading = f"decoded ({units_of(path['decoded'])})"
-    decoded = sheet(rows, robust_limits(images, LIMITS), heading, words=numbers)
-    return hv.Layout([plane, decoded]).opts(shared_axes=False)
+    decoded = sheet(rows, f"decoded ({units_of(path['decoded'])})", words=numbers)
+    return hv.Layout([plane.opts(title=title(heading)), decoded]).opts(shared_axes=False)

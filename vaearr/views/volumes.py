@@ -30,8 +30,9 @@ from vaearr.views.common import (
     value_text,
 )
 from vaearr.views.kinds import builder
+from vaearr.views.mosaic import LIMITS
 from vaearr.views.page import LEVELS, UNPACK, Section, packed, page
-from vaearr.views.pictures import LIMITS, scores_of, source_of
+from vaearr.views.pictures import scores_of, source_of
 
 AXES = (n.Z, n.Y, n.X)
 # dims of a plane: across, up, along
@@ -222,7 +223,7 @@ def example_volumes(result: xr.Dataset, example: int) -> tuple[dict[str, xr.Data
     recon = as_volume(sample["reconstruction"])
     residual = (recon - original).assign_attrs(original.attrs)
     volumes = {"original": original, "reconstruction": recon, "residual": residual}
-    words = [*source_of(sample, "example_", most=80).splitlines(), *scores_of(sample)]
+    words = [*source_of(sample, "example_{}", most=80), *scores_of(sample)]
     return volumes, text(", ".join(words))
 
 

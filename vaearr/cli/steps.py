@@ -68,7 +68,10 @@ SCORES = (
 @cloup.option(
     "--points", type=PATH, help="ROI as a CSV with x, y, see 'vaearr look contrast --keep'"
 )
-@cloup.option("--preset", help="settings that others replace: sd, maisi or digits")
+@cloup.option(
+    "--preset",
+    help="settings to start from: sd, maisi or digits; others replace single ones",
+)
 @cloup.option("--resume", type=PATH, help="checkpoint file to resume from")
 @cloup.option("--restart", is_flag=True, help="discard an interrupted training of this run")
 @TRUST
@@ -123,7 +126,7 @@ def report_run(store: str, run: Any) -> None:
     type=PATH,
     help="model folder of a run, or .safetensors, .pt, .pth or .ckpt file",
 )
-@settings_options(config.ImportConfig)
+@settings_options(config.ImportConfig, without=("options",))
 @cloup.option("--run", required=True, help="name of the new run")
 @TRUST
 @OVERWRITE

@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-import vaearr as va
 from vaearr.analysis.layers import compare_layers, compare_pairs
 from vaearr.errors import DataError
 from vaearr.models.artifacts import TrainedModel
-from vaearr.sources.single import paired_files
 
 from .conftest import make_model
 
@@ -117,7 +114,7 @@ def test_a_volume_a_layer_called_twice_and_a_model_left_as_it_was() -> None:
 
 def test_pairs_are_the_single_comparisons_with_a_paired_test(images: np.ndarray) -> None:
     model = make_model()
-    found = compare_pairs(model, [(images[i], images[i + 4]) for i in range(4)], top=3)
+    found = compare_pairs(model, images[:4], images[4:8], top=3)
     single = [compare_layers(model, images[i], images[i + 4]) for i in range(4)]
     for name in NULL:
         np.testing.assert_array_equal(found[name], np.stack([one[name] for one in single]))
@@ -130,31 +127,9 @@ def test_pairs_are_the_single_comparisons_with_a_paired_test(images: np.ndarray)
     p = found["t_p_value"].values[tested]
     holm = np.minimum(1, np.maximum.accumulate(np.sort(p) * np.arange(p.size, 0, -1)))
     np.testing.assert_allclose(np.sort(found["t_p_adjusted"].values[tested]), np.sort(holm))
-    alone = compare_pairs(model, [(images[0], images[1])])
+    alone = compare_pairs(model, images[:1], images[1:2])
     assert np.isnan(alone["t_p_value"]).all()
     assert "one pair has no spread" in alone.attrs["warnings"][0]
-
-
-# ---- where samples come from -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ds(labelled: Path) -> xr.Dataset:
-    return va.open_store(labelled, chunks=None)
-
-
-def test_files_without_a_partner_are_named(
-    ds: xr.Dataset, images: np.ndarray, tmp_path: Path
-) -> None:
-    for side, name in (("one", "a"), ("two", "a"), ("one", "b"), ("two", "c")):
-        (tmp_path / side).mkdir(exist_ok=True)
-        np.save(tmp_path / side / f"{name}.npy", images[0])
-    one, two = tmp_path / "one", tmp_path / "two"
-    with pytest.raises(DataError, match=r"2 files have no partner.*b\.npy, c\.npy"):
-        paired_files(ds, one, two, skip_bad=False)
-    pairs, unpaired = paired_files(ds, one, two, skip_bad=True)
-    assert pairs == {"a.npy": (one / "a.npy", two / "a.npy")}
-    assert unpaired == ["b.npy", "c.npy"]
 
 
 MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
@@ -170,7 +145,7 @@ MODEL, IMAGE = make_model(), np.zeros((3, 12, 13), np.uint8)
         ),
         (lambda: compare_layers(MODEL, IMAGE * np.nan, IMAGE), DataError, "not finite"),
         (lambda: compare_layers(MODEL, IMAGE.astype("c8"), IMAGE), DataError, "dtype complex64"),
-        (lambda: compare_pairs(MODEL, []), DataError, "no pair to compare"),
+        (lambda: compare_pairs(MODEL, [], []), DataError, "make no pairs"),
     ],
 )
 def test_refusals(call: Any, error: type[Exception], words: str) -> None:

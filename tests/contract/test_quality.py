@@ -15,7 +15,7 @@ from PIL import Image
 import vaearr as va
 
 from . import inputs
-from .harness import HAS_MONAI, TINY, UNAVAILABLE, nested, tree, vaearr, zarr
+from .harness import HAS_MONAI, NO_INPUT, TINY, UNAVAILABLE, nested, tree, vaearr, zarr
 from .record import read_csv
 
 
@@ -217,19 +217,18 @@ def test_layers_in_the_order_of_execution(images_template: Path, tmp_path: Path)
 def test_pairs_by_name(images_template: Path, tmp_path: Path) -> None:
     pictures = images_template.parent / "pictures"
     for side, label in (("ill", "both"), ("well", "bar")):
-        (tmp_path / side).mkdir()
-        for number in range(4):
+        (tmp_path / "set" / side).mkdir(parents=True)
+        for number in range(4 if side == "ill" else 3):
             data = (pictures / label / f"{number:02d}.png").read_bytes()
-            (tmp_path / side / f"{number}.png").write_bytes(
-                data if (side, number) != ("ill", 3) else data[:50]
-            )
-    given = (images_template, "--positive", tmp_path / "ill", "--negative", tmp_path / "well")
-    failed = vaearr("look", "layers", *given, code=None)
-    assert failed.code != 0
-    assert "3.png" in failed.error
-    done = vaearr("look", "layers", *given, "--skip-bad", "--out", tmp_path / "out")
-    assert "n = 3" in done.out
-    assert "3.png" in done.out + done.err
+            (tmp_path / "set" / side / f"{number}.png").write_bytes(data)
+    store = tmp_path / "set.zarr"
+    vaearr("ingest", tmp_path / "set", store)
+    vaearr("encode", store, "--from", images_template)
+    command = ("look", "layers", store, "--a", "ill")
+    assert "Did you mean 'well'" in vaearr(*command, "--b", "wel", code=NO_INPUT).error
+    result = vaearr(*command, "--b", "well", "--out", tmp_path / "out")
+    assert "n = 3" in result.out
+    assert "3.png has no partner" in result.out + result.err
     with (tmp_path / "out" / "pairs.csv").open() as file:
         rows = list(csv.DictReader(file))
     with (tmp_path / "out" / "layers.csv").open() as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +15,12 @@ from torch import nn
 
 from vaearr import names as n
 from vaearr.computing.progress import Progress, tracked
-from vaearr.errors import DataError, VaearrError
+from vaearr.errors import DataError
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.hooks import evaluating, watching
 from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
 
 TOP = 10
-MAX_REASONS = 8  # of failed pairs in an error
 BLOCK_VALUES = 2**20  # values in float64 at once
 MAX_POSITIONS = 2**20  # of a difference map; larger ones are averaged down
 ROUNDING = 1e-5  # smallest relative change of a layer's size, as after a normalisation
@@ -55,13 +53,6 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]
     sums: torch.Tensor  # (5,), see `sums`
     squares: torch.Tensor | None  # see `squared_map`; None for outputs without positions
-
-
-class Pair(NamedTuple):
-    """Two samples with a name; `read` returns them when they are needed."""
-
-    name: str
-    read: Callable[[], tuple[Any, Any]]
 
 
 def compare_layers(
@@ -124,10 +115,10 @@ def compare_layers(
 
 def compare_pairs(
     model: TrainedModel,
-    pairs: Sequence[Pair | tuple[Any, Any]],
+    a: xr.DataArray | np.ndarray,
+    b: xr.DataArray | np.ndarray,
     *,
     top: int = TOP,
-    skip_bad: bool = False,
     progress: Progress = True,
 ) -> xr.Dataset:
     """Compare many pairs as `compare_layers` does, with a paired test for each layer.
@@ -143,12 +134,10 @@ def compare_pairs(
     ----------
     model
         The model of a run.
-    pairs
-        `(a, b)` of stored patterns, or a `Pair` each, read in its turn.
+    a, b
+        Stored patterns `(pair, …)`, each read in its turn. A coordinate `pair` of `a` names them.
     top
         As for `compare_layers`; the maps are root mean squares over the pairs.
-    skip_bad
-        Whether pairs that cannot be read or do not fit are left out.
     progress
         Whether to show progress, or a function that is called with (done, total, text).
 
@@ -159,28 +148,26 @@ def compare_pairs(
         `n_<measure>`, the number of pairs where it is finite, over `layer`; `rms_change_mean`,
         `rms_change_std`, `effect_size`, `t`, and its p-value, plain and adjusted. With one pair,
         spreads and tests are NaN. Coordinates and maps as for `compare_layers`. attrs: `n`,
-        `failed` (pairs left out, with the reason), `warnings`.
+        `warnings`.
 
     Raises
     ------
     DataError
-        If pairs cannot be read or do not fit (all are named), unless `skip_bad` is set and some are
-        left; if there is none; if a pair runs other layers.
+        If there is no pair, if a sample does not fit the model, or if a pair runs other layers.
     """
-    names: list[str] = []
-    failed: list[str] = []
+    if len(a) != len(b) or len(a) == 0:
+        raise DataError(
+            f"{len(a)} samples a and {len(b)} samples b make no pairs; give one b for each a."
+        )
+    names = [str(i) for i in range(len(a))]
+    if isinstance(a, xr.DataArray) and PAIR in a.coords:
+        names = a[PAIR].values.tolist()
     sums_of_pairs: list[torch.Tensor] = []
     totals: list[Layer] = []
-    for pair in tracked(_named(pairs), progress, "comparing"):
-        try:
-            layers, _ = trace(model, pair_batch(model, *pair.read()))
-        except (VaearrError, OSError) as error:
-            failed.append(f"{pair.name}: {str(error).rstrip('.')}")
-            continue
-        totals = _added(totals, layers, pair.name)
-        names.append(pair.name)
+    for i in tracked(range(len(names)), progress, "comparing"):
+        layers, _ = trace(model, pair_batch(model, a[i], b[i]))
+        totals = _added(totals, layers, names[i])
         sums_of_pairs.append(torch.stack([layer.sums for layer in layers]))
-    _check_failed(failed, len(names), skip_bad)
     table = _table(totals, sums_of_pairs, names)
     table = table.merge(_statistics(table)).merge(_tests(table))
     squares = [None if layer.squares is None else layer.squares / len(names) for layer in totals]
@@ -188,16 +175,7 @@ def compare_pairs(
     notes = []
     if len(names) < 2:
         notes = ["one pair has no spread and allows no test: these are NaN; give two or more."]
-    return table.assign_attrs(top=top, n=len(names), failed=failed, warnings=notes)
-
-
-def _named(pairs: Sequence[Pair | tuple[Any, Any]]) -> list[Pair]:
-    named = []
-    for i, pair in enumerate(pairs):
-        if not isinstance(pair, Pair):
-            pair = Pair(str(i), partial(tuple, pair))
-        named.append(pair)
-    return named
+    return table.assign_attrs(top=top, n=len(names), warnings=notes)
 
 
 def _added(totals: list[Layer], layers: list[Layer], pair: str) -> list[Layer]:
@@ -212,24 +190,6 @@ def _added(totals: list[Layer], layers: list[Layer], pair: str) -> list[Layer]:
             total = total._replace(squares=total.squares + layer.squares)
         added.append(total)
     return added
-
-
-def _check_failed(failed: list[str], n_compared: int, skip_bad: bool) -> None:
-    """Raise DataError if pairs failed and are not to be left out, or if none is left."""
-    if not failed and not n_compared:
-        raise DataError("there is no pair to compare; give one or more.")
-    if not failed or (skip_bad and n_compared):
-        return
-    reasons = "; ".join(failed[:MAX_REASONS])
-    if len(failed) > MAX_REASONS:
-        reasons += f"; and {len(failed) - MAX_REASONS} more"
-    advice = "none is left"
-    if n_compared:
-        advice = "correct them, or leave them out with skip_bad=True (--skip-bad)"
-    raise DataError(
-        f"{len(failed)} of {len(failed) + n_compared} pairs cannot be compared: {reasons}. "
-        f"Of these: {advice}."
-    )
 
 
 # ---- one pair through the network

@@ -4,7 +4,6 @@ of layers.
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -462,90 +461,45 @@ def _selected_points(ds: Any, values: Any, top: float | None, where: str | None)
 
 
 @command(
-    "vaearr look layers photos.zarr --a one.png --b other.png --out layers",
-    "vaearr look layers photos.zarr --positive ill --negative well --out pairs",
+    "vaearr look layers scan.zarr --a 2:4 --b 9:7 --out layers",
+    "vaearr look layers photos.zarr --a ill --b well --out pairs",
     group=look,
 )
 @STORE
 @RUN_NAME
-@cloup.option("--a", help=f"first sample: {SAMPLE}, or a file")
-@cloup.option("--b", help="second sample, given like --a")
-@cloup.option("--positive", type=PATH, help="folder of files, each a of a pair")
-@cloup.option("--negative", type=PATH, help="folder of files of the same names, each b of a pair")
+@cloup.option("--a", type=base_of, required=True, help=f"first sample: {SAMPLE}; or a label")
+@cloup.option("--b", type=base_of, required=True, help="second sample or label, given like --a")
 @cloup.option(
     "--top",
     type=click.IntRange(min=0),
     default=10,
     help="layers that are listed and whose maps are kept",
 )
-@cloup.option("--skip-bad", is_flag=True, help="leave out pairs that cannot be compared")
 @cloup.option("--out", type=PATH, help="folder for tables and pictures")
 @DEVICE_NAME
 @TRUST
 def layers(
     store: str,
     run: str,
-    a: str | None,
-    b: str | None,
-    positive: Path | None,
-    negative: Path | None,
+    a: Any,
+    b: Any,
     top: int,
-    skip_bad: bool,
     out: Path | None,
     device: str,
     trust: tuple[str, ...],
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
-    --a with --b, or --positive with --negative, name what is compared. --out writes layers.csv,
-    top_layers.png, layer_curves.png, difference_maps.png, of many pairs pairs.csv, and the earlier
+    Two labels compare all samples of the same file name, as pairs. --out writes layers.csv,
+    top_layers.png, layer_curves.png, difference_maps.png, of pairs pairs.csv, and the earlier
     programs' layer_differences.json or aggregated_results.json.
     """
-    from vaearr.analysis.layers import Pair
     from vaearr.output.layer_files import write_layer_files
-    from vaearr.sources.single import paired_files
 
-    is_given = tuple(value is not None for value in (a, b, positive, negative))
-    refuse(
-        is_given not in ((True, True, False, False), (False, False, True, True)),
-        "name what is compared by either --a with --b, or --positive with --negative.",
-    )
-    opened = va.load_run(store, run, trust=trust, device=device)
-    omitted: list[str] = []
-    if a is not None and b is not None:
-        result = opened.layers(_sample(opened, a), _sample(opened, b), top=top)
-    else:
-        assert positive is not None
-        assert negative is not None
-        files, unpaired = paired_files(opened.ds, positive, negative, skip_bad=skip_bad)
-        pairs = []
-        for name, pair in files.items():
-            pairs.append(Pair(name, functools.partial(_read_pair, opened, pair)))
-        result = opened.layers(pairs=pairs, top=top, skip_bad=skip_bad)
-        omitted = [f"{file} has no partner" for file in unpaired]
-        omitted += result.attrs["failed"]
-    result.attrs.update(opened.result_attrs)
+    result = va.load_run(store, run, trust=trust, device=device).layers(a, b, top=top)
     with folder_of(out) as folder:
         if folder:
             write_layer_files(result, folder)
-    for reason in omitted:
-        say(f"left out: {reason}")
+    for name in result.attrs.get("unpaired", ()):
+        say(f"left out: {name} has no partner")
     print_lines(va.describe(result))
-
-
-def _sample(run: Any, text: str) -> Any:
-    """A stored pattern, or the sample in a file."""
-    from vaearr.run.draw import stored_sample
-    from vaearr.sources.single import read_sample
-
-    try:
-        point = point_of(text)
-    except UsageError:
-        return read_sample(run.ds, text)
-    return stored_sample(run, point)
-
-
-def _read_pair(run: Any, files: tuple[Path, Path]) -> tuple[Any, Any]:
-    from vaearr.sources.single import read_sample
-
-    return read_sample(run.ds, files[0]), read_sample(run.ds, files[1])

@@ -69,7 +69,7 @@ def write_earlier_files(comparison: xr.Dataset, folder: Path) -> None:
         keys[f"n_{measure}"] = f"n_{key}"
     report = {
         "n_pairs": comparison.sizes[PAIR],
-        "failed_pairs": comparison.attrs["failed"],
+        "failed_pairs": comparison.attrs["unpaired"],
         "layers": _by_layer(comparison, keys),
     }
     write_json(folder / "aggregated_results.json", report)

@@ -1376,37 +1376,51 @@ class Run:
             neighbours=neighbours,
         )
 
-    def layers(
-        self, a: Any = None, b: Any = None, *, pairs: Any = None, **settings: Any
-    ) -> xr.Dataset:
-        """Compare two samples, or pairs of samples, at each layer of the network.
+    def layers(self, a: Any, b: Any, *, top: int = 10, progress: Progress = True) -> xr.Dataset:
+        """Compare two samples, or all pairs of two labels, at each layer of the network.
 
         Parameters
         ----------
-        a, b : array-like
-            Two samples, see `vaearr.analysis.layers.compare_layers`.
-        pairs
-            Instead of `a` and `b`: many pairs, see `vaearr.analysis.layers.compare_pairs`.
-        **settings
-            Settings of these functions.
+        a, b : int, mapping, array-like or str
+            Two samples: the number of a sample, the coordinates of a scan point, or a stored
+            pattern. Or two labels of a collection: their samples with the same file name are
+            compared pair by pair.
+        top : int
+            Number of layers whose difference maps are kept.
+        progress : bool or callable
+            Show a progress bar over the pairs, or call a function.
 
         Returns
         -------
         xarray.Dataset
-            Distances over ``layer``, in the order of execution; of pairs with their spread and
-            paired tests.
+            Distances over ``layer``, in the order of execution, see
+            `vaearr.analysis.layers.compare_layers`; of pairs with their spread and paired tests,
+            see `vaearr.analysis.layers.compare_pairs`, and file names without a partner as the
+            attribute ``unpaired``.
+
+        Raises
+        ------
+        NoInputError
+            If a sample or label does not exist, or if no file name has both labels.
 
         Examples
         --------
-        >>> table = run.layers(ds.patterns[3, 4], ds.patterns[8, 7])
+        >>> table = run.layers({"x": 2.0, "y": 1.5}, {"x": 9.0, "y": 7.0})
         >>> table.l2.dims
         ('layer',)
         """
         from vaearr.analysis.layers import compare_layers, compare_pairs
+        from vaearr.run.draw import stored_sample
+        from vaearr.schema.classes import paired_samples
 
-        if pairs is None:
-            return compare_layers(self.model, a, b, **settings)
-        return compare_pairs(self.model, pairs, **settings)
+        if isinstance(a, str) and isinstance(b, str):
+            first, second, unpaired = paired_samples(self.ds, a, b)
+            table = compare_pairs(self.model, first, second, top=top, progress=progress)
+            table.attrs["unpaired"] = unpaired
+        else:
+            samples = stored_sample(self, a), stored_sample(self, b)
+            table = compare_layers(self.model, *samples, top=top)
+        return table.assign_attrs(self.result_attrs)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write a report of the run: a page that works offline, PNGs and a record of its numbers.

@@ -110,8 +110,10 @@ def interpolate(run: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dat
     return result.assign_attrs(method=method, distance=distance)
 
 
-def stored_sample(run: Run, point: Point) -> np.ndarray:
-    """The stored pattern `(*signal)` at a point."""
+def stored_sample(run: Run, point: Point | np.ndarray | xr.DataArray) -> Any:
+    """The stored pattern `(*signal)` at a point; a pattern itself is returned."""
+    if isinstance(point, np.ndarray | xr.DataArray):
+        return point
     indices = find_point(run.ds, point)
     return run.patterns_at([list(indices.values())])[0]
 

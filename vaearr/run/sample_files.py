@@ -10,7 +10,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.sources.single import (
+from vaearr.sources.sample_writer import (
     NIFTI,
     output_suffix,
     stored_affine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,41 @@ def _class_values(ds: xr.Dataset, name: str) -> np.ndarray:
     if values.dtype.kind in "iu":
         return values
     return np.array(values.tolist(), dtype=str)
+
+
+def paired_samples(
+    ds: xr.Dataset, positive: str, negative: str
+) -> tuple[xr.DataArray, xr.DataArray, list[str]]:
+    """Pair the samples of two labels by the names of their files.
+
+    Returns the patterns `(pair, *signal)` of both labels, with the names as coordinate `pair`, and
+    the names that have one of the labels only. Raises NoInputError without pairs.
+    """
+    if n.PATH not in ds.coords:
+        raise NoInputError(
+            "pairs of labels need a collection of files; of a scan give two points, X:Y."
+        )
+    classes = classes_of(ds, "label")
+    assert classes is not None
+    labels = classes.attrs["flag_meanings"][1:]
+    numbers = []
+    for label in (positive, negative):
+        if label not in labels:
+            hint = did_you_mean(label, labels)
+            raise NoInputError(f"no sample has the label {label!r}.{hint}")
+        indices = np.flatnonzero(classes == labels.index(label))
+        paths = ds[n.PATH].values[indices]
+        numbers.append({PurePath(path).name: i for path, i in zip(paths, indices, strict=True)})
+    first, second = numbers
+    names = sorted(first.keys() & second.keys())
+    if not names:
+        raise NoInputError(
+            f"no file name has both labels {positive!r} and {negative!r}; pairs are files of the "
+            "same name in two folders."
+        )
+    samples = []
+    for of_label in numbers:
+        chosen = ds[n.PATTERNS].isel({n.SAMPLE: [of_label[name] for name in names]})
+        samples.append(chosen.drop_vars(n.SAMPLE, errors="ignore").rename({n.SAMPLE: n.PAIR}))
+    unpaired = sorted(first.keys() ^ second.keys())
+    return samples[0].assign_coords({n.PAIR: names}), samples[1], unpaired

@@ -1,14 +1,7 @@
-"""Read files to compare as samples of a store, and write samples as files.
-
-Images (png, jpg, tif, bmp) are read for stores of images, NIfTI for stores of volumes, and `.npy`
-with an array of the shape of a sample for every store. They are processed as during the ingest of
-the store, with its channels, size, fit and voxel spacing. Images are written as PNG, volumes as
-NIfTI, everything else as .npy.
-"""
+"""Write samples as files: images as PNG, volumes as NIfTI, everything else as .npy."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,112 +10,14 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.config import IngestConfig
-from vaearr.errors import DataError, NoInputError
-from vaearr.recipe import nested
 from vaearr.sources import images, nifti
 from vaearr.sources.collection import Geometry
-from vaearr.sources.hdf5 import check_file
-from vaearr.sources.numpy_files import read_npy
 
 PNG, NIFTI, NUMPY = ".png", ".nii.gz", ".npy"
 SUFFIXES = (*images.SUFFIXES, *nifti.SUFFIXES, NUMPY)
 SAMPLE_SETTINGS = ("channels", "size", "fit", "spacing")  # how a file becomes a sample
 EDGE = 1e-6  # of a pixel
 MAX_NAMES = 8  # of files in an error
-
-
-def read_sample(ds: xr.Dataset, path: str | Path) -> np.ndarray:
-    """Read a file as a sample of a store: values over its signal dims, in its dtype.
-
-    Raises NoInputError for a file that does not exist, DataError for one that is damaged, holds NaN
-    or infinite values, or cannot become a sample of this store: another kind of file, shape, number
-    of channels or dtype.
-    """
-    file = check_file(path)
-    values = _read(ds, file)
-    shape = tuple(ds.sizes[dim] for dim in schema.signal_dims(ds))
-    if values.shape != shape or values.dtype.kind not in "uif":
-        raise _misfit(ds, file, f"holds {values.dtype} of shape {values.shape}")
-    stored = values.astype(ds[n.PATTERNS].dtype.newbyteorder("="), copy=False)
-    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-        raise DataError(f"{file} has NaN or infinite values; correct the file.")
-    if stored.dtype.kind != "f" and (stored != values).any():
-        raise _misfit(ds, file, f"holds {values.dtype} from {values.min():g} to {values.max():g}")
-    return stored
-
-
-def _read(ds: xr.Dataset, file: Path) -> np.ndarray:
-    """Values of a file, read as the ingest of a store did."""
-    name = file.name.lower()
-    dims = schema.signal_dims(ds)
-    if name.endswith(NUMPY):
-        return read_npy(file)
-    ingest_settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
-    settings = {key: ingest_settings[key] for key in SAMPLE_SETTINGS if key in ingest_settings}
-    config = IngestConfig.from_attrs(settings | {"masks": ""})
-    is_volume = dims == nifti.AXES
-    is_image = len([dim for dim in dims if dim != n.CHANNEL]) == 2
-    if is_image and name.endswith(images.SUFFIXES):
-        image: np.ndarray = images.open_images(file, config)[n.PATTERNS][0].values
-        return image
-    if is_volume and name.endswith(nifti.SUFFIXES):
-        volume: np.ndarray = nifti.open_nifti(file, config)[n.PATTERNS][0].values
-        return volume
-    suffixes = nifti.SUFFIXES if is_volume else images.SUFFIXES
-    raise _misfit(ds, file, f"is none of {', '.join((*suffixes, NUMPY))}")
-
-
-def _misfit(ds: xr.Dataset, file: Path, problem: str) -> DataError:
-    """The error for a file that cannot become a sample of the store."""
-    sizes = " x ".join(f"{ds.sizes[dim]} {dim}" for dim in schema.signal_dims(ds))
-    dtype = ds[n.PATTERNS].dtype.newbyteorder("=")
-    return DataError(
-        f"{file} {problem}; the samples of this store are {dtype} of {sizes}, so convert the file."
-    )
-
-
-def paired_files(
-    ds: xr.Dataset, positive: Path, negative: Path, *, skip_bad: bool
-) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """Find the files of the same name in two folders.
-
-    Images, NIfTI volumes and .npy files, without sub-folders. Masks are left out, by the pattern of
-    names that the store's ingest used. Returns the pairs by name, sorted, and the names that are in
-    one folder only. Raises NoInputError for a folder that does not exist, DataError if no name is
-    in both, and for names in one folder only unless `skip_bad`.
-    """
-    ingest_settings = (nested(ds.attrs, n.PROVENANCE) or {}).get("ingest", {})
-    masks = IngestConfig.from_attrs(ingest_settings).masks
-    first = _files(positive, masks)
-    second = _files(negative, masks)
-    pairs = {name: (first[name], second[name]) for name in sorted(first.keys() & second.keys())}
-    unpaired = sorted(first.keys() ^ second.keys())
-    names = ", ".join(unpaired[:MAX_NAMES])
-    if len(unpaired) > MAX_NAMES:
-        names += f" and {len(unpaired) - MAX_NAMES} more"
-    problem = (
-        f"{len(unpaired)} files have no partner of the same name in the other folder: {names}."
-    )
-    if not pairs:
-        raise DataError(f"no file of {positive} has its partner in {negative}: {problem}")
-    if unpaired and not skip_bad:
-        raise DataError(
-            f"{problem} Add their partners, or leave them out with skip_bad=True (--skip-bad)."
-        )
-    return pairs, unpaired
-
-
-def _files(folder: Path, masks: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise NoInputError(f"there is no folder {folder}; give one with the files to compare.")
-    files = {}
-    for file in folder.iterdir():
-        is_sample = file.is_file() and file.name.lower().endswith(SUFFIXES)
-        is_mask = bool(masks) and fnmatch(file.stem, masks)
-        if is_sample and not is_mask and not file.name.startswith("."):
-            files[file.name] = file
-    return files
 
 
 def restore(values: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -17,7 +17,7 @@ from vaearr import names as n
 from vaearr.computing.progress import Progress, tracked
 from vaearr.errors import DataError
 from vaearr.models.artifacts import TrainedModel
-from vaearr.models.hooks import evaluating, watching
+from vaearr.models.hooks import watching
 from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, INPUT, LATENT, LAYER, OUTPUT, PAIR
 
 TOP = 10
@@ -67,8 +67,8 @@ def compare_layers(
     A layer is a module without modules inside that changes values. The samples pass through
     preprocessing, encoder, posterior mean (nothing is sampled) and decoder, one after the other, in
     float32 and evaluation mode. The outputs for a are kept on the host until those for b are
-    compared with them, in float64. Weights, modes and hooks of the model are restored. Two equal
-    samples differ by exactly 0 everywhere.
+    compared with them, in float64. The model keeps its weights and is left in evaluation mode. Two
+    equal samples differ by exactly 0 everywhere.
 
     Parameters
     ----------
@@ -252,9 +252,9 @@ def trace(
             ends[output.part] = values, output.values
         layers.append(_reduced(output, values, len(model.input_shape)))
 
-    with evaluating(model.network):
-        _run(model, stored[:1].clone(), keep)
-        _run(model, stored[1:].clone(), compare)
+    model.eval()
+    _run(model, stored[:1].clone(), keep)
+    _run(model, stored[1:].clone(), compare)
     if outputs_of_a:
         raise _other_layers(outputs_of_a[0])
     return layers, ends

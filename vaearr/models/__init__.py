@@ -37,7 +37,7 @@ REGISTERED: dict[str, dict[str, str]] = {
 MODELS = REGISTERED["model"]
 OF_NEIGHBOURS = {"hidden": 512, "squeeze": 64}
 # arguments of a network that are not the user's to set
-NO_OPTIONS = ("input_shape", "latent_dim", "is_deterministic")
+NO_OPTIONS = ("latent_dim", "is_deterministic")
 
 
 class Network(Protocol):
@@ -132,17 +132,16 @@ def build(
     MissingExtraError where it needs a package that is not there.
     """
     make, arguments = _maker(kind, name, trust)
-    place = "input_shape" if "input_shape" in arguments else arguments[0]
-    known = [argument for argument in arguments if argument not in (*NO_OPTIONS, place)]
+    known = [argument for argument in arguments[1:] if argument not in NO_OPTIONS]
     for option in options:
         if option not in known:
             raise UsageError(
                 f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, known)}"
             )
+    shape = tuple(input_shape)
     try:
-        return make(**{place: tuple(input_shape)}, **more, **options)
+        return make(shape, **more, **options)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
-        shape = tuple(input_shape)
         raise UsageError(
             f"{kind} {name!r} cannot be built for samples of shape {shape}: {error}"
         ) from error

@@ -131,7 +131,7 @@ def _autoencoders(tensors: Tensors, prefix: str | None) -> list[tuple[str, str]]
     return candidates
 
 
-def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, Any]:
+def load_foreign(network: nn.Module, checkpoint: Foreign) -> dict[str, Any]:
     """Set all weights of a network from a third-party checkpoint, or none.
 
     Returns
@@ -146,14 +146,13 @@ def load_foreign(network: nn.Module, source: str | Path | Foreign) -> dict[str, 
     UsageError
         For another network than `AutoencoderKL`.
     DataError
-        Unless all names and shapes fit and all values are finite; for the rest see `read_foreign`.
+        Unless all names and shapes fit and all values are finite.
     """
     if not isinstance(network, AutoencoderKL):
         raise UsageError(
             f"third-party checkpoints fit the model {MODEL!r} only, not {type(network).__name__}; "
             "give the model folder of a vaearr run."
         )
-    checkpoint = source if isinstance(source, Foreign) else read_foreign(source)
     blocks = {} if checkpoint.layout == MONAI else _ldm_blocks(network)
     weights = network.state_dict()
     names = {name: _name_in_file(blocks, name) for name in weights}

@@ -49,15 +49,3 @@ def _is_layer(module: nn.Module) -> bool:
     if rearranges or isinstance(module, (*CONTAINERS, *PASSES_ON)):
         return False
     return all(name == PARAMETRIZATIONS for name, _ in module.named_children())
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put the network in evaluation mode; afterwards each module has its mode again."""
-    modes = {module: module.training for module in network.modules()}
-    try:
-        network.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -175,22 +175,7 @@ def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
     return total / len(labels)
 
 
-# kind -> loss of the discriminator of one map (real, fake), loss of the generator of one map (fake)
-KINDS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "hinge": (lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), lambda f: -f.mean()),
-    "bce": (
-        lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(),
-        lambda f: F.softplus(-f).mean(),
-    ),
-    "lsgan": (
-        lambda r, f: 0.5 * (r - 1).square().mean() + 0.5 * f.square().mean(),
-        lambda f: 0.5 * (f - 1).square().mean(),
-    ),
-    "wgan-gp": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
-}
-
-
-def generator_loss(logits_fake: Maps, kind: str = "hinge") -> Tensor:
+def generator_loss(logits_fake: Maps, kind: str) -> Tensor:
     """Return the adversarial loss of the decoder for the maps of its samples.
 
     With D the logits of decoded samples: hinge and wgan-gp -mean D; bce mean log(1 + exp(-D)), the
@@ -198,10 +183,11 @@ def generator_loss(logits_fake: Maps, kind: str = "hinge") -> Tensor:
     section 3); lsgan mean (D - 1)^2 / 2 (Mao et al., "Least Squares Generative Adversarial
     Networks", ICCV 2017, eq. 9).
     """
-    return torch.stack([KINDS[kind][1](fake.float()) for fake in logits_fake]).mean()
+    of_decoder = KINDS[kind][2]
+    return _mean_over_maps(of_decoder, logits_fake)
 
 
-def discriminator_loss(logits_real: Maps, logits_fake: Maps, kind: str = "hinge") -> Tensor:
+def discriminator_loss(logits_real: Maps, logits_fake: Maps, kind: str) -> Tensor:
     """Return the loss of the discriminator for its maps of data (r) and of decoded samples (f).
 
     hinge: mean max(0, 1 - r) + mean max(0, 1 + f) (Lim & Ye, "Geometric GAN", arXiv:1705.02894).
@@ -210,8 +196,26 @@ def discriminator_loss(logits_real: Maps, logits_fake: Maps, kind: str = "hinge"
     caller adds `PENALTY_WEIGHT` x `gradient_penalty`. Decoded samples must be detached, or the
     decoder would learn from this too.
     """
-    pairs = zip(logits_real, logits_fake, strict=True)
-    return torch.stack([KINDS[kind][0](real.float(), fake.float()) for real, fake in pairs]).mean()
+    of_data, of_decoded, _ = KINDS[kind]
+    return _mean_over_maps(of_data, logits_real) + _mean_over_maps(of_decoded, logits_fake)
+
+
+OfLogit = Callable[[Tensor], Tensor]
+# kind -> loss of a logit: of the discriminator for data and for decoded samples; of the decoder
+KINDS: dict[str, tuple[OfLogit, OfLogit, OfLogit]] = {
+    "hinge": (lambda r: F.relu(1 - r), lambda f: F.relu(1 + f), torch.neg),
+    "bce": (lambda r: F.softplus(-r), F.softplus, lambda f: F.softplus(-f)),
+    "lsgan": (
+        lambda r: (r - 1).square() / 2,
+        lambda f: f.square() / 2,
+        lambda f: (f - 1).square() / 2,
+    ),
+    "wgan-gp": (torch.neg, torch.clone, torch.neg),
+}
+
+
+def _mean_over_maps(loss: OfLogit, maps: Maps) -> Tensor:
+    return torch.stack([loss(logits.float()).mean() for logits in maps]).mean()
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake: Tensor) -> Tensor:

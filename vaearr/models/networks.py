@@ -36,24 +36,23 @@ LOGVAR_RANGE, SPATIAL_LOGVAR_RANGE = (-10.0, 10.0), (-30.0, 20.0)
 NORM_EPS = 1e-6
 # bias of both gates at the start: sigmoid(2) = 0.88, so that stages do not fade before learning
 OPEN = 2.0
+REDUCTION = 16  # of channels, inside the block of channel attention
 
 
 class CBAM(nn.Module):
     """Convolutional block attention: a weight per channel, then a weight per pixel, `(B, C, h, w)`
     in and out.
 
-    channel: sigmoid(MLP(mean over pixels) + MLP(maximum over pixels)), one MLP `C -> C / reduction
-    -> C` for both.
+    channel: sigmoid(MLP(mean over pixels) + MLP(maximum over pixels)), one MLP `C -> C / 16 -> C`
+    for both.
     spatial: sigmoid(7 x 7 convolution of the mean and the maximum over channels). Woo et al.,
     "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521, eq. 1-3. Two
     departures: no batch norm on the spatial map, and gates that start open.
     """
 
-    def __init__(
-        self, width: int, activation: Callable[[], nn.Module] = nn.ReLU, *, reduction: int = 16
-    ) -> None:
+    def __init__(self, width: int, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
         super().__init__()
-        hidden = max(1, width // reduction)
+        hidden = max(1, width // REDUCTION)
         last = nn.Linear(hidden, width)
         self.channel = nn.Sequential(nn.Linear(width, hidden), activation(), last)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3)

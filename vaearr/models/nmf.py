@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 from scipy.ndimage import binary_dilation
+from scipy.optimize import nnls
 from torch import nn
 
 from vaearr import names as n
@@ -21,7 +22,7 @@ from vaearr.models.linear import AUTO, BATCH_SAMPLES, Samples, fit_pca
 from vaearr.models.networks import require
 from vaearr.schema import grid, meanings
 
-LARGEST_CONDITION = 1e12  # of the Gram matrix of endmembers of unit length
+LARGEST_CONDITION = 1e6  # of endmembers of unit length
 SIDE = 3  # of a window, in scan points
 EVEN_SHARE = 0.5  # of the windows: those that vary least inside, from which endmembers are chosen
 
@@ -94,7 +95,7 @@ class NMF(nn.Module):
         _check_amounts(rows, "preprocessed patterns")
         chosen, origins = self._endmembers(samples, rows)
         components = _group_means(samples, chosen)
-        _check_independent(components @ components.T)
+        _check_independent(components)
         contents = np.zeros((len(components), 0))
         if self.elements:
             contents, element_variance = _contents(self.content(samples.ds), samples.inside, chosen)
@@ -129,15 +130,13 @@ class NMF(nn.Module):
         content: of the elements, `(B, elements)`; amounts are NaN where it is. Without it the
         patterns alone count.
         """
-        components = self.components.cpu().double().numpy()
-        pixel_share, element_share = self.shares.tolist()
-        gram = components @ components.T * pixel_share
-        products = x.flatten(1).cpu().double().numpy() @ components.T * pixel_share
+        pixel_scale, element_scale = self.shares.sqrt().tolist()
+        endmembers = [self.components * pixel_scale]
+        samples = [x.flatten(1) * pixel_scale]
         if content is not None:
-            contents = self.contents.cpu().double().numpy()
-            gram += contents @ contents.T * element_share
-            products += content @ contents.T * element_share
-        amounts = torch.from_numpy(nnls(gram, products)).to(x.device, torch.float32)
+            endmembers.append(self.contents * element_scale)
+            samples.append(torch.from_numpy(content).to(x) * element_scale)
+        amounts = _nnls(torch.cat(endmembers, 1), torch.cat(samples, 1))
         return amounts, torch.full_like(amounts, -torch.inf)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
@@ -168,38 +167,28 @@ class NMF(nn.Module):
         return _windows(ds, samples.inside, centres)
 
 
-def nnls(gram: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Solve non-negative least squares of many right-hand sides: `a >= 0` that minimises |b - A a|.
+def _nnls(endmembers: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+    """Non-negative amounts `(B, k)` of endmembers `(k, p)` that are nearest to samples `(B, p)`.
 
-    gram: A'A `(k, k)`; products: rows b'A `(n, k)`, NaN in, NaN out. Returns float64 `(n, k)`, by
-    scipy's active set method (Lawson & Hanson 1974) on the Cholesky factor of the Gram matrix.
+    By scipy's active set method (Lawson & Hanson 1974); NaN for samples with a NaN.
     """
-    from scipy.linalg import solve_triangular
-    from scipy.optimize import nnls as active_set
-
-    lengths = np.sqrt(np.diag(gram))
-    factor = np.linalg.cholesky(gram / np.outer(lengths, lengths)).T
-    is_finite = np.isfinite(products).all(1)
-    sides = solve_triangular(factor, (products[is_finite] / lengths).T, trans="T").T
-    size = np.linalg.norm(sides, axis=1, keepdims=True)
-    sides = np.divide(sides, size, out=np.zeros_like(sides), where=size > 0)
-    solutions = [active_set(factor, side, maxiter=50 * len(gram))[0] for side in sides]
-    amounts = np.full(products.shape, np.nan)
-    amounts[is_finite] = np.reshape(solutions, sides.shape) * size / lengths
-    return amounts
+    design = endmembers.cpu().double().numpy().T
+    amounts = np.full((len(samples), len(endmembers)), np.nan)
+    for i, sample in enumerate(samples.cpu().double().numpy()):
+        if np.isfinite(sample).all():
+            amounts[i], _ = nnls(design, sample, maxiter=50 * len(endmembers))
+    return torch.from_numpy(amounts).to(samples)
 
 
-def _check_independent(gram: np.ndarray) -> None:
-    """Raise DataError unless the endmembers are independent of each other."""
-    lengths = np.sqrt(np.diag(gram))
-    if not np.isfinite(gram).all() or (lengths <= 0).any():
+def _check_independent(endmembers: np.ndarray) -> None:
+    """Raise DataError unless the endmembers `(k, p)` are independent of each other."""
+    lengths = np.linalg.norm(endmembers, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or (lengths == 0).any():
         raise DataError("an endmember is zero or not finite; choose other endmembers.")
-    values = np.linalg.eigvalsh(gram / np.outer(lengths, lengths))
-    if values[0] * LARGEST_CONDITION < values[-1]:
+    if np.linalg.cond(endmembers / lengths) > LARGEST_CONDITION:
         raise DataError(
-            f"the {len(gram)} endmembers depend on each other: at least two are nearly equal, or "
-            "one is "
-            "a mixture of the others; choose fewer or other ones."
+            f"the {len(endmembers)} endmembers depend on each other: at least two are nearly "
+            "equal, or one is a mixture of the others; choose fewer or other ones."
         )
 
 
@@ -209,8 +198,7 @@ def _check_amounts(values: np.ndarray, what: str) -> None:
     if low < 0:
         raise DataError(
             f"NMF explains by non-negative amounts, but {what} go down to {low:.4g}; use the "
-            "model pca, or "
-            "store them without a negative offset."
+            "model pca, or store them without a negative offset."
         )
 
 
@@ -273,9 +261,9 @@ def _windows(ds: xr.Dataset, inside: np.ndarray, centres: Iterable[Sequence[int]
         point[row, column] = True
         window = binary_dilation(point, np.ones((SIDE, SIDE))) & inside
         chosen.append(window)
-        origins.append(
-            {n.Y: float(ds[n.Y][row]), n.X: float(ds[n.X][column]), "n": int(window.sum())}
-        )
+        y = float(ds[n.Y][row])
+        x = float(ds[n.X][column])
+        origins.append({n.Y: y, n.X: x, "n": int(window.sum())})
     return np.stack(chosen), origins
 
 

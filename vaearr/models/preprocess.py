@@ -81,7 +81,8 @@ class Preprocess(nn.Module):
                 low, size, start = _fixed(self.config)
                 return (x - low) / size + start
             corrected = remove_static(x, self.background, self.config.static_background)
-            return _where_constant(x, 0.0, normalise(corrected, self.config.normalise))
+            normalised = normalise(corrected, self.config.normalise)
+            return torch.where(_is_constant(x), 0.0, normalised)
 
     def undo(self, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Convert decoded patterns to units and pixels of the stored `x`, both `(B, C, …)`.
@@ -100,7 +101,7 @@ class Preprocess(nn.Module):
                 centre, spread = _scale(corrected.flatten(1), self.config.normalise)
                 decoded = (decoded.flatten(1) * spread + centre).view_as(x)
             restored = _with_static(decoded, self.background, self.config.static_background)
-            return self.enlarged(_where_constant(x, x, restored))
+            return self.enlarged(torch.where(_is_constant(x), x, restored))
 
     def undo_without_input(self, decoded: torch.Tensor) -> torch.Tensor:
         """Convert decoded patterns without an input, such as generated ones, to stored units.
@@ -159,29 +160,30 @@ def _block_side(config: PreprocessConfig) -> int:
     return 1 if config.bin == "auto" else config.bin
 
 
-def remove_static(x: torch.Tensor, background: torch.Tensor, mode: str = "divide") -> torch.Tensor:
+def remove_static(x: torch.Tensor, background: torch.Tensor, mode: str) -> torch.Tensor:
     """Remove the static background `(C, H, W)`, the mean pattern of the training points.
 
     `divide` suits a detector whose gain and illumination multiply the signal; detector pixels where
     the background is below 1e-3 of its maximum become 1 (no signal there).
     """
-    x = x.float()
-    background = background.to(x.device, torch.float32)
     if mode == "divide":
-        lit = background > background.abs().max() * DARK
-        return torch.where(lit, x / torch.where(lit, background, 1.0), 1.0)
+        is_lit = _is_lit(background)
+        return torch.where(is_lit, x / torch.where(is_lit, background, 1.0), 1.0)
     return x - background if mode == "subtract" else x
 
 
 def _with_static(x: torch.Tensor, background: torch.Tensor, mode: str) -> torch.Tensor:
     """The inverse of `remove_static`; detector pixels without signal become the background."""
-    background = background.to(x)
     if mode == "divide":
-        return torch.where(background > background.abs().max() * DARK, x * background, background)
+        return torch.where(_is_lit(background), x * background, background)
     return x + background if mode == "subtract" else x
 
 
-def normalise(x: torch.Tensor, mode: str = "zscore") -> torch.Tensor:
+def _is_lit(background: torch.Tensor) -> torch.Tensor:
+    return background > background.abs().max() * DARK
+
+
+def normalise(x: torch.Tensor, mode: str) -> torch.Tensor:
     """Scale each pattern over its pixels and channels, `(B, C, H, W)`; a constant one becomes 0.
 
     `zscore`: mean 0, standard deviation 1. `robust`: median 0, interquartile range 1.349 (as for a
@@ -230,15 +232,10 @@ def _quantiles(flat: torch.Tensor, *shares: float) -> list[torch.Tensor]:
     return [ordered[:, round(share * (flat.shape[1] - 1)), None] for share in shares]
 
 
-def _where_constant(
-    x: torch.Tensor, value: torch.Tensor | float, result: torch.Tensor
-) -> torch.Tensor:
-    """Replace the result by a value for patterns that are constant as stored: the background would
-    imprint a shape on them.
-    """
-    flat = x.flatten(1)
-    is_constant = flat.amax(1) == flat.amin(1)
-    return torch.where(is_constant.view(-1, *[1] * (result.ndim - 1)), value, result)
+def _is_constant(x: torch.Tensor) -> torch.Tensor:
+    """Which patterns have one value, `(B, 1, …)`: the background would imprint a shape on them."""
+    pixels = tuple(range(1, x.ndim))
+    return x.amax(pixels, keepdim=True) == x.amin(pixels, keepdim=True)
 
 
 def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
@@ -261,7 +258,7 @@ def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfi
 
     Raises UsageError where no range is known, and for blocks that are larger than a pattern.
     """
-    is_scan = n.SAMPLE not in patterns.attrs.get(n.NAVIGATION_DIMS, patterns.dims)
+    is_scan = n.SAMPLE not in patterns.attrs[n.NAVIGATION_DIMS]
     mode: Any = config.normalise
     if mode == "auto":
         mode = _default_normalisation(config, patterns, is_scan)
@@ -292,13 +289,12 @@ def _default_normalisation(config: PreprocessConfig, patterns: xr.DataArray, is_
 
 def _decided_side(config: PreprocessConfig, patterns: xr.DataArray, is_scan: bool) -> int:
     """Side of the blocks of detector pixels: as set; by default, that of a scan's patterns."""
-    signal_dims = patterns.attrs.get(n.SIGNAL_DIMS, ())
-    shape = [patterns.sizes[dim] for dim in signal_dims if dim != n.CHANNEL]
+    sides = [patterns.sizes[dim] for dim in patterns.attrs[n.SIGNAL_DIMS] if dim != n.CHANNEL]
     if config.bin == "auto":
-        return max(1, min(shape) // SHORTER_SIDE) if is_scan and len(shape) > 1 else 1
-    if config.bin > 1 and config.bin > min(shape):
+        return max(1, min(sides) // SHORTER_SIDE) if is_scan and len(sides) > 1 else 1
+    if config.bin > min(sides):
         raise UsageError(
-            f"preprocess.bin is {config.bin}, samples have {shape} pixels; use a smaller number."
+            f"preprocess.bin is {config.bin}, samples have {sides} pixels; use a smaller number."
         )
     return config.bin
 

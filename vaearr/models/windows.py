@@ -150,12 +150,11 @@ def window_agreement(
     resized = network.resized(region_sides)
     undivided = resized.encode(region)[0]
     blended = encode_windows(resized, region, sides, overlap)[0]
-    for dim, count in enumerate(positions, start=2):
-        length = undivided.shape[dim]
+    inner = [slice(None), slice(None)]
+    for count, length in zip(positions, undivided.shape[2:], strict=True):
         margin = min(count // 4, (length - 1) // 2)
-        undivided = undivided.narrow(dim, margin, length - 2 * margin)
-        blended = blended.narrow(dim, margin, length - 2 * margin)
-    pair = torch.stack([undivided.flatten(), blended.flatten()])
+        inner.append(slice(margin, length - margin))
+    pair = torch.stack([latents[tuple(inner)].flatten() for latents in (undivided, blended)])
     return float(torch.corrcoef(pair)[0, 1]), region_sides
 
 

@@ -21,7 +21,7 @@ from vaearr.config import ModelConfig, PerceptualConfig, TrainConfig
 from vaearr.errors import UsageError, VaearrError
 from vaearr.models import for_training, is_fitted
 from vaearr.models.artifacts import TrainedModel, load_folder, save_model
-from vaearr.models.foreign import in_words, load_foreign
+from vaearr.models.foreign import in_words, load_foreign, read_foreign
 from vaearr.models.losses import check_targets, takes_logits
 from vaearr.models.perceptual import PerceptualLoss
 from vaearr.models.preprocess import binned_patterns
@@ -250,7 +250,7 @@ def _fit_preprocessing(
 def _start_from(model: TrainedModel, source: Path, trust: tuple[str, ...]) -> None:
     """Load the weights of a trained network; the background is that of the model's own data."""
     if source.is_file():
-        log.info(in_words(load_foreign(model.network, source)))
+        log.info(in_words(load_foreign(model.network, read_foreign(source))))
         return
     other = load_folder(source, trust=trust)
     weights = other.network.state_dict()

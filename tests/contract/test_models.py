@@ -103,7 +103,6 @@ def test_what_follows_works_on_it(good: Path, again: Path, tmp_path: Path) -> No
     vaearr("reconstruct", again)
     vaearr("cluster", again, "--method", "kmeans", "--k", 3, "--name", "grains")
     vaearr("look", "statistics", again)
-    vaearr("report", again)
     vaearr("export", again, tmp_path / "out")
     vaearr("look", "traverse", again, "--out", tmp_path / "traverse.png")
     assert "trained elsewhere" in vaearr("info", again).out

@@ -39,6 +39,8 @@ def test_each_command_opens_the_store_at_most_twice(
         opened.clear()
         vaearr(command, scan_store, *options)
         counts[command] = opened.count(scan_store)
+        if command == "report":
+            assert (scan_store.with_name("report.reports") / "vae" / "index.html").is_file()
     assert all(1 <= count <= MOST_OF_A_STORE for count in counts.values()), counts
 
 

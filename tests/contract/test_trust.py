@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from zarr import consolidate_metadata, open_group
 
 import vaearr as va
 from vaearr.errors import UntrustedError
@@ -208,12 +210,18 @@ def test_checkpoint_names_are_not_imported(scan_template: Path, marker: Path) ->
 
 
 def test_stored_metric_names_are_not_imported(trained_template: Path, marker: Path) -> None:
-    """A table of associations names its metrics; the report shows it without looking for them."""
+    """A report imports neither the metrics that a table names nor the views that variables name."""
     store = shutil.copytree(trained_template, marker.parent / "scan.zarr")
     vaearr("associate", store, "--metric", "stranger:metric", "--overwrite")
     assert marker.exists()
     marker.unlink()
     del sys.modules["stranger"]
+    root = open_group(store)
+    for name in ("BC", "latents", "grains", "elements", "phase", "patterns"):
+        root[name].attrs["kind"] = "stranger:show"
+    with warnings.catch_warnings():  # the folders of runs hold files that are no arrays
+        warnings.simplefilter("ignore")
+        consolidate_metadata(store)
     vaearr("report", store, "--out", "report")
     assert not marker.exists()
 

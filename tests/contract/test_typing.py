@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.slow
+@pytest.mark.long  # mypy from an empty cache
 def test_a_strictly_typed_script(tmp_path: Path) -> None:
     script = tmp_path / "user.py"
     script.write_text((HERE / "typed_user.py").read_text())

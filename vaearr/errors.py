@@ -93,7 +93,7 @@ def need(package: str, install: str, what: str) -> None:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A hint for a misspelt name: the closest known name, then the known names."""
+    """Return a hint for a misspelt name: the closest known name, then the known names."""
     import difflib
 
     hint = ""
@@ -105,7 +105,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names separated by commas; of many or long names the first ones, and the number of others."""
+    """Return names separated by commas; of many, the first ones and the number of the others."""
     texts = [shortened(str(name)) for name in names]
     first: list[str] = []
     for text in texts[:MAX_NAMES]:
@@ -118,5 +118,5 @@ def listed(names: Iterable[object]) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text of at most `MAX_NAME` characters, followed by … if it is cut."""
+    """Return a text of at most `MAX_NAME` characters, followed by … if it is cut."""
     return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"

@@ -110,20 +110,20 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 def is_valid_name(name: str) -> bool:
-    """Whether a variable or run may have this name: a letter, then letters, digits, underscores."""
+    """Return whether a name is a letter, then letters, digits and underscores."""
     return bool(_NAME.fullmatch(name))
 
 
 def latent_dims(count: int) -> tuple[str, ...]:
-    """Dims of one sample's latents by their number: `("latent",)`, or with `"ly", "lx"`."""
+    """Return the dims of a sample's latents by their number, such as `("latent", "ly", "lx")`."""
     return (LATENT, *POSITIONS[len(POSITIONS) - count + 1 :])
 
 
 def run_name(variable: str, run: str) -> str:
-    """Name of a run's variable or dim: `latents` of the default run, `latents_b` of run `b`."""
+    """Return a run's variable or dim: `latents` of the default run, `latents_b` of run `b`."""
     return variable if run == DEFAULT_RUN else f"{variable}_{run}"
 
 
 def named(dims: str | tuple[str, ...], values: Any, long_name: str) -> tuple[Any, ...]:
-    """A variable without unit, with its description."""
+    """Return a variable without unit, with its description."""
     return dims, values, {"long_name": long_name, "units": "1"}

@@ -33,9 +33,9 @@ def piece_samples(capacity: int, block: int) -> int:
 
     With batches from few regions the loss falls less: on a simulated scan of 3072 points, buffers
     of 384 samples from 4, 24 and 64 regions reached 84, 95 and 97 % of the fall of training in
-    memory. A block that is larger than a piece is read more than once, at most `MAX_READS` times where that
-    leaves a buffer `MIN_PIECES`. Larger buffers, which hold many regions anyway, are filled with
-    complete blocks.
+    memory. A block that is larger than a piece is read more than once, at most `MAX_READS` times
+    where that leaves a buffer `MIN_PIECES`. Larger buffers, which hold many regions anyway, are
+    filled with complete blocks.
     """
     n_pieces = MIN_PIECES
     if capacity < LARGE_BUFFER:

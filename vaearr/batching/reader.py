@@ -196,7 +196,7 @@ class PatternBatches:
         return f"<{len(self)} batches of {samples}, {self.describe()}>"
 
     def describe(self) -> str:
-        """Where the patterns are held, such as `in memory (11.00 MiB of 2.00 GiB)`."""
+        """Return where the patterns are held, such as `in memory (11.00 MiB of 2.00 GiB)`."""
         held = format_bytes(self.nbytes)
         if self.tier == "streamed":
             buffer = format_bytes(int(self.allowed["memory"] / 2))
@@ -446,7 +446,7 @@ def _class_map(
 
 
 def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Weight of each grid point when samples are drawn: 1 / size of its class, 1 on average.
+    """Return the weight of each grid point in sampling: 1 / size of its class, 1 on average.
 
     Points with a class below 0 have the average weight.
     """

@@ -100,7 +100,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 @contextmanager
 def folder_of(out: Path | None) -> Iterator[Path | None]:
-    """A hidden folder that is renamed to `out` once all files are in it; None for none."""
+    """Yield a hidden folder that is renamed to `out` once all files are in it; None for none."""
     if out is None:
         yield None
         return

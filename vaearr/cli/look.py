@@ -53,7 +53,7 @@ app.add_command(look, section=LOOK)
 
 
 def point_of(text: str) -> Any:
-    """A scan point X:Y or X:Y:Z, or the number of a sample. Raises UsageError for other text."""
+    """Return a scan point X:Y[:Z], or the number of a sample. Raises UsageError for other text."""
     try:
         values = [float(number) for number in text.split(":")]
     except ValueError:
@@ -62,7 +62,7 @@ def point_of(text: str) -> Any:
 
 
 def base_of(text: str) -> Any:
-    """The value of `--base`: a word, a scan point or the number of a sample."""
+    """Return the value of `--base`: a word, a scan point or the number of a sample."""
     try:
         return point_of(text)
     except UsageError:

@@ -200,7 +200,7 @@ def setting_table(kind: type[Config], group: str = "") -> list[dict[str, Any]]:
 
 
 def plain(text: str) -> Any:
-    """A value in JSON, or the text itself."""
+    """Return a value in JSON, or the text itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -208,7 +208,7 @@ def plain(text: str) -> Any:
 
 
 def key_values(texts: Sequence[str], flag: str) -> dict[str, str]:
-    """`NAME=VALUE` texts, each name once."""
+    """Return the values of `NAME=VALUE` texts, each name once."""
     values: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -223,7 +223,7 @@ def key_values(texts: Sequence[str], flag: str) -> dict[str, str]:
 
 
 def nested_values(texts: Sequence[str], flag: str) -> dict[str, Any]:
-    """`NAME=VALUE` and `NAME.INNER=VALUE` as nested values; single ones replace those of an
+    """Return `NAME=VALUE` and `NAME.INNER=VALUE` as nested values; single ones replace those of an
     object.
     """
     values = key_values(texts, flag)

@@ -53,17 +53,23 @@ Quantiles = Annotated[tuple[float, float], AfterValidator(_ordered_quantiles)]
 
 
 def field(default: Any, text: str, **limits: Any) -> Any:
-    """A setting: its default, its help text, and limits such as `ge=1`."""
+    """Return a setting: its default, its help text, and limits such as `ge=1`."""
     return Field(default, description=text, **limits)
 
 
 class Config(BaseModel):
-    """Base of all settings: frozen, without unknown keys, only finite numbers, JSON both ways.
+    """Base of all settings: frozen, without unknown keys, only finite numbers, to JSON and back.
 
-    passing: settings that change how fast or where a result is computed, but not its values.
-    needed: setting -> another one, without which it has no effect. without_effect: settings of
-    earlier versions, with the value that had no effect. shortcuts: short names of settings of a
-    group, such as beta for objective.beta.
+    Attributes
+    ----------
+    passing : tuple of str
+        Settings that change how fast or where a result is computed, but not its values.
+    needed : dict
+        Setting -> another one, without which it has no effect.
+    without_effect : dict
+        Settings of earlier versions -> the value that had no effect.
+    shortcuts : dict
+        Short names of settings of a group, such as beta for objective.beta.
     """
 
     model_config = ConfigDict(
@@ -102,11 +108,11 @@ class Config(BaseModel):
         return kept
 
     def to_attrs(self) -> dict[str, Any]:
-        """Plain JSON-ready dict, as stored in attributes."""
+        """Return the settings as plain JSON, as stored in attributes."""
         return self.model_dump(mode="json")
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide values, JSON-ready; files by name, without their folders."""
+        """Return the settings that decide values, as plain JSON; files by name, without folders."""
         values = {}
         for key in type(self).model_fields:
             has_effect = key not in self.needed or getattr(self, self.needed[key])
@@ -117,20 +123,36 @@ class Config(BaseModel):
 
     @classmethod
     def from_attrs(cls, attrs: dict[str, Any]) -> Self:
-        """Settings from such a dict. Raises UsageError that names each wrong key or value."""
+        """Return settings from plain JSON.
+
+        Parameters
+        ----------
+        attrs : dict
+            Values by name, nested for groups.
+
+        Returns
+        -------
+        Config
+            Checked settings.
+
+        Raises
+        ------
+        UsageError
+            Names each wrong key and value.
+        """
         try:
             return cls.model_validate(attrs)
         except ValidationError as error:
             raise UsageError(_error_text(cls, error)) from None
 
     def replace(self, **changes: Any) -> Self:
-        """A validated copy with other values; `None` leaves a value as it is."""
+        """Return a checked copy with other values; `None` keeps a value."""
         changed = {key: value for key, value in changes.items() if value is not None}
         return self.from_attrs({**self.to_attrs(), **changed})
 
 
 def group_of(field: FieldInfo | None) -> type[Config] | None:
-    """The config that a field holds, if it holds one."""
+    """Return the config that a field holds, if it holds one."""
     if field is not None:
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, Config):
@@ -203,7 +225,7 @@ class Setting:
 
 
 def settings_of(config: type[Config]) -> dict[str, Setting]:
-    """Every field of a config by its name, then its shortcuts."""
+    """Return every field of a config by its name, then its shortcuts."""
     settings = {name: Setting((name,), field) for name, field in config.model_fields.items()}
     for shortcut, path in config.shortcuts.items():
         group_name, _, name = path.partition(".")
@@ -214,17 +236,32 @@ def settings_of(config: type[Config]) -> dict[str, Setting]:
 
 
 def over(base: Any, changes: Any) -> Any:
-    """Settings with others over them: mappings key by key, everything else replaced."""
+    """Return settings with others over them: mappings key by key, everything else replaced."""
     if not (isinstance(base, Mapping) and isinstance(changes, Mapping)):
         return changes
     return {**base, **{key: over(base.get(key), value) for key, value in changes.items()}}
 
 
 def placed(kind: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings, as a config is made from, of settings by their names.
+    """Return nested settings, as a config is created from, of settings by their names.
 
-    A group may be a mapping or a config. None leaves a setting as it is if it cannot be None.
-    Raises UsageError for an unknown name.
+    Parameters
+    ----------
+    kind : type
+        The config.
+    settings : mapping
+        Values by name or shortcut. A group may be a mapping or a config; None is left out where the
+        setting cannot be None.
+
+    Returns
+    -------
+    dict
+        Values by name, nested for groups.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name.
     """
     fields = settings_of(kind)
     values: dict[str, Any] = {}
@@ -244,7 +281,9 @@ def placed(kind: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved(kind: type[C], config: C | None, settings: Mapping[str, Any]) -> C:
-    """The settings `config`, by default all defaults, with single ones replaced, see `placed`."""
+    """Return the settings `config`, by default all defaults, with single ones replaced, see
+    `placed`.
+    """
     base = {} if config is None else config.model_dump(exclude_unset=True)
     return kind.from_attrs(over(base, placed(kind, settings)))
 

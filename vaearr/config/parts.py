@@ -15,7 +15,7 @@ KINDS = ("source", "model", "discriminator", "objective", "metric", "clustering"
 
 
 def of_packages(kind: str) -> dict[str, str]:
-    """Entry points of installed packages in the group `vaearr.<kind>s`: name -> `module:Name`.
+    """Return entry points of installed packages of a kind by name, as `module:Name`.
 
     Packages in the current folder are not installed: they may have come with a store.
     """

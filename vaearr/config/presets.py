@@ -14,9 +14,8 @@ from vaearr.config import TrainConfig, resolved
 from vaearr.config.keywords import TrainSettings
 from vaearr.errors import UsageError, did_you_mean
 
-# the reconstruction is compared with the sample itself, without noise
-_PLAIN = {"input_noise": 0.0, "target": "self"}
-_SHARP = {"likelihood": "laplace", "warmup": 0.0, **_PLAIN}
+# absolute error to the sample itself, without noise
+_SHARP = {"likelihood": "laplace", "warmup": 0.0, "input_noise": 0.0, "target": "self"}
 _DISCRIMINATOR = {"discriminator": "patch", "weight": 0.005, "start": 0.5, "rise": 0.2}
 _LATENT_DIFFUSION = {
     "epochs": 100,
@@ -102,7 +101,9 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """Settings of a preset, nested as in TrainConfig. Raises UsageError for an unknown name."""
+    """Return the settings of a preset, nested as in TrainConfig. Raises UsageError for an unknown
+    name.
+    """
     if name not in PRESETS:
         raise UsageError(f"there is no preset {name!r}.{did_you_mean(name, sorted(PRESETS))}")
     return copy.deepcopy(PRESETS[name][1])

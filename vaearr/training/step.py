@@ -134,9 +134,7 @@ class Step(nn.Module):
 
 
 class Critic(nn.Module):
-    """Loss of the discriminator for preprocessed patterns and what was decoded for them: `2 x (B,
-    C, …) -> ()`.
-    """
+    """Loss of the discriminator for preprocessed and decoded patterns: `2 x (B, C, …) -> ()`."""
 
     def __init__(self, network: nn.Module, kind: str, precision: torch.dtype) -> None:
         super().__init__()

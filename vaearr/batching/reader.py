@@ -139,21 +139,18 @@ class PatternBatches:
             roi = ds.get(_roi_name(variable))
         self.inside = _chosen(ds, roi, split, part)
         self.labels = _class_map("labels", labels, ds)
-        classes = _class_map("balance", balance, ds)
-        self.weights = None if classes is None else sample_weights(classes, self.inside)
+        self.weights = sample_weights(_class_map("balance", balance, ds), self.inside)
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
         self.device = pick_device(str(device))
         self.blocks = Blocks(values, schema.navigation_dims(ds))
-        self.dtype = self.blocks.dtype
-        sample_bytes = math.prod(self.sample_shape) * self.dtype.itemsize
+        sample_bytes = math.prod(self.sample_shape) * self.blocks.dtype.itemsize
         self.allowed = {"device": device_memory * GIB, "memory": memory * GIB}
         # samples of a buffer, of which there are two
         self.capacity = max(1, int(self.allowed["memory"] / sample_bytes / 2))
-        self.limit = self.capacity
-        if shuffle:
-            self.limit = plan.piece_samples(self.capacity, self.blocks.largest)
+        piece_samples = plan.piece_samples(self.capacity, self.blocks.largest)
+        self.limit = piece_samples if shuffle else self.capacity
         self.n_samples_total = int(self.inside.sum())
         largest_share = math.ceil(self.n_samples_total / world_size)
         self.nbytes = largest_share * sample_bytes
@@ -192,7 +189,7 @@ class PatternBatches:
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.sample_shape))
-        samples = f"{self.n_samples} samples, {shape} {self.dtype}"
+        samples = f"{self.n_samples} samples, {shape} {self.blocks.dtype}"
         return f"<{len(self)} batches of {samples}, {self.describe()}>"
 
     def describe(self) -> str:
@@ -287,7 +284,7 @@ class PatternBatches:
         yield from read_ahead(read, range(first, len(buffers)))
 
     def _memory(self, n_samples: int, device: torch.device) -> torch.Tensor:
-        dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
+        dtype = torch.from_numpy(np.empty(0, self.blocks.dtype)).dtype
         return torch.empty((n_samples, *self.sample_shape), dtype=dtype, device=device)
 
     def _read(self, pieces: Sequence[int], memory: torch.Tensor) -> Buffer:
@@ -445,11 +442,13 @@ def _class_map(
     return values.astype(np.int64)
 
 
-def sample_weights(classes: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def sample_weights(classes: np.ndarray | None, inside: np.ndarray) -> np.ndarray | None:
     """Return the weight of each grid point in sampling: 1 / size of its class, 1 on average.
 
-    Points with a class below 0 have the average weight.
+    Points with a class below 0 have the average weight. None without classes.
     """
+    if classes is None:
+        return None
     ids, member = np.unique(classes, return_inverse=True)
     sizes = np.bincount(member.ravel(), weights=inside.ravel(), minlength=len(ids))
     has_samples = (ids >= 0) & (sizes > 0)

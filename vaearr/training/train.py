@@ -111,10 +111,9 @@ def train_model(
     balance, _ = _class_map(ds, settings.balance)
     batches_of = partial(_batches_of, _with_network_pixels(ds, settings), split, settings)
     train = batches_of(n.TRAIN, team, labels=labels, balance=balance)
-    validation = None
     n_validation = int((split == n.VALIDATION).sum())
-    if n_validation >= team.size:
-        validation = batches_of(n.VALIDATION, team, labels=labels)
+    can_validate = n_validation >= team.size
+    validation = batches_of(n.VALIDATION, team, labels=labels) if can_validate else None
     recipe = {
         "settings": settings.deciding(),
         "data": dict(data),
@@ -124,8 +123,7 @@ def train_model(
     checkpoint = team.first_does(_checkpoint_to_resume, folder, recipe, resume, restart)
     model = new_model(ds, _network(settings), settings, team.device, trust, classes)
     if checkpoint is None:
-        if init is not None:
-            _start_from(model, init, trust)
+        _start_from(model, init, trust)
         _fit_preprocessing(model, settings, train, batches_of, team)
     perceptual = _perceptual(model, settings.objective.perceptual, perceptual_from, trust)
     epoch_samples = _epoch_samples(ds, settings, train.n_samples_total)
@@ -134,11 +132,11 @@ def train_model(
     )
     _log_start(state, schema.samples_word(ds), n_validation, checkpoint)
     _fit_or_clear(state, checkpoint, logs, on_step, on_epoch)
-    measured = _measured_samples(state, batches_of, n_validation)
-    tables = {n.HISTORY: history_dataset(state), n.HEALTH: latent_health(model, measured)}
+    health = latent_health(model, _measured_samples(state, batches_of, n_validation))
+    tables = {n.HISTORY: history_dataset(state), n.HEALTH: health}
     manifest = _manifest(state, data, n_validation)
-    if team.is_first:
-        manifest["weights_sha256"] = save_model(model, folder, manifest)["weights_sha256"]
+    saved = team.first_does(save_model, model, folder, manifest)
+    manifest["weights_sha256"] = saved["weights_sha256"]
     return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
 
 
@@ -247,8 +245,10 @@ def _fit_preprocessing(
         check_targets(model.preprocess(first), settings.objective.likelihood)
 
 
-def _start_from(model: TrainedModel, source: Path, trust: tuple[str, ...]) -> None:
-    """Load the weights of a trained network; the background is that of the model's own data."""
+def _start_from(model: TrainedModel, source: Path | None, trust: tuple[str, ...]) -> None:
+    """Load the weights of a trained network, if any; the background is that of the new data."""
+    if source is None:
+        return
     if source.is_file():
         log.info(in_words(load_foreign(model.network, read_foreign(source))))
         return

@@ -26,9 +26,10 @@ from vaearr.batching import batches
 from vaearr.computing.device import pick_device
 from vaearr.config import EncodeConfig, TrainConfig
 from vaearr.run.train import train
-from vaearr.store import create_store, layout, open_store, store_blocks
+from vaearr.store import create_store, layout, open_store
 from vaearr.store.folders import sync_tree
 from vaearr.store.listing import refresh_listing
+from vaearr.store.read import block_shape
 
 from ..data import random_patterns_dataset
 
@@ -103,7 +104,8 @@ def test_ingest_against_plain_copy(files: dict[str, Path], tmp_path: Path) -> No
 
 def test_batches_against_block_reads_and_single_reads(store: Path, files: dict[str, Path]) -> None:
     ds, default = open_store(store, chunks=None), xr.open_zarr(store, chunks=None)
-    regions = store_blocks(store)
+    block = block_shape(ds)
+    regions = list(layout.blocks({dim: ds.sizes[dim] for dim in block}, block))
     streamed, resident = batches(ds, memory=QUARTER), batches(ds, memory=2 * NBYTES / 2**30)
     LINES.append(f"streamed: {streamed.describe()}; resident: {resident.describe()}")
 

@@ -143,7 +143,7 @@ def encode_run(
         write_blocks(staging, results, what="encoding", progress=progress)
         if len(model.latent_shape) > 1 or not schema.is_scan(store_ds):
             _add_channel_attrs(staging, names[n.LATENTS], store_ds[names[n.SPLIT]].load())
-        publish_staged(staging)
+        publish_staged(staging, replacing=replacing)
     return open_store(path)
 
 

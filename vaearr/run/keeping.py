@@ -90,7 +90,7 @@ def keep(
                 maps[name] = values
                 keys.append(name)
     if keys:
-        variables = _to_write(path, maps)
+        variables = _to_write(ds, maps)
         replaced = removable(path, keys)
         write_results(path, variables=variables, run=run, tables=tables, replacing=replaced)
     return open_store(path)
@@ -106,11 +106,11 @@ def _as_map(name: str, result: Result) -> xr.DataArray:
     return result.rename(name).reset_coords(drop=True)
 
 
-def _to_write(path: Path, maps: Mapping[str, xr.DataArray]) -> xr.Dataset | None:
+def _to_write(ds: xr.Dataset, maps: Mapping[str, xr.DataArray]) -> xr.Dataset | None:
     """The maps in the blocks of the store, with their provenance."""
     if not maps:
         return None
-    sizes = block_shape(path)
+    sizes = block_shape(ds)
     prepared = []
     for name, values in maps.items():
         provenance = {"kept": name, "versions": versions(), "time": now()}

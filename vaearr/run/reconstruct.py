@@ -93,18 +93,19 @@ def _write_variable(
     name = evaluation.config.name
     dims = (*schema.navigation_dims(run.ds), *schema.signal_dims(run.ds))
     attrs = {"long_name": LONG_NAMES["reconstruction"], **evaluation.scale, **provenance}
+    old = replaced(run, variables=[variable])
     with staged_variables(
         run.path,
         {variable: VariableSpec(dims=dims, attrs=attrs)},
         coords=xr.Dataset(),
         request={"name": variable, **recipe.as_attrs()},
-        replacing=replaced(run, variables=[variable]),
+        replacing=old,
     ) as staging:
         unwritten = pending(staging)  # all blocks are evaluated again
         missing = (result for result in results if result.region in unwritten)
         write_blocks(staging, missing, what="reconstructing", progress=progress)
         table = evaluation.table().assign_attrs(provenance)
-        old = replaced(run, tables=[name])
+        old += replaced(run, tables=[name])
         publish_staged(staging, run=run.name, tables={name: table}, replacing=old)
     return table
 

@@ -77,20 +77,17 @@ def classes_of(
         existing = [name for name in CLASS_VARIABLES if name in ds.variables]
         if not existing and classes is None:
             return None
-        by = existing[0] if existing else CLASS_VARIABLES[0]
+        by = [*existing, *CLASS_VARIABLES][0]
     values, names = class_of_each(ds, by)
     if values.dtype.kind in "iu":
-        names = {value: name for value, name in names.items() if value >= 0}
+        names = {code: name for code, name in names.items() if code >= 0}
     names.pop("", None)
-    for name in classes or ():
-        if name not in names.values():
-            hint = did_you_mean(name, list(names.values()))
-            raise UsageError(f"{by!r} has no class {name!r}.{hint}")
     if classes is not None:
-        names = {value: name for value, name in names.items() if name in classes}
+        names = _selected(names, classes, by)
     if len(names) > MAX_CLASSES:
         raise UsageError(f"{by!r} has {len(names)} classes; at most {MAX_CLASSES} are supported.")
-    codes = pd.Index(list(names)).get_indexer(pd.Index(values.ravel()))  # -1 for other values
+    index = pd.Index(list(names))
+    codes = index.get_indexer(pd.Index(values.ravel()))  # -1 for other values
     attrs = {
         "long_name": by,
         "flag_values": list(range(-1, len(names))),
@@ -98,6 +95,15 @@ def classes_of(
     }
     navigation = schema.navigation_dims(ds)
     return xr.DataArray(codes.reshape(values.shape), dims=navigation, name=CLASS, attrs=attrs)
+
+
+def _selected(names: dict[Any, str], classes: Sequence[str], by: str) -> dict[Any, str]:
+    """Those of the classes that are requested by name. Raises UsageError for an unknown name."""
+    for name in classes:
+        if name not in names.values():
+            hint = did_you_mean(name, list(names.values()))
+            raise UsageError(f"{by!r} has no class {name!r}.{hint}")
+    return {value: name for value, name in names.items() if name in classes}
 
 
 def _class_values(ds: xr.Dataset, name: str) -> np.ndarray:

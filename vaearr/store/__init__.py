@@ -27,7 +27,6 @@ from vaearr.store.read import (
     run_folder,
     run_manifest,
     run_names,
-    store_blocks,
     store_of,
     stored_bytes,
 )

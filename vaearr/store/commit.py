@@ -186,7 +186,7 @@ def publish(
     staged: Mapping[str, Path],
     *,
     replacing: Collection[str] = (),
-    checksums: Mapping[str, str] | None = None,
+    checksums: Mapping[Path, str] | None = None,
 ) -> None:
     """Move finished folders into the store, durably, and list them. Needs the lock (`edit_store`).
 

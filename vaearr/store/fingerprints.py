@@ -21,6 +21,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import DamagedError, DataError, UsageError
 from vaearr.recipe import FINGERPRINTS, nested
+from vaearr.schema.grid import to_samples
 from vaearr.schema.pattern_steps import STEPS
 from vaearr.store.folders import PART, file_sizes, has_file, sha256_of
 from vaearr.store.layout import chunks_of
@@ -186,24 +187,20 @@ def sampled_fingerprint(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
     DataError
         If a chosen pattern holds NaN or infinite values.
     """
-    points = np.argwhere(roi.values)
-    n_samples = min(FINGERPRINT_SAMPLES, len(points))
-    points = points[np.linspace(0, len(points) - 1, n_samples).astype(int)]
-    positions = {}
-    for axis, dim in enumerate(roi.dims):
-        values = roi[dim].values[points[:, axis]]
-        missing = values[~np.isin(values, ds[dim].values)]
-        if len(missing):
-            raise UsageError(
-                f"the Dataset lacks points of the run's region, such as {dim} = {missing[0]}; "
-                "give the whole region."
-            )
-        positions[dim] = xr.DataArray(values, dims="chosen")
-    chosen = ds[n.PATTERNS].sel(positions).transpose("chosen", ...)
-    rows = chosen.values.reshape(len(points), -1).astype("f8")
-    is_finite = np.isfinite(rows).all(1)
-    if not is_finite.all():
-        point = [f"{dim} = {values.values[~is_finite][0]}" for dim, values in positions.items()]
+    samples = to_samples(roi, roi)
+    n_chosen = min(FINGERPRINT_SAMPLES, samples.size)
+    numbers = np.linspace(0, samples.size - 1, n_chosen).astype(int)
+    points = {dim: samples[dim][numbers] for dim in roi.dims}
+    try:
+        chosen = ds[n.PATTERNS].sel(points).transpose(n.SAMPLE, ...)
+    except KeyError:
+        raise UsageError(
+            "the Dataset lacks points of the run's region; give the whole region."
+        ) from None
+    rows = chosen.values.reshape(n_chosen, -1).astype("f8")
+    is_damaged = ~np.isfinite(rows).all(1)
+    if is_damaged.any():
+        point = [f"{dim} = {values.values[is_damaged][0]}" for dim, values in points.items()]
         raise DataError(
             f"patterns of the region hold NaN or infinite values, such as at {', '.join(point)}; "
             "leave these points out, or check whether a step gave the patterns new coordinates: "

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 def read_ahead(
     read: Callable[[Item], Value], items: Iterable[Item], at_once: int = 1
-) -> Iterator[Value]:
+) -> Generator[Value, None, None]:
     """Yield `map(read, items)` in order, computed in threads at most `at_once` items ahead."""
     ahead: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(at_once) as pool:

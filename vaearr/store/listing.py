@@ -127,37 +127,34 @@ def refresh_listing(
     for entry in metadata.values():
         if entry["node_type"] == "group":
             entry[LISTING] = {**INLINE, "metadata": {}}
-    ordered = sorted(metadata.items(), key=lambda item: (item[0].count("/"), item[0]))
-    root[LISTING] = {**INLINE, "metadata": dict(ordered)}
+    keys = sorted(metadata, key=lambda key: (key.count("/"), key))
+    root[LISTING] = {**INLINE, "metadata": {key: metadata[key] for key in keys}}
     replace_file(store / METADATA, json.dumps(root, indent=2).encode())
 
 
-def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+def seal(folder: Path, known: Mapping[Path, str] | None = None) -> None:
     """Write the checksums of an unpublished array, or of all arrays and models in a group.
 
     Files of an interrupted write in the folder are removed. known: checksums by file that were
     computed while files were written.
     """
-    known = known or {}
     for path in file_sizes(folder):
         if path.endswith(PART):
             (folder / path).unlink()
     for node, files in files_by_node(folder).items():
         if not is_group(folder / node):
-            write_seal(folder / node, files, {file: known.get(join(node, file)) for file in files})
+            write_seal(folder / node, files, known or {})
 
 
-def write_seal(
-    array: Path, names: Iterable[str], known: Mapping[str, str | None], *, durable: bool = False
-) -> None:
+def write_seal(array: Path, names: Iterable[str], known: Mapping[Path, str]) -> None:
     """Write the checksums of an array's files, some of which may be known."""
     # a checkpoint is removed when the run is published
-    names = sorted(set(names) - {SEAL, n.CHECKPOINT})
-    sums = read_ahead(
-        lambda name: known.get(name) or sha256_of(array / name), names, _FILES_AT_ONCE
-    )
-    lines = [f"{checksum}  {name}\n" for name, checksum in zip(names, sums, strict=True)]
-    replace_file(array / SEAL, "".join(lines).encode(), durable=durable)
+    files = [array / name for name in sorted(set(names) - {SEAL, n.CHECKPOINT})]
+    sums = read_ahead(lambda file: known.get(file) or sha256_of(file), files, _FILES_AT_ONCE)
+    lines = []
+    for file, checksum in zip(files, sums, strict=True):
+        lines.append(f"{checksum}  {file.relative_to(array).as_posix()}\n")
+    replace_file(array / SEAL, "".join(lines).encode())
 
 
 def read_seal(array: Path) -> dict[str, str] | None:

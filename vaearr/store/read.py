@@ -30,7 +30,7 @@ from vaearr.recipe import parsed
 from vaearr.store.commit import complete_publication, journalled
 from vaearr.store.fingerprints import check_chunks, damaged, undecodable
 from vaearr.store.folders import file_sizes, has_file
-from vaearr.store.layout import Region, blocks
+from vaearr.store.layout import Region
 from vaearr.store.paths import METADATA, as_url, store_path
 
 MAX_ATTEMPTS = 100
@@ -253,14 +253,7 @@ class StoredArray(ZarrArrayWrapper):
 
 
 class StoredGroup(xr.backends.ZarrStore):
-    """A group of a store on this machine, with variables of StoredArrays.
-
-    Values that another program appended to some of the variables are left out.
-    """
-
-    def __init__(self, group: zarr.Group, mode: str) -> None:
-        super().__init__(group, mode=mode)
-        self.sizes = common_sizes(group)
+    """A group of a store on this machine, with variables of StoredArrays."""
 
     def open_store_variable(self, name: str) -> xr.Variable:
         """Return a lazy variable."""
@@ -268,26 +261,7 @@ class StoredGroup(xr.backends.ZarrStore):
         store = self.zarr_group.store
         assert isinstance(store, LocalStore)
         array = LazilyIndexedArray(StoredArray(self.zarr_group[name], Path(store.root)))
-        stored = xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
-        for dim, size in variable.sizes.items():
-            if size > self.sizes[dim]:
-                stored = stored.isel({dim: slice(self.sizes[dim])})
-        return stored
-
-
-def named_sizes(array: zarr.Array) -> dict[str, int]:
-    """Return the size of an array along each of its dimensions."""
-    names = getattr(array.metadata, "dimension_names", None) or ()
-    return dict(zip(map(str, names), array.shape, strict=False))
-
-
-def common_sizes(group: zarr.Group) -> dict[str, int]:
-    """Return the smallest size of each dimension among the arrays of a group."""
-    sizes: dict[str, int] = {}
-    for _, array in group.arrays():
-        for dim, size in named_sizes(array).items():
-            sizes[dim] = min(size, sizes.get(dim, size))
-    return sizes
+        return xr.Variable(variable.dims, array, variable.attrs, variable.encoding)
 
 
 def _dataset(group: zarr.Group, store: str | Path) -> xr.Dataset:
@@ -297,18 +271,11 @@ def _dataset(group: zarr.Group, store: str | Path) -> xr.Dataset:
         return xr.open_dataset(kind(group, mode="r"), engine="store", chunks=None)
 
 
-def block_shape(path: str | Path) -> dict[str, int]:
+def block_shape(ds: xr.Dataset) -> dict[str, int]:
     """Return the scan points per chunk (shard) along each navigation dim, the unit of writing."""
-    patterns = open_store(path, chunks=None)[n.PATTERNS]
+    patterns = ds[n.PATTERNS]
     sides = patterns.encoding.get("shards") or patterns.encoding["chunks"]
     return dict(zip(patterns.attrs[n.NAVIGATION_DIMS], sides, strict=False))
-
-
-def store_blocks(path: str | Path) -> list[Region]:
-    """Return the chunks (shards) of a store as regions `{dim: slice}` of its grid, row-major."""
-    block = block_shape(path)
-    sizes = open_store(path, chunks=None).sizes
-    return list(blocks({dim: sizes[dim] for dim in block}, block))
 
 
 def run_names(path: str | Path) -> list[str]:

@@ -69,13 +69,18 @@ def written_together(store: Path, name: str) -> list[str]:
         run, *table = parts
         if table and table[0] not in TRAINING_PARTS:
             return [f"{n.RUNS}/{run}/{table[0]}"]
-        return [f"{n.RUNS}/{run}", *_of_run(n.OF_A_RUN, run)]
+        return _trained(run)
     for run in run_names(store):
         encoded = _of_run([n.LATENTS, *ENCODED], run)
         if name in encoded:
             return encoded
         if name in _of_run([n.ROI, n.SPLIT], run):
-            return written_together(store, f"{n.RUNS}/{run}")
+            return _trained(run)
+    return _derived(store, name)
+
+
+def _derived(store: Path, name: str) -> list[str]:
+    """Return the result of an analysis that a variable belongs to, with all its variables."""
     listed = listed_in(store)
     variables = [key for key in listed if "/" not in key]
     derived = {key for key in variables if n.PROVENANCE in listed[key].get("attributes", {})}
@@ -86,8 +91,12 @@ def written_together(store: Path, name: str) -> list[str]:
             f"{store}: {name} came with the source and cannot be removed; ingest anew."
         )
     owner = max(owners, key=len)
-    parts = [key for key in variables if key.startswith(f"{owner}_") and key not in derived]
-    return [owner, *parts]
+    others = [key for key in variables if key.startswith(f"{owner}_") and key not in derived]
+    return [owner, *others]
+
+
+def _trained(run: str) -> list[str]:
+    return [f"{n.RUNS}/{run}", *_of_run(n.OF_A_RUN, run)]
 
 
 def _of_run(variables: Iterable[str], run: str) -> list[str]:

@@ -31,7 +31,7 @@ from vaearr.store.listing import (
     write_seal,
 )
 from vaearr.store.paths import METADATA, store_path
-from vaearr.store.read import check_store, common_sizes, named_sizes, open_group, open_store
+from vaearr.store.read import check_store, open_store
 from vaearr.store.remove import removable, written_together
 
 MAX_ABSENT_CHUNKS = 10**6  # of an array, without a file
@@ -39,7 +39,7 @@ CHANGED = "its bytes are not those that were written"
 UNLISTED = "it is not listed"
 OTHER_METADATA = "its metadata is not as listed"
 GONE = "it is listed, but missing"
-APPENDED = "another program appended to it"
+NOT_A_FILE = "it is a symbolic link, or not an ordinary file"
 ACCEPTABLE = (CHANGED, UNLISTED, OTHER_METADATA, GONE)  # by `seal_store`, if all can be decoded
 RESTORE = "restore it from a copy or ingest again"
 _FILES_AT_ONCE = 8
@@ -90,8 +90,6 @@ def _to_do(store: Path, variable: str, found: str) -> str:
             )
     except (UsageError, *BAD_JSON):
         pass
-    if found == APPENDED:
-        return f"'vaearr verify {store} --seal' removes what was appended"
     if found in ACCEPTABLE:
         return f"restore it from a copy, or accept the change with 'vaearr verify {store} --seal'"
     return RESTORE
@@ -128,8 +126,6 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
             f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'."
         )
     result = Verification(store)
-    for name in _appended(store):
-        result.find(name, join(name, METADATA), APPENDED)
     _check_listing(result)
     with showing(progress, "verifying") as show:
         _check_files(result, show)
@@ -138,13 +134,8 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
             check_patterns(store)
         except (DamagedError, *BAD_JSON):
             result.find(n.PATTERNS, n.PATTERNS, CHANGED)
-    if result.is_healthy:
-        try:
-            schema.validate(open_store(store, chunks=None))
-        except (VaearrError, ValueError, KeyError, TypeError) as error:
-            result.find(
-                "", METADATA, f"it is not laid out as a store ({' '.join(str(error).split())})"
-            )
+    if all(finding.found in ACCEPTABLE for finding in result.findings):
+        _check_layout(result)
     for work in staging_root(store).glob("*-*"):
         result.notes.append(f"{work} is unfinished work; run its command again, or remove it.")
     if result.unsealed:
@@ -156,20 +147,15 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
     return result
 
 
-def _appended(store: Path) -> dict[str, tuple[int, ...]]:
-    """Return the variables that are longer than others along a dimension, and their old shape."""
+def _check_layout(result: Verification) -> None:
+    """Check that the store opens as a valid Dataset."""
     try:
-        group = open_group(store)
-        arrays = list(group.arrays())
-    except (VaearrError, ValueError, KeyError, TypeError):  # `_check_listing` reports it
-        return {}
-    sizes = common_sizes(group)
-    appended = {}
-    for name, array in arrays:
-        shape = tuple(sizes[dim] for dim in named_sizes(array))
-        if shape not in ((), array.shape):
-            appended[name] = shape
-    return appended
+        schema.validate(open_store(result.store, chunks=None))
+    except DamagedError:
+        return  # a chunk of a coordinate, which is among the findings
+    except (VaearrError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        result.find("", METADATA, f"it is not laid out as a store ({reason})")
 
 
 def _check_listing(result: Verification) -> None:
@@ -212,17 +198,14 @@ def _check_files(result: Verification, show: Show) -> None:
         problems = {}
         for name in files:
             if (folder / name).is_symlink() or not (folder / name).is_file():
-                problems[name] = "it is a symbolic link, or not an ordinary file"
-        if SEAL not in files and is_group(folder):
-            for name, problem in problems.items():
-                result.find(join(node, name), join(node, name), problem)
-            continue
-        regular_files = [name for name in files if name not in problems]
-        problems = _problems(folder, regular_files) | problems
+                problems[name] = NOT_A_FILE
+        if SEAL in files or not is_group(folder):
+            regular_files = [name for name in files if name not in problems]
+            problems |= _problems(folder, regular_files)
+            if SEAL not in files and not problems:
+                result.unsealed.append(node)
         for name, problem in problems.items():
             result.find(node, join(node, name), problem)
-        if SEAL not in files and not problems:
-            result.unsealed.append(node)
         result.n_files += len(files)
         result.n_bytes += sum(sizes[join(node, name)] for name in files)
         show(result.n_bytes, total)
@@ -267,8 +250,7 @@ def _undecodable(folder: Path, files: list[str]) -> dict[str, str]:
 def seal_store(path: str | Path) -> list[str]:
     """Accept the present state of a store: write missing checksums, list the variables again.
 
-    Values that another program appended to single variables are removed. Each variable is decoded
-    first. After an interruption, call it again.
+    Each variable is decoded first. After an interruption, call it again.
 
     Parameters
     ----------
@@ -287,12 +269,6 @@ def seal_store(path: str | Path) -> list[str]:
     """
     store = check_store(path)
     with edit_store(store):
-        appended = _appended(store)
-        with write_errors(store):
-            for name, shape in appended.items():
-                zarr.open_array(store / name, mode="r+", zarr_format=3).resize(shape)
-            if appended:
-                refresh_listing(store)
         result = verify_store(store)
         refused = [str(finding) for finding in result.findings if finding.found not in ACCEPTABLE]
         candidates = {finding.variable for finding in result.findings} | set(result.unsealed)
@@ -309,7 +285,7 @@ def seal_store(path: str | Path) -> list[str]:
             )
         with write_errors(store):
             for name in variables:
-                write_seal(store / name, files_by_node(store / name)[""], {}, durable=True)
+                write_seal(store / name, files_by_node(store / name)[""], {})
             refresh_listing(store)
             identity = attributes_of(store / n.RUNS)
             identity[n.PATTERNS_FINGERPRINT] = variable_fingerprint(store, n.PATTERNS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,6 @@ from vaearr.store.read import (
     read_block,
     refuse_taken,
     run_folder,
-    store_blocks,
 )
 
 Transform = Callable[[np.ndarray, Region], np.ndarray]
@@ -56,7 +55,6 @@ class Staging:
     folder: Path
     arrays: Mapping[str, zarr.Array]
     regions: Sequence[Region]
-    replacing: Sequence[str] = ()
 
 
 def create_store(
@@ -104,24 +102,15 @@ def create_store(
     with edit_store(store), staged_work(store, NEW) as work, write_errors(store):
         staged = work / "store"
         group = zarr.create_group(staged, zarr_format=3)
-        patterns = ds[n.PATTERNS]
-        nav = schema.navigation_dims(ds)
-        dims = (*nav, *schema.signal_dims(ds))
-        shape = tuple(ds.sizes[dim] for dim in dims)
-        grid = shape[: len(nav)]
-        chunks = layout.pattern_chunks(grid, shape[len(nav) :], patterns.dtype.itemsize)
-        array = _new_array(
-            staged / n.PATTERNS, dims, shape, chunks, patterns.dtype, layout.PATTERN_CODECS
-        )
-        block = dict(zip(nav, chunks, strict=False))
-        regions = list(layout.blocks(dict(zip(nav, grid, strict=True)), block))
+        array = _new_patterns(ds, staged)
         checksums = {}
+        n_chunks = array.nchunks
         # closed, so that no thread continues to write after an error
-        with closing(_stream(patterns, array, staged / n.PATTERNS, regions, transform)) as written:
+        with closing(_stream(ds, array, staged / n.PATTERNS, transform)) as written:
             for chunk, checksum in written:
-                checksums[f"{n.PATTERNS}/{chunk}"] = checksum
+                checksums[chunk] = checksum
                 if progress:
-                    progress(len(checksums), len(regions))
+                    progress(len(checksums), n_chunks)
         final = finalise(ds) if finalise else ds
         array.attrs.update(flat(final[n.PATTERNS].attrs))
         _write_small(final.drop_vars(n.PATTERNS), staged)
@@ -134,47 +123,56 @@ def create_store(
         }
         group.create_group(n.RUNS, attributes=attributes | identity)
         refresh_listing(staged)
-        publish(store, {"": staged}, replacing=[""] if overwrite else [], checksums=checksums)
+        replacing = [""] if overwrite else []
+        publish(store, {"": staged}, replacing=replacing, checksums=checksums)
     return store
 
 
+def _new_patterns(ds: xr.Dataset, folder: Path) -> zarr.Array:
+    """Create the array of the patterns in an unpublished folder."""
+    dims = (*schema.navigation_dims(ds), *schema.signal_dims(ds))
+    shape = tuple(ds.sizes[dim] for dim in dims)
+    dtype = ds[n.PATTERNS].dtype
+    n_navigation = len(schema.navigation_dims(ds))
+    chunks = layout.pattern_chunks(shape[:n_navigation], shape[n_navigation:], dtype.itemsize)
+    return _new_array(folder / n.PATTERNS, dims, shape, chunks, dtype, layout.PATTERN_CODECS)
+
+
 def _stream(
-    patterns: xr.DataArray,
-    array: zarr.Array,
-    folder: Path,
-    regions: Sequence[Region],
-    transform: Transform | None,
-) -> Generator[tuple[str, str], None, None]:
-    """Write the patterns; yield each chunk and its checksum.
+    ds: xr.Dataset, array: zarr.Array, folder: Path, transform: Transform | None
+) -> Generator[tuple[Path, str], None, None]:
+    """Write the patterns; yield the file of each chunk and its checksum.
 
     The next block is read while the previous one is encoded and written.
     """
+    navigation = schema.navigation_dims(ds)
+    regions = [dict(zip(navigation, region, strict=False)) for _, region in layout.chunks_of(array)]
 
     def read(region: Region) -> np.ndarray:
-        return read_block(patterns, region)
+        return read_block(ds[n.PATTERNS], region)
 
-    def blocks() -> Iterator[tuple[Region, np.ndarray]]:
-        for region, values in zip(regions, read_ahead(read, regions), strict=True):
-            yield region, transform(values, region) if transform else values
+    def write(block: tuple[Region, np.ndarray]) -> tuple[Path, str]:
+        region, values = block
+        positions = tuple(region.values())
+        array[positions] = values
+        chunk = folder / layout.chunk_name(array, positions)
+        return chunk, sha256_of(chunk)
 
-    def write(block: tuple[Region, np.ndarray]) -> tuple[str, str]:
-        region = tuple(block[0].values())
-        array[region] = block[1]
-        chunk = layout.chunk_name(array, region)
-        return chunk, sha256_of(folder / chunk)
-
-    yield from read_ahead(write, blocks())
+    blocks: Iterable[np.ndarray] = read_ahead(read, regions)
+    if transform is not None:
+        blocks = map(transform, blocks, regions)
+    return read_ahead(write, zip(regions, blocks, strict=True))
 
 
 def _write_small(ds: xr.Dataset, folder: Path) -> None:
     """Write maps and coordinates with checksummed codecs into an unpublished folder."""
     clean = ds.drop_encoding().drop_attrs(deep=False)
-    for name, variable in list(clean.variables.items()):
-        if variable.dtype.kind == "U":  # zarr v3 specifies only text of variable length
+    encoding = {}
+    for name in list(clean.variables):
+        if clean[name].dtype.kind == "U":  # zarr v3 specifies only text of variable length
             clean[name] = clean[name].astype(object)
-    for variable in clean.variables.values():
-        variable.attrs = flat(variable.attrs)
-    encoding = {str(name): {"compressors": layout.MAP_CODECS} for name in clean.variables}
+        clean[name].attrs = flat(clean[name].attrs)
+        encoding[name] = {"compressors": layout.MAP_CODECS}
     clean.to_zarr(
         folder,
         mode="a",
@@ -206,7 +204,7 @@ def staged_variables(
 
     coords: coordinates of dims that the store does not have yet, and variables in memory.
     request: everything that decides the values; interrupted work of the same request is resumed.
-    replacing: variables that are replaced by these (`store.remove.removable`).
+    replacing: variables that `publish_staged` will replace (`store.remove.removable`).
     Raises ExistsError if a variable exists already.
     """
     store = check_store(path)
@@ -215,39 +213,39 @@ def staged_variables(
     with edit_store(store), staged_work(store, name, keep=key) as work:
         existing = _kept(store, replacing)
         _check_new(existing, store, [*specs, *map(str, coords.variables)])
+        block = block_shape(existing)
         folder = work / key
         with write_errors(store):
             if not folder.exists():
                 unfinished = work / f".{key}{PART}"
                 _write_group(coords, unfinished, {})
                 sizes = {**existing.sizes, **coords.sizes}
-                chunk_sizes = sizes | block_shape(store)
+                chunk_sizes = sizes | block
                 for variable, spec in specs.items():
-                    shape = [sizes[dim] for dim in spec.dims]
-                    chunks = [min(chunk_sizes[dim], sizes[dim]) for dim in spec.dims]
-                    array = _new_array(
-                        unfinished / variable,
-                        spec.dims,
-                        shape,
-                        chunks,
-                        np.dtype("float32"),
-                        layout.MAP_CODECS,
-                    )
-                    array.attrs.update(flat(spec.attrs))
+                    _new_variable(unfinished / variable, spec, sizes, chunk_sizes)
                 move(unfinished, folder)
-        arrays = {}
-        for variable in specs:
-            array = zarr.open_array(folder / variable, mode="r+", zarr_format=3)
-            arrays[variable] = array.with_config(ALL_WRITTEN)
-            for chunk, _ in undecodable(array):  # left by a power failure: it must be written again
-                (folder / variable / chunk).unlink()
-        yield Staging(
-            store=store,
-            folder=folder,
-            arrays=arrays,
-            regions=store_blocks(store),
-            replacing=list(replacing),
-        )
+        arrays = {variable: _staged_array(folder / variable) for variable in specs}
+        regions = list(layout.blocks({dim: existing.sizes[dim] for dim in block}, block))
+        yield Staging(store=store, folder=folder, arrays=arrays, regions=regions)
+
+
+def _new_variable(
+    folder: Path, spec: VariableSpec, sizes: Mapping[Any, int], chunk_sizes: Mapping[Any, int]
+) -> None:
+    """Create the array of a float32 variable."""
+    shape = [sizes[dim] for dim in spec.dims]
+    chunks = [min(chunk_sizes[dim], sizes[dim]) for dim in spec.dims]
+    dtype = np.dtype("float32")
+    array = _new_array(folder, spec.dims, shape, chunks, dtype, layout.MAP_CODECS)
+    array.attrs.update(flat(spec.attrs))
+
+
+def _staged_array(folder: Path) -> zarr.Array:
+    """Open a staged array, without chunks that cannot be decoded: they are written again."""
+    array = zarr.open_array(folder, mode="r+", zarr_format=3).with_config(ALL_WRITTEN)
+    for chunk, _ in undecodable(array):  # left by a power failure
+        (folder / chunk).unlink()
+    return array
 
 
 def _new_array(
@@ -298,13 +296,14 @@ def publish_staged(
 ) -> None:
     """Publish all variables of the staging in one step, after a check that every block is written.
 
-    run, tables, replacing: tables that are published in the same step, as in `write_results`.
+    run, tables: tables that are published in the same step. replacing: variables and tables that
+    are removed in it. See `write_results`.
     """
     n_pending = len(pending(staging))
     if n_pending:
         raise RuntimeError(f"{n_pending} of {len(staging.regions)} blocks are not written.")
     staged = {folder.name: folder for folder in staging.folder.iterdir() if folder.is_dir()}
-    _publish(staging.store, staged, None, run, tables, [*staging.replacing, *replacing])
+    _publish(staging.store, staged, None, run, tables, replacing)
 
 
 def write_results(
@@ -418,14 +417,15 @@ def staged_run(
     a variable that it or its encoding will write, exists already and is not replaced.
     """
     store = check_store(path)
-    key = f"{n.RUNS}/{run}"
     check_run_name(run)
+    key = f"{n.RUNS}/{run}"
     with edit_store(store):
         if key not in replacing and existing_keys(store, [key]):
             raise ExistsError(
                 f"{store} already has a run {run!r}; choose another name with run='…' (--run)."
             )
-        _check_new(_kept(store, replacing), store, [n.run_name(name, run) for name in n.OF_A_RUN])
+        names = [n.run_name(name, run) for name in n.OF_A_RUN]
+        _check_new(_kept(store, replacing), store, names)
         with staged_work(store, f"run-{run}", keep) as folder:
             yield folder
 
@@ -442,11 +442,9 @@ def publish_run(
 ) -> None:
     """Publish the folder of `staged_run` with tables and maps (`roi`, `split`) as `/runs/<run>`."""
     store = check_store(path)
-    for name, table in (tables or {}).items():
-        _write_table(table, folder / name, run)
     with write_errors(store):
         _write_group(xr.Dataset(), folder, plain(manifest))
-    _publish(store, {f"{n.RUNS}/{run}": folder}, variables, run, None, replacing)
+    _publish(store, {f"{n.RUNS}/{run}": folder}, variables, run, tables, replacing)
     with suppress(OSError):  # the run is published already; a checkpoint does no harm
         (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink()
 

@@ -70,9 +70,9 @@ def phase_map(numbers: np.ndarray, names: Mapping[int, str]) -> xr.DataArray:
 def indexed_maps(
     grid: ScanGrid,
     columns: Mapping[str, np.ndarray],
-    numbers: np.ndarray | None = None,
-    names: Mapping[int, str] | None = None,
-    euler: np.ndarray | None = None,
+    numbers: np.ndarray | None,
+    names: Mapping[int, str],
+    euler: np.ndarray | None,
 ) -> dict[str, xr.DataArray]:
     """Maps on the grid from one value for each row: columns by name, phase numbers (-1: not
     indexed), Euler angles.
@@ -81,7 +81,7 @@ def indexed_maps(
     """
     maps = {name: map_array(name, grid.put(values)) for name, values in columns.items()}
     if numbers is not None:
-        maps[n.PHASE] = phase_map(grid.put(numbers, n.PHASE_MISSING), names or {})
+        maps[n.PHASE] = phase_map(grid.put(numbers, n.PHASE_MISSING), names)
     if euler is not None:
         is_indexed = np.isfinite(euler).all(-1) & (euler.min(-1) < EDAX_NO_ANGLE)
         if numbers is not None:

@@ -17,7 +17,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from vaearr.store.layout import pattern_chunks
 EDAX_NO_POSITION = -1111111.0  # x and y of grid points with invalid data
 EMSOFT_PATTERNS = "EMData/EBSD/EBSDPatterns"
 EMSOFT = "emsoft-ebsd"
-DETECTOR, NOTES = "detector", "notes"
 
 MAPS = {  # columns of `EBSD/Data` of all vendors, and their names in the Dataset
     "IQ": m.IQ_HOUGH,
@@ -145,23 +144,23 @@ def is_nordif(path: Path) -> bool:
 def open_binary(file: Path, config: IngestConfig) -> xr.Dataset:
     """Open the patterns (y, x, dy, dx) of an UP1, UP2 or NORDIF file; see `open_vendor_hdf5`."""
     options: dict[str, Any] = {}
-    if is_nordif(file) and config.nav_shape:
-        options = {"scan_size": config.nav_shape[::-1]}
+    is_raw = is_nordif(file)
+    if is_raw and config.nav_shape:
+        options["scan_size"] = config.nav_shape[::-1]
     with in_words(file, "a scan"):
         signal = _by_kikuchipy(file, file, **options)
         *sizes, height, width = signal.data.shape
         n_bytes = file.stat().st_size
-        if is_nordif(file) and signal.data.nbytes != n_bytes:
+        if is_raw and signal.data.nbytes != n_bytes:
             raise DataError(
                 f"{file} has {n_bytes} bytes, but {sizes} patterns of {height} x {width} px are "
                 f"{signal.data.nbytes}; give the Setting.txt of this scan or, if it was "
                 "interrupted, nav_shape=(rows, columns) of the existing patterns."
             )
-        grid, notes = _raster(file, math.prod(sizes), _sizes(signal), config)
-        facts = _facts(file, signal, (height, width), grid, notes)
-    tile = pattern_chunks(grid.rows.shape, (height, width), signal.data.dtype.itemsize)
-    patterns = signal.data.reshape(*grid.rows.shape, height, width).rechunk(tile)
-    return _dataset(file, config, patterns, grid, _step(signal), facts)
+        grid, notes = _raster(file, math.prod(sizes), signal, config)
+        tile = pattern_chunks(grid.rows.shape, (height, width), signal.data.dtype.itemsize)
+        patterns = signal.data.reshape(*grid.rows.shape, height, width).rechunk(tile)
+        return _scan(file, config, signal, patterns, grid, notes)
 
 
 def open_vendor_hdf5(file: Path, config: IngestConfig) -> xr.Dataset:
@@ -182,14 +181,17 @@ def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig) -> xr.
     """Open a scan of an HDF5 file; kikuchipy reads a copy without the patterns."""
     if kind not in HDF5_FORMATS:
         raise DataError(f"{file} is in none of the vendor formats {', '.join(HDF5_FORMATS)}.")
-    name = ""
+    layout = LAYOUTS.get(kind)
+    scan = ""
     options: dict[str, Any] = {}
-    if kind == EMSOFT:
+    if layout is None:
         dataset = find_dataset(opened, EMSOFT_PATTERNS, "images")
         notes = ["the patterns are simulated"]
     else:
-        name, dataset, notes = _choose_scan(opened, LAYOUTS[kind], config)
-        options["scan_group_names"] = name
+        scan, notes = _choose_scan(opened, config)
+        dataset, dataset_notes = _choose_patterns(opened, scan, layout, config)
+        notes += dataset_notes
+        options["scan_group_names"] = scan
         if kind == "h5oina":
             options["processed"] = not dataset.name.endswith("/Unprocessed Patterns")
     if dataset.ndim != 3 or 0 in dataset.shape or dataset.dtype.kind not in "uif":
@@ -200,58 +202,42 @@ def _hdf5(opened: h5py.File, file: Path, kind: str, config: IngestConfig) -> xr.
     with tempfile.TemporaryDirectory() as folder:
         header = Path(folder) / file.name
         with h5py.File(header, "w") as copy:
-            _copy_header(opened, copy, dataset, name)
+            _copy_header(opened, copy, dataset, scan)
         signal = _by_kikuchipy(file, header, **options)
-        sizes = step = None
-        if kind != EMSOFT:
-            sizes = _sizes(signal)
-            step = _step(signal)
-        grid = _bruker_grid(opened, name, len(dataset)) if kind == "bruker-h5" else None
+        grid = _bruker_grid(opened, scan, len(dataset)) if kind == "bruker-h5" else None
         if grid is None:
-            grid, raster_notes = _raster(file, len(dataset), sizes, config)
+            grid, raster_notes = _raster(file, len(dataset), signal, config)
             notes += raster_notes
-        facts = _facts(file, signal, dataset.shape[1:], grid, notes)
-    if kind != EMSOFT:
-        facts |= _maps(opened, name, LAYOUTS[kind], grid, signal.original_metadata.as_dictionary())
-    rows = H5Rows(dataset)
-    patterns = lazy_array(rows, grid.rows, dataset.shape[1:], dataset.dtype)
-    ds = _dataset(file, config, patterns, grid, step, facts)
+        rows = H5Rows(dataset)
+        patterns = lazy_array(rows, grid.rows, dataset.shape[1:], dataset.dtype)
+        ds = _scan(file, config, signal, patterns, grid, notes)
+    if layout is not None:
+        header_entries = signal.original_metadata.as_dictionary()
+        ds = ds.assign(_maps(opened, scan, layout, grid, header_entries))
     ds.set_close(rows.close)
     return ds
 
 
-def _dataset(
-    file: Path,
-    config: IngestConfig,
-    patterns: Any,
-    grid: ScanGrid,
-    step: tuple[float | None, float | None] | None,
-    facts: dict[str, Any],
-) -> xr.Dataset:
-    """The Dataset of a scan. facts: variables, and the attributes `detector` and `notes`."""
-    step = step or (None, None)
-    units = "um" if any(step) else "step"
-    if config.step is not None:
-        step = (config.step, config.step)
-        units = config.units
-    ds = scan_dataset(patterns, grid, step, units, file)
-    ds.attrs = {name: facts.pop(name) for name in (DETECTOR, NOTES) if name in facts}
-    return ds.assign(facts)
-
-
-def _choose_scan(
-    file: h5py.File, layout: Layout, config: IngestConfig
-) -> tuple[str, h5py.Dataset, list[str]]:
-    """The requested or first scan, its patterns, and notes on alternatives in the file."""
+def _choose_scan(file: h5py.File, config: IngestConfig) -> tuple[str, list[str]]:
+    """The requested or first scan, and a note on the others."""
     scans = [key for key in file if f"{key}/EBSD/Data" in file]
     if not scans:
         raise DataError(
             f"{file.filename} holds no scan: no group with 'EBSD/Data' in it; check the export."
         )
-    name = config.scan or scans[0]
-    if name not in scans:
-        raise UsageError(f"{file.filename} has no scan {name!r}.{did_you_mean(name, scans)}")
-    folder = f"{name}/EBSD/Data"
+    if config.scan is None:
+        return scans[0], _note_on_others(scans, "scan")
+    if config.scan not in scans:
+        hint = did_you_mean(config.scan, scans)
+        raise UsageError(f"{file.filename} has no scan {config.scan!r}.{hint}")
+    return config.scan, []
+
+
+def _choose_patterns(
+    file: h5py.File, scan: str, layout: Layout, config: IngestConfig
+) -> tuple[h5py.Dataset, list[str]]:
+    """The requested or preferred patterns of a scan, and a note on the others."""
+    folder = f"{scan}/EBSD/Data"
     names = [key for key in layout.patterns if f"{folder}/{key}" in file]
     if config.images != IngestConfig().images:
         names = [config.images]
@@ -261,12 +247,15 @@ def _choose_scan(
             f"{file.filename}: {folder!r} holds no patterns ({expected}); save the patterns with "
             "the scan."
         )
-    notes = []
-    for chosen, available, setting in ((name, scans, "scan"), (names[0], names, "images")):
-        others = ", ".join(repr(key) for key in available if key != chosen)
-        if others and getattr(config, setting) != chosen:
-            notes.append(f"{chosen!r} is read; the file also holds {others} ({setting}=…).")
-    return name, find_dataset(file, f"{folder}/{names[0]}", "images"), notes
+    return find_dataset(file, f"{folder}/{names[0]}", "images"), _note_on_others(names, "images")
+
+
+def _note_on_others(names: list[str], setting: str) -> list[str]:
+    """A note on what the file holds besides the first, unless that is all."""
+    chosen, *others = map(repr, names)
+    if not others:
+        return []
+    return [f"{chosen} is read; the file also holds {', '.join(others)} ({setting}=…)."]
 
 
 def _copy_header(
@@ -311,25 +300,12 @@ def _by_kikuchipy(file: Path, header: Path, **options: Any) -> Any:
     return signal
 
 
-def _sizes(signal: Any) -> tuple[int, int]:
-    """Rows and columns of the scan."""
-    sizes = {axis.name: int(axis.size) for axis in signal.axes_manager.navigation_axes}
-    return sizes.get(n.Y, 1), sizes.get(n.X, 1)
-
-
-def _step(signal: Any) -> tuple[float | None, float | None]:
-    """The steps of y and x in um where they are positive numbers."""
-    steps: dict[str, float | None] = {}
-    for axis in signal.axes_manager.navigation_axes:
-        steps[axis.name] = float(axis.scale) if 0 < axis.scale < math.inf else None
-    return steps.get(n.Y), steps.get(n.X)
-
-
 def _raster(
-    file: Path, count: int, in_file: tuple[int, int] | None, config: IngestConfig
+    file: Path, count: int, signal: Any, config: IngestConfig
 ) -> tuple[ScanGrid, list[str]]:
-    """The grid by the setting, else by the file, else one row, and a note on the latter."""
-    rows, columns = config.nav_shape or in_file or (1, count)
+    """The grid by the setting, else by the header, and a note on scans of one row."""
+    sizes = {axis.name: int(axis.size) for axis in signal.axes_manager.navigation_axes}
+    rows, columns = config.nav_shape or (sizes.get(n.Y, 1), sizes.get(n.X, 1))
     if rows * columns != count:
         source = "nav_shape" if config.nav_shape else "its header"
         error = UsageError if config.nav_shape else DataError
@@ -358,37 +334,44 @@ def _bruker_grid(file: h5py.File, scan: str, n_patterns: int) -> ScanGrid | None
     return scan_grid(step_numbers(steps, where), where)
 
 
-def _facts(
-    file: Path, signal: Any, shape: tuple[int, ...], grid: ScanGrid, notes: list[str]
-) -> dict[str, Any]:
-    """Variables, `detector` and `notes` from the header as kikuchipy read it.
-
-    The projection centre is in Bruker's convention, the mean over the scan where it varies. (1/2,
-    1/2, 1/2) is kikuchipy's default for files without one, so it is left out.
-    """
+def _scan(
+    file: Path, config: IngestConfig, signal: Any, patterns: Any, grid: ScanGrid, notes: list[str]
+) -> xr.Dataset:
+    """The Dataset of a scan, with what kikuchipy read from the header."""
     header_shape = tuple(signal.axes_manager.signal_shape[::-1])
-    if header_shape != tuple(shape):
+    shape = patterns.shape[-2:]
+    if header_shape != shape:
         raise DataError(
             f"{file}: the header says patterns of {header_shape} px, the patterns have {shape}."
         )
-    facts: dict[str, Any] = _crystal_map(signal.xmap, grid)
+    steps: dict[str, float] = {}
+    for axis in signal.axes_manager.navigation_axes:
+        if axis.units != "px" and 0 < axis.scale < math.inf:
+            steps[axis.name] = float(axis.scale)
+    units = "um" if steps else "step"
+    if config.step is not None:
+        steps = {n.Y: config.step, n.X: config.step}
+        units = config.units
+    ds = scan_dataset(patterns, grid, (steps.get(n.Y), steps.get(n.X)), units, file)
     if signal.detector is not None:
-        facts[DETECTOR] = _detector(signal.detector)
+        ds.attrs["detector"] = _detector(signal.detector)
+    if notes:
+        ds.attrs["notes"] = notes
     background = np.asarray(signal.static_background)
     if background.shape == header_shape:
         attrs = {"long_name": "static background", "units": "counts"}
-        facts["static_background"] = xr.DataArray(background, dims=(n.DY, n.DX), attrs=attrs)
-    if notes:
-        facts[NOTES] = notes
-    return facts
+        ds["static_background"] = ((n.DY, n.DX), background, attrs)
+    return ds.assign(_crystal_map(signal.xmap, grid))
 
 
 def _detector(detector: Any) -> dict[str, Any]:
-    attrs: dict[str, Any] = {
-        key: float(getattr(detector, key))
-        for key in ("sample_tilt", "tilt", "azimuthal", "twist", "binning")
-    }
-    attrs["angle_units"] = "degree"
+    """Geometry of the detector; the projection centre in Bruker's convention, its mean if it varies.
+
+    (1/2, 1/2, 1/2) is kikuchipy's default for files without a projection centre: it is left out.
+    """
+    attrs: dict[str, Any] = {"angle_units": "degree"}
+    for key in ("sample_tilt", "tilt", "azimuthal", "twist", "binning"):
+        attrs[key] = float(getattr(detector, key))
     centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
     if not np.all(centres == 0.5):
         attrs["projection_centre"] = centres.mean(axis=0).tolist()
@@ -396,46 +379,30 @@ def _detector(detector: Any) -> dict[str, Any]:
     return attrs
 
 
-def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, Any]:
+def _crystal_map(xmap: Any, grid: ScanGrid) -> dict[str, xr.DataArray]:
     """Phases, orientations and scores of the crystal map in files of kikuchipy and EMsoft."""
     names = m.phase_names(xmap) if xmap is not None else {}
     if not any(names.values()) or xmap.is_in_data.size != grid.rows.size:
         return {}
-
-    def rows(values: Any, fill: float = np.nan) -> np.ndarray:
-        out = np.full((grid.rows.size, *np.shape(values)[1:]), fill, "f8")
-        out[np.asarray(xmap.is_in_data)] = values
-        return out
-
+    rows = np.full(grid.rows.size, -1)
+    rows[xmap.is_in_data] = np.arange(xmap.size)
+    xmap_grid = replace(grid, rows=rows.reshape(grid.rows.shape))
     columns = {}
     if "scores" in xmap.prop:
-        best_scores = np.asarray(xmap.prop["scores"]).reshape(xmap.size, -1)[:, 0]
-        columns["scores"] = rows(best_scores)
-    numbers = rows(np.where(xmap.is_indexed, xmap.phase_id, n.PHASE_UNKNOWN), n.PHASE_UNKNOWN)
-    euler = rows(xmap.rotations.to_euler().reshape(-1, 3))
-    return m.indexed_maps(grid, columns, numbers, names, euler)
-
-
-def _table(file: h5py.File, folder: str, count: int) -> dict[str, np.ndarray]:
-    """The datasets of a group that hold numbers for each row: (N,) or (N, width), as floats."""
-    table = {}
-    for key in file.get(folder, ()):
-        item = file[f"{folder}/{key}"]
-        is_dataset = isinstance(item, h5py.Dataset) and item.dtype.kind in "uif"
-        if is_dataset and item.ndim in (1, 2) and len(item) == count:
-            values = find_dataset(file, f"{folder}/{key}", "images")[()].astype("f8")
-            table[key] = values[:, 0] if values.shape[1:] == (1,) else values
-    return table
+        columns["scores"] = xmap.prop["scores"].reshape(xmap.size, -1)[:, 0]
+    numbers = np.where(xmap.is_indexed, xmap.phase_id, n.PHASE_UNKNOWN)
+    euler = xmap.rotations.to_euler().reshape(xmap.size, -1, 3)[:, 0]
+    return m.indexed_maps(xmap_grid, columns, numbers, names, euler)
 
 
 def _maps(
     file: h5py.File, scan: str, layout: Layout, grid: ScanGrid, header: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> dict[str, xr.DataArray]:
     """All maps of the file, which kikuchipy does not read, on the grid."""
-    count = int(grid.present.sum())
-    numbers = names = euler = None
-    data = _table(file, f"{scan}/EBSD/Data", count)
+    data = _table(file, f"{scan}/EBSD/Data", grid)
     maps = {name: data[key] for key, name in MAPS.items() if key in data}
+    numbers = euler = None
+    names: dict[int, str] = {}
     if "Phase" in data:
         numbers, names = _phases(data["Phase"], layout, maps.get(m.CI), header)
     if layout.euler and set(layout.euler) <= set(data):
@@ -446,16 +413,33 @@ def _maps(
         is_invalid = data["X Position"] == EDAX_NO_POSITION
         maps = {name: np.where(is_invalid, np.nan, values) for name, values in maps.items()}
     variables = m.indexed_maps(grid, maps, numbers, names, euler)
+    return variables | _element_maps(file, scan, grid)
+
+
+def _element_maps(file: h5py.File, scan: str, grid: ScanGrid) -> dict[str, xr.DataArray]:
+    """The element maps of a combined EBSD and EDS scan (H5OINA)."""
     for kind, units in ELEMENT_MAPS.items():
-        elements = _table(file, f"{scan}/EDS/Data/{kind}", count)
-        if elements:  # of a combined EBSD and EDS scan (H5OINA)
+        columns = _table(file, f"{scan}/EDS/Data/{kind}", grid)
+        if columns:
             attrs = {**n.ATTRS[n.ELEMENTS], "units": units, "source": kind}
-            values = np.stack([grid.put(column) for column in elements.values()]).astype("f4")
-            symbols = {n.ELEMENT: [key.split()[0] for key in elements]}
+            values = np.stack([grid.put(column) for column in columns.values()]).astype("f4")
+            symbols = [key.split()[0] for key in columns]
             dims = (n.ELEMENT, n.Y, n.X)
-            variables[n.ELEMENTS] = xr.DataArray(values, symbols, dims, attrs=attrs)
-            break
-    return variables
+            return {n.ELEMENTS: xr.DataArray(values, {n.ELEMENT: symbols}, dims, attrs=attrs)}
+    return {}
+
+
+def _table(file: h5py.File, folder: str, grid: ScanGrid) -> dict[str, np.ndarray]:
+    """The datasets of a group that hold numbers for each row: (N,) or (N, width), as floats."""
+    count = int(grid.present.sum())
+    table = {}
+    for key in file.get(folder, ()):
+        item = file[f"{folder}/{key}"]
+        is_numbers = isinstance(item, h5py.Dataset) and item.dtype.kind in "uif"
+        if is_numbers and item.ndim in (1, 2) and len(item) == count:
+            values = find_dataset(file, item.name, "images")[()].astype("f8")
+            table[key] = values[:, 0] if values.shape[1:] == (1,) else values
+    return table
 
 
 def _phases(

@@ -32,7 +32,8 @@ from vaearr.ingestion.attaching import side_map
 from vaearr.ingestion.ingest import ingest
 from vaearr.models.artifacts import load_folder
 from vaearr.models.tensors import read_tensors, write_tensors
-from vaearr.sources import open_orientation_map, open_source
+from vaearr.sources import open_source
+from vaearr.sources.orientation_maps import read_orientation_map
 from vaearr.store.verify import verify_store
 from vaearr.testing import write_scan_files
 
@@ -191,7 +192,9 @@ FORMATS: dict[str, Format] = {
     "png": Format("a.png", _picture, _folder, is_sealed=True, is_source=True),
     "tiff": Format("a.tif", _picture, _folder, is_source=True),
     "ang": Format(
-        "a.ang", lambda p: write_ang(p) and None, lambda p: digest(open_orientation_map(p))
+        "a.ang",
+        lambda p: write_ang(p) and None,
+        lambda p: digest(xr.Dataset(read_orientation_map(p))),
     ),
     "checkpoint": Format("checkpoint.safetensors", _checkpoint, _checkpoint_read, is_sealed=True),
     "weights": Format("weights.safetensors", None, _model_read, is_sealed=True),

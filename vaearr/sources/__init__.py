@@ -18,9 +18,8 @@ from vaearr.config.parts import of_packages, part
 from vaearr.errors import DataError, UsageError
 from vaearr.sources import digits, images, kikuchi_h5, nifti, orientation_maps, vendor
 from vaearr.sources.hdf5 import check_file, in_words, open_hdf5
-from vaearr.sources.orientation_maps import open_orientation_map
 
-__all__ = ["SOURCES", "Detected", "Source", "detect", "open_orientation_map", "open_source"]
+__all__ = ["SOURCES", "Detected", "Source", "detect", "open_source"]
 ZARR = "zarr"
 
 

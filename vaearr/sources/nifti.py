@@ -30,7 +30,6 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, UsageError
 from vaearr.sources.collection import (
-    Geometry,
     collection,
     examined,
     refuse_nonfinite,
@@ -46,6 +45,7 @@ SUFFIXES = (".nii", ".nii.gz")
 AFFINE, ORIENTATION = "affine", "orientation"
 AXES = (n.Z, n.Y, n.X)
 EDGE = 1e-6  # of a voxel
+MAX_CONDITION = 1e6  # of an affine; the axes of a flat one cannot be told apart
 
 
 def sniff(path: Path) -> bool:
@@ -60,20 +60,27 @@ def files(path: Path, config: IngestConfig) -> list[Path]:
     return source_files(path, config, SUFFIXES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
-    """A header: where the sample's voxels lie in the file, its axis codes, dtype of its values."""
+    """A volume of a file and its sample: voxel of the file = scale * voxel of the sample + offset.
 
-    geometry: Geometry
+    shape: of the file, (z, y, x) in RAS+. size: of the sample. affine: from voxel numbers (x, y, z,
+    1) of the sample to mm. codes: axis codes of the file. dtype: of its values.
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    scale: np.ndarray
+    offset: np.ndarray
+    affine: np.ndarray
     codes: str
     dtype: np.dtype
 
     @property
-    def affine(self) -> np.ndarray:
-        """The affine of the sample's voxel numbers (x, y, z, 1)."""
-        step = np.diag([*self.geometry.scale[::-1], 1.0])
-        step[:3, 3] = self.geometry.offset[::-1]
-        return np.asarray(self.geometry.affine @ step)
+    def is_resampled(self) -> bool:
+        """Whether values of the sample lie between voxels of the file."""
+        return bool((self.scale != 1).any())
 
 
 def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
@@ -93,27 +100,19 @@ def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
 
     sample_table = samples_of(source, config, SUFFIXES)
     volumes = examined(sample_table, check)
-    geometries = [volume.geometry for volume in volumes]
-    shapes = sorted({geometry.size for geometry in geometries})
-    if len(shapes) > 1:
+    sizes = sorted({volume.size for volume in volumes})
+    if len(sizes) > 1:
         raise DataError(
-            f"{source}: the volumes have {len(shapes)} shapes (z, y, x), such as {shapes[0]} and "
-            f"{shapes[-1]}; give one with size=(z, y, x) (--size ZxYxX) and fit."
+            f"{source}: the volumes have {len(sizes)} shapes (z, y, x), such as {sizes[0]} and "
+            f"{sizes[-1]}; give one with size=(z, y, x) (--size ZxYxX) and fit."
         )
-    is_resampled = any(geometry.is_resampled for geometry in geometries)
-    dtypes = {volume.dtype for volume in volumes}
-    dtype = np.dtype("f4") if is_resampled or len(dtypes) > 1 else dtypes.pop()
+    dtype = _common_dtype(volumes)
 
     def read(i: int) -> np.ndarray:
         return read_volume(volumes[i]).astype(dtype, copy=False)
 
-    attrs: dict[str, Any] = {"long_name": "volume", "units": "1", ORIENTATION: "RAS+"}
-    if any(geometry.size != geometry.shape for geometry in geometries):
-        attrs |= {"size": list(shapes[0]), "fit": config.fit}
-    if is_resampled:
-        attrs |= {"resampled": "trilinear", "spacing": config.spacing and list(config.spacing)}
-    patterns = samples(read, len(volumes), shapes[0], dtype)
-    ds = collection(patterns, AXES, sample_table, attrs)
+    patterns = samples(read, len(volumes), sizes[0], dtype)
+    ds = collection(patterns, AXES, sample_table, _attributes(volumes, config))
     affines = np.stack([volume.affine for volume in volumes])
     affine_attrs = {
         "long_name": "affine from voxel numbers (x, y, z, 1) to mm, RAS+",
@@ -123,6 +122,23 @@ def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
     codes = [volume.codes for volume in volumes]
     ds.coords[ORIENTATION] = (n.SAMPLE, codes, {"long_name": "axis codes of the file"})
     return _in_millimetres(ds, affines)
+
+
+def _common_dtype(volumes: list[Volume]) -> np.dtype:
+    """The dtype of all volumes, float32 where they differ or are resampled."""
+    dtypes = {volume.dtype for volume in volumes}
+    if len(dtypes) > 1 or any(volume.is_resampled for volume in volumes):
+        return np.dtype("f4")
+    return dtypes.pop()
+
+
+def _attributes(volumes: list[Volume], config: IngestConfig) -> dict[str, Any]:
+    attrs: dict[str, Any] = {"long_name": "volume", "units": "1", ORIENTATION: "RAS+"}
+    if any(volume.size != volume.shape for volume in volumes):
+        attrs |= {"size": list(volumes[0].size), "fit": config.fit}
+    if any(volume.is_resampled for volume in volumes):
+        attrs |= {"resampled": "trilinear", "spacing": config.spacing and list(config.spacing)}
+    return attrs
 
 
 def read_header(file: Path, config: IngestConfig) -> Volume:
@@ -142,17 +158,20 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
         raise DataError(f"{file} holds {stored} of shape {shape}; expected numbers.")
     _check_size(file, image.dataobj.offset + math.prod(shape) * stored.itemsize)
     affine = image.affine
-    is_affine = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-12
-    axes = nib.io_orientation(affine) if is_affine else np.full((3, 2), np.nan)
-    if not np.isfinite(axes).all():
+    if not np.isfinite(affine).all() or np.linalg.cond(affine[:3, :3]) > MAX_CONDITION:
         raise DataError(
             f"{file} has an affine that maps no volume to millimetres; correct its header."
         )
-    ras_shape = tuple(int(shape[i]) for i in np.argsort(axes[:, 0]))
+    axes = nib.io_orientation(affine)
+    ras_shape = tuple(int(shape[i]) for i in np.argsort(axes[:, 0]))[::-1]
     ras_affine = affine @ nib.orientations.inv_ornt_aff(axes, shape)
-    geometry = _geometry(file, ras_shape[::-1], ras_affine, config)
+    spacing = np.linalg.norm(ras_affine[:3, :3], axis=0)[::-1]
+    size, scale, offset = _sampling(file, ras_shape, spacing, config)
+    to_file = np.diag([*scale[::-1], 1.0])
+    to_file[:3, 3] = offset[::-1]
     dtype = stored.newbyteorder("=") if _is_plain(image) else np.dtype("f4")
-    return Volume(geometry, "".join(nib.aff2axcodes(affine)), dtype)
+    codes = "".join(nib.aff2axcodes(affine))
+    return Volume(file, ras_shape, size, scale, offset, ras_affine @ to_file, codes, dtype)
 
 
 def _check_size(file: Path, needed: int) -> None:
@@ -167,38 +186,59 @@ def _check_size(file: Path, needed: int) -> None:
         raise DataError(f"{file} declares {needed} bytes, but has {stored}; fetch it again.")
 
 
+def _sampling(
+    file: Path, shape: tuple[int, ...], spacing: np.ndarray, config: IngestConfig
+) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
+    """Size, scale and offset of a sample, by spacing, size and fit, always about its middle."""
+    scale = np.ones(3)
+    size = shape
+    if config.spacing is not None:
+        scale = np.array(config.spacing) / spacing
+        scale = np.where(np.abs(scale - 1) < 1e-4, 1.0, scale)
+        size = tuple(int(side) for side in np.maximum(1, np.rint(np.array(shape) / scale)))
+    offset = (np.array(shape) - 1) / 2 - scale * (np.array(size) - 1) / 2
+    if config.size is None or config.size == size:
+        return size, scale, offset
+    old = np.array(size)
+    new = np.array(config.size)
+    if config.fit == "pad" and (old > new).any():
+        raise DataError(
+            f"{file} has {size} voxels (z, y, x), more than size {config.size}; use fit='crop' "
+            "or 'squash'."
+        )
+    step = old / new if config.fit == "squash" else np.ones(3)
+    start = (old - 1) / 2 - step * (new - 1) / 2
+    if config.fit != "squash":
+        start = np.ceil(start)  # whole voxels
+    return config.size, scale * step, scale * start + offset
+
+
 def read_volume(volume: Volume) -> np.ndarray:
     """Read the values of a sample (z, y, x), 0 outside the file.
 
     As stored where the header has no scale and nothing is resampled, else float32.
     """
-    geometry = volume.geometry
-    values = _values(geometry.file)
-    if geometry.is_same:
-        return values
-    if not geometry.is_resampled:
-        margins = []
-        window = []
-        for offset, new, old in zip(geometry.offset, geometry.size, geometry.shape, strict=True):
-            start = round(offset)
-            margins.append((max(0, -start), max(0, start + new - old)))
-            window.append(slice(max(0, start), max(0, start) + new))
-        return np.pad(values, margins)[tuple(window)]
-    return _resampled(values, geometry)
+    values = _values(volume.file)
+    if volume.is_resampled:
+        return _resampled(values, volume)
+    first = np.rint(volume.offset).astype(int)
+    after = first + volume.size - volume.shape
+    margins = np.maximum(0, np.stack([-first, after], axis=1))
+    start = np.maximum(0, first)
+    z, y, x = map(slice, start, start + volume.size)
+    return np.pad(values, margins)[z, y, x]
 
 
-def _resampled(values: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _resampled(values: np.ndarray, volume: Volume) -> np.ndarray:
     from scipy.ndimage import affine_transform, gaussian_filter
 
-    smooth = values.astype(np.float32)
-    sigma = np.maximum(0, (np.array(geometry.scale) - 1) / 2)
-    if (sigma > 0).any():
-        smooth = gaussian_filter(smooth, sigma, mode="nearest", truncate=4.0)
+    sigma = np.maximum(0, (volume.scale - 1) / 2)
+    smooth = gaussian_filter(values.astype(np.float32), sigma, mode="nearest", truncate=4.0)
     sample: np.ndarray = affine_transform(
-        smooth, geometry.scale, geometry.offset, output_shape=geometry.size, order=1, mode="nearest"
+        smooth, volume.scale, volume.offset, output_shape=volume.size, order=1, mode="nearest"
     )
-    for axis, size in enumerate(geometry.size):
-        position = geometry.scale[axis] * np.arange(size) + geometry.offset[axis]
+    for axis, size in enumerate(volume.size):
+        position = volume.scale[axis] * np.arange(size) + volume.offset[axis]
         is_before = position < -0.5 - EDGE
         is_after = position > values.shape[axis] - 0.5 + EDGE
         np.moveaxis(sample, axis, 0)[is_before | is_after] = 0
@@ -234,37 +274,6 @@ def _values(file: Path) -> np.ndarray:
     volume = np.asarray(values, values.dtype.newbyteorder("=")).reshape(values.shape[:3])
     turned = nib.apply_orientation(volume, nib.io_orientation(image.affine))
     return np.ascontiguousarray(turned.T)
-
-
-def _geometry(
-    file: Path, shape: tuple[int, ...], affine: np.ndarray, config: IngestConfig
-) -> Geometry:
-    """Where a volume is sampled, by spacing, size and fit, always about its middle."""
-    scale = np.ones(3)
-    size = shape
-    if config.spacing is not None:
-        scale = np.array(config.spacing) / np.linalg.norm(affine[:3, :3], axis=0)[::-1]
-        scale = np.where(np.abs(scale - 1) < 1e-4, 1.0, scale)
-        size = tuple(int(side) for side in np.maximum(1, np.rint(np.array(shape) / scale)))
-    offset = (np.array(shape) - 1) / 2 - scale * (np.array(size) - 1) / 2
-    if config.size is not None and config.size != size:
-        if config.fit == "pad" and any(a > b for a, b in zip(size, config.size, strict=True)):
-            raise DataError(
-                f"{file} has {size} voxels (z, y, x), more than size {config.size}; use fit='crop' "
-                "or 'squash'."
-            )
-        old = np.array(size, float)
-        new = np.array(config.size, float)
-        if config.fit == "squash":
-            step = old / new
-            start = (old - 1) / 2 - step * (new - 1) / 2
-        else:
-            step = np.ones(3)
-            start = np.ceil((old - new) / 2)  # whole voxels
-        offset = scale * start + offset
-        scale = scale * step
-        size = config.size
-    return Geometry(file, shape, size, tuple(map(float, scale)), tuple(map(float, offset)), affine)
 
 
 def _in_millimetres(ds: xr.Dataset, affines: np.ndarray) -> xr.Dataset:

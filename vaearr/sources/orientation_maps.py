@@ -2,9 +2,9 @@
 
 orix (an optional package, GPL) reads them. This module adds what it lacks: text in any encoding,
 decimal commas of `.ctf`, points put on the grid by the rank of their coordinates, error messages of
-one line. The maps hold no patterns: `open_orientation_map` opens one alone, `side_maps` adds it to
-a scan of the same size. Values closer than 0.45 steps are one column or row, and each gap between
-neighbouring columns is rounded to whole steps separately, so that rounding errors do not add up.
+one line. The maps hold no patterns: they are added to a scan of the same size. Values closer than
+0.45 steps are one column or row, and each gap between neighbouring columns is rounded to whole
+steps separately, so that rounding errors do not add up.
 """
 
 from __future__ import annotations
@@ -72,18 +72,39 @@ def _kind(path: Path) -> str:
 def refuse_without_patterns(path: Path, config: IngestConfig) -> NoReturn:
     """Raises DataError: a map without patterns is no source."""
     raise DataError(
-        f"{path} is an orientation map without patterns; give it beside the file of the patterns "
-        "(orientations=…), or open it alone with vaearr.sources.open_orientation_map."
+        f"{path} is an orientation map without patterns; ingest the file of the patterns, with this "
+        "map as orientations=…"
     )
 
 
-def open_orientation_map(path: str | Path) -> xr.Dataset:
-    """The maps of an `.ang` or `.ctf` file over (y, x), in memory, without patterns.
+def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Read the maps of an `.ang` or `.ctf` file for the points of a scan.
+
+    Raises DataError where the map has another number of rows or columns than the scan, and see
+    `read_orientation_map`.
+    """
+    maps = read_orientation_map(path)
+    phase = maps[n.PHASE].values
+    scan_shape = (ds.sizes.get(n.Y), ds.sizes.get(n.X))
+    if phase.shape != scan_shape or not schema.is_scan(ds):
+        raise DataError(
+            f"{path} is a map of {phase.shape[0]} x {phase.shape[1]} points (rows x columns), the "
+            f"scan has {scan_shape[0]} x {scan_shape[1]}; export the map of the whole scan, neither "
+            "cropped nor of another one."
+        )
+    is_missing = (phase == n.PHASE_MISSING) & measured(ds)
+    attrs = {"source": Path(path).name, "n_missing": int(is_missing.sum())}
+    coords = {n.Y: ds[n.Y], n.X: ds[n.X]}
+    return {name: values.assign_coords(coords).assign_attrs(attrs) for name, values in maps.items()}
+
+
+def read_orientation_map(path: str | Path) -> dict[str, xr.DataArray]:
+    """Read the maps (y, x) of an `.ang` or `.ctf` file by their names.
 
     `phase` with names from the header, `euler` (see `ebsd_maps`), and what else the file has, such
     as `iq_hough`, `ci`, `fit`, `BC`, `band_slope`, `mad`. Points without a line are NaN (phase:
-    -2); attribute `n_missing` counts them. Raises DataError for another format, a hexagonal grid,
-    points that occur twice and lines that are not numbers; MissingExtraError without orix.
+    -2). Raises DataError for another format, a hexagonal grid, points that occur twice and lines
+    that are not numbers; MissingExtraError without orix.
     """
     file = check_file(path)
     kind = _kind(file)
@@ -96,26 +117,15 @@ def open_orientation_map(path: str | Path) -> xr.Dataset:
         text = text.replace(",", ".")  # decimal commas
     with in_words(file, f"an .{kind} map"):
         xmap = _by_orix(file, kind, text)
-        ix, step_x = _step_numbers(xmap.x, _step(text, "XStep"))
-        iy, step_y = _step_numbers(xmap.y, _step(text, "YStep"))
+        ix = _step_numbers(xmap.x, _entry(text, "XStep"))
+        iy = _step_numbers(xmap.y, _entry(text, "YStep"))
         _refuse_hexagonal(file, text, ix, iy)
         grid = scan_grid(np.stack([ix, iy], axis=1), str(file))
         columns = _columns(xmap)
         is_indexed = (xmap.phase_id >= 0) & (columns.get(m.CI, xmap.phase_id) >= 0)
         numbers = np.where(is_indexed, xmap.phase_id, n.PHASE_UNKNOWN)
         euler = xmap.rotations.to_euler().reshape(-1, 3)
-        maps = m.indexed_maps(grid, columns, numbers, m.phase_names(xmap), euler)
-    positions = {
-        n.X: xmap.x.min() + step_x * (grid.x - grid.x[0]),
-        n.Y: xmap.y.min() + step_y * (grid.y - grid.y[0]),
-    }
-    coords = {}
-    for dim, values in positions.items():
-        coords[dim] = (dim, values, {**n.ATTRS[dim], "units": xmap.scan_unit})
-    attrs = {"source": file.name, "n_missing": int((~grid.present).sum())}
-    ds = xr.Dataset(maps, coords, attrs)
-    ds.encoding["source"] = str(file)
-    return ds
+        return m.indexed_maps(grid, columns, numbers, m.phase_names(xmap), euler)
 
 
 def _by_orix(file: Path, kind: str, text: str) -> Any:
@@ -146,59 +156,35 @@ def _columns(xmap: Any) -> dict[str, np.ndarray]:
     return {names[name]: values for name, values in xmap.prop.items() if name in names}
 
 
-def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The maps of an `.ang` or `.ctf` file on the grid of a scan, by rank of their coordinates.
-
-    Raises DataError where the map has another number of rows or columns than the scan.
-    """
-    orientations = open_orientation_map(path)
-    shape = orientations[n.PHASE].shape
-    scan_shape = (ds.sizes.get(n.Y), ds.sizes.get(n.X))
-    if shape != scan_shape or not schema.is_scan(ds):
-        raise DataError(
-            f"{path} is a map of {shape[0]} x {shape[1]} points (rows x columns), the scan has "
-            f"{scan_shape[0]} x {scan_shape[1]}; export the map of the whole scan, neither cropped "
-            "nor of another one."
-        )
-    is_missing = (orientations[n.PHASE].values == n.PHASE_MISSING) & measured(ds)
-    origin = {"source": Path(path).name, "n_missing": int(is_missing.sum())}
-    on_scan = orientations.assign_coords({n.Y: ds[n.Y], n.X: ds[n.X]})
-    return {str(name): values.assign_attrs(origin) for name, values in on_scan.data_vars.items()}
-
-
 def _entry(text: str, name: str) -> str:
     """An entry of the header, `# XSTEP: 0.5` or `XStep<tab>0.5`; "" if it does not exist."""
     match = re.search(rf"^#?[ \t]*{name}[: \t]+(\S+)", text, re.M | re.I)
     return match[1] if match else ""
 
 
-def _step(text: str, name: str) -> float:
-    """The distance of neighbouring points in the header, 0 if it is not stated."""
-    return max(0.0, float(_entry(text, name) or 0))
-
-
-def _step_numbers(values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
-    """Column (or row) number of each point, from 0, and the distance of neighbouring columns."""
+def _step_numbers(values: np.ndarray, step: str) -> np.ndarray:
+    """Column (or row) number of each point, from 0. step: of the header, "" if unknown."""
     distinct, inverse = np.unique(values, return_inverse=True)
     gaps = np.diff(distinct)
-    is_next = gaps > (SAME_COLUMN * step if step else 0.1 * gaps.max(initial=0))
-    column = np.concatenate([[0], np.cumsum(is_next)])
+    tolerance = SAME_COLUMN * float(step or 0)
+    if tolerance <= 0:
+        tolerance = 0.1 * gaps.max(initial=0)
+    column = np.concatenate([[0], np.cumsum(gaps > tolerance)])
     centres = np.bincount(column, weights=distinct) / np.bincount(column)
     distances = np.diff(centres)
-    unit = float(np.median(distances)) if distances.size else 1.0
+    unit = np.median(distances) if distances.size else 1
     between = np.clip(np.rint(distances / unit), 1, LARGEST_STEP_NUMBER / (distances.size + 1))
     numbers = np.concatenate([[0], np.cumsum(between)]).astype(np.int64)
-    return numbers[column[inverse]], unit
+    return numbers[column[inverse]]
 
 
 def _refuse_hexagonal(file: Path, text: str, ix: np.ndarray, iy: np.ndarray) -> None:
-    """Raise DataError where the grid is not square by the header or by shifted rows."""
+    """Raise DataError where the grid is not square by the header, or every other row is shifted."""
     is_square = _entry(text, "GRID").lower() in ("", "sqrgrid")
     is_square &= _entry(text, "NCOLS_ODD") == _entry(text, "NCOLS_EVEN")
-    ny, nx = int(iy.max()) + 1, int(ix.max()) + 1
-    is_half_full = ix.size > 4 and min(ny, nx) > 1 and 2 * ix.size <= ny * nx + max(ny, nx)
-    if not is_square or (is_half_full and np.unique((ix + iy) % 2).size == 1):
+    is_checkered = ix.any() and iy.any() and np.unique((ix + iy) % 2).size == 1
+    if is_checkered or not is_square:
         raise DataError(
-            f"{file}: the points lie on a hexagonal grid, by its header or by their places; only "
-            "square grids can be read, so convert it to one first."
+            f"{file}: the points lie on a hexagonal grid, by its header or by their coordinates; "
+            "only square grids can be read, so convert it to one first."
         )

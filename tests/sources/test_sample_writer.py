@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vaearr.config import IngestConfig
-from vaearr.sources.images import image_geometry, open_images
+from vaearr.sources.images import open_images
 from vaearr.sources.sample_writer import restore
 
 sides = st.tuples(st.integers(1, 20), st.integers(1, 20))
@@ -27,7 +27,7 @@ def test_restored_images(
     Image.fromarray(np.full(shape, 9, np.uint8)).save(path)
     config = IngestConfig(size=size, fit=fit)
     sample = open_images(path, config).patterns[0].values
-    back = restore(sample, image_geometry(path, shape, size, fit))
+    back = restore(sample, shape, fit)
     assert back.shape == shape
     known = np.isfinite(back)
     assert known.all() or fit == "crop"

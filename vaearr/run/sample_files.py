@@ -12,9 +12,10 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.sources.sample_writer import (
     NIFTI,
+    PNG,
+    on_file_pixels,
     output_suffix,
     stored_affine,
-    stored_geometry,
     write_sample,
 )
 
@@ -41,19 +42,14 @@ class SampleFiles:
     def write(self, points: np.ndarray, samples: np.ndarray) -> None:
         """Write samples `(k, …)` in stored units at grid points `(k, navigation)`."""
         for indices, sample in zip(points.tolist(), samples, strict=True):
-            geometry = None
+            values = sample.reshape(self.shape)
             affine = None
-            if not schema.is_scan(self.ds):
-                geometry = stored_geometry(self.ds, indices[0])
+            if self.suffix == PNG:
+                values = on_file_pixels(self.ds, indices[0], values)
             if self.suffix == NIFTI:
                 affine = stored_affine(self.ds, indices[0])
-            write_sample(
-                self.folder / f"{self.names[tuple(indices)]}{self.suffix}",
-                sample.reshape(self.shape),
-                self.ds[n.PATTERNS].dtype,
-                geometry=geometry,
-                affine=affine,
-            )
+            path = self.folder / f"{self.names[tuple(indices)]}{self.suffix}"
+            write_sample(path, values, self.ds[n.PATTERNS].dtype, affine)
 
 
 def sample_names(ds: xr.Dataset, chosen: xr.DataArray) -> dict[tuple[int, ...], str]:

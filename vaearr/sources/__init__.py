@@ -170,12 +170,12 @@ def detect(path: str | Path, config: IngestConfig | None = None) -> Detected:
     """
     config = config or IngestConfig()
     file = Path(path).expanduser()
+    if not file.is_dir() and digits.BUNDLED not in (str(file), config.format):
+        check_file(file)
     name = config.format or _format_of(file, config)
     source = named_source(name)
     if file.is_dir() and name in SOURCES and name not in FOLDERS:
         raise UsageError(f"{file} is a folder, which format={name!r} does not read; give a file.")
-    if not file.is_dir() and name != digits.BUNDLED:
-        check_file(file)
     return Detected(file, name, source)
 
 
@@ -184,8 +184,6 @@ def _format_of(file: Path, config: IngestConfig) -> str:
         return digits.BUNDLED
     if file.is_dir() and config.filenames is not None:
         return images.POINTS
-    if not file.is_dir():
-        check_file(file)
     name = _sniffed(file)
     if name == images.POINTS and any(getattr(config, key) for key in COLLECTION_SETTINGS):
         return images.COLLECTION

@@ -17,7 +17,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
@@ -38,33 +37,6 @@ LABEL, UNKNOWN = "label", -1
 MAX_LISTED = 8  # files in an error
 TABLES = (".csv", ".tsv")
 Checked = TypeVar("Checked")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the pixels of a sample lie in its file.
-
-    Along each spatial dim, pixel of the file = scale * pixel + offset. file: what was read. shape:
-    spatial shape of the file, (y, x) of an upright image, (z, y, x) in RAS+ of a volume. size: that
-    of the sample. affine: of a volume, from the file's voxel numbers (x, y, z, 1) in RAS+ to mm.
-    """
-
-    file: Path
-    shape: tuple[int, ...]
-    size: tuple[int, ...]
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-    affine: np.ndarray | None = None
-
-    @property
-    def is_resampled(self) -> bool:
-        """Whether values of the sample lie between pixels of the file."""
-        return set(self.scale) != {1.0}
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the pixels of the sample are those of the file."""
-        return self.shape == self.size and not self.is_resampled and set(self.offset) == {0.0}
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...], *, deep: bool = True) -> Iterator[Path]:

@@ -36,7 +36,6 @@ from vaearr import names as n
 from vaearr.config import IngestConfig
 from vaearr.errors import DataError, NoInputError, UsageError, shortened
 from vaearr.sources.collection import (
-    Geometry,
     collection,
     examined,
     files_below,
@@ -140,7 +139,7 @@ def refit(values: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:
     height, width = values.shape[-2:]
     if (height, width) == size:
         return values
-    (top, bottom, rows), (left, right, columns) = _placement((height, width), size, fit)
+    (top, bottom, rows), (left, right, columns) = placement((height, width), size, fit)
     target = (rows.stop - rows.start, columns.stop - columns.start)
     planes = []
     for plane in values.reshape(-1, height, width).astype(np.float32):
@@ -156,10 +155,12 @@ def refit(values: np.ndarray, size: tuple[int, ...], fit: Fit) -> np.ndarray:
     return out
 
 
-def _placement(
+def placement(
     shape: tuple[int, ...], size: tuple[int, ...], fit: Fit
 ) -> list[tuple[float, float, slice]]:
-    """For each side: start and stop in the image that `refit` takes, and the slice it fills."""
+    """Return, for each side, start and stop in the image that `refit` takes, and the slice it
+    fills.
+    """
     scales = [new / old for old, new in zip(shape, size, strict=True)]
     sides = []
     for old, new in zip(shape, size, strict=True):
@@ -172,17 +173,6 @@ def _placement(
         first = (new - length) // 2
         sides.append((start, float(old) - start, slice(first, first + length)))
     return sides
-
-
-def image_geometry(file: Path, shape: tuple[int, ...], size: tuple[int, ...], fit: Fit) -> Geometry:
-    """Where the pixels of an image of `shape` lie after it was refitted to `size`."""
-    scale = []
-    offset = []
-    for start, stop, filled in _placement(shape, size, fit):
-        step = (stop - start) / (filled.stop - filled.start)
-        scale.append(step)
-        offset.append(start + (0.5 - filled.start) * step - 0.5)
-    return Geometry(file, shape, size, tuple(scale), tuple(offset))
 
 
 # a collection
@@ -336,9 +326,8 @@ def open_points(folder: Path, config: IngestConfig) -> xr.Dataset:
             )
         return values
 
-    units = config.units if config.step is not None else "step"
     patterns = lazy_array(one_by_one(read), grid.rows, first.shape, first.dtype)
-    ds = scan_dataset(patterns, grid, (config.step, config.step), units, folder)
+    ds = scan_dataset(patterns, grid, config, folder)
     if note:
         ds.attrs["notes"] = [note]
     return ds

@@ -60,7 +60,6 @@ def open_kikuchi_h5(file: Path, config: IngestConfig) -> xr.Dataset:
         shape = images.shape[2:] if is_grid or images.shape[1] == 1 else images.shape[1:]
         rows = H5Rows(images, is_grid=is_grid)
         patterns = lazy_array(rows, grid.rows, shape, images.dtype)
-    units = config.units if config.step else "step"
-    ds = scan_dataset(patterns, grid, (config.step, config.step), units, file)
+    ds = scan_dataset(patterns, grid, config, file)
     ds.set_close(rows.close)
     return ds

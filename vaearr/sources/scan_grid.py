@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.config import IngestConfig
 from vaearr.errors import DataError
 
 LARGEST_STEP_NUMBER = 2**53
@@ -114,22 +115,32 @@ def refuse_repeats(
 
 
 def scan_dataset(
-    patterns: Any, grid: ScanGrid, step: tuple[float | None, float | None], units: str, source: Path
+    patterns: Any,
+    grid: ScanGrid,
+    config: IngestConfig,
+    source: Path,
+    steps: Mapping[str, float] | None = None,
 ) -> xr.Dataset:
     """A Dataset of patterns, a dask array (y, x[, channel], dy, dx), and `present`.
 
-    step: of y and of x; None: coordinates are step numbers.
+    steps: of y and x in um, as the file states them; those of the settings replace them. Without
+    any, coordinates are step numbers.
     """
+    steps = steps or {}
+    units = "um" if steps else "step"
+    if config.step is not None:
+        steps = {n.Y: config.step, n.X: config.step}
+        units = config.units
     signal = (n.CHANNEL, n.DY, n.DX)[-(patterns.ndim - 2) :]
-    attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
     dims = (n.Y, n.X, *signal)
     coords: dict[str, Any] = {}
-    for dim, numbers, distance in ((n.Y, grid.y, step[0]), (n.X, grid.x, step[1])):
-        positions = numbers if distance is None else numbers * distance
+    for dim, numbers in ((n.Y, grid.y), (n.X, grid.x)):
+        positions = numbers * steps[dim] if dim in steps else numbers
         coords[dim] = (dim, positions, {**n.ATTRS[dim], "units": units})
         coords[f"{dim}_index"] = (dim, numbers, {"long_name": f"{dim} step number"})
     for dim, size in zip(signal, patterns.shape[2:], strict=True):
         coords[dim] = (dim, np.arange(size), n.ATTRS.get(dim, {"long_name": dim}))
+    attrs = {**n.ATTRS[n.PATTERNS], n.NAVIGATION_DIMS: [n.Y, n.X], n.SIGNAL_DIMS: list(signal)}
     encoding = {"preferred_chunks": dict(zip(dims, patterns.chunksize, strict=True))}
     data = {
         n.PATTERNS: xr.Variable(dims, patterns, attrs, encoding),

@@ -348,11 +348,7 @@ def _scan(
     for axis in signal.axes_manager.navigation_axes:
         if axis.units != "px" and 0 < axis.scale < math.inf:
             steps[axis.name] = float(axis.scale)
-    units = "um" if steps else "step"
-    if config.step is not None:
-        steps = {n.Y: config.step, n.X: config.step}
-        units = config.units
-    ds = scan_dataset(patterns, grid, (steps.get(n.Y), steps.get(n.X)), units, file)
+    ds = scan_dataset(patterns, grid, config, file, steps)
     if signal.detector is not None:
         ds.attrs["detector"] = _detector(signal.detector)
     if notes:
@@ -369,9 +365,10 @@ def _detector(detector: Any) -> dict[str, Any]:
 
     (1/2, 1/2, 1/2) is kikuchipy's default for files without a projection centre: it is left out.
     """
-    attrs: dict[str, Any] = {"angle_units": "degree"}
+    attrs: dict[str, Any] = {}
     for key in ("sample_tilt", "tilt", "azimuthal", "twist", "binning"):
         attrs[key] = float(getattr(detector, key))
+    attrs["angle_units"] = "degree"
     centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
     if not np.all(centres == 0.5):
         attrs["projection_centre"] = centres.mean(axis=0).tolist()

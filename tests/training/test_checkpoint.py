@@ -59,14 +59,14 @@ def _staged(store: Path) -> Path:
 
 
 def _interrupted(store: Path, config: TrainConfig = CONFIG, at: int = 20, times: int = 1) -> None:
-    """The run `cut`, stopped by a signal in the midst of a step."""
+    """The run `cut`, stopped by a signal during a step."""
 
     def interrupt(epoch: int, step: int) -> None:
         assert step <= at + 1
         if step == at:
             for _ in range(times):
                 signal.raise_signal(signal.SIGINT)
-            assert times == 1, "the second one was waited with"
+            assert times == 1, "the second signal did not end the training"
 
     with pytest.raises(KeyboardInterrupt):
         va.train(store, run="cut", config=config, on_step=interrupt)
@@ -97,7 +97,7 @@ OPTIONS: dict[
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_interrupted_training_goes_on_bit_for_bit(
+def test_an_interrupted_training_is_resumed_bit_for_bit(
     store: Path, name: str, said: list[str]
 ) -> None:
     at, options = OPTIONS[name]
@@ -114,7 +114,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(
     assert not _staged(store).exists()
 
 
-def test_asked_twice_it_ends_at_once_and_goes_on_from_the_last_checkpoint(store: Path) -> None:
+def test_a_second_signal_ends_at_once_and_the_last_checkpoint_is_resumed(store: Path) -> None:
     config = CONFIG.replace(checkpoint_minutes=1e-9)
     va.train(store, run="whole", config=config)
     _interrupted(store, config, times=2)
@@ -124,7 +124,7 @@ def test_asked_twice_it_ends_at_once_and_goes_on_from_the_last_checkpoint(store:
     _assert_same_training(store, "whole", "cut")
 
 
-def test_what_cannot_be_gone_on_from_is_refused_and_left_alone(store: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_other_trainings_are_refused_and_kept(store: Path, tmp_path: Path) -> None:
     va.train(store, run="other", config=CONFIG.replace(checkpoint_every=1))
     kept = run_folder(store, "other") / n.MODEL / "checkpoint-0001.safetensors"
     _interrupted(store)
@@ -173,7 +173,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
 @pytest.mark.parametrize(
     "broken", ["vaearr.training.train.latent_health", "vaearr.run.train.publish_run"]
 )
-def test_what_fails_after_the_last_epoch_is_done_again_and_the_training_is_not(
+def test_a_failure_after_the_last_epoch_repeats_no_training(
     store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def full(*args: object, **kwargs: object) -> None:
@@ -210,7 +210,7 @@ def _two(store: Path, run: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.long
-def test_two_processes_are_interrupted_and_go_on(store: Path) -> None:
+def test_two_processes_are_interrupted_and_resumed(store: Path) -> None:
     whole = _two(store, "whole")
     whole.communicate(timeout=300)
     assert whole.returncode == 0
@@ -240,7 +240,7 @@ def test_two_processes_are_interrupted_and_go_on(store: Path) -> None:
         va.train(store, run="other", config=MANY, resume=begun)
 
 
-def test_an_error_in_two_processes_is_told_once(trained_store: Path) -> None:
+def test_an_error_in_two_processes_is_reported_once(trained_store: Path) -> None:
     process = _two(trained_store, "vae")
     error = process.communicate(timeout=300)[1]
     assert process.returncode != 0

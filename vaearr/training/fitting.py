@@ -1,4 +1,4 @@
-"""Models that are fitted in closed form instead of being trained: `fit_model`."""
+"""New models, and those that are fitted in closed form instead of being trained: `fit_model`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,54 @@ log = logging.getLogger("vaearr")
 
 # settings with an effect on a fit, or on where and how fast it runs
 OF_A_FIT = ("model", "preprocess", "split", "seed", "batch_size", "memory", *TrainConfig.passing)
+
+
+def new_model(
+    ds: xr.Dataset,
+    network: ModelConfig,
+    settings: TrainConfig,
+    device: torch.device,
+    trust: tuple[str, ...],
+    classes: tuple[int, ...] = (),
+) -> TrainedModel:
+    """Return an untrained model for the samples of a Dataset. classes: of `objective.label`."""
+    with seeded(settings.seed, device):
+        model = TrainedModel(
+            model=network,
+            preprocess=settings.preprocess,
+            input_shape=schema.input_shape(ds),
+            signal_dims=schema.signal_dims(ds),
+            input_dtype=str(ds[n.PATTERNS].dtype),
+            label=settings.objective.label,
+            classes=classes,
+            trust=trust,
+        )
+        return model.to(device)
+
+
+def model_facts(
+    model: TrainedModel,
+    settings: TrainConfig,
+    data: Mapping[str, Any],
+    n_train: int,
+    n_validation: int,
+) -> dict[str, Any]:
+    """Return entries of the manifest of a run. data: fingerprints, see `train_model`."""
+    return {
+        "state": "trained",
+        "config": settings.to_attrs(),
+        "data": dict(data["patterns"]),
+        "n_train": n_train,
+        "n_validation": n_validation,
+        "n_weights": n_weights(model),
+        "versions": versions(),
+        "time": now(),
+    }
+
+
+def n_weights(model: TrainedModel) -> int:
+    """Return the number of weights of a model's network."""
+    return sum(parameter.numel() for parameter in model.network.parameters())
 
 
 def fit_model(
@@ -83,51 +131,3 @@ def _check_settings(settings: TrainConfig) -> None:
         raise UsageError(
             f"{settings.model.name} is fitted in closed form; leave out {', '.join(unused)}."
         )
-
-
-def new_model(
-    ds: xr.Dataset,
-    network: ModelConfig,
-    settings: TrainConfig,
-    device: torch.device,
-    trust: tuple[str, ...],
-    classes: tuple[int, ...] = (),
-) -> TrainedModel:
-    """Return an untrained model for the samples of a Dataset. classes: of `objective.label`."""
-    with seeded(settings.seed, device):
-        model = TrainedModel(
-            model=network,
-            preprocess=settings.preprocess,
-            input_shape=schema.input_shape(ds),
-            signal_dims=schema.signal_dims(ds),
-            input_dtype=str(ds[n.PATTERNS].dtype),
-            label=settings.objective.label,
-            classes=classes,
-            trust=trust,
-        )
-        return model.to(device)
-
-
-def model_facts(
-    model: TrainedModel,
-    settings: TrainConfig,
-    data: Mapping[str, Any],
-    n_train: int,
-    n_validation: int,
-) -> dict[str, Any]:
-    """Return entries of the manifest of a run. data: fingerprints, see `train_model`."""
-    return {
-        "state": "trained",
-        "config": settings.to_attrs(),
-        "data": dict(data["patterns"]),
-        "n_train": n_train,
-        "n_validation": n_validation,
-        "n_weights": n_weights(model),
-        "versions": versions(),
-        "time": now(),
-    }
-
-
-def n_weights(model: TrainedModel) -> int:
-    """Return the number of weights of a model's network."""
-    return sum(parameter.numel() for parameter in model.network.parameters())

@@ -27,37 +27,47 @@ def showing(progress: Progress, what: str) -> Iterator[Show]:
     """
     if not progress or os.environ.get("RANK", "0") != "0":
         yield lambda done, total, text=what: None
-        return
-    if callable(progress):
+    elif callable(progress):
         report = progress
         yield lambda done, total, text=what: report(done, total, text)
-        return
-    if "ipykernel" in sys.modules:
-        from IPython.display import HTML, display
+    elif "ipykernel" in sys.modules:
+        yield _bar_in_notebook(what)
+    elif not sys.stderr.isatty():  # without rich, which takes as long as a short step
+        yield _lines_in_log(what)
+    else:
+        with _bar_in_terminal(what) as show:
+            yield show
 
-        handle = display(HTML(""), display_id=True)
 
-        def draw(done: int, total: int, text: str = what) -> None:
-            bar = f'<progress max="{total}" value="{done}"></progress>'
-            handle.update(HTML(f"{bar} {escape(text)}: {done} of {total}"))
+def _bar_in_notebook(what: str) -> Show:
+    from IPython.display import HTML, display
 
-        yield draw
-        return
-    if not sys.stderr.isatty():  # without rich, which takes as long as a short step
+    handle = display(HTML(""), display_id=True)
 
-        def say(done: int, total: int, text: str = what) -> None:
-            if done * 10 // total > (done - 1) * 10 // total:
-                log.info(f"{text}: {done} of {total}")
+    def show(done: int, total: int, text: str = what) -> None:
+        bar = f'<progress max="{total}" value="{done}"></progress>'
+        handle.update(HTML(f"{bar} {escape(text)}: {done} of {total}"))
 
-        yield say
-        return
+    return show
+
+
+def _lines_in_log(what: str) -> Show:
+    def show(done: int, total: int, text: str = what) -> None:
+        is_next_tenth = done * 10 // total > (done - 1) * 10 // total
+        if is_next_tenth:
+            log.info(f"{text}: {done} of {total}")
+
+    return show
+
+
+@contextmanager
+def _bar_in_terminal(what: str) -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import Progress as Bars
     from rich.progress import TimeElapsedColumn
 
-    with Bars(
-        *Bars.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True)
-    ) as bars:
+    columns = (*Bars.get_default_columns(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(what, total=None)
 
         def show(done: int, total: int, text: str = what) -> None:
@@ -77,7 +87,8 @@ def showing_tasks(progress: Progress, what: str) -> Iterator[None]:
             key: object, result: object, graph: object, state: dict[str, Sized], worker: object
         ) -> None:
             done = len(state["finished"])
-            show(done, done + sum(len(state[of]) for of in ("ready", "waiting", "running")))
+            to_do = len(state["ready"]) + len(state["waiting"]) + len(state["running"])
+            show(done, done + to_do)
 
         with Callback(posttask=after):
             yield

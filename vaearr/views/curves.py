@@ -15,9 +15,7 @@ from vaearr.views.common import COLORS, UNUSED, as_map, holoviews, label, plot, 
 from vaearr.views.kinds import builder
 from vaearr.views.maps import map_plot
 
-TERMS = ("reconstruction_nll", "kl")  # of a history of earlier versions, without weights
 NATS = "nats per sample"
-GREY = "gray"
 BAR_COLOR = "#6f7a85"
 MAX_TICKS = 12
 
@@ -29,22 +27,16 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
     Curves without any finite value are omitted. `**options` are those of `hvplot.line`. Raises
     NoInputError if the history holds no losses.
     """
-    weights = {
-        str(name): float(variable.attrs["weight"])
-        for name, variable in history.data_vars.items()
-        if variable.attrs.get("weight") and not str(name).startswith("val_")
-    }
+    headings = {"loss": "loss"}
+    for name, variable in history.data_vars.items():
+        weight = variable.attrs.get("weight")
+        if weight and not str(name).startswith("val_"):
+            headings[str(name)] = f"{str(name).replace('_', ' ')} (weight {weight:.4g})"
     panels = []
-    for term in ("loss", *(weights or TERMS)):
-        heading = term.replace("_", " ")
-        if term in weights:
-            heading += f" (weight {weights[term]:.4g})"
-        curves = {
-            legend: history[name].to_series()
-            for name, legend in ((term, "training"), (f"val_{term}", "validation"))
-            if name in history
-        }
-        table = pd.DataFrame(curves).dropna(axis=1, how="all")
+    for term, heading in headings.items():
+        columns = history[[name for name in (term, f"val_{term}") if name in history]]
+        names = {term: "training", f"val_{term}": "validation"}
+        table = columns.to_dataframe().rename(columns=names).dropna(axis=1, how="all")
         if table.empty:
             continue
         style: dict[str, Any] = {
@@ -59,7 +51,12 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
         panels.append(plot(table, kind, **style | options))
     if not panels:
         raise NoInputError("the history holds no losses; has the run been trained?")
-    return holoviews().Layout(panels).cols(3).opts(shared_axes=False)
+    return _panels(panels, 3)
+
+
+def _panels(panels: Sequence[Any], n_columns: int) -> Any:
+    """Plots in rows, each with its axes."""
+    return holoviews().Layout(panels).cols(n_columns).opts(shared_axes=False)
 
 
 @builder("probe", "score", "low", "high", "features", "probe")
@@ -90,7 +87,7 @@ def probe_plot(scores: xr.Dataset) -> Any:
         points = plot(table, "scatter", **style)
         intervals = plot(table, "errorbars", yerr1="below", yerr2="above", **style)
         panels.append(points * intervals * mark_line(1 / n_classes if n_classes else 0.0))
-    return holoviews().Layout(panels).cols(3).opts(shared_axes=False)
+    return _panels(panels, 3)
 
 
 @builder("run_health", n.LATENT, "kl", "is_active")
@@ -125,30 +122,35 @@ def health_view(health: xr.Dataset, **options: Any) -> Any:
 @builder("statistics", "logvar_mean", "aggregate_std", "min", "max")
 def statistics_view(statistics: xr.Dataset) -> Any:
     """Plot KL, aggregate posterior and prior, posterior means and log-variance of each latent."""
-    size: dict[str, Any] = {"frame_width": 350, "frame_height": 240}
-    aggregate = _means(statistics, "aggregate_", "aggregate posterior (dashed: prior)", size)
-    panels = [health_view(statistics, **size), aggregate * mark_line(-1.0) * mark_line(1.0)]
-    panels.append(_means(statistics, "", "posterior mean: mean ± std, range (grey)", size))
+    aggregate = _means(statistics, "aggregate_", "aggregate posterior (dashed: prior)")
+    panels = [
+        health_view(statistics, **PANEL),
+        aggregate * mark_line(-1.0) * mark_line(1.0),
+        _means(statistics, "", "posterior mean: mean ± std, range (grey)"),
+    ]
     if np.isfinite(statistics["logvar_mean"]).any():
-        panels.append(_means(statistics, "logvar_", "posterior log-variance, mean ± std", size))
-    return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
+        panels.append(_means(statistics, "logvar_", "posterior log-variance, mean ± std"))
+    return _panels(panels, 2)
 
 
-def _means(statistics: xr.Dataset, prefix: str, heading: str, size: dict[str, Any]) -> Any:
+PANEL: dict[str, Any] = {"frame_width": 350, "frame_height": 240}
+
+
+def _means(statistics: xr.Dataset, prefix: str, heading: str) -> Any:
     """The mean of each latent with its standard deviation, minimum and maximum in grey."""
     names = [name for name in ("mean", "std", "min", "max") if f"{prefix}{name}" in statistics]
     table = pd.DataFrame({name: statistics[f"{prefix}{name}"] for name in names})
-    style: dict[str, Any] = {
+    style = PANEL | {
         "title": heading,
         "xlabel": "latent dimension",
         "ylabel": "latent",
         "xticks": _ticks(table.index.values),
-    } | size
-    points = plot(table, "scatter", y="mean", **style)
-    view = points * plot(table, "errorbars", y="mean", yerr1="std", **style)
+    }
+    panel = plot(table, "scatter", y="mean", **style)
+    panel *= plot(table, "errorbars", y="mean", yerr1="std", **style)
     for name in names[2:]:
-        view = view * plot(table, "scatter", y=name, **style | {"color": UNUSED})
-    return view
+        panel *= plot(table, "scatter", y=name, color=UNUSED, **style)
+    return panel
 
 
 def _ticks(numbers: np.ndarray) -> list[int]:
@@ -182,7 +184,7 @@ def runs_view(comparison: xr.Dataset) -> Any:
         if values.ndim == 1:
             style["legend"] = False
         panels.append(plot(values.to_dataframe().dropna().reset_index(), "scatter", **style))
-    return holoviews().Layout(panels).cols(2).opts(shared_axes=False)
+    return _panels(panels, 2)
 
 
 @builder("variance", "array", "explained_variance_ratio")
@@ -223,7 +225,7 @@ def contrast_view(
     `histogram` and `profiles` are made by `vaearr.analysis.side_maps`; `**options` as of a map.
     """
     hv = holoviews()
-    grey_map = map_plot(da, roi=roi, **{"cmap": GREY} | options)
+    grey_map = map_plot(da, roi=roi, **{"cmap": "gray"} | options)
     curves: dict[str, list[Any]] = {}
     for i, profile in enumerate(profiles):
         along = str(profile.dims[0])
@@ -241,7 +243,7 @@ def contrast_view(
         table = pd.DataFrame({"value": profile.values}, profile[along].values)
         curves.setdefault(along, []).append(plot(table, **style))
     panels = [grey_map, histogram_plot(histogram), *map(hv.Overlay, curves.values())]
-    return hv.Layout(panels).cols(2).opts(shared_axes=False)
+    return _panels(panels, 2)
 
 
 @builder("histogram", "bin", "count")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WIDTH = 110  # characters of a line
 MAX_ROWS = 20  # of a table
 MAX_COLUMNS = 10
+QUANTILES = ("min", "median", "max")
 MAX_CELLS = 60  # of an array of several dims that is printed as a table
 MAX_VALUES = 10_000_000  # larger variables are not read
 SKIPPED_ATTRIBUTES = {
@@ -81,21 +82,18 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
     except UsageError:
         kind = type(result).__name__
     sizes = " x ".join(f"{size} {dim}" for dim, size in result.sizes.items())
+    ds = result
     if isinstance(result, xr.DataArray):
         ds = result.to_dataset(name=result.name or "value")
-    else:
-        ds = result
-    statistics = [_statistics(name, variable) for name, variable in ds.data_vars.items()]
-    warnings = list(ds.attrs.get("warnings", ()))
+    statistics = [_statistics(variable) for variable in ds.data_vars.values()]
+    lines = textwrap.wrap(f"{kind}: {sizes}", WIDTH)
+    lines += _attributes(result.attrs)
+    lines += _rows(pd.DataFrame(statistics))
+    lines += _table(ds, top)
+    warnings = {text(warning): None for warning in ds.attrs.get("warnings", ())}
     for variable in ds.data_vars.values():
-        warnings += variable.attrs.get("warnings", ())
-    return [
-        *textwrap.wrap(f"{kind}: {sizes}", WIDTH),
-        *_attributes(result.attrs),
-        *_rows(pd.DataFrame(statistics), MAX_ROWS),
-        *_table(ds, top),
-        *(f"warning: {text(warning)}" for warning in dict.fromkeys(warnings)),
-    ]
+        warnings |= {text(warning): None for warning in variable.attrs.get("warnings", ())}
+    return [*lines, *(f"warning: {warning}" for warning in warnings)]
 
 
 def _attributes(attrs: Mapping[Any, Any]) -> list[str]:
@@ -110,10 +108,10 @@ def _attributes(attrs: Mapping[Any, Any]) -> list[str]:
     return textwrap.wrap("; ".join(entries), WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
-def _statistics(name: Any, variable: xr.DataArray) -> dict[str, str]:
+def _statistics(variable: xr.DataArray) -> dict[str, str]:
     """Shape of a variable; of numbers the minimum, median, maximum and the number of NaN."""
     row = dict.fromkeys(("variable", "shape", "min", "median", "max", "missing"), "")
-    row["variable"] = text(name)
+    row["variable"] = text(variable.name)
     row["shape"] = " x ".join(map(str, variable.shape))
     is_numeric = variable.dtype.kind in "uifb" and not is_categorical(variable)
     if not is_numeric or variable.size > MAX_VALUES:
@@ -122,27 +120,28 @@ def _statistics(name: Any, variable: xr.DataArray) -> dict[str, str]:
     finite = values[np.isfinite(values)]
     row["missing"] = str(values.size - finite.size)
     if finite.size:
-        for key, quantile in zip(("min", "median", "max"), (0, 0.5, 1), strict=True):
-            row[key] = f"{np.quantile(finite, quantile):.4g}"
+        for key, value in zip(QUANTILES, np.quantile(finite, (0, 0.5, 1)), strict=True):
+            row[key] = _cell(value)
     return row
 
 
 def _table(ds: xr.Dataset, top: int | None) -> list[str]:
     """The table that a Dataset holds: sorted rows, class sizes, vectors, or columns."""
     for name, prefix in SORTED_BY.items():
-        for dim in ds[name].dims if name in ds else ():
-            if str(dim).startswith(prefix):
-                return _sorted_table(ds, name, str(dim), top)
+        if name in ds:
+            for dim in map(str, ds[name].dims):
+                if dim.startswith(prefix):
+                    return _sorted_table(ds, name, dim, top)
     variables = list(ds.data_vars.values())
     if len(variables) == 1 and is_categorical(variables[0]) and variables[0].size <= MAX_VALUES:
         return _class_sizes(variables[0])
     if "decoded" in ds and ds[n.LATENTS].ndim == 2:
         vectors: Any = ds[n.LATENTS].to_pandas()
-        return _rows(vectors.reset_index(), top or MAX_ROWS, max_columns=None)
+        return _rows(vectors.reset_index(), top, max_columns=None)
     columns = _columns(ds)
     if n.PATTERNS in ds or not columns:
         return []
-    return _rows(ds[columns].to_dataframe().reset_index(), top or MAX_ROWS)
+    return _rows(ds[columns].to_dataframe().reset_index(), top)
 
 
 def _columns(ds: xr.Dataset) -> list[Any]:
@@ -163,15 +162,15 @@ def _sorted_table(ds: xr.Dataset, name: str, along: str, top: int | None) -> lis
     columns = [column for column in ds.data_vars if ds[column].dims == dims and column != name]
     frame = ds[[name, *columns]].to_dataframe().reset_index().dropna(subset=[name])
     others = [str(dim) for dim in dims if dim != along]
-    frame = frame.sort_values(name, key=lambda value: -abs(value), kind="stable")
-    rounded = frame.assign(size=abs(frame[name]).round(9))
-    frame["tied"] = rounded.duplicated([*others, "size"], keep=False)
+    size = abs(frame[name]).round(9)
+    frame["tied"] = frame[others].assign(size=size).duplicated(keep=False)
+    frame = frame.loc[abs(frame[name]).sort_values(ascending=False, kind="stable").index]
     frame = frame[[*others, along, name, "tied", *columns]]
     if not others:
-        return _rows(frame, top or MAX_ROWS)
+        return _rows(frame, top)
     groups = frame.groupby(others, sort=False)
     best = groups.head(top or max(1, MAX_ROWS // max(1, groups.ngroups)))
-    return _rows(best.sort_values(others, kind="stable"), len(best) if top else MAX_ROWS)
+    return _rows(best.sort_values(others, kind="stable"), len(best) if top else None)
 
 
 def _class_sizes(labels: xr.DataArray) -> list[str]:
@@ -179,13 +178,16 @@ def _class_sizes(labels: xr.DataArray) -> list[str]:
     counts = labels.to_series().value_counts().rename_axis("code").reset_index()
     names = meanings(labels)
     counts.insert(0, "class", [names.get(code, code) for code in counts["code"]])
-    return _rows(counts, MAX_ROWS)
+    return _rows(counts)
 
 
-def _rows(frame: pd.DataFrame, max_rows: int, max_columns: int | None = MAX_COLUMNS) -> list[str]:
-    """The first rows of a table as lines of text."""
+def _rows(
+    frame: pd.DataFrame, max_rows: int | None = None, max_columns: int | None = MAX_COLUMNS
+) -> list[str]:
+    """The first rows of a table as lines of text, by default as many as fit on a screen."""
     if frame.empty:
         return []
+    max_rows = max_rows or MAX_ROWS
     cells = frame.iloc[:max_rows, :max_columns].map(_cell)
     lines = [f"  {line.rstrip()}" for line in cells.to_string(index=False).splitlines()]
     if len(frame) > max_rows:

@@ -13,6 +13,7 @@ from vaearr.views.common import (
     NAN_COLOR,
     NOISE,
     Colors,
+    Options,
     as_map,
     colored_classes,
     holoviews,
@@ -95,7 +96,7 @@ def cluster_view(
     across = text(latent.name or "latent")
     up = text(target.name or "target")
     paint = shades(class_colors)
-    style: dict[str, Any] = {
+    style: Options = {
         "cmap": paint,
         "clim": (-0.5, len(paint) - 0.5),
         "clipping_colors": {"NaN": NAN_COLOR},
@@ -149,7 +150,7 @@ def confusion_view(table: xr.DataArray, **options: Any) -> Any:
     for dim in (rows, columns):
         labels = table.coords.get(f"{dim}_name", table[dim])
         names.append([text(name) for name in labels.values])
-    style: dict[str, Any] = {
+    style: Options = {
         "cmap": "Blues",
         "clim": (0.0, 1.5),
         "colorbar": False,

@@ -24,6 +24,7 @@ COLORS = (*CLASS_COLORS[:4], "#56B4E9", *CLASS_COLORS[4:6])  # Okabe and Ito's
 PERCENT = (1.0, 99.0)
 UNUSED = "#9a9a9a"  # grey of latents that are not in use and of samples without a class
 NOISE = "noise"  # name of the class of points without one
+Options = dict[str, Any]  # of HoloViews and hvplot
 # colours of classes: one for each in order, or code -> colour for some
 Colors = Sequence[str] | Mapping[int, str]
 _UNITS = {"um": "µm", "micron": "µm", "microns": "µm", "deg": "°", "degree": "°", "1": "", "": ""}
@@ -166,7 +167,7 @@ def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
     holoviews()
     from hvplot import hvPlot
 
-    style: dict[str, Any] = {"frame_width": 420, "frame_height": 240, "grid": True}
+    style: Options = {"frame_width": 420, "frame_height": 240, "grid": True}
     style["color"] = COLORS[0]
     if "by" in options or ("y" not in options and len(table.columns) > 1):
         style |= {"color": list(COLORS), "group_label": " "}
@@ -177,6 +178,11 @@ def plot(table: pd.DataFrame, kind: str = "line", **options: Any) -> Any:
     if kind == "scatter":
         style["size"] = 30
     return getattr(hvPlot(table), kind)(**style | options)
+
+
+def in_columns(panels: Sequence[Any], n_columns: int, **options: Any) -> Any:
+    """Plots side by side in rows of `n_columns`, each with its axes."""
+    return holoviews().Layout(panels).cols(n_columns).opts(shared_axes=False, **options)
 
 
 def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **options: Any) -> Any:

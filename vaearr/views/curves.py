@@ -11,7 +11,17 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError
-from vaearr.views.common import COLORS, UNUSED, as_map, holoviews, label, plot, title
+from vaearr.views.common import (
+    COLORS,
+    UNUSED,
+    Options,
+    as_map,
+    holoviews,
+    in_columns,
+    label,
+    plot,
+    title,
+)
 from vaearr.views.kinds import builder
 from vaearr.views.maps import map_plot
 
@@ -39,7 +49,7 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
         table = columns.to_dataframe().rename(columns=names).dropna(axis=1, how="all")
         if table.empty:
             continue
-        style: dict[str, Any] = {
+        style: Options = {
             "title": heading,
             "xlabel": "epoch",
             "ylabel": history[term].attrs.get("units", NATS),
@@ -51,12 +61,7 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
         panels.append(plot(table, kind, **style | options))
     if not panels:
         raise NoInputError("the history holds no losses; has the run been trained?")
-    return _panels(panels, 3)
-
-
-def _panels(panels: Sequence[Any], n_columns: int) -> Any:
-    """Plots in rows, each with its axes."""
-    return holoviews().Layout(panels).cols(n_columns).opts(shared_axes=False)
+    return in_columns(panels, 3)
 
 
 @builder("probe", "score", "low", "high", "features", "probe")
@@ -74,7 +79,7 @@ def probe_plot(scores: xr.Dataset) -> Any:
         table["name"] = table["features"] + ", " + table["probe"]
         table["below"] = table["score"] - table["low"]
         table["above"] = table["high"] - table["score"]
-        style: dict[str, Any] = {
+        style: Options = {
             "x": "name",
             "y": "score",
             "xlabel": "",
@@ -87,7 +92,7 @@ def probe_plot(scores: xr.Dataset) -> Any:
         points = plot(table, "scatter", **style)
         intervals = plot(table, "errorbars", yerr1="below", yerr2="above", **style)
         panels.append(points * intervals * mark_line(1 / n_classes if n_classes else 0.0))
-    return _panels(panels, 3)
+    return in_columns(panels, 3)
 
 
 @builder("run_health", n.LATENT, "kl", "is_active")
@@ -107,7 +112,7 @@ def health_view(health: xr.Dataset, **options: Any) -> Any:
     heading = f"{int(active.sum())} of {active.size} latents active"
     if health.attrs.get("kl_total") is not None:
         heading += f", KL {health.attrs['kl_total']:.4g} nats"
-    style: dict[str, Any] = {
+    style: Options = {
         "title": heading,
         "xlabel": "latent dimension",
         "ylabel": name,
@@ -130,10 +135,10 @@ def statistics_view(statistics: xr.Dataset) -> Any:
     ]
     if np.isfinite(statistics["logvar_mean"]).any():
         panels.append(_means(statistics, "logvar_", "posterior log-variance, mean ± std"))
-    return _panels(panels, 2)
+    return in_columns(panels, 2)
 
 
-PANEL: dict[str, Any] = {"frame_width": 350, "frame_height": 240}
+PANEL: Options = {"frame_width": 350, "frame_height": 240}
 
 
 def _means(statistics: xr.Dataset, prefix: str, heading: str) -> Any:
@@ -171,7 +176,7 @@ def runs_view(comparison: xr.Dataset) -> Any:
     """Plot the numbers of `va.compare`: a point for each run, targets side by side."""
     panels = []
     for name, values in comparison.data_vars.items():
-        style: dict[str, Any] = {
+        style: Options = {
             "x": str(values.dims[-1]),
             "y": str(name),
             "by": "run",
@@ -184,7 +189,7 @@ def runs_view(comparison: xr.Dataset) -> Any:
         if values.ndim == 1:
             style["legend"] = False
         panels.append(plot(values.to_dataframe().dropna().reset_index(), "scatter", **style))
-    return _panels(panels, 2)
+    return in_columns(panels, 2)
 
 
 @builder("variance", "array", "explained_variance_ratio")
@@ -200,7 +205,7 @@ def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
     total = np.cumsum(ratio.values)
     numbers = np.arange(1, ratio.size + 1)
     table = pd.DataFrame({"share": ratio.values, "total": total}, numbers)
-    style: dict[str, Any] = {
+    style: Options = {
         "title": title(f"{ratio.size} components explain {total[-1]:.1%}"),
         "xlabel": "component",
         "ylabel": "share of the variance",
@@ -233,7 +238,7 @@ def contrast_view(
         position = profile.attrs[across][0]
         color = COLORS[i % len(COLORS)]
         grey_map = grey_map * mark_line(position, color, vertical=along == n.Y)
-        style: dict[str, Any] = {
+        style: Options = {
             "title": title(f"profiles of {label(da)}"),
             "xlabel": label(as_map(da)[along]),
             "ylabel": label(da),
@@ -243,7 +248,7 @@ def contrast_view(
         table = pd.DataFrame({"value": profile.values}, profile[along].values)
         curves.setdefault(along, []).append(plot(table, **style))
     panels = [grey_map, histogram_plot(histogram), *map(hv.Overlay, curves.values())]
-    return _panels(panels, 2)
+    return in_columns(panels, 2)
 
 
 @builder("histogram", "bin", "count")
@@ -251,7 +256,7 @@ def histogram_plot(histogram: xr.Dataset, **options: Any) -> Any:
     """Plot the histogram of `side_maps.histogram`. `**options` are those of `hvplot.bar`."""
     attrs = histogram.attrs
     width = float(attrs["width"])
-    style: dict[str, Any] = {
+    style: Options = {
         "title": f"n = {attrs['n']:,} ({attrs['n_missing']:,} missing), bins of {width:g}",
         "xlabel": label(histogram["bin"], "value"),
         "ylabel": "scan points",

@@ -15,7 +15,7 @@ from vaearr import names as n
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import UsageError
 from vaearr.schema import is_categorical
-from vaearr.views.common import bokeh_is_current, holoviews, robust_limits
+from vaearr.views.common import Options, bokeh_is_current, holoviews, in_columns, robust_limits
 from vaearr.views.page import Section, page
 from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
 
@@ -154,7 +154,7 @@ def view(
     return on_paper(picture) if backend == "matplotlib" else picture
 
 
-def _build(kind: str | Builder, result: xr.Dataset | xr.DataArray, options: dict[str, Any]) -> Any:
+def _build(kind: str | Builder, result: xr.Dataset | xr.DataArray, options: Options) -> Any:
     """Call the builder of a kind. Raises UsageError for unknown options, with the valid ones."""
     build: Any = kind if callable(kind) else part("view", kind, KINDS, trust=[kind])
     if isinstance(build, tuple):
@@ -180,7 +180,7 @@ def _build(kind: str | Builder, result: xr.Dataset | xr.DataArray, options: dict
 
 
 def _side_by_side(
-    maps: Mapping[str, xr.DataArray], kind: str | Builder | None, options: dict[str, Any]
+    maps: Mapping[str, xr.DataArray], kind: str | Builder | None, options: Options
 ) -> Any:
     if not maps:
         raise UsageError("no map is given; give maps by name, such as {'a': a.BC, 'b': b.BC}.")
@@ -188,7 +188,7 @@ def _side_by_side(
         values = np.concatenate([np.ravel(map_.values) for map_ in maps.values()])
         options = {"clim": robust_limits(values)} | options
     views = [view(map_, kind=kind, title=name, **options) for name, map_ in maps.items()]
-    return holoviews().Layout(views).opts(shared_axes=False)
+    return in_columns(views, 4)
 
 
 def save(

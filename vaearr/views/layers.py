@@ -11,7 +11,16 @@ from PIL import Image
 
 from vaearr.errors import NoInputError
 from vaearr.names import DECODER, DIFFERENCE_MAP, ENCODER, LAYER, PAIR
-from vaearr.views.common import COLORS, SEQUENTIAL, brief, holoviews, plot, robust_limits, text
+from vaearr.views.common import (
+    COLORS,
+    SEQUENTIAL,
+    Options,
+    brief,
+    in_columns,
+    plot,
+    robust_limits,
+    text,
+)
 from vaearr.views.kinds import builder
 from vaearr.views.mosaic import in_own_limits, in_rows, sheet
 from vaearr.views.pictures import pictures
@@ -42,7 +51,7 @@ def _bars(table: pd.DataFrame, **options: Any) -> Any:
     lengths = {
         part: table["length"].where(table["part"] == part) for part in table["part"].unique()
     }
-    style: dict[str, Any] = {
+    style: Options = {
         "xlabel": "",
         "color": [PART_COLORS.get(part, OTHER_COLOR) for part in lengths],
         "stacked": True,
@@ -106,7 +115,7 @@ def layer_curves(comparison: xr.Dataset) -> Any:
         values, deviations = _measure(comparison, name)
         columns = {heading: values, "part": comparison["part"].values}
         table = pd.DataFrame(columns, comparison["order"].values)
-        style: dict[str, Any] = {
+        style: Options = {
             "y": heading,
             "frame_width": 700,
             "frame_height": 190,
@@ -124,7 +133,7 @@ def layer_curves(comparison: xr.Dataset) -> Any:
                 panel *= plot(rows, "line", label=part, **style)
         panels.append(panel)
     heading = f"{comparison.sizes[LAYER]} layers{_pairs_in_words(comparison)}"
-    return holoviews().Layout(panels).cols(1).opts(title=heading, shared_axes=False)
+    return in_columns(panels, 1, title=heading)
 
 
 @builder("layer_maps")
@@ -165,7 +174,7 @@ def difference_sheet(comparison: xr.Dataset) -> Any:
     sheets = [sheet(rows, heading, limits=(0.0, high), words=captions, cmap=SEQUENTIAL)]
     if "input_a" in comparison:
         sheets.insert(0, _pair_of_samples(comparison))
-    return holoviews().Layout(sheets).cols(1).opts(shared_axes=False)
+    return in_columns(sheets, 1)
 
 
 def _pair_of_samples(comparison: xr.Dataset) -> Any:

@@ -49,9 +49,9 @@ def map_plot(
     nan_color
         Colour of NaN.
     **options
-        Options of `holoviews.Image` (`holoviews.QuadMesh` for uneven coordinates).
+        c.Options of `holoviews.Image` (`holoviews.QuadMesh` for uneven coordinates).
     """
-    style: dict[str, Any] = {
+    style: c.Options = {
         "title": c.title(c.label(da)),
         "colorbar": True,
         "tools": ["hover"],
@@ -71,7 +71,7 @@ def map_plot(
     return with_lines(image, segments, roi)
 
 
-def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[str, Any]) -> Any:
+def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: c.Options) -> Any:
     """Arrays on the grid of a map (as `as_map` returns it) as Image, or QuadMesh if it is uneven.
 
     Both axes have the same scale unless the map is nearly a line.
@@ -87,7 +87,7 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
     longer, shorter = ("frame_width", "frame_height")
     if width < height:
         longer, shorter = shorter, longer
-    style: dict[str, Any] = {
+    style: c.Options = {
         "invert_yaxis": True,
         "xlabel": c.label(x, across),
         "ylabel": c.label(y, rows),
@@ -111,11 +111,11 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: dict[
     return hv.QuadMesh((x_edges, y_edges, *columns.values()), *dims).opts(**style)
 
 
-def named_bar(names: Sequence[str]) -> dict[str, Any]:
-    """Options of a map of positions in a list: limits, and the names on the colour bar."""
+def named_bar(names: Sequence[str]) -> c.Options:
+    """c.Options of a map of positions in a list: limits, and the names on the colour bar."""
     from bokeh.models import FixedTicker
 
-    bar: dict[str, Any] = {"clim": (-0.5, len(names) - 0.5), "clabel": ""}
+    bar: c.Options = {"clim": (-0.5, len(names) - 0.5), "clabel": ""}
     if len(names) > MAX_NAMES:
         return bar | {"colorbar": False}
     ticks = FixedTicker(ticks=list(range(len(names))))
@@ -271,5 +271,5 @@ def rgb_map(
     is_finite = np.isfinite(planes).all(axis=0)
     channels = [np.nan_to_num(plane.values).clip(0, 1) for plane in planes]
     columns = dict(zip("RGBA", (*channels, is_finite.astype("f4")), strict=True))
-    style: dict[str, Any] = {"title": c.title(heading), "bgcolor": nan_color}
+    style: c.Options = {"title": c.title(heading), "bgcolor": nan_color}
     return with_lines(on_grid(planes[0], columns, style | options), roi=roi)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vaearr.views.common import NAN_COLOR, holoviews, robust_limits, title
+from vaearr.views.common import NAN_COLOR, Options, holoviews, robust_limits, title
 
 Limits = tuple[float, float]
 LIMITS = (0.5, 99.5)  # percentiles between which grey runs
@@ -90,7 +90,7 @@ def sheet(
     canvas = cells.reshape(len(rows) * (bottom + gap), n_columns * (width + gap), *channels)
     middles = np.arange(len(rows)) * (bottom + gap) + top + height / 2
     centres = np.arange(n_columns) * (width + gap) + width / 2
-    style: dict[str, Any] = {
+    style: Options = {
         "title": title(heading),
         "xlabel": "",
         "ylabel": "",

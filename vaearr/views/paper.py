@@ -20,7 +20,7 @@ import numpy as np
 
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store.folders import replace_file
-from vaearr.views.common import COLORS, bokeh_is_current, holoviews
+from vaearr.views.common import COLORS, Options, bokeh_is_current, holoviews
 from vaearr.views.mosaic import in_rows, scaled, sheet
 
 DPI = 300
@@ -169,14 +169,14 @@ def on_paper(picture: Any, width: str = "double") -> Any:
     return figure
 
 
-LAYOUT_OPTIONS: dict[str, Any] = {
+LAYOUT_OPTIONS: Options = {
     "fig_inches": (WIDTH, WIDTH),
     "show_title": False,
     "sublabel_format": None,
     "hspace": 0.02,
     "vspace": 0.02,
 }
-LETTER_STYLE: dict[str, Any] = {
+LETTER_STYLE: Options = {
     "fontsize": 8,
     "fontweight": "bold",
     "xytext": (-22, 5),
@@ -246,10 +246,10 @@ def _rendered(layout: Any, max_width: float) -> tuple[Any, list[Any]]:
     return figure, panels
 
 
-def _options_of(view: Any) -> dict[str, Any]:
+def _options_of(view: Any) -> Options:
     """The bokeh options of a view; they override those of its elements, the first the later."""
     hv = holoviews()
-    options: dict[str, Any] = {}
+    options: Options = {}
     if isinstance(view, hv.Overlay | hv.NdOverlay):
         for element in reversed([*view]):
             options |= _options_of(element)
@@ -295,7 +295,7 @@ def _for_matplotlib(view: Any) -> Any:
     width = _frame_size(view)[0]
     groups = hv.Store.options(backend="matplotlib")[type(view).__name__].groups
     allowed = {name for group in groups.values() for name in group.allowed_keywords}
-    options: dict[str, Any] = {"hooks": []}
+    options: Options = {"hooks": []}
     for name, value in screen.items():
         names = [other for other in RENAMED.get(name, (name,)) if other in allowed]
         if names and name not in SCREEN_ONLY:
@@ -315,7 +315,7 @@ def _for_matplotlib(view: Any) -> Any:
     return view.opts(**options, backend="matplotlib", clone=True)
 
 
-def _adapt_element(element: Any, options: dict[str, Any], screen: dict[str, Any]) -> None:
+def _adapt_element(element: Any, options: Options, screen: Options) -> None:
     """Change the options of an element where matplotlib means something else than bokeh."""
     hv = holoviews()
     options |= {"axiswise": True, "framewise": True}
@@ -338,7 +338,7 @@ def _hide_frame(plot: Any, element: Any) -> None:
     plot.handles["axis"].tick_params(length=0)
 
 
-def _color_bar(options: dict[str, Any], frame_width: float, plot: Any, element: Any) -> None:
+def _color_bar(options: Options, frame_width: float, plot: Any, element: Any) -> None:
     """Draw the colour bar of an element to the right of its frame, where layouts reserve space."""
     axes = plot.handles["axis"]
     label, is_clipped, _ = options.get("clabel", "").partition("colours span")

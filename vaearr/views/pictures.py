@@ -15,8 +15,9 @@ from vaearr import names as n
 from vaearr.errors import NoInputError, SchemaError
 from vaearr.views.common import (
     DIVERGING,
+    Options,
     brief,
-    holoviews,
+    in_columns,
     number,
     robust_limits,
     text,
@@ -120,7 +121,7 @@ def reconstruction_sheet(
         recon = recon.mean(-1)
     if threshold is None:
         half = (limits[1] - limits[0]) / 2
-        style: dict[str, Any] = {"limits": (-half, half), "cmap": DIVERGING}
+        style: Options = {"limits": (-half, half), "cmap": DIVERGING}
         second = sheet([recon - original], names=["residual"], words=scores, **style)
     else:
         masks = np.stack([original, recon]) >= threshold
@@ -128,7 +129,7 @@ def reconstruction_sheet(
         names = [f"{name} ≥ {threshold:g}" for name in names]
         style = {"limits": (0.0, 1.15), "colorbar": False}
         second = sheet(masks.astype("f4"), names=names, words=shares, **style)
-    return holoviews().Layout([pair, second]).cols(1).opts(shared_axes=False)
+    return in_columns([pair, second], 1)
 
 
 def source_of(sample: xr.Dataset, names: str = "{}", most: int = 17) -> list[str]:
@@ -263,7 +264,7 @@ def prototype_sheet(prototypes: xr.Dataset) -> Any:
     dims = list(map(str, range(means.shape[1])))
     size = {"frame_width": 560, "frame_height": max(60, 24 * len(names))}
     table = centred(means, names, dims, "mean latent", **size)
-    return holoviews().Layout([decoded, table]).cols(1).opts(shared_axes=False)
+    return in_columns([decoded, table], 1)
 
 
 @builder("components", "array", "components")
@@ -324,7 +325,7 @@ def save_animation(
     from PIL import Image
 
     images = [Image.fromarray(frame) for frame in (*frames, *frames[-2:0:-1])]
-    options: dict[str, Any] = {"duration": max(20, round(2000 / len(frames))), "loop": 0}
+    options: Options = {"duration": max(20, round(2000 / len(frames))), "loop": 0}
     data = io.BytesIO()
     images[0].save(data, "GIF", save_all=True, append_images=images[1:], **options)
     return write_new(Path(path), data.getvalue(), overwrite)

@@ -31,7 +31,7 @@ HIDDEN = {
     "selection_line_color": "black",
 }
 SELECTION = {"alpha": 0.5, "selection_alpha": 0.9, "nonselection_alpha": 0.06}
-SCATTER_FRAME: dict[str, Any] = {
+SCATTER_FRAME: c.Options = {
     "frame_width": 340,
     "frame_height": 320,
     "fontsize": {"title": "10pt"},
@@ -132,14 +132,14 @@ def map_scatter(
     table = table_of(**{across: inside, up: vertical, "target": values})
     heading = correlation_words(table, across, "target")
     density: list[Any] = []
-    points: dict[str, Any] = {"size": 4, "color": COLORS[0]} | SELECTION
+    points: c.Options = {"size": 4, "color": COLORS[0]} | SELECTION
     if is_phase:
         heading = f"{name} (orange): {heading}"
         points |= {"size": 3, "alpha": 1, "color": "target"}
         points |= {"cmap": list(COLORS[:2]), "clim": (0, 1)}
     elif len(table) >= DENSE:
         points = {"size": 4} | HIDDEN
-        style: dict[str, Any] = {"cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
+        style: c.Options = {"cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
         density = [c.plot(table, "hexbin", x=across, y=up, **style)]
     return linked(
         map_plot(latent_values, roi=roi, **options),
@@ -165,7 +165,7 @@ def matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], **op
     """
     n_rows, n_columns = values.shape
     letters = max(map(len, columns), default=0)
-    style: dict[str, Any] = {
+    style: c.Options = {
         "colorbar": True,
         "clabel": "",
         "tools": ["hover"],
@@ -208,7 +208,7 @@ def association(table: xr.DataArray | xr.Dataset, metric: str | None = None, **o
     metric
         The only metric to show. Signed metrics have a diverging scale centred at 0.
     **options
-        Options of `holoviews.QuadMesh`.
+        c.Options of `holoviews.QuadMesh`.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def association(table: xr.DataArray | xr.Dataset, metric: str | None = None, **o
     return c.holoviews().HoloMap(frames, kdims="metric")
 
 
-def _heat(metric: str, table: xr.Dataset, options: dict[str, Any]) -> Any:
+def _heat(metric: str, table: xr.Dataset, options: c.Options) -> Any:
     """Heat map of targets over latents; dots mark small p-values."""
     is_signed = bool(table["signed"]) if "signed" in table.coords else METRICS[metric].signed
     table = table.transpose("target", n.LATENT, ...)

@@ -13,7 +13,7 @@ from vaearr import schema
 from vaearr.errors import NoInputError, did_you_mean
 from vaearr.schema.classes import class_names, class_of_each
 from vaearr.schema.grid import measured
-from vaearr.views.common import brief, holoviews, text, title, unit
+from vaearr.views.common import Options, brief, holoviews, in_columns, text, title, unit
 from vaearr.views.kinds import builder
 from vaearr.views.maps import beside_each_other, latent_map, side_map_list
 from vaearr.views.mosaic import COLUMNS, in_own_limits, in_rows, sheet
@@ -78,7 +78,7 @@ def data_sheet(ds: xr.Dataset | xr.DataArray, *, by: str | None = None, seed: in
         heading += f" by {by}"
     if schema.is_scan(ds):
         heading += f" at {', '.join(axes)} in {unit(ds[axes[0]].attrs) or 'steps'}"
-    style: dict[str, Any] = {"names": row_names if by else (), "colorbar": False}
+    style: Options = {"names": row_names if by else (), "colorbar": False}
     return sheet(rows, heading, limits=(0.0, 1.0), words=words, **style)
 
 
@@ -173,4 +173,4 @@ def path_sheet(path: xr.Dataset) -> Any:
     plane = scatter(path, path["scatter"].values, axes) * lines * circles * words
     rows = in_rows(images, columns=max(1, round(math.sqrt(len(images)))))
     decoded = sheet(rows, f"decoded ({units_of(path['decoded'])})", words=numbers)
-    return hv.Layout([plane.opts(title=title(heading)), decoded]).opts(shared_axes=False)
+    return in_columns([plane.opts(title=title(heading)), decoded], 2)

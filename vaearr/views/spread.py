@@ -13,9 +13,11 @@ from vaearr.views.colors import palette
 from vaearr.views.common import (
     DIVERGING,
     SEQUENTIAL,
+    Options,
     brief,
     by_class,
     holoviews,
+    in_columns,
     number,
     plot,
     robust_limits,
@@ -65,7 +67,7 @@ def pair_sheet(pairs: xr.Dataset) -> Any:
     panels = []
     for i, row in enumerate(names):
         for j, column in enumerate(names):
-            style: dict[str, Any] = {
+            style: Options = {
                 "y": row,
                 "title": "",
                 "frame_width": PAIR_FRAME,
@@ -80,40 +82,43 @@ def pair_sheet(pairs: xr.Dataset) -> Any:
                 style |= {"x": column, "cmap": SEQUENTIAL, "colorbar": False, "color": None}
                 panel = plot(table, "bivariate", **style)
             else:
-                style |= {"x": column, "title": f"r = {number(float(correlation[i, j]))}"}
-                panel = by_class(table, labels, "scatter", alpha=0.6, size=9, **style)
+                r = number(correlation[i, j].item())
+                style |= {"x": column, "title": f"r = {r}", "alpha": 0.6, "size": 9}
+                panel = by_class(table, labels, "scatter", **style)
             panels.append(panel.opts(show_legend=i == 0 and j == last))
     heading = f"pairs of latents, {len(table):,} of {pairs.attrs['n']:,} samples"
-    return holoviews().Layout(panels).cols(len(names)).opts(title=heading, shared_axes=False)
+    return in_columns(panels, len(names), title=heading)
 
 
 @builder("histograms", "counts", "edges", "latent", "bin")
 def histogram_view(histograms: xr.Dataset) -> Any:
     """Plot the result of `Run.histograms`, a frame for each latent; by class as shares."""
-    is_by_class = "class" in histograms["counts"].dims
+    names = ["samples"]
+    content = "samples"
+    by = ""
+    if "class" in histograms.dims:
+        names = [brief(name, 18) for name in histograms["class"].values]
+        content = "share of the class"
+        by = text(histograms.attrs["by"])
     frames = {}
     for latent in map(int, histograms["latent"].values):
         histogram = histograms.sel(latent=latent)
-        name = f"latent {latent}"
-        style: dict[str, Any] = {
+        edges = histogram["edges"].values
+        counts = np.atleast_2d(histogram["counts"].values)
+        if by:
+            counts = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        table = pd.DataFrame(counts.T, (edges[1:] + edges[:-1]) / 2, names)
+        style: Options = {
             "frame_width": FRAME,
             "frame_height": 260,
-            "title": name,
-            "xlabel": name,
+            "title": f"latent {latent}",
+            "xlabel": f"latent {latent}",
+            "ylabel": content,
+            "where": "mid",
+            "color": palette(len(names)),
+            "group_label": by,
         }
-        edges = histogram["edges"].values
-        middles = (edges[1:] + edges[:-1]) / 2
-        counts = histogram["counts"].values
-        if is_by_class:
-            names = [brief(name, 18) for name in histograms["class"].values]
-            shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-            table = pd.DataFrame(shares.T, middles, names)
-            style |= {"color": palette(len(names)), "where": "mid", "ylabel": "share of the class"}
-            style["group_label"] = text(histograms.attrs["by"])
-            frames[latent] = plot(table, "step", **style)
-        else:
-            frames[latent] = plot(pd.DataFrame({"samples": counts}, middles), "bar", **style)
-    content = "share of each class" if is_by_class else "samples"
+        frames[latent] = plot(table, "step", **style)
     heading = f"latents (posterior mean), {content} per bin, {histograms.attrs['n']:,} samples"
     return holoviews().HoloMap(frames, kdims="latent").relabel(heading)
 
@@ -132,14 +137,15 @@ def activation_view(activations: xr.Dataset) -> Any:
     """Plot the result of `Run.activations`: samples sorted by class, and means of the classes."""
     values = activations["activation"].values
     dims = [str(int(dim)) for dim in activations["latent"].values]
-    ticks: list[tuple[float, str]] = []
+    ticks: Any = 5
     if "class_of_point" in activations.coords:
-        codes = activations["class_of_point"].values
+        codes = pd.Series(activations["class_of_point"].values)
         names = meanings(activations["class_of_point"])
-        for code in np.unique(codes):
-            rows = np.flatnonzero(codes == code)
-            if len(rows) > len(codes) / 40:
-                ticks.append((float(rows.mean()), brief(names[int(code)], 14)))
+        ticks = [
+            (float(np.mean(rows)), brief(names[int(code)], 14))
+            for code, rows in codes.groupby(codes).groups.items()
+            if len(rows) > len(codes) / 40
+        ]
     limits = robust_limits(values, symmetric=True)
     heading = f"{len(values):,} of {activations.attrs['n']:,} samples"
     samples = centred(values, [], dims, heading, yticks=ticks or 5, clim=limits, **SQUARE)
@@ -148,4 +154,4 @@ def activation_view(activations: xr.Dataset) -> Any:
     class_names = [brief(name, 14) for name in activations["class"].values]
     heading = f"means by {activations.attrs['by']}"
     means = centred(activations["class_mean"].values, class_names, dims, heading, **SQUARE)
-    return holoviews().Layout([samples, means]).opts(shared_axes=False)
+    return in_columns([samples, means], 2)

@@ -21,7 +21,9 @@ from vaearr.views.colors import colors_of
 from vaearr.views.common import (
     DIVERGING,
     NAN_COLOR,
+    Options,
     holoviews,
+    in_columns,
     is_regular,
     label,
     robust_limits,
@@ -52,20 +54,20 @@ _VIEWER = f"""
 <script>
 {UNPACK}
 document.querySelectorAll(".volume").forEach(async (box) => {{
-  const about = JSON.parse(box.querySelector("script").textContent), [select, said] = box.querySelectorAll("select, p");
-  const volumes = await Promise.all(about.volumes.map((one) => unpack(one.data)));
-  const strides = [about.shape[1] * about.shape[2], about.shape[2], 1];
-  const figures = [...box.querySelectorAll("figure")], sliders = figures.map((one) => one.querySelector("input"));
+  const data = JSON.parse(box.querySelector("script").textContent), [select, line] = box.querySelectorAll("select, p");
+  const volumes = await Promise.all(data.volumes.map((volume) => unpack(volume.data)));
+  const strides = [data.shape[1] * data.shape[2], data.shape[2], 1];
+  const figures = [...box.querySelectorAll("figure")], sliders = figures.map((figure) => figure.querySelector("input"));
   const draw = () => {{
-    const one = about.volumes[select.value], codes = volumes[select.value];
+    const volume = data.volumes[select.value], codes = volumes[select.value];
     const at = sliders.map((slider) => Number(slider.value));
     figures.forEach((figure, i) => {{
-      const [across, up, along] = about.planes[i];
+      const [across, up, along] = data.planes[i];
       const canvas = figure.querySelector("canvas"), pen = canvas.getContext("2d");
-      const [rows, columns] = [about.shape[up], about.shape[along]], image = pen.createImageData(columns, rows);
+      const [rows, columns] = [data.shape[up], data.shape[along]], image = pen.createImageData(columns, rows);
       for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {{
         const voxel = at[across] * strides[across] + (rows - 1 - r) * strides[up] + c * strides[along];
-        image.data.set(one.palette[codes[voxel]], 4 * (r * columns + c));
+        image.data.set(volume.palette[codes[voxel]], 4 * (r * columns + c));
       }}
       const voxels = new OffscreenCanvas(columns, rows), [wide, high] = [canvas.width / columns, canvas.height / rows];
       voxels.getContext("2d").putImageData(image, 0, 0);
@@ -80,10 +82,10 @@ document.querySelectorAll(".volume").forEach(async (box) => {{
         draw();
       }};
     }});
-    const code = codes[at.reduce((sum, place, axis) => sum + place * strides[axis], 0)];
-    const value = code === 255 ? "none" : (one.low + (code * (one.high - one.low)) / {LEVELS}).toPrecision(4);
-    const span = `colours from ${{one.low.toPrecision(3)}} to ${{one.high.toPrecision(3)}}`;
-    said.textContent = `${{at.map((place, axis) => about.places[axis][place]).join(", ")}}: ${{value}}; ${{span}}`;
+    const code = codes[at.reduce((sum, i, axis) => sum + i * strides[axis], 0)];
+    const value = code === 255 ? "none" : (volume.low + (code * (volume.high - volume.low)) / {LEVELS}).toPrecision(4);
+    const span = `colours from ${{volume.low.toPrecision(3)}} to ${{volume.high.toPrecision(3)}}`;
+    line.textContent = `${{at.map((i, axis) => data.positions[axis][i]).join(", ")}}: ${{value}}; ${{span}}`;
   }};
   [select, ...sliders].forEach((input) => {{ input.oninput = draw; }});
   draw();
@@ -120,11 +122,6 @@ def as_volume(da: xr.DataArray) -> xr.DataArray:
     return da.transpose(*AXES).sortby(list(AXES)).astype("f4").reset_coords(drop=True).load()
 
 
-def span_of(volume: xr.DataArray, dim: str) -> float:
-    """Length of a volume along a dim."""
-    return float(np.ptp(edges(volume[dim].values)))
-
-
 @builder("volume", "array", n.Z, n.Y, n.X)
 @builder("volumes")
 def volume_slices(
@@ -153,15 +150,14 @@ def volume_slices(
         If the example does not exist.
     """
     if isinstance(result, xr.DataArray):
-        volumes, heading = {text(label(result)): as_volume(result)}, ""
+        volumes = {text(label(result)): as_volume(result)}
+        heading = ""
     else:
         volumes, heading = example_volumes(result, example)
     first = next(iter(volumes.values()))
-    at = {}
-    for dim in AXES:
-        requested = (position or {}).get(dim, float(first[dim].mean()))
-        at[dim] = float(first[dim].sel({dim: requested}, method="nearest"))
-    scale = PAPER_FRAME / max(span_of(first, dim) for dim in AXES)
+    middle = {dim: float(first[dim].mean()) for dim in AXES}
+    cross = first.sel(middle | dict(position or {}), method="nearest")
+    at = {dim: cross[dim].item() for dim in AXES}
     slices = []
     for name, (volume, limits, cmap) in scales_of(volumes).items():
         for plane in PLANES:
@@ -171,27 +167,36 @@ def volume_slices(
                 "colorbar": plane == "sagittal",
                 "clabel": text(name),
             }
-            slices.append(_slice(volume, plane, at, scale).opts("Image", **style))
-    return holoviews().Layout(slices).cols(3).opts(title=title(heading), shared_axes=False)
+            slices.append(_slice(volume, plane, at).opts("Image", **style))
+    return in_columns(slices, 3, title=title(heading))
 
 
-def _slice(volume: xr.DataArray, plane: str, at: dict[str, float], scale: float) -> Any:
+def _slice(volume: xr.DataArray, plane: str, at: dict[str, float]) -> Any:
     """One plane of a volume with the lines of the other two."""
     hv = holoviews()
     across, up, along = PLANES[plane]
-    image = volume.sel({across: at[across]}, method="nearest").transpose(up, along)
-    axes = [along, up]
-    picture = hv.Image((image[along].values, image[up].values, image.values), axes, "value").opts(
+    image = volume.sel({across: at[across]}).transpose(up, along)
+    width, height = frame_of(volume, plane, PAPER_FRAME)
+    picture = hv.Image((image[along].values, image[up].values, image.values), [along, up], "value")
+    picture = picture.opts(
         title=f"{plane}, {across} = {value_text(at[across], volume[across].attrs)}",
         xlabel=_axis_label(volume, along),
         ylabel=_axis_label(volume, up),
-        frame_width=round(scale * span_of(volume, along)),
-        frame_height=round(scale * span_of(volume, up)),
+        frame_width=width,
+        frame_height=height,
         data_aspect=1,
     )
     for line in (hv.VLine(at[along]), hv.HLine(at[up])):
         picture = picture * line.opts(color=CROSS, line_width=1)
     return picture
+
+
+def frame_of(volume: xr.DataArray, plane: str, longest: int) -> tuple[int, int]:
+    """Width and height of a plane in pixels, of which the longest side of the volume has some."""
+    length = {dim: float(np.ptp(edges(volume[dim].values))) for dim in AXES}
+    _, up, along = PLANES[plane]
+    scale = longest / max(length.values())
+    return max(1, round(scale * length[along])), max(1, round(scale * length[up]))
 
 
 def _axis_label(volume: xr.DataArray, dim: str) -> str:
@@ -233,16 +238,15 @@ def volume_page(result: xr.Dataset, *, most: int = 4) -> str:
     Each volume is stored once, compressed to 127 levels; the browser unpacks it and cuts the
     slices.
     """
-    intro, sections = Section("about", "Volumes"), []
+    intro = Section("about", "Volumes")
     intro.say(
         "Each sample as three slices. The sliders, or a click on a slice, move the others; the "
         "list changes between original, reconstruction and residual (reconstruction - original)."
     )
+    sections = []
     for i in range(min(most, result.sizes["example"])):
         volumes, heading = example_volumes(result, i)
-        section = Section(f"example-{i}", heading or f"example {i}")
-        section.blocks.append(_viewer(volumes))
-        sections.append(section)
+        sections.append(Section(f"example-{i}", heading or f"example {i}", [_viewer(volumes)]))
     sections[-1].blocks.append(_VIEWER)
     return page("Volumes and their reconstructions", intro, sections)
 
@@ -250,11 +254,11 @@ def volume_page(result: xr.Dataset, *, most: int = 4) -> str:
 def _viewer(volumes: Mapping[str, xr.DataArray]) -> str:
     """A list of volumes, three planes with a slider each, and the data that the browser draws."""
     first = next(iter(volumes.values()))
-    scale = FRAME / max(span_of(first, dim) for dim in AXES)
-    data: dict[str, Any] = {"shape": first.shape, "volumes": [], "planes": [], "places": []}
+    data: Options = {"shape": first.shape, "volumes": [], "planes": [], "positions": []}
     for dim in AXES:
-        values = [value_text(float(value), first[dim].attrs) for value in first[dim].values]
-        data["places"].append([f"{dim} = {value}" for value in values])
+        attrs = first[dim].attrs
+        values = first[dim].values.tolist()
+        data["positions"].append([f"{dim} = {value_text(value, attrs)}" for value in values])
     options = ""
     for i, (name, (volume, limits, cmap)) in enumerate(scales_of(volumes).items()):
         colors = colors_of(cmap, LEVELS + 1) + [NAN_COLOR] * (255 - LEVELS)
@@ -267,15 +271,15 @@ def _viewer(volumes: Mapping[str, xr.DataArray]) -> str:
         data["volumes"].append(entry)
         options += f'<option value="{i}">{html.escape(name)}</option>'
     figures = ""
-    for plane, (across, up, along) in PLANES.items():
-        data["planes"].append([AXES.index(dim) for dim in (across, up, along)])
-        width = max(1, round(scale * span_of(first, along)))
-        height = max(1, round(scale * span_of(first, up)))
+    for plane, dims in PLANES.items():
+        data["planes"].append(list(map(AXES.index, dims)))
+        across, up, along = dims
+        width, height = frame_of(first, plane, FRAME)
         caption = html.escape(f"{plane}: {_axis_label(first, along)}; {_axis_label(first, up)}")
-        count = first.sizes[across]
+        last = first.sizes[across] - 1
         figures += (
             f'<figure>{caption}<canvas width="{width}" height="{height}"></canvas>'
-            f'<input type="range" min="0" max="{count - 1}" value="{count // 2}" '
+            f'<input type="range" min="0" max="{last}" value="{(last + 1) // 2}" '
             f'aria-label="{across}"></figure>'
         )
     script = json.dumps(data).replace("<", "\\u003c")

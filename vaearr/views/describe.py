@@ -90,10 +90,10 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
     lines += _attributes(result.attrs)
     lines += _rows(pd.DataFrame(statistics))
     lines += _table(ds, top)
-    warnings = {text(warning): None for warning in ds.attrs.get("warnings", ())}
-    for variable in ds.data_vars.values():
-        warnings |= {text(warning): None for warning in variable.attrs.get("warnings", ())}
-    return [*lines, *(f"warning: {warning}" for warning in warnings)]
+    warnings: list[Any] = []
+    for item in (ds, *ds.data_vars.values()):
+        warnings += item.attrs.get("warnings", ())
+    return [*lines, *(f"warning: {text(warning)}" for warning in dict.fromkeys(warnings))]
 
 
 def _attributes(attrs: Mapping[Any, Any]) -> list[str]:
@@ -128,13 +128,13 @@ def _statistics(variable: xr.DataArray) -> dict[str, str]:
 def _table(ds: xr.Dataset, top: int | None) -> list[str]:
     """The table that a Dataset holds: sorted rows, class sizes, vectors, or columns."""
     for name, prefix in SORTED_BY.items():
-        if name in ds:
-            for dim in map(str, ds[name].dims):
-                if dim.startswith(prefix):
-                    return _sorted_table(ds, name, dim, top)
-    variables = list(ds.data_vars.values())
-    if len(variables) == 1 and is_categorical(variables[0]) and variables[0].size <= MAX_VALUES:
-        return _class_sizes(variables[0])
+        dims = [str(dim) for dim in ds.get(name, xr.DataArray()).dims]
+        sorted_dims = [dim for dim in dims if dim.startswith(prefix)]
+        if sorted_dims:
+            return _sorted_table(ds, name, sorted_dims[0], top)
+    first = next(iter(ds.data_vars.values()), xr.DataArray())
+    if len(ds.data_vars) == 1 and is_categorical(first) and first.size <= MAX_VALUES:
+        return _class_sizes(first)
     if "decoded" in ds and ds[n.LATENTS].ndim == 2:
         vectors: Any = ds[n.LATENTS].to_pandas()
         return _rows(vectors.reset_index(), top, max_columns=None)

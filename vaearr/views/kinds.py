@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,20 +81,20 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
 
 def _names_of(result: xr.Dataset | xr.DataArray) -> set[str]:
     """Names that identify the kind of a result: dims, coordinates, variables, attributes, shape."""
-    names = {str(name) for name in (*result.dims, *result.coords, *result.attrs)}
+    names = {*map(str, result.dims), *map(str, result.coords), *map(str, result.attrs)}
     if isinstance(result, xr.Dataset):
         names |= set(map(str, result.data_vars))
-        has_map = any({n.Y, n.X} <= set(result[name].dims) for name in result.data_vars)
-        if n.PATTERNS in result or has_map:
+        if n.PATTERNS in result or any({n.Y, n.X} <= set(da.dims) for da in result.values()):
             names.add("dataset")
         return names
-    names |= {"array", str(result.name), str(result.name).partition("_")[2]}
+    name = str(result.name)
+    names |= {"array", name, name.partition("_")[2]}
     if set(result.attrs.get(n.NAVIGATION_DIMS, ["none"])) <= set(result.dims):
         names.add("samples of a dataset")
-    n_scan_dims = len(set(result.dims) & set(n.SCAN_DIMS))
+    further_dims = set(result.dims) - set(n.SCAN_DIMS)
     if result.ndim == 2:
         names.add("map")
-    elif result.ndim == 3 and n_scan_dims == 2 and n.CHANNEL not in result.dims:
+    elif result.ndim == 3 and len(further_dims) == 1 and n.CHANNEL not in further_dims:
         names.add("stack")
     return names
 
@@ -196,7 +196,6 @@ def save(
     path: str | os.PathLike[str],
     *,
     heading: str = "",
-    sentences: Sequence[str] = (),
     overwrite: bool = False,
     dpi: int = DPI,
     width: str = "double",
@@ -210,8 +209,8 @@ def save(
         A result, or what `view` returned.
     path
         File to write; its ending chooses the format.
-    heading, sentences
-        Heading and paragraphs above the view in a page.
+    heading
+        Heading of a page.
     overwrite
         Whether an existing file may be replaced.
     dpi
@@ -236,16 +235,17 @@ def save(
         If the file exists and `overwrite` is false.
     """
     target = Path(path)
+    ending = target.suffix.lower()
     check_new(target, overwrite)
     if isinstance(shown, xr.Dataset | xr.DataArray | Mapping):
         shown = view(shown, **options)
-    if target.suffix.lower() != ".html":
-        return write_new(target, file_of(on_paper(shown, width), target.suffix, dpi), overwrite)
-    introduction = Section("view", heading)
-    for sentence in sentences:
-        introduction.say(sentence)
-    show(introduction, shown, heading or target.stem)
-    return write_new(target, page(heading or target.stem, introduction, []).encode(), overwrite)
+    if ending == ".html":
+        introduction = Section("view", heading)
+        show(introduction, shown, heading or target.stem)
+        data = page(heading or target.stem, introduction, []).encode()
+    else:
+        data = file_of(on_paper(shown, width), ending, dpi)
+    return write_new(target, data, overwrite)
 
 
 def show(section: Section, shown: Any, alt: str) -> None:
@@ -266,15 +266,13 @@ def bokeh_model(shown: Any) -> Any:
     renderer = hv.renderer("bokeh")
     if not isinstance(shown, hv.HoloMap):
         return renderer.get_plot(shown).state
-    names = [str(key) for (key,) in shown.data]
+    names: list[Any] = [str(name) for (name,) in shown.data]
     frames = [renderer.get_plot(frame).state for frame in shown]
     for frame in frames[1:]:
         frame.visible = False
-    select = Select(
-        title=str(shown.kdims[0].label), value=names[0], options=list[Any](names), width=160
-    )
-    show_chosen = "frames.forEach((frame, i) => { frame.visible = names[i] === cb_obj.value; });"
-    select.js_on_change(
-        "value", CustomJS(args={"frames": frames, "names": names}, code=show_chosen)
-    )
+    heading = str(shown.kdims[0].label)
+    select = Select(title=heading, value=names[0], options=names, width=160)
+    show_selected = "frames.forEach((frame, i) => { frame.visible = names[i] === cb_obj.value; });"
+    callback = CustomJS(args={"frames": frames, "names": names}, code=show_selected)
+    select.js_on_change("value", callback)
     return column(select, *frames)

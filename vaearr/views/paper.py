@@ -303,9 +303,7 @@ def _for_matplotlib(view: Any) -> Any:
     if not screen.get("data_aspect"):
         options["aspect"] = "auto"
     if "title" in options:
-        letters = max(24, int(LETTERS_PER_INCH * width))
-        lines = [textwrap.fill(line, letters) for line in options["title"].splitlines()]
-        options["title"] = "\n".join(lines)
+        options["title"] = _wrapped(options["title"], max(24, int(LETTERS_PER_INCH * width)))
     if screen.get("show_frame") is False:
         options["hooks"].append(_hide_frame)
     if isinstance(view, hv.Element):
@@ -313,6 +311,10 @@ def _for_matplotlib(view: Any) -> Any:
             options["hooks"].append(functools.partial(_color_bar, screen, width))
         _adapt_element(view, options, screen)
     return view.opts(**options, backend="matplotlib", clone=True)
+
+
+def _wrapped(title: str, n_letters: int) -> str:
+    return "\n".join(textwrap.fill(line, n_letters) for line in title.splitlines())
 
 
 def _adapt_element(element: Any, options: Options, screen: Options) -> None:

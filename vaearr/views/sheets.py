@@ -13,7 +13,7 @@ from vaearr import schema
 from vaearr.errors import NoInputError, did_you_mean
 from vaearr.schema.classes import class_names, class_of_each
 from vaearr.schema.grid import measured
-from vaearr.views.common import Options, brief, holoviews, in_columns, text, title, unit
+from vaearr.views.common import brief, holoviews, in_columns, text, title, unit
 from vaearr.views.kinds import builder
 from vaearr.views.maps import beside_each_other, latent_map, side_map_list
 from vaearr.views.mosaic import COLUMNS, in_own_limits, in_rows, sheet
@@ -51,47 +51,46 @@ def data_sheet(ds: xr.Dataset | xr.DataArray, *, by: str | None = None, seed: in
     """
     if isinstance(ds, xr.DataArray):
         ds = schema.as_dataset(ds)
-    is_usable = measured(ds)
-    by = _class_variable(ds, by, is_usable)
-    codes, names = np.zeros(is_usable.shape), {0: ""}
-    n_pictures = 3 * COLUMNS
-    if by:
-        codes, names = class_of_each(ds, by)
-        n_pictures = COLUMNS
+    by, masks = _class_masks(ds, by)
+    n_pictures = COLUMNS if by else 3 * COLUMNS
+    heading = schema.samples_word(ds)
+    if not masks:
+        raise NoInputError(f"none of the {heading} can be used; there is nothing to show.")
     rng = np.random.default_rng(seed)
     axes = schema.navigation_dims(ds)[::-1]
     rows: list[Any] = []
     row_names: list[str] = []
     words: list[str] = []
-    for code, name in names.items():
-        points = np.argwhere((codes == code) & is_usable)
-        if not len(points) or len(row_names) == MAX_CLASSES:
-            continue
+    for name in list(masks)[:MAX_CLASSES]:
+        points = np.argwhere(masks[name])
         samples = _random_samples(ds, points, n_pictures, rng)
         rows += in_rows([in_own_limits(image) for image in pictures(samples)])
-        row_names.append(f"{brief(name.replace('_', ' '), 14)} ({len(points):,})")
         words += [", ".join(_short(sample[dim].item()) for dim in axes) for sample in samples]
-    heading = schema.samples_word(ds)
-    if not rows:
-        raise NoInputError(f"none of the {heading} can be used; there is nothing to show.")
+        if by:
+            row_names.append(f"{brief(name.replace('_', ' '), 14)} ({len(points):,})")
     if by:
         heading += f" by {by}"
     if schema.is_scan(ds):
         heading += f" at {', '.join(axes)} in {unit(ds[axes[0]].attrs) or 'steps'}"
-    style: Options = {"names": row_names if by else (), "colorbar": False}
-    return sheet(rows, heading, limits=(0.0, 1.0), words=words, **style)
+    return sheet(rows, heading, limits=(0.0, 1.0), names=row_names, words=words, colorbar=False)
 
 
-def _class_variable(ds: xr.Dataset, by: str | None, is_usable: np.ndarray) -> str | None:
-    """The requested variable of classes, else the first with several classes."""
+def _class_masks(ds: xr.Dataset, by: str | None) -> tuple[str | None, dict[str, np.ndarray]]:
+    """The requested variable of classes, else the first with several, and the samples of each class.
+
+    Without classes None, and all samples under one name.
+    """
+    is_usable = measured(ds)
     names = class_names(ds)
-    if by is None:
-        for name in names:
-            if len(np.unique(class_of_each(ds, name)[0][is_usable])) > 1:
-                return name
-    elif by not in names:
+    if by is not None and by not in names:
         raise NoInputError(f"the store has no variable of classes {by!r}.{did_you_mean(by, names)}")
-    return by
+    for variable in names if by is None else [by]:
+        codes, classes = class_of_each(ds, variable)
+        masks = {name: (codes == code) & is_usable for code, name in classes.items()}
+        masks = {name: mask for name, mask in masks.items() if mask.any()}
+        if by or len(masks) > 1:
+            return variable, masks
+    return None, {"": is_usable} if is_usable.any() else {}
 
 
 def _random_samples(
@@ -133,17 +132,20 @@ def overview(ds: xr.Dataset, run: str | None = None, **options: Any) -> Any:
     if n.Z in ds.dims:
         ds = ds.isel({n.Z: ds.sizes[n.Z] // 2})
     maps = side_map_list(ds)
-    for name, variable in ds.data_vars.items():
-        is_map = set(variable.dims) == {n.Y, n.X}
-        is_selection = str(name).startswith((n.SPLIT, n.ROI, n.PRESENT)) or variable.dtype == bool
-        if is_map and not is_selection and name not in (n.BC, n.PHASE):
-            maps.append(variable)
-    for run_name in schema.runs(ds) if run is None else [run]:
-        latents = ds.get(n.run_name(n.LATENTS, run_name))
+    maps += [da for da in ds.data_vars.values() if _is_further_map(da)]
+    for name in schema.runs(ds) if run is None else [run]:
+        latents = ds.get(n.run_name(n.LATENTS, name))
         if latents is not None and latents.ndim == 3:
-            numbers = ds[n.run_name(n.LATENT, run_name)].values[:MAX_OVERVIEW_LATENTS]
-            maps += [latent_map(ds, run_name, int(number)) for number in numbers]
+            numbers = ds[n.run_name(n.LATENT, name)].values[:MAX_OVERVIEW_LATENTS]
+            maps += [latent_map(ds, name, int(number)) for number in numbers]
     return beside_each_other(maps, **options)
+
+
+def _is_further_map(da: xr.DataArray) -> bool:
+    """Whether a variable is a map, but no side map, ROI, split or other selection."""
+    is_map = set(da.dims) == {n.Y, n.X} and da.name not in (n.BC, n.PHASE)
+    is_selection = str(da.name).startswith((n.SPLIT, n.ROI, n.PRESENT)) or da.dtype == bool
+    return is_map and not is_selection
 
 
 @builder("path", "decoded", "scatter", "position", "requested")

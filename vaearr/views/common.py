@@ -122,7 +122,8 @@ def as_map(da: xr.DataArray) -> xr.DataArray:
             da = da.assign_coords({dim: (dim, index, {"long_name": f"{dim} (index)"})})
     if 0 in da.shape:
         raise SchemaError(f"{da.name!r} holds no scan point: its shape is {da.shape}.")
-    return da.astype("f4").reset_coords(drop=True).sortby([rows, columns]).load()
+    da = da.astype("f4").reset_coords(drop=True)
+    return da.sortby([rows, columns]).load()
 
 
 class Classes(NamedTuple):
@@ -146,7 +147,8 @@ def colored_classes(labels: xr.DataArray, colors: Colors | None = None) -> Class
     names_of_codes = categories(labels)
     paint = class_colors(list(names_of_codes), colors)
     is_named = "flag_meanings" in labels.attrs or labels.name == n.PHASE
-    if (labels == n.NOISE).any() and (not is_named or meanings(labels).get(n.NOISE) == NOISE):
+    may_be_noise = not is_named or meanings(labels).get(n.NOISE) == NOISE
+    if may_be_noise and (labels == n.NOISE).any():
         names_of_codes = names_of_codes | {n.NOISE: NOISE}
         paint.append(NOISE_COLOR)
     positions = xr.full_like(labels, np.nan, dtype="f4")
@@ -189,15 +191,11 @@ def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **opti
     """Plot the rows of each class in its colour and those without a class in grey; see `plot`."""
     if labels is None:
         return plot(table, kind, **options)
-    names, colors, codes = colored_classes(labels)
-    names = ["none", *names]
-    colors = [UNUSED, *colors]
-    positions = codes.fillna(-1).values + 1
+    names, colors, positions = colored_classes(labels)
     plots = {}
-    for position, (name, color) in enumerate(zip(names, colors, strict=True)):
-        rows = table[positions == position]
-        if len(rows):
-            plots[name] = plot(rows, kind, color=color, **options)
+    for position, rows in table.groupby(positions.fillna(-1).values.astype(int)):
+        name, color = ("none", UNUSED) if position < 0 else (names[position], colors[position])
+        plots[name] = plot(rows, kind, color=color, **options)
     by = text(labels.attrs.get("long_name", "class"))
     return holoviews().NdOverlay(plots, kdims=by, sort=False).opts(legend_position="right")
 
@@ -229,4 +227,6 @@ def robust_limits(
 def is_regular(coord: np.ndarray) -> bool:
     """Whether coordinates are evenly spaced, to a thousandth of a step."""
     steps = np.diff(np.asarray(coord, dtype="f8"))
-    return bool(steps.size == 0 or np.allclose(steps, steps.mean(), rtol=1e-3, atol=0))
+    if not steps.size:
+        return True
+    return np.allclose(steps, steps.mean(), rtol=1e-3, atol=0)

@@ -213,7 +213,8 @@ def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
         "ylim": (0, 1.03),
     } | options
     bars = plot(table, "bar", y="share", label="of each", **style)
-    return bars * plot(table, "line", y="total", label="cumulative", **style | {"color": COLORS[1]})
+    style["color"] = COLORS[1]
+    return bars * plot(table, "line", y="total", label="cumulative", **style)
 
 
 @builder("contrast")
@@ -275,7 +276,7 @@ def elbo_view(table: xr.Dataset) -> Any:
     `elbo_se`, one entry for each run.
     """
     rows = table.to_dataframe()
-    rows["name"] = rows["region"].astype(str) + ", beta " + rows["beta"].map("{:g}".format)
+    rows["name"] = [f"{row.region}, beta {row.beta:g}" for row in rows.itertuples()]
     style = {
         "x": "latent_dim",
         "y": "elbo",

@@ -76,7 +76,8 @@ def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None)
     from bokeh.models.widgets import Select
 
     first = maps[0].rename("value")
-    picture = map_plot(first, roi=roi, title=c.title(c.label(maps[0])), clabel="", frame=FRAME)
+    map_title = c.title(c.label(maps[0]))
+    picture = map_plot(first, roi=roi, title=map_title, clabel="", frame=FRAME)
     figure = c.holoviews().renderer("bokeh").get_plot(picture).state
     # an even grid is drawn as an image by rows, an uneven one as quadrangles by columns
     sources = {

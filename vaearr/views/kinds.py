@@ -81,10 +81,11 @@ def kind_of(result: xr.Dataset | xr.DataArray) -> str:
 
 def _names_of(result: xr.Dataset | xr.DataArray) -> set[str]:
     """Names that identify the kind of a result: dims, coordinates, variables, attributes, shape."""
-    names = {*map(str, result.dims), *map(str, result.coords), *map(str, result.attrs)}
+    names = set(map(str, (*result.dims, *result.coords, *result.attrs)))
     if isinstance(result, xr.Dataset):
         names |= set(map(str, result.data_vars))
-        if n.PATTERNS in result or any({n.Y, n.X} <= set(da.dims) for da in result.values()):
+        has_map = any({n.Y, n.X} <= set(variable.dims) for variable in result.values())
+        if has_map or n.PATTERNS in result:
             names.add("dataset")
         return names
     name = str(result.name)

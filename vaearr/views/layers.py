@@ -157,13 +157,15 @@ def difference_sheet(comparison: xr.Dataset) -> Any:
     maps = []
     captions = []
     for name in names:
-        values = np.atleast_2d(comparison[name].values / (rms[int(name.removeprefix(prefix))] or 1))
+        scale = rms[int(name.removeprefix(prefix))] or 1
+        values = np.atleast_2d(comparison[name].values / scale)
         if values.ndim == 3:
             values = values[len(values) // 2]
         maps.append(values)
         layer = brief(comparison[name].attrs[LAYER], 26)
         captions.append(f"{layer}\n{' x '.join(map(str, values.shape))}")
-    high = robust_limits(np.concatenate([values.ravel() for values in maps]), (0.0, 99.5))[1]
+    all_values = np.concatenate([values.ravel() for values in maps])
+    high = robust_limits(all_values, (0.0, 99.5))[1]
     height, width = np.max([values.shape for values in maps], axis=0).tolist()
     stretched = [
         Image.fromarray(values.astype("f4")).resize((width, height), Image.Resampling.NEAREST)
@@ -203,7 +205,8 @@ def model_figure(card: xr.Dataset) -> Any:
     table["length"] = sizes.str.get(1).fillna(1).astype(int)
     level = table[["part", "length"]]
     stages = {}
-    for _, stage in table.groupby((level != level.shift()).any(axis=1).cumsum()):
+    is_first = (level != level.shift()).any(axis=1)
+    for _, stage in table.groupby(is_first.cumsum()):
         stages[_stage_words(stage)] = stage.iloc[-1]
     attrs = card.attrs
     size = f"{attrs[N_PARAMETERS]:,} parameters ({attrs['weights_MB']:.3g} MB)"

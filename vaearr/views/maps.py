@@ -10,7 +10,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.errors import NoInputError, SchemaError, did_you_mean
+from vaearr.errors import NoInputError, SchemaError, UsageError, did_you_mean
 from vaearr.schema.grid import edges, label_borders
 from vaearr.views import common as c
 from vaearr.views.common import NAN_COLOR, PERCENT, SEQUENTIAL
@@ -98,14 +98,18 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: c.Opt
     else:
         style["data_aspect"] = 1
     style |= options
+    is_even = c.is_regular(x.values) and c.is_regular(y.values) and 1 not in values.shape
     dims = [[across, rows], list(columns)]
     if "R" in columns:
+        if not is_even:
+            raise UsageError(
+                "red, green and blue need evenly spaced coordinates; view each element instead."
+            )
         return hv.RGB((x.values, y.values, *columns.values()), *dims).opts(**style)
     name, first = next(iter(columns.items()))
-    columns[name], style["cmap"] = c.paintable(
-        first, style["cmap"], style["clipping_colors"]["NaN"]
-    )
-    if c.is_regular(x.values) and c.is_regular(y.values) and 1 not in values.shape:
+    missing = style["clipping_colors"]["NaN"]
+    columns[name], style["cmap"] = c.paintable(first, style["cmap"], missing)
+    if is_even:
         return hv.Image((x.values, y.values, *columns.values()), *dims).opts(**style)
     style["line_color"] = None
     return hv.QuadMesh((x_edges, y_edges, *columns.values()), *dims).opts(**style)
@@ -135,7 +139,8 @@ def with_lines(
     if roi is not None:
         grid = c.as_map(roi)
         y, x = (np.pad(edges(grid[dim].values), 1, mode="edge") for dim in grid.dims)
-        outlines.append(label_borders(np.pad(grid.values > 0, 1).astype(int), x, y))
+        is_inside = np.pad(grid.values > 0, 1)
+        outlines.append(label_borders(is_inside.astype(int), x, y))
     for outline in outlines:
         if outline is not None:
             lines = c.holoviews().Segments(outline, [*image.kdims, "x1", "y1"])
@@ -158,7 +163,8 @@ def latent_map(ds: xr.Dataset, run: str, latent: int) -> xr.DataArray:
             f"run {run!r} has no latent {latent}; it has {numbers[0]} to {numbers[-1]}."
         )
     name = f"latent {latent}"
-    return ds[variable].sel({dim: latent}, drop=True).rename(name).assign_attrs(long_name=name)
+    values = ds[variable].sel({dim: latent}, drop=True)
+    return values.rename(name).assign_attrs(long_name=name)
 
 
 @builder("stack", "stack")
@@ -254,7 +260,7 @@ def rgb_map(
     """Plot elements as red, green and blue: `(y, x, channel)` from 0 to 1, NaN in `nan_color`.
 
     The attribute `elements` names the channels in the title; three equal channels are grey. Raises
-    SchemaError for another shape or values outside 0 to 1.
+    SchemaError for another shape or values outside 0 to 1, UsageError for uneven coordinates.
     """
     low, high = float(rgb.min()), float(rgb.max())
     has_three_channels = rgb.ndim == 3 and rgb.sizes.get(n.CHANNEL) == 3
@@ -264,7 +270,8 @@ def rgb_map(
             "expected two dims, 3 channels, 0 to 1."
         )
     names = [c.text(name) for name in rgb.attrs.get("elements", ())]
-    heading = ", ".join(map(" ".join, zip(names, ("red", "green", "blue"), strict=False)))
+    pairs = zip(names, ("red", "green", "blue"), strict=False)
+    heading = ", ".join(f"{name} {color}" for name, color in pairs)
     if len(set(names)) <= 1:
         heading = c.label(rgb, *names[:1])
     planes = [c.as_map(plane) for plane in rgb.transpose(n.CHANNEL, ...)]

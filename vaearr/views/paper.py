@@ -266,7 +266,8 @@ def _frame_size(view: Any) -> tuple[float, float]:
     height = options.get("frame_height")
     if options.get("data_aspect") and not (width and height):
         element = next(iter(view.traverse(lambda element: element, [holoviews().Element])))
-        (left, right), (bottom, top) = (element.range(dim) for dim in element.dimensions()[:2])
+        left, right = element.range(0)
+        bottom, top = element.range(1)
         ratio = (right - left) / (top - bottom)
         width = width or height * ratio
         height = width / ratio
@@ -322,7 +323,8 @@ def _adapt_element(element: Any, options: Options, screen: Options) -> None:
     hv = holoviews()
     options |= {"axiswise": True, "framewise": True}
     if "s" in options:
-        options["s"] = float(np.clip(6000 / max(len(element), 1), 0.6, 0.45 * options["s"] ** 2))
+        area = 0.45 * options["s"] ** 2
+        options["s"] = float(np.clip(6000 / max(len(element), 1), 0.6, area))
     for name in {"linewidth", "linewidths"} & set(options):
         options[name] *= 0.5
     if isinstance(options.get("cmap"), dict):  # matplotlib would draw a legend

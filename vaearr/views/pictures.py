@@ -51,7 +51,9 @@ def pictures(da: xr.DataArray) -> np.ndarray:
         values = values[:, :, values.shape[2] // 2]
         if da.dims[-2:] == (n.Y, n.X):  # y increases to the front
             values = values[..., ::-1, :]
-    return np.moveaxis(values, 1, -1) if values.shape[1] == 3 else values[:, 0]
+    if values.shape[1] == 3:
+        return np.moveaxis(values, 1, -1)
+    return values[:, 0]
 
 
 def stacked(da: xr.DataArray, lead: tuple[str, str]) -> np.ndarray:
@@ -125,10 +127,11 @@ def reconstruction_sheet(
         second = sheet([recon - original], names=["residual"], words=scores, **style)
     else:
         masks = np.stack([original, recon]) >= threshold
-        shares = [f"{share:.1%} differ" for share in (masks[0] != masks[1]).mean((1, 2))]
+        shares = (masks[0] != masks[1]).mean((1, 2))
+        words = [f"{share:.1%} differ" for share in shares]
         names = [f"{name} ≥ {threshold:g}" for name in names]
         style = {"limits": (0.0, 1.15), "colorbar": False}
-        second = sheet(masks.astype("f4"), names=names, words=shares, **style)
+        second = sheet(masks.astype("f4"), names=names, words=words, **style)
     return in_columns([pair, second], 1)
 
 
@@ -177,7 +180,8 @@ def progress_sheet(progress: xr.Dataset, *, most: int = 8) -> Any:
 
 def _evenly_spaced(count: int, most: int) -> np.ndarray:
     """At most `most` evenly spaced numbers below `count`, including both ends."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+    numbers = np.linspace(0, count - 1, min(most, count))
+    return np.unique(numbers.round().astype(int))
 
 
 @builder("draws", "decoded", "latents", n.SAMPLE)
@@ -192,7 +196,8 @@ def sample_sheet(samples: xr.Dataset, *, most: int = 64) -> Any:
         raise NoInputError("there are no samples to show.")
     source = "the prior" if samples.attrs.get("source") == "prior" else "the fitted distribution"
     heading = f"samples from {source} ({units_of(samples['decoded'])})"
-    return sheet(in_rows(images), heading, words=list(map(str, samples[n.SAMPLE].values)))
+    numbers = list(map(str, samples[n.SAMPLE].values))
+    return sheet(in_rows(images), heading, words=numbers)
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")
@@ -298,7 +303,8 @@ def frames(steps: xr.Dataset) -> list[np.ndarray]:
         images = stacked(decoded, ("latent_dim", "step"))
     else:
         images = pictures(decoded)[None]
-    factor = max(1, math.ceil(FRAME_SIDE / max(images.shape[2], images.shape[3] * len(images))))
+    height, width = images.shape[2:4]
+    factor = math.ceil(FRAME_SIDE / max(height, width * len(images)))
     images = grey_of(images).repeat(factor, axis=2).repeat(factor, axis=3)
     return [np.concatenate(step, axis=1) for step in images.swapaxes(0, 1)]
 
@@ -324,7 +330,8 @@ def save_animation(
     """
     from PIL import Image
 
-    images = [Image.fromarray(frame) for frame in (*frames, *frames[-2:0:-1])]
+    forth_and_back = [*frames, *frames[-2:0:-1]]
+    images = [Image.fromarray(frame) for frame in forth_and_back]
     options: Options = {"duration": max(20, round(2000 / len(frames))), "loop": 0}
     data = io.BytesIO()
     images[0].save(data, "GIF", save_all=True, append_images=images[1:], **options)

@@ -44,8 +44,8 @@ def table_of(**maps: xr.DataArray) -> pd.DataFrame:
 
     Raises RoiError if there is none.
     """
-    ds = xr.Dataset({name: c.as_map(da.astype("f4")) for name, da in maps.items()})
-    table = ds.to_dataframe().dropna()
+    columns = {name: c.as_map(da.astype("f4")) for name, da in maps.items()}
+    table = xr.Dataset(columns).to_dataframe().dropna()
     if table.empty:
         raise RoiError(
             f"no scan point holds all of {', '.join(maps)}; choose another map or region."

@@ -143,9 +143,9 @@ def overview(ds: xr.Dataset, run: str | None = None, **options: Any) -> Any:
 
 def _is_further_map(da: xr.DataArray) -> bool:
     """Whether a variable is a map, but no side map, ROI, split or other selection."""
-    is_map = set(da.dims) == {n.Y, n.X} and da.name not in (n.BC, n.PHASE)
-    is_selection = str(da.name).startswith((n.SPLIT, n.ROI, n.PRESENT)) or da.dtype == bool
-    return is_map and not is_selection
+    if set(da.dims) != {n.Y, n.X} or da.dtype == bool or da.name in (n.BC, n.PHASE):
+        return False
+    return not str(da.name).startswith((n.SPLIT, n.ROI, n.PRESENT))
 
 
 @builder("path", "decoded", "scatter", "position", "requested")

@@ -38,7 +38,11 @@ from vaearr.views.pictures import scores_of, source_of
 
 AXES = (n.Z, n.Y, n.X)
 # dims of a plane: across, up, along
-PLANES = {"axial": (n.Z, n.Y, n.X), "coronal": (n.Y, n.Z, n.X), "sagittal": (n.X, n.Z, n.Y)}
+PLANES = {
+    "axial": (n.Z, n.Y, n.X),
+    "coronal": (n.Y, n.Z, n.X),
+    "sagittal": (n.X, n.Z, n.Y),
+}
 # sides of the patient at the lower and the upper end of an axis
 SIDES = {n.X: "L to R", n.Y: "P to A", n.Z: "I to S"}
 CROSS = "#ffb000"
@@ -119,7 +123,8 @@ def as_volume(da: xr.DataArray) -> xr.DataArray:
             raise UsageError(
                 f"the coordinate {dim!r} has uneven steps; slices are drawn on an even grid."
             )
-    return da.transpose(*AXES).sortby(list(AXES)).astype("f4").reset_coords(drop=True).load()
+    volume = da.transpose(*AXES).sortby(list(AXES))
+    return volume.astype("f4").reset_coords(drop=True).load()
 
 
 @builder("volume", "array", n.Z, n.Y, n.X)
@@ -177,8 +182,8 @@ def _slice(volume: xr.DataArray, plane: str, at: dict[str, float]) -> Any:
     across, up, along = PLANES[plane]
     image = volume.sel({across: at[across]}).transpose(up, along)
     width, height = frame_of(volume, plane, PAPER_FRAME)
-    picture = hv.Image((image[along].values, image[up].values, image.values), [along, up], "value")
-    picture = picture.opts(
+    data = (image[along].values, image[up].values, image.values)
+    picture = hv.Image(data, [along, up], "value").opts(
         title=f"{plane}, {across} = {value_text(at[across], volume[across].attrs)}",
         xlabel=_axis_label(volume, along),
         ylabel=_axis_label(volume, up),
@@ -193,10 +198,12 @@ def _slice(volume: xr.DataArray, plane: str, at: dict[str, float]) -> Any:
 
 def frame_of(volume: xr.DataArray, plane: str, longest: int) -> tuple[int, int]:
     """Width and height of a plane in pixels, of which the longest side of the volume has some."""
-    length = {dim: float(np.ptp(edges(volume[dim].values))) for dim in AXES}
+    lengths = {dim: float(np.ptp(edges(volume[dim].values))) for dim in AXES}
     _, up, along = PLANES[plane]
-    scale = longest / max(length.values())
-    return max(1, round(scale * length[along])), max(1, round(scale * length[up]))
+    scale = longest / max(lengths.values())
+    width = round(scale * lengths[along])
+    height = round(scale * lengths[up])
+    return max(1, width), max(1, height)
 
 
 def _axis_label(volume: xr.DataArray, dim: str) -> str:

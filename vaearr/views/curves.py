@@ -188,7 +188,8 @@ def runs_view(comparison: xr.Dataset) -> Any:
         }
         if values.ndim == 1:
             style["legend"] = False
-        panels.append(plot(values.to_dataframe().dropna().reset_index(), "scatter", **style))
+        table = values.to_dataframe().dropna().reset_index()
+        panels.append(plot(table, "scatter", **style))
     return in_columns(panels, 2)
 
 

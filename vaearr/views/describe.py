@@ -160,11 +160,12 @@ def _sorted_table(ds: xr.Dataset, name: str, along: str, top: int | None) -> lis
     """
     dims = ds[name].dims
     columns = [column for column in ds.data_vars if ds[column].dims == dims and column != name]
-    frame = ds[[name, *columns]].to_dataframe().reset_index().dropna(subset=[name])
+    frame = ds[[name, *columns]].to_dataframe().reset_index()
+    frame = frame.dropna(subset=[name])
     others = [str(dim) for dim in dims if dim != along]
-    size = abs(frame[name]).round(9)
-    frame["tied"] = frame[others].assign(size=size).duplicated(keep=False)
-    frame = frame.loc[abs(frame[name]).sort_values(ascending=False, kind="stable").index]
+    size = abs(frame[name])
+    frame["tied"] = frame[others].assign(size=size.round(9)).duplicated(keep=False)
+    frame = frame.loc[size.sort_values(ascending=False, kind="stable").index]
     frame = frame[[*others, along, name, "tied", *columns]]
     if not others:
         return _rows(frame, top)

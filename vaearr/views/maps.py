@@ -99,20 +99,24 @@ def on_grid(values: xr.DataArray, columns: dict[str, np.ndarray], options: c.Opt
         style["data_aspect"] = 1
     style |= options
     is_even = c.is_regular(x.values) and c.is_regular(y.values) and 1 not in values.shape
-    dims = [[across, rows], list(columns)]
+    element = hv.Image
+    coordinates = (x.values, y.values)
     if "R" in columns:
+        element = hv.RGB
         if not is_even:
             raise UsageError(
                 "red, green and blue need evenly spaced coordinates; view each element instead."
             )
-        return hv.RGB((x.values, y.values, *columns.values()), *dims).opts(**style)
-    name, first = next(iter(columns.items()))
-    missing = style["clipping_colors"]["NaN"]
-    columns[name], style["cmap"] = c.paintable(first, style["cmap"], missing)
-    if is_even:
-        return hv.Image((x.values, y.values, *columns.values()), *dims).opts(**style)
-    style["line_color"] = None
-    return hv.QuadMesh((x_edges, y_edges, *columns.values()), *dims).opts(**style)
+    else:
+        name, first = next(iter(columns.items()))
+        missing = style["clipping_colors"]["NaN"]
+        columns[name], style["cmap"] = c.paintable(first, style["cmap"], missing)
+    if not is_even:
+        element = hv.QuadMesh
+        coordinates = (x_edges, y_edges)
+        style["line_color"] = None
+    data = (*coordinates, *columns.values())
+    return element(data, [across, rows], list(columns)).opts(**style)
 
 
 def named_bar(names: Sequence[str]) -> c.Options:
@@ -242,8 +246,7 @@ def side_map_list(ds: xr.Dataset) -> list[xr.DataArray]:
     if n.ELEMENTS in ds:
         for element in ds[n.ELEMENTS].transpose(n.ELEMENT, ...):
             name = c.text(element[n.ELEMENT].item())
-            element = element.drop_vars(n.ELEMENT).rename(name)
-            maps.append(element.assign_attrs(long_name=name))
+            maps.append(element.rename(name).assign_attrs(long_name=name))
     if n.PHASE in ds:
         maps.append(ds[n.PHASE])
     return maps

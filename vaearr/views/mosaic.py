@@ -80,16 +80,22 @@ def sheet(
     n_lines = max((text.count("\n") + 1 for text in words if text), default=0)
     top = math.ceil(LINE_HEIGHT * n_lines * unit)
     bottom = top + height
-    shape = (len(rows), bottom + gap, n_columns, width + gap, *channels)
+    cell_height = bottom + gap
+    cell_width = width + gap
+    shape = (len(rows), cell_height, n_columns, cell_width, *channels)
     cells = np.full(shape, 2 * high - low, "f4")  # above the limits, which is white
-    positions = []
+    brightest = high - 1e-4 * (high - low)
+    labels = []
+    remaining_words = iter(words)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            cells[i, top:bottom, j, :width] = np.minimum(image, high - 1e-4 * (high - low))
-            positions.append((j * (width + gap) + width / 2, i * (bottom + gap) + top / 2))
-    canvas = cells.reshape(len(rows) * (bottom + gap), n_columns * (width + gap), *channels)
-    middles = np.arange(len(rows)) * (bottom + gap) + top + height / 2
-    centres = np.arange(n_columns) * (width + gap) + width / 2
+            cells[i, top:bottom, j, :width] = np.minimum(image, brightest)
+            x = j * cell_width + width / 2
+            y = i * cell_height + top / 2
+            labels.append((x, y, next(remaining_words, "")))
+    canvas = cells.reshape(len(rows) * cell_height, n_columns * cell_width, *channels)
+    middles = np.arange(len(rows)) * cell_height + top + height / 2
+    centres = np.arange(n_columns) * cell_width + width / 2
     style: Options = {
         "title": title(heading),
         "xlabel": "",
@@ -104,7 +110,7 @@ def sheet(
         "show_frame": False,
     }
     axes = ["across", "down"]
-    coordinates = np.arange(canvas.shape[1]) + 0.5, np.arange(canvas.shape[0]) + 0.5
+    coordinates = [np.arange(size) + 0.5 for size in (canvas.shape[1], canvas.shape[0])]
     if channels:
         colors = np.nan_to_num(scaled(canvas, limits), nan=1.0)
         pictures = hv.RGB((*coordinates, *np.moveaxis(colors, -1, 0)), axes)
@@ -114,8 +120,7 @@ def sheet(
         style["cmap"] = cmap
         style["clipping_colors"] = {"NaN": NAN_COLOR, "max": "white"}
     pictures = pictures.opts(**style | options)
-    labels = [(x, y, word) for (x, y), word in zip(positions, words, strict=False)]
-    if not labels:
+    if not words:
         return pictures
     captions = hv.Labels(labels, axes, "word")
     return pictures * captions.opts(text_color="black", text_font_size="8pt")

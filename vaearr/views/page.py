@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vaearr.views.mosaic import scaled
 from vaearr.views.paper import file_of
 
 _STYLE = """
@@ -104,9 +105,8 @@ const unpack = async (data) => {
 
 def packed(values: np.ndarray, limits: tuple[float, float]) -> str:
     """Compress an array to text for a page, which `UNPACK` reads: steps between its limits."""
-    low, high = limits
-    scaled = np.rint(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
-    codes = np.where(np.isfinite(values), scaled, MISSING).astype("u1").ravel()
+    steps = np.rint(scaled(values, limits) * LEVELS)
+    codes = np.where(np.isfinite(values), steps, MISSING).astype("u1").ravel()
     differences = np.diff(codes, prepend=np.uint8(0))  # modulo 256, like the sum in the page
     return base64.b64encode(zlib.compress(differences.tobytes(), 9)).decode("ascii")
 

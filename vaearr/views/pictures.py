@@ -25,7 +25,7 @@ from vaearr.views.common import (
     value_text,
 )
 from vaearr.views.kinds import builder
-from vaearr.views.mosaic import LIMITS, in_own_limits, in_rows, scaled, sheet
+from vaearr.views.mosaic import LIMITS, in_own_limits, in_rows, sheet
 from vaearr.views.paper import write_new
 from vaearr.views.spread import centred
 
@@ -74,7 +74,8 @@ def units_of(da: xr.DataArray) -> str:
 
 def grey_of(images: np.ndarray) -> np.ndarray:
     """Pictures as uint8, all on one scale."""
-    return (255 * scaled(images, robust_limits(images, LIMITS))).round().astype(np.uint8)
+    grey = 255 * in_own_limits(images)
+    return grey.round().astype(np.uint8)
 
 
 @builder("reconstruction", "input", "reconstruction")
@@ -101,19 +102,17 @@ def reconstruction_sheet(
     NoInputError
         If the result holds no example.
     """
-    is_kept = "example" in examples.dims
-    dim = "example" if is_kept else n.SAMPLE
-    if "input" not in examples or not examples.sizes.get(dim):
+    if not examples.sizes.get("example"):
         raise NoInputError("no example was kept; reconstruct with examples of 1 or more.")
-    examples = examples.isel({dim: slice(most)})
+    examples = examples.isel(example=slice(most))
     original = pictures(examples["input"])
     recon = pictures(examples["reconstruction"])
     limits = robust_limits(np.stack([original, recon]), LIMITS)
     sources = []
     scores = []
     for i in range(len(original)):
-        example = examples.isel({dim: i})
-        sources.append("\n".join(source_of(example, "example_{}" if is_kept else "{}")))
+        example = examples.isel(example=i)
+        sources.append("\n".join(source_of(example, "example_{}")))
         scores.append("\n".join(scores_of(example)))
     heading = f"reconstructions ({units_of(examples['input'])})"
     names = ["input", "reconstruction"]
@@ -135,18 +134,12 @@ def reconstruction_sheet(
     return in_columns([pair, second], 1)
 
 
-def source_of(sample: xr.Dataset, names: str = "{}", most: int = 17) -> list[str]:
-    """The file of a sample, else its number or coordinates.
-
-    `names` is the pattern of the coordinates that hold them, such as "example_{}".
-    """
-    file = sample.coords.get(names.format("file"))
-    if file is not None:
-        return [brief(file.item(), most)]
+def source_of(sample: xr.Dataset, names: str, most: int = 17) -> list[str]:
+    """The coordinates of a sample, or its number, from coordinates with names like "example_{}"."""
     lines = []
     for dim in (n.X, n.Y, n.Z, n.SAMPLE):
         coord = sample.coords.get(names.format(dim))
-        if coord is not None and coord.ndim == 0:
+        if coord is not None:
             lines.append(brief(f"{dim} = {value_text(coord.item(), coord.attrs)}", most))
     return lines
 
@@ -167,8 +160,10 @@ def progress_sheet(progress: xr.Dataset, *, most: int = 8) -> Any:
 
     At most `most` epochs, evenly spaced; all on one scale.
     """
-    progress = progress.rename({dim: str(dim).removeprefix("sheet_") for dim in progress.dims})
-    progress = progress.isel({n.EPOCH: _evenly_spaced(progress.sizes[n.EPOCH], most)})
+    dims = {dim: str(dim).removeprefix("sheet_") for dim in progress.dims}
+    progress = progress.rename(dims)
+    epochs = _evenly_spaced(progress.sizes[n.EPOCH], most)
+    progress = progress.isel({n.EPOCH: epochs})
     names = ["input"]
     rows = [pictures(progress["input"])]
     for name in ("reconstruction", "prior"):
@@ -332,7 +327,8 @@ def save_animation(
 
     forth_and_back = [*frames, *frames[-2:0:-1]]
     images = [Image.fromarray(frame) for frame in forth_and_back]
-    options: Options = {"duration": max(20, round(2000 / len(frames))), "loop": 0}
+    milliseconds = max(20, round(2000 / len(frames)))
     data = io.BytesIO()
-    images[0].save(data, "GIF", save_all=True, append_images=images[1:], **options)
+    first, *others = images
+    first.save(data, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return write_new(Path(path), data.getvalue(), overwrite)

@@ -104,10 +104,11 @@ def histogram_view(histograms: xr.Dataset) -> Any:
     for latent in map(int, histograms["latent"].values):
         histogram = histograms.sel(latent=latent)
         edges = histogram["edges"].values
+        middles = (edges[1:] + edges[:-1]) / 2
         counts = np.atleast_2d(histogram["counts"].values)
         if by:
             counts = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        table = pd.DataFrame(counts.T, (edges[1:] + edges[:-1]) / 2, names)
+        table = pd.DataFrame(counts.T, middles, names)
         style: Options = {
             "frame_width": FRAME,
             "frame_height": 260,

@@ -192,10 +192,14 @@ def by_class(table: pd.DataFrame, labels: xr.DataArray | None, kind: str, **opti
     if labels is None:
         return plot(table, kind, **options)
     names, colors, positions = colored_classes(labels)
+    names = ["none", *names]
+    colors = [UNUSED, *colors]
+    numbers = positions.fillna(-1).values + 1
     plots = {}
-    for position, rows in table.groupby(positions.fillna(-1).values.astype(int)):
-        name, color = ("none", UNUSED) if position < 0 else (names[position], colors[position])
-        plots[name] = plot(rows, kind, color=color, **options)
+    for number, (name, color) in enumerate(zip(names, colors, strict=True)):
+        rows = table[numbers == number]
+        if len(rows):
+            plots[name] = plot(rows, kind, color=color, **options)
     by = text(labels.attrs.get("long_name", "class"))
     return holoviews().NdOverlay(plots, kdims=by, sort=False).opts(legend_position="right")
 

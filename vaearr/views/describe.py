@@ -82,9 +82,10 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
     except UsageError:
         kind = type(result).__name__
     sizes = " x ".join(f"{size} {dim}" for dim, size in result.sizes.items())
-    ds = result
     if isinstance(result, xr.DataArray):
         ds = result.to_dataset(name=result.name or "value")
+    else:
+        ds = result
     statistics = [_statistics(variable) for variable in ds.data_vars.values()]
     lines = textwrap.wrap(f"{kind}: {sizes}", WIDTH)
     lines += _attributes(result.attrs)

@@ -140,13 +140,13 @@ def activation_view(activations: xr.Dataset) -> Any:
     dims = [str(int(dim)) for dim in activations["latent"].values]
     ticks: Any = 5
     if "class_of_point" in activations.coords:
-        codes = pd.Series(activations["class_of_point"].values)
+        codes = activations["class_of_point"].values
         names = meanings(activations["class_of_point"])
-        ticks = [
-            (float(np.mean(rows)), brief(names[int(code)], 14))
-            for code, rows in codes.groupby(codes).groups.items()
-            if len(rows) > len(codes) / 40
-        ]
+        ticks = []
+        for code in np.unique(codes).tolist():
+            rows = np.flatnonzero(codes == code)
+            if len(rows) > len(codes) / 40:
+                ticks.append((float(rows.mean()), brief(names[code], 14)))
     limits = robust_limits(values, symmetric=True)
     heading = f"{len(values):,} of {activations.attrs['n']:,} samples"
     samples = centred(values, [], dims, heading, yticks=ticks or 5, clim=limits, **SQUARE)

@@ -33,7 +33,7 @@ def test_a_band_is_twice_the_bragg_angle_wide_and_follows_its_plane() -> None:
     angle = np.linspace(-0.5, 0.5, 20001)
     inside = k.band_profile(angle, theta) > 0.5
     assert np.ptp(angle[inside]) == pytest.approx(2 * theta, rel=0.02)
-    cubes = k.Crystal("only_200", k.NICKEL.a, k.FCC, 28, ((2, 0, 0),))
+    cubes = k.Crystal("only_200", k.NICKEL.a, 28, ((2, 0, 0),))
     v = Rotation.random(5000, rng=0).apply([0, 0, 1])
     nearest = np.abs(np.arcsin(v)).min(axis=1)  # the planes are x, y and z = 0
     bright = k.kikuchi_sphere(v, cubes)

@@ -28,21 +28,18 @@ EDGE = 0.25  # width of a band's edge in Bragg angles
 
 @dataclass(frozen=True)
 class Crystal:
-    """A cubic element: lattice parameter in angstrom, atoms of the cell, atomic number, families of
-    planes that make bands.
+    """A cubic element: lattice parameter in angstrom, atomic number, families of planes that make
+    bands.
     """
 
     name: str
     a: float
-    basis: tuple[tuple[float, float, float], ...]
     z: int
     families: tuple[Miller, ...]
 
 
-FCC = ((0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0))
-BCC = ((0, 0, 0), (0.5, 0.5, 0.5))
-NICKEL = Crystal("ni_fcc", 3.56, FCC, 28, ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1)))
-IRON = Crystal("fe_bcc", 2.87, BCC, 26, ((1, 1, 0), (2, 0, 0), (2, 1, 1), (3, 1, 0)))
+NICKEL = Crystal("ni_fcc", 3.56, 28, ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1)))
+IRON = Crystal("fe_bcc", 2.87, 26, ((1, 1, 0), (2, 0, 0), (2, 1, 1), (3, 1, 0)))
 CRYSTALS = (NICKEL, IRON)
 
 
@@ -78,28 +75,24 @@ def bragg_angle(hkl: Miller, a: float, energy: float = 20.0) -> float:
     return float(np.arcsin(wavelength * np.linalg.norm(hkl) / (2 * a)))
 
 
-def structure_factor(hkl: Miller, crystal: Crystal) -> float:
-    """Modulus of the structure factor, in relative units; 0 for a forbidden reflection.
+def scattering_amplitude(hkl: Miller, crystal: Crystal) -> float:
+    """Scattering amplitude of a screened (Wentzel) atom for an allowed reflection, relative units.
 
-    F = f(q) sum_j exp(2 pi i hkl . r_j), with the scattering amplitude of a screened (Wentzel)
-    atom, f ~ Z / (q^2 + q0^2), q = 1/d, q0 = Z^(1/3) / (2 pi a_H); Reimer and Kohl, Transmission
-    Electron Microscopy (2008).
+    f ~ Z / (q^2 + q0^2), q = 1/d, q0 = Z^(1/3) / (2 pi a_H); Reimer and Kohl, Transmission Electron
+    Microscopy (2008).
     """
-    q, q0 = np.linalg.norm(hkl) / crystal.a, crystal.z ** (1 / 3) / (2 * np.pi * 0.529)
-    phases = np.exp(2j * np.pi * (np.array(crystal.basis) @ np.array(hkl)))
-    return float(abs(phases.sum()).round(9)) * crystal.z / (q**2 + q0**2)
+    q = np.linalg.norm(hkl) / crystal.a
+    q0 = crystal.z ** (1 / 3) / (2 * np.pi * 0.529)
+    return float(crystal.z / (q**2 + q0**2))
 
 
 def equivalent_planes(hkl: Miller) -> NDArray[np.int64]:
     """Planes of the family {hkl} of a cubic crystal, one of each pair +-hkl: 4 of {111}, 12 of
     {311}.
     """
-    signed = {
-        tuple(sign * i for sign, i in zip(signs, order, strict=True))
-        for order in permutations(hkl)
-        for signs in product((1, -1), repeat=3)
-    }
-    return np.array(sorted(plane for plane in signed if plane > (0, 0, 0)))
+    planes = np.array(list(product(permutations(hkl), product((1, -1), repeat=3)))).prod(1)
+    planes = np.unique(planes, axis=0)
+    return planes[len(planes) // 2 :]
 
 
 def band_profile(angle: ArrayLike, bragg: float, *, blur: float = 0.0) -> Floats:
@@ -128,20 +121,21 @@ def kikuchi_sphere(
     directions: ArrayLike, crystal: Crystal, *, energy: float = 20.0, blur: float = 0.0
 ) -> Floats:
     """Intensity along crystal directions (..., 3): the sum of all bands, each profile weighted with
-    |F|^2.
+    the squared scattering amplitude.
 
     Where many bands cross the sum saturates, as in many-beam theory, where zone axes are not as
     bright as the two-beam contributions add up to: `sum -> s (1 - exp(-sum / s))`. Not normalised.
     """
     v = np.asarray(directions, dtype=np.float64)
     v = v / np.linalg.norm(v, axis=-1, keepdims=True)
-    factors = {hkl: structure_factor(hkl, crystal) for hkl in crystal.families}
+    amplitudes = [scattering_amplitude(hkl, crystal) for hkl in crystal.families]
     total = np.zeros(v.shape[:-1])
-    for hkl, factor in factors.items():
+    for hkl, amplitude in zip(crystal.families, amplitudes, strict=True):
+        weight = (amplitude / max(amplitudes)) ** 2
         theta = bragg_angle(hkl, crystal.a, energy)
         for plane in equivalent_planes(hkl):
             angle = np.arcsin(np.clip(v @ (plane / np.linalg.norm(plane)), -1, 1))
-            total += (factor / max(factors.values())) ** 2 * band_profile(angle, theta, blur=blur)
+            total += weight * band_profile(angle, theta, blur=blur)
     return SATURATION * (1 - np.exp(-total / SATURATION))
 
 
@@ -150,10 +144,10 @@ def _face_table(crystal: Crystal, energy: float, blur: float) -> NDArray[np.floa
     """Sphere of a cubic crystal over the cube face (1, u, v), 0 <= u, v <= 1; mean 0 and variance 1
     over the sphere.
     """
-    u, v = np.meshgrid(*[np.linspace(0, 1, TABLE)] * 2, indexing="ij")
-    values = kikuchi_sphere(
-        np.stack([np.ones_like(u), u, v], axis=-1), crystal, energy=energy, blur=blur
-    )
+    axis = np.linspace(0, 1, TABLE)
+    u, v = np.meshgrid(axis, axis, indexing="ij")
+    directions = np.stack([np.ones_like(u), u, v], axis=-1)
+    values = kikuchi_sphere(directions, crystal, energy=energy, blur=blur)
     area = (1 + u**2 + v**2) ** -1.5  # solid angle of a cell of the face
     mean = np.average(values, weights=area)
     spread = np.sqrt(np.average((values - mean) ** 2, weights=area))
@@ -173,7 +167,8 @@ def detector_rays(detector: Detector) -> Floats:
     up = (y0 - (np.arange(rows) + 0.5) / rows) / distance
     up, right = np.meshgrid(up, right, indexing="ij")
     tilt = np.deg2rad(detector.sample_tilt)
-    along, normal = np.cos(tilt) - up * np.sin(tilt), np.sin(tilt) + up * np.cos(tilt)
+    along = np.cos(tilt) - up * np.sin(tilt)
+    normal = np.sin(tilt) + up * np.cos(tilt)
     return np.stack([right, along, normal], axis=-1)
 
 
@@ -192,18 +187,13 @@ def kikuchi_patterns(
     detector = detector or Detector()
     rays = detector_rays(detector).reshape(-1, 3).astype(np.float32)
     matrices = orientations.as_matrix().reshape(-1, 3, 3).astype(np.float32)
-    one, two, three = np.abs(np.einsum("nij,rj->inr", matrices, rays))
-    low, high = np.minimum(one, two), np.maximum(one, two)
-    low, middle, high = (
-        np.minimum(low, three),
-        np.maximum(low, np.minimum(high, three)),
-        np.maximum(high, three),
-    )
+    components = np.abs(np.einsum("nij,rj->inr", matrices, rays))
+    low, middle, high = np.sort(components, axis=0)
     blur = detector.pixel_angle * PIXEL_BLUR
     tables = np.stack([_face_table(crystal, detector.energy, blur) for crystal in CRYSTALS])
-    places = np.empty((3, *low.shape), np.float32)
-    places[0] = np.broadcast_to(np.asarray(phases), len(low))[:, None]
-    places[1:] = np.stack([middle / high, low / high]) * (TABLE - 1)
-    return np.asarray(map_coordinates(tables, places, np.float32, order=1)).reshape(
-        -1, *detector.shape
-    )
+    positions = np.empty(components.shape, np.float32)
+    positions[0] = np.broadcast_to(np.asarray(phases), len(low))[:, None]
+    positions[1] = middle / high * (TABLE - 1)
+    positions[2] = low / high * (TABLE - 1)
+    signal = map_coordinates(tables, positions, np.float32, order=1)
+    return np.asarray(signal.reshape(-1, *detector.shape))

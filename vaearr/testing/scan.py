@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,12 @@ GRADIENT = 0.1  # mean orientation gradient in a grain, degrees per scan point
 NOT_INDEXED = 0.01  # share of scan points, the worst ones
 JITTER = 0.05  # orientation noise per scan point, degrees
 MIXING = 0.45  # standard deviation of the interaction volume, scan points
+CONTRAST = 0.115  # relative strength of the bands
 READ_NOISE = 3.0  # standard deviation, electrons
 FILE_CHUNK = 64  # patterns in a chunk of the HDF5 file
 COUNTS_PER_PERCENT = 60.0  # X-ray counts per wt%
 XRAY_BLUR = 0.9  # standard deviation of the X-ray volume, scan points
+COLUMNS = {n.BC: "band_contrast", n.PHASE: "phase_id"}  # of the files of maps
 TRUTH = {  # variables of the truth and their attributes
     "true_grain": {"long_name": "true grain number"},
     "true_phase": {"long_name": "true phase"},
@@ -56,11 +57,10 @@ def synthetic_scan(
     scratch: bool = True,
     noise: bool = True,
     dose: float = 420.0,
-    contrast: float = 0.115,
 ) -> xr.Dataset:
     """Simulate an EBSD scan with known truth.
 
-    A pattern is `brightness * background * (1 + contrast * quality * signal)` times the dose, where
+    A pattern is `brightness * background * (1 + CONTRAST * quality * signal)` times the dose, where
     the Kikuchi signal (variance 1) is mixed from neighbouring scan points; Poisson and read-out
     noise follow. The same arguments give the same Dataset; the microstructure does not depend on
     `pattern_shape` or the noise. Beyond the result, a few rows of scan points are held in memory.
@@ -83,8 +83,6 @@ def synthetic_scan(
         False gives the expected patterns.
     dose : float
         Electrons per detector pixel where the background is brightest.
-    contrast : float
-        Relative strength of the bands.
 
     Returns
     -------
@@ -100,22 +98,17 @@ def synthetic_scan(
     """
     if min(nx, ny, n_grains, *pattern_shape) < 1:
         raise UsageError("nx, ny, n_grains and both sizes of pattern_shape must be at least 1.")
-    if not (step > 0 and dose > 0 and contrast >= 0):
-        raise UsageError(
-            f"step={step} and dose={dose} must be positive, "
-            f"contrast={contrast} must not be negative."
-        )
+    if min(step, dose) <= 0:
+        raise UsageError(f"step={step} and dose={dose} must be positive.")
     detector = Detector((pattern_shape[0], pattern_shape[1]))
     seeds = np.random.SeedSequence(seed).spawn(3)
     structure_rng, pattern_rng, map_rng = map(np.random.default_rng, seeds)
-    structure: dict[str, Any] = {"n_grains": n_grains, "n_twins": n_twins, "scratch": scratch}
-    truth = microstructure(ny, nx, **structure, rng=structure_rng)
-    rng = pattern_rng if noise else None
-    patterns = _patterns(truth, detector, dose=dose, contrast=contrast, rng=rng)
-    data: dict[str, tuple[Any, ...]] = {
-        n.PATTERNS: (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector))
-    }
-    data |= side_maps(truth, image_quality(patterns), map_rng)
+    truth = microstructure(
+        ny, nx, n_grains=n_grains, n_twins=n_twins, scratch=scratch, rng=structure_rng
+    )
+    patterns = _patterns(truth, detector, dose, pattern_rng if noise else None)
+    variable = (("y", "x", "dy", "dx"), patterns, _pattern_attrs(detector))
+    data = {n.PATTERNS: variable, **side_maps(truth, image_quality(patterns), map_rng)}
     coords = scan_coords({"y": ny, "x": nx}, step, pattern_shape)
     coords[n.ELEMENT] = list(COMPOSITION)
     return xr.Dataset(data, coords, {"title": "synthetic EBSD scan"})
@@ -140,73 +133,72 @@ def write_scan_files(ds: xr.Dataset, folder: str | Path) -> dict[str, Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    present = np.ones((ds.sizes["y"], ds.sizes["x"]), bool)
+    is_present = np.ones((ds.sizes["y"], ds.sizes["x"]), bool)
     if n.PRESENT in ds:
-        present = ds[n.PRESENT].transpose("y", "x").values
-    y, x = np.nonzero(present)
+        is_present = ds[n.PRESENT].transpose("y", "x").values
+    y, x = np.nonzero(is_present)
+    points = xr.Dataset({"x": ("point", x), "y": ("point", y)})
     paths = {}
     if n.PATTERNS in ds:
         paths[n.PATTERNS] = folder / "scan.h5"
-        _write_patterns(ds[n.PATTERNS], y, x, paths[n.PATTERNS])
-    if n.BC in ds:
-        paths[n.BC] = folder / "bandcontrast.csv"
-        _write_table({"band_contrast": ds[n.BC]}, y, x, paths[n.BC])
-    if n.ELEMENTS in ds:
-        paths[n.ELEMENTS] = folder / "elements.csv"
-        maps = {str(name): ds[n.ELEMENTS].sel(element=name) for name in ds[n.ELEMENT].values}
-        _write_table(maps, y, x, paths[n.ELEMENTS])
-    if n.PHASE in ds:
-        paths[n.PHASE] = folder / "phases.csv"
-        _write_table({"phase_id": ds[n.PHASE]}, y, x, paths[n.PHASE])
+        _write_patterns(ds[n.PATTERNS], points, paths[n.PATTERNS])
+    tables = {n.BC: "bandcontrast", n.ELEMENTS: "elements", n.PHASE: "phases"}
+    for name, stem in tables.items():
+        if name in ds:
+            paths[name] = folder / f"{stem}.csv"
+            _write_table(ds[name], points, paths[name])
     return paths
 
 
-def _write_table(
-    maps: Mapping[str, xr.DataArray], y: NDArray[Any], x: NDArray[Any], path: Path
-) -> None:
-    """Write the values of maps at scan points as CSV, a column for each map."""
-    import pandas as pd
-
-    points = xr.Dataset({"y": ("point", y), "x": ("point", x)})
-    columns = {name: values.isel(points).values for name, values in maps.items()}
-    table = pd.DataFrame({"x": x, "y": y, **columns})
-    table.to_csv(path, index=False, float_format="%.3f")
-
-
-def _write_patterns(patterns: xr.DataArray, y: NDArray[Any], x: NDArray[Any], path: Path) -> None:
+def _write_patterns(patterns: xr.DataArray, points: xr.Dataset, path: Path) -> None:
     import h5py
 
     with h5py.File(path, "w") as file:
-        file["coords"] = np.stack([x, y], axis=1).astype(np.int32)
-        shape = (len(y), 1, *patterns.shape[2:])
-        chunk = (min(FILE_CHUNK, len(y)), *shape[1:])
+        file["coords"] = np.stack([points["x"], points["y"]], axis=1).astype(np.int32)
+        n_points = points.sizes["point"]
+        shape = (n_points, 1, *patterns.shape[2:])
+        chunks = (min(FILE_CHUNK, n_points), *shape[1:])
         images = file.create_dataset(
-            "images", shape, patterns.dtype, chunks=chunk, compression="gzip"
+            "images", shape, patterns.dtype, chunks=chunks, compression="gzip"
         )
-        for start in range(0, len(y), FILE_CHUNK):
+        for start in range(0, n_points, FILE_CHUNK):
             rows = slice(start, start + FILE_CHUNK)
-            points = xr.Dataset({"y": ("point", y[rows]), "x": ("point", x[rows])})
-            images[rows, 0] = patterns.isel(points).transpose("point", "dy", "dx").values
+            block = patterns.isel(points.isel(point=rows))
+            images[rows, 0] = block.transpose("point", "dy", "dx").values
+
+
+def _write_table(maps: xr.DataArray, points: xr.Dataset, path: Path) -> None:
+    """Write the values of a map, or of the elements, at scan points as CSV."""
+    values = maps.isel(points).reset_coords(drop=True)
+    table = points.to_dataframe()
+    if n.ELEMENT in maps.dims:
+        table = table.join(values.transpose("point", n.ELEMENT).to_pandas())
+    else:
+        table[COLUMNS[str(maps.name)]] = values.values
+    table.to_csv(path, index=False, float_format="%.3f")
 
 
 def side_maps(
     truth: Mapping[str, Any], quality: Floats, rng: np.random.Generator
 ) -> dict[str, tuple[Any, ...]]:
     """Band contrast, elements, phases and the truth, as variables over y and x."""
-    nav, elements = ("y", "x"), _elements(truth, rng)
-    meanings = " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)])
-    phases = {
+    navigation = ("y", "x")
+    phase_attrs = {
         **n.ATTRS[n.PHASE],
         "flag_values": [n.PHASE_UNKNOWN, FCC, BCC],
-        "flag_meanings": meanings,
+        "flag_meanings": " ".join(["not_indexed", *(crystal.name for crystal in CRYSTALS)]),
     }
-    return {
-        n.BC: (nav, _band_contrast(quality), n.ATTRS[n.BC]),
-        n.ELEMENTS: (("element", *nav), elements, {**n.ATTRS[n.ELEMENTS], "units": "wt%"}),
-        n.PHASE: (nav, _indexed_phase(truth, rng), phases),
-        **{name: (nav, truth[name], about) for name, about in TRUTH.items()},
-        "true_phase": (nav, truth["true_phase"], phases | TRUTH["true_phase"]),
+    element_attrs = {**n.ATTRS[n.ELEMENTS], "units": "wt%"}
+    maps: dict[str, tuple[Any, ...]] = {
+        n.BC: (navigation, _band_contrast(quality), n.ATTRS[n.BC]),
+        n.ELEMENTS: ((n.ELEMENT, *navigation), _elements(truth, rng), element_attrs),
+        n.PHASE: (navigation, _indexed_phase(truth, rng), phase_attrs),
     }
+    for name, attrs in TRUTH.items():
+        if name == "true_phase":
+            attrs = phase_attrs | attrs
+        maps[name] = (navigation, truth[name], attrs)
+    return maps
 
 
 def scan_coords(
@@ -236,15 +228,13 @@ def image_quality(patterns: NDArray[Any]) -> NDArray[np.float32]:
     frequency = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.fftfreq(columns) ** 2
     flat = patterns.reshape(-1, rows, columns)
     static = np.maximum(flat.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
-    blocks = []
-    for start in range(0, len(flat), 512):
-        block = flat[start : start + 512] / static
-        modulus = np.abs(np.fft.fft2((block - block.mean(axis=(-2, -1), keepdims=True)) * window))
-        blocks.append(
-            (modulus * frequency).sum((-2, -1)) / np.maximum(modulus.sum((-2, -1)), 1e-12)
-        )
-    quality = 1 - np.concatenate(blocks) / max(frequency.mean(), 1e-12)
-    return np.asarray(quality.reshape(patterns.shape[:-2]), dtype=np.float32)
+    moments = np.empty(len(flat))
+    for i, pattern in enumerate(flat):
+        flattened = pattern / static
+        modulus = np.abs(np.fft.fft2((flattened - flattened.mean()) * window))
+        moments[i] = (modulus * frequency).sum() / max(modulus.sum(), 1e-12)
+    quality = 1 - moments / max(frequency.mean(), 1e-12)
+    return quality.reshape(patterns.shape[:-2]).astype(np.float32)
 
 
 def _pattern_attrs(detector: Detector) -> dict[str, Any]:
@@ -260,27 +250,21 @@ def _pattern_attrs(detector: Detector) -> dict[str, Any]:
 
 
 def _patterns(
-    truth: Mapping[str, Any],
-    detector: Detector,
-    *,
-    dose: float,
-    contrast: float,
-    rng: np.random.Generator | None,
+    truth: Mapping[str, Any], detector: Detector, dose: float, rng: np.random.Generator | None
 ) -> NDArray[np.uint8]:
     """Patterns (y, x, dy, dx) as recorded by the camera; expected values without `rng`."""
     lit = illumination(detector.shape, dose)
-    quality, brightness = (truth[name][..., None, None] for name in ("true_quality", "brightness"))
+    quality = truth["true_quality"][..., None, None]
+    brightness = truth["brightness"][..., None, None]
     gain = np.float32(175 / (dose * brightness.max()))
     out = np.empty((*truth["true_grain"].shape, *detector.shape), dtype=np.uint8)
     for y, signal in enumerate(mixed_signals(truth, detector)):
-        expected = np.maximum(
-            brightness[y] * lit * (1 + np.float32(contrast) * quality[y] * signal), 0
-        )
+        bands = 1 + np.float32(CONTRAST) * quality[y] * signal
+        electrons = np.maximum(brightness[y] * lit * bands, 0)
         if rng is not None:
-            expected = rng.poisson(expected) + READ_NOISE * rng.standard_normal(
-                expected.shape, dtype=np.float32
-            )
-        out[y] = np.clip(np.rint(expected * gain), 0, 255)
+            counted = rng.poisson(electrons)
+            electrons = counted + READ_NOISE * rng.standard_normal(bands.shape, np.float32)
+        out[y] = np.clip(np.rint(electrons * gain), 0, 255)
     return out
 
 
@@ -295,17 +279,19 @@ def mixed_signals(truth: Mapping[str, Any], detector: Detector) -> Iterator[Floa
     """Kikuchi signal of each row of scan points (x, dy, dx), mixed with that of neighbours."""
     from scipy.ndimage import correlate1d
 
-    share, (ny, nx) = _mixing(), truth["true_grain"].shape
+    share = _mixing()
+    ny, nx = truth["true_grain"].shape
 
     def row(y: int) -> Floats:
         orientations = truth["orientation"][y * nx : (y + 1) * nx]
         signal = kikuchi_patterns(orientations, truth["true_phase"][y], detector=detector)
         return np.asarray(correlate1d(signal, share, axis=0, mode="nearest"))
 
-    rows = deque([row(0)] * 2, maxlen=3)
+    above = here = row(0)
     for y in range(ny):
-        rows.append(row(y + 1) if y + 1 < ny else rows[-1])
-        yield share[0] * rows[0] + share[1] * rows[1] + share[2] * rows[2]
+        below = row(y + 1) if y + 1 < ny else here
+        yield share[0] * above + share[1] * here + share[2] * below
+        above, here = here, below
 
 
 def _mixing() -> Floats:
@@ -364,18 +350,15 @@ def microstructure(
     for _ in range(n_twins):
         counts = np.bincount(grain.ravel(), minlength=len(phases))
         parents = np.flatnonzero((phases == FCC) & (counts > 30))
-        if len(parents):
-            parent = rng.choice(parents)
-            inside = grain == parent
-            angle = rng.uniform(0, np.pi)
-            offset_y = (y - y[inside].mean()) * np.cos(angle)
-            offset_x = (x - x[inside].mean()) * np.sin(angle)
-            is_lamella = np.abs(offset_y + offset_x) < 0.16 * np.sqrt(counts[parent])
-            grain = np.where(inside & is_lamella, len(phases), grain)
-            axis = rng.choice([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
-            turn = Rotation.from_rotvec(np.deg2rad(60) * axis / np.sqrt(3))
-            orientations = Rotation.concatenate([orientations, turn * orientations[parent]])
-            phases = np.append(phases, FCC)
+        if not len(parents):
+            continue
+        parent = rng.choice(parents)
+        is_lamella = _lamella(grain == parent, y, x, rng)
+        grain = np.where(is_lamella, len(phases), grain)
+        axis = rng.choice([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+        turn = Rotation.from_rotvec(np.deg2rad(60) * axis / np.sqrt(3))
+        orientations = Rotation.concatenate([orientations, turn * orientations[parent]])
+        phases = np.append(phases, FCC)
     phase = phases[grain].astype(np.int16)
     depth = _scratch(y, x, rng) if scratch else np.zeros((ny, nx))
     waves = _waves(y, x, rng, wavelength=0.6 * max(ny, nx))
@@ -383,27 +366,45 @@ def microstructure(
     brightness = 1 + 0.06 * _waves(y, x, rng, wavelength=1.2 * max(ny, nx))
     # the heavier phase backscatters more electrons
     brightness = brightness * np.where(phase == FCC, 1.02, 0.98)
-    padded = np.pad(grain, 1, mode="edge")
-    share = _mixing()
-    own_fraction: Any = 0
-    for i in range(3):
-        for j in range(3):
-            same_grain = padded[i : i + ny, j : j + nx] == grain
-            own_fraction = own_fraction + share[i] * share[j] * same_grain
     return {
         "true_grain": grain.astype(np.int32),
         "true_phase": phase,
         "true_quality": np.clip(quality, 0, 1).astype(np.float32),
         "true_scratch": depth.astype(np.float32),
-        "own_grain_fraction": own_fraction.astype(np.float32),
+        "own_grain_fraction": _own_fraction(grain),
         "brightness": brightness.astype(np.float32),
         "orientation": _bent(grain, orientations, y, x, rng),
     }
 
 
+def _lamella(
+    is_parent: NDArray[np.bool_], y: Floats, x: Floats, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Scan points of a straight band through the middle of a grain."""
+    angle = rng.uniform(0, np.pi)
+    offset_y = (y - y[is_parent].mean()) * np.cos(angle)
+    offset_x = (x - x[is_parent].mean()) * np.sin(angle)
+    is_near = np.abs(offset_y + offset_x) < 0.16 * np.sqrt(is_parent.sum())
+    return np.asarray(is_parent & is_near)
+
+
+def _own_fraction(grain: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Share of the mixed signal that comes from the grain of the scan point itself."""
+    ny, nx = grain.shape
+    padded = np.pad(grain, 1, mode="edge")
+    share = _mixing()
+    fraction = np.zeros(grain.shape, np.float32)
+    for i in range(3):
+        for j in range(3):
+            is_same = padded[i : i + ny, j : j + nx] == grain
+            fraction += share[i] * share[j] * is_same
+    return fraction
+
+
 def _random_quaternions(count: int, rng: np.random.Generator) -> Floats:
     """Uniform unit quaternions (count, 4), scalar last; Shoemake, Graphics Gems III (1992) 124."""
-    u, a, b = rng.random(count), *(2 * np.pi * rng.random((2, count)))
+    u = rng.random(count)
+    a, b = 2 * np.pi * rng.random((2, count))
     near, far = np.sqrt(1 - u), np.sqrt(u)
     return np.stack([near * np.cos(a), far * np.sin(b), far * np.cos(b), near * np.sin(a)], axis=-1)
 

@@ -16,7 +16,8 @@ from vaearr.errors import UsageError
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.classes import classes_of
 from vaearr.schema.grid import grid_indices, sample_words
-from vaearr.views.common import brief, colored_classes, robust_limits, text
+from vaearr.views.colors import colors_of
+from vaearr.views.common import SEQUENTIAL, brief, colored_classes, robust_limits, text
 from vaearr.views.explorer import even_ticks
 from vaearr.views.pictures import pictures
 
@@ -69,7 +70,7 @@ def is_map(run: Run) -> bool:
 def summary(run: Run) -> str:
     """The store, the run and the samples in one line, and which weights made the latents."""
     ds = run.ds
-    grid = " × ".join(map(str, schema.navigation_shape(run.ds)))
+    grid = " × ".join(map(str, schema.navigation_shape(ds)))
     pattern = " × ".join(str(ds.sizes[dim]) for dim in schema.signal_dims(ds))
     weights = str(run.manifest.get("weights_sha256") or "")
     origin = f"weights {text(weights[:8])}" if weights else "latents from elsewhere"
@@ -87,14 +88,11 @@ def layers_of(run: Run) -> dict[str, xr.DataArray]:
     """
     ds = run.ds
     navigation = schema.navigation_dims(ds)
-    stacks = {"latent": schema.vectors(run.latents)}
+    latents = schema.vectors(run.latents)
+    layers = {f"latent {i}": latents.isel({latents.dims[-1]: i}) for i in range(latents.shape[-1])}
     if n.ELEMENTS in ds:
-        stacks["element"] = ds[n.ELEMENTS]
-    layers = {}
-    for prefix, stack in stacks.items():
-        stack = stack.transpose(..., *navigation)
-        for entry, layer in zip(stack[stack.dims[0]].values, stack, strict=True):
-            layers[f"{prefix} {text(entry)}"] = layer
+        for element in ds[n.ELEMENT].values:
+            layers[f"element {text(element)}"] = ds[n.ELEMENTS].sel({n.ELEMENT: element})
     for name in map(str, ds.variables):
         layer = ds[name]
         if set(layer.dims) != set(navigation) or layer.dims == (name,):
@@ -115,15 +113,18 @@ def names_of(run: Run, numbers: np.ndarray) -> list[str]:
     """Samples in words: their coordinates, and labels and files of images and volumes."""
     ds = run.ds
     indices = grid_indices(ds, numbers)
+    columns = {}
+    if not schema.is_scan(ds):
+        columns = {name: ds[name].values for name in ("label", "path") if name in ds.variables}
+    classes = {}
+    if "label" in columns and is_categorical(ds["label"]):
+        classes = meanings(ds["label"])
     names = []
     for i, number in enumerate(numbers):
         words = [sample_words(ds, {dim: along[i] for dim, along in indices.items()})]
-        for name in ("label", "path"):
-            if name in ds.variables and not schema.is_scan(ds):
-                value = ds[name].values.ravel()[number]
-                if is_categorical(ds[name]):
-                    value = meanings(ds[name]).get(value, value)
-                words.append(f"{name} = {text(value)}")
+        for name, values in columns.items():
+            value = values[number]
+            words.append(f"{name} = {text(classes.get(value, value))}")
         names.append(", ".join(words))
     return names
 
@@ -159,29 +160,27 @@ class Colouring(NamedTuple):
 
 def coloured(da: xr.DataArray) -> Colouring:
     """The colours of a layer."""
-    from bokeh.palettes import Viridis256
-
     if is_categorical(da):
         names, colors, codes = colored_classes(da)
-        values = np.asarray(codes.values, np.float32).ravel()
+        limits = (-0.5, len(names) - 0.5)
         ticks = [float(i) for i in range(len(names))]
-        return Colouring(values, colors, (-0.5, len(names) - 0.5), ticks, names)
-    values = np.asarray(da.values, np.float32).ravel()
+        return Colouring(codes.values.astype(np.float32).ravel(), colors, limits, ticks, names)
+    values = da.values.astype(np.float32).ravel()
     limits = robust_limits(values)
-    return Colouring(values, list(Viridis256), limits, even_ticks(*limits), [])
+    return Colouring(values, colors_of(SEQUENTIAL), limits, even_ticks(*limits), [])
 
 
-def depth_dim(da: xr.DataArray) -> str | None:
-    """The dim along which volumes are sliced, None for flat pictures."""
-    return next((dim for dim in (n.Z, n.DZ) if dim in da.dims), None)
+def is_volume(da: xr.DataArray) -> bool:
+    """Whether samples have a depth along which they are sliced."""
+    return n.Z in da.dims or n.DZ in da.dims
 
 
 def as_pictures(da: xr.DataArray, depth: float = 0.5) -> np.ndarray:
     """Stacked samples as pictures `(k, H, W[, 3])`; of volumes the slice at a depth in 0 … 1."""
-    dim = depth_dim(da)
-    if dim is not None:
-        index = round(depth * (da.sizes[dim] - 1))
-        da = da.isel({dim: [index]})  # `pictures` shows the middle slice of the one that is left
+    for dim in (n.Z, n.DZ):
+        if dim in da.dims:
+            index = round(depth * (da.sizes[dim] - 1))
+            da = da.isel({dim: [index]})
     return np.asarray(pictures(da), np.float32)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from bokeh.models import HoverTool
 
@@ -22,10 +23,10 @@ from vaearr.app.samples import (
     as_pictures,
     coarse,
     coloured,
-    depth_dim,
     encoded_samples,
     has_network,
     is_map,
+    is_volume,
     layers_of,
     names_of,
     png,
@@ -114,35 +115,37 @@ def _maps(run: Run) -> Section:
 def _points(run: Run, samples: Encoded, seed: int) -> Section:
     """Samples over the two latents that vary most, linked with their positions on the map."""
     section = Section("samples", "Samples")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(samples.numbers))[:MAX_POINTS])
+    count = len(samples.numbers)
+    rows = np.sort(np.random.default_rng(seed).permutation(count)[:MAX_POINTS])
     numbers = samples.numbers[rows]
     layers = layers_of(run)
     plane = [f"latent {i}" for i in samples.widest[:2]]
-    across, up = plane if len(plane) == 2 else plane * 2
-    columns: dict[str, Any] = {
+    across, up = plane[0], plane[-1]
+    columns = {
+        "across": layers[across].values.ravel()[numbers],
+        "up": layers[up].values.ravel()[numbers],
         "words": names_of(run, numbers),
         "picture": _thumbnails(run, numbers),
     }
-    columns["across"] = layers[across].values.ravel()[numbers]
-    columns["up"] = layers[up].values.ravel()[numbers]
+    colour = next((name for name in COLOURS if name in layers), across)
+    colouring = coloured(layers[colour].load())
+    columns["value"] = colouring.values[numbers]
     for dim, indices in grid_indices(run.ds, numbers).items():
         columns[dim] = run.ds[dim].values[indices]
-    options: dict[str, Any] = {"size": 5, "nonselection_alpha": 0.08}
-    frame = {"title": "", "xlabel": across, "ylabel": up}
-    shown_values = ["words", "picture"]
-    colour = next((name for name in COLOURS if name in layers), None)
-    if colour:
-        look = coloured(layers[colour].load())
-        columns["value"] = look.values[numbers]
-        shown_values.append("value")
-        options |= {"color": "value", "cmap": look.palette, "clim": look.limits}
-        frame["title"] = text(colour)
-    table = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
+    table = pd.DataFrame(columns)
+    frame = {"title": text(colour), "xlabel": across, "ylabel": up}
+    options: dict[str, Any] = {
+        "size": 5,
+        "nonselection_alpha": 0.08,
+        "color": "value",
+        "cmap": colouring.palette,
+        "clim": colouring.limits,
+    }
     if is_map(run) and len(schema.navigation_shape(run.ds)) == 2:
-        background = map_plot(coarse(layers[colour or across].load()), frame=400)
+        background = map_plot(coarse(layers[colour]), frame=400)
         figure = linked(background, table, [n.X, n.Y], ["across", "up"], frame=frame, **options)
     else:
-        points = holoviews().Points(table, ["across", "up"], shown_values)
+        points = holoviews().Points(table, ["across", "up"], ["words", "picture", "value"])
         options |= {"line_color": None, "frame_width": 420, "frame_height": 380}
         figure = points.opts(**frame, **options, backend="bokeh")
     hover = HoverTool(tooltips=TIPS)
@@ -150,9 +153,9 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
     section.figure(bokeh_model(figure.opts(tools)))
     n_pictures = min(len(rows), MAX_PICTURES)
     section.caption(
-        f"{len(rows):,} of {len(samples.numbers):,} {schema.samples_word(run.ds)} with latents, "
-        f"selected by the seed; {n_pictures:,} of them show their stored picture under the "
-        "pointer. Draw a box: the samples inside are highlighted on both sides."
+        f"{len(rows):,} of {count:,} {schema.samples_word(run.ds)} with latents, selected by the "
+        f"seed; {n_pictures:,} of them show their stored picture under the pointer. Draw a box: "
+        "the samples inside are highlighted on both sides."
     )
     return section
 
@@ -189,10 +192,10 @@ def _sliders(run: Run, samples: Encoded) -> Section:
         '</div><script>document.querySelectorAll(".dim input").forEach(moved);</script>'
     )
     attrs = decoded.attrs
-    units = "Preprocessed units"
-    if attrs["scale"] == "stored":
-        units = f"Stored units ({attrs['units']})"
-    volumes = "Middle slices of volumes. " if depth_dim(decoded) else ""
+    units = f"Stored units ({attrs['units']})"
+    if attrs["scale"] != "stored":
+        units = "Preprocessed units"
+    volumes = "Middle slices of volumes. " if is_volume(decoded) else ""
     section.caption(
         f"Each dimension alone (at most the {MAX_DIMS} that vary most), moved by up to {REACH:g} "
         f"of its standard deviations from {text(traversal.attrs['base'])}. {volumes}{units}, "

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from vaearr import names as n
-from vaearr import schema
 from vaearr.analysis.association import associate, ranking, targets_of
-from vaearr.output.exporting import is_encoded, sample_table, write_json, write_table
+from vaearr.output.exporting import (
+    clusterings_of,
+    is_encoded,
+    sample_table,
+    write_json,
+    write_table,
+)
 from vaearr.recipe import nested
 from vaearr.store import has_table
 
@@ -134,10 +139,10 @@ def write_clusters(run: Run, latents: xr.DataArray, label: int, folder: Path) ->
 def tagged_clusters(run: Run) -> dict[str, xr.DataArray]:
     """Cluster maps of the run by the tags of their files; a repeated tag ends with the name."""
     clusters: dict[str, xr.DataArray] = {}
-    for name in schema.cluster_maps(run.ds):
+    for name in clusterings_of(run):
         labels = run.ds[name].load()
         method = labels.attrs["method"]
-        if method not in CLUSTER_KEYS or nested(labels.attrs, n.PROVENANCE).get("run") != run.name:
+        if method not in CLUSTER_KEYS:
             continue
         _, template = CLUSTER_KEYS[method]
         tag = template.format(**cluster_parameters(labels))

@@ -16,7 +16,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
 from vaearr.ingestion.placing import step_numbers_of
-from vaearr.recipe import as_json
+from vaearr.recipe import as_json, nested
 from vaearr.store.folders import staged
 
 if TYPE_CHECKING:
@@ -88,10 +88,8 @@ def is_encoded(latents: xr.DataArray) -> np.ndarray:
 def select_maps(run: Run, latents: xr.DataArray, names: Sequence[str]) -> dict[str, xr.DataArray]:
     """Variables as maps: `BC`, the elements by their names, others `<variable>_<entry>`."""
     navigation = schema.navigation_dims(run.ds)
-    existing = []
-    for key, values in run.ds.variables.items():
-        if set(navigation) <= set(values.dims) and key != n.PATTERNS:
-            existing.append(str(key))
+    variables = run.ds.drop_vars(n.PATTERNS).variables.items()
+    existing = [str(name) for name, values in variables if set(navigation) <= set(values.dims)]
     maps: dict[str, xr.DataArray] = {}
     for name in names:
         if name not in existing:
@@ -103,10 +101,10 @@ def select_maps(run: Run, latents: xr.DataArray, names: Sequence[str]) -> dict[s
             maps[name] = variable
             continue
         dim = variable.dims[-1]
-        for i, entry in enumerate(map(str, variable[dim].values)):
-            title = entry if dim == n.ELEMENT else f"{name}_{entry}"
-            entry_map = variable.isel({dim: i}, drop=True).rename(title)
-            maps[title] = entry_map.assign_attrs(long_name=title)
+        for entry in variable[dim].values:
+            title = str(entry) if dim == n.ELEMENT else f"{name}_{entry}"
+            values = variable.sel({dim: entry}, drop=True).rename(title)
+            maps[title] = values.assign_attrs(long_name=title)
     return maps
 
 
@@ -115,16 +113,13 @@ def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFra
     import pandas as pd
 
     dims = schema.navigation_dims(ds)
-    steps = [
-        np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim) for dim in dims
-    ]
-    grids = np.meshgrid(*steps, indexing="ij")
-    table = {}
-    for dim, grid in zip(reversed(dims), reversed(grids), strict=True):
-        table[dim] = grid.ravel()
-    for name, column in columns.items():
-        table[name] = column.values.ravel()
-    return pd.DataFrame(table)
+    steps = {
+        dim: np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim)
+        for dim in dims
+    }
+    table = pd.MultiIndex.from_product(steps.values(), names=dims).to_frame(index=False)
+    table = table[list(reversed(dims))]
+    return table.assign(**{name: column.values.ravel() for name, column in columns.items()})
 
 
 def write_sample_table(
@@ -195,6 +190,16 @@ def check_plane(run: Run) -> None:
         )
 
 
+def clusterings_of(run: Run) -> list[str]:
+    """Names of the cluster maps that were computed from the run."""
+    names = []
+    for name in schema.cluster_maps(run.ds):
+        recipe = nested(run.ds[name].attrs, n.PROVENANCE)
+        if isinstance(recipe, dict) and recipe.get("run") == run.name:
+            names.append(name)
+    return names
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """CSV with a line of names; NaN is empty."""
     table.to_csv(path, index=False, lineterminator="\n")
@@ -208,4 +213,4 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 def file_name(text: str) -> str:
     """Text as part of a file name."""
-    return re.sub(r"[^\w.+-]+", "_", text)
+    return re.sub(r"[^\w.+-]", "_", text)

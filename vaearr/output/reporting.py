@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import P_ADJUSTED, associate, element_rgb, ranking, targets_of
+from vaearr.analysis.association import P_ADJUSTED, associate, ranking, targets_of
 from vaearr.analysis.clustering import boundary_segments, cluster_scores, cluster_summary
 from vaearr.errors import DataError, ExistsError, NoInputError
-from vaearr.recipe import FINGERPRINTS, as_json, nested, now, versions
+from vaearr.output.exporting import clusterings_of, file_name, is_encoded, write_json
+from vaearr.recipe import FINGERPRINTS, nested, now, versions
 from vaearr.store import check_inputs, has_table, published_at
 from vaearr.store.folders import staged
 from vaearr.views import on_paper, show, view
@@ -73,16 +72,14 @@ def write_report(run: Run, out: str | Path | None) -> Path:
             section.say(f"Left out: {reason}")
         sections.append(section)
     heading = f"Latents of run “{run.name}” of {contents.source}"
-    text = page(heading, introduction(contents), [*sections, provenance(contents)])
-    record = as_json(record_of(contents, folder, left_out) | {FINGERPRINTS: fingerprints})
-    with staged(folder, last=RECORD) as aside:
-        (aside / "png").mkdir()
+    text = page(heading, introduction(contents), [*sections, provenance(run)])
+    record = record_of(contents, folder, left_out) | {FINGERPRINTS: fingerprints}
+    with staged(folder, last=RECORD) as temporary:
+        (temporary / "png").mkdir()
         for name, figure in contents.figures.items():
-            (aside / "png" / f"{name}.png").write_bytes(file_of(figure, ".png", PNG_DPI))
-        (aside / PAGE).write_text(text, encoding="utf-8", errors="replace")
-        (aside / RECORD).write_text(
-            json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8"
-        )
+            (temporary / "png" / f"{name}.png").write_bytes(png(figure, PNG_DPI))
+        (temporary / PAGE).write_text(text, encoding="utf-8", errors="replace")
+        write_json(temporary / RECORD, record)
     return folder / PAGE
 
 
@@ -127,10 +124,10 @@ def rankings(associations: xr.Dataset) -> list[dict[Any, Any]]:
         for metric in map(str, associations["metric"].values):
             strongest = ranking(associations["association"], metric, target, TOP)
             for row in strongest.to_dataframe().to_dict("records"):
+                labels = {"target": target, "metric": metric, n.LATENT: row[n.LATENT]}
                 if P_ADJUSTED in associations:
-                    labels = {"metric": metric, "target": target, n.LATENT: row[n.LATENT]}
                     row["p_adjusted"] = associations[P_ADJUSTED].sel(labels).item()
-                rows.append({"target": target, "metric": metric, **row})
+                rows.append({**labels, **row})
     return rows
 
 
@@ -163,9 +160,8 @@ class Contents:
     def plane(self) -> xr.Dataset:
         """The plane of the scan that maps show: maps in memory, patterns lazy."""
         ds = self.run.ds.assign({self.latents.name: self.latents})
-        dims = schema.navigation_dims(ds)
-        ds = ds.isel(self.middle).drop_vars(list(self.middle))
-        ds[n.PATTERNS].attrs[n.NAVIGATION_DIMS] = list(dims[-2:])
+        ds = ds.isel(self.middle, drop=True)
+        ds[n.PATTERNS].attrs[n.NAVIGATION_DIMS] = list(schema.navigation_dims(self.run.ds)[-2:])
         names = [name for name in [*schema.maps(ds), n.ELEMENTS] if name in ds]
         return ds.assign({name: ds[name].load() for name in names})
 
@@ -173,16 +169,6 @@ class Contents:
     def region(self) -> xr.DataArray | None:
         """The ROI on the plane of the maps; None for attached latents."""
         return self.plane.get(n.run_name(n.ROI, self.run.name))
-
-    @cached_property
-    def clusterings(self) -> list[str]:
-        """Names of the cluster maps that were computed from the run."""
-        names = []
-        for name in schema.cluster_maps(self.run.ds):
-            recipe = nested(self.run.ds[name].attrs, n.PROVENANCE)
-            if isinstance(recipe, dict) and recipe["run"] == self.run.name:
-                names.append(name)
-        return names
 
     @cached_property
     def associations(self) -> xr.Dataset:
@@ -195,9 +181,8 @@ class Contents:
         if table is None:
             roi = ds.get(n.run_name(n.ROI, self.run.name))
             targets = targets_of(ds, roi=roi)
-            table = associate(self.latents, targets, COMPUTED_METRICS, roi=roi).to_dataset(
-                name="association"
-            )
+            values = associate(self.latents, targets, COMPUTED_METRICS, roi=roi)
+            table = values.to_dataset(name="association")
         return table if "target" in table.dims else table.expand_dims("target", -1)
 
     @cached_property
@@ -278,20 +263,10 @@ def introduction(contents: Contents) -> Section:
 
 
 def overview(contents: Contents, section: Section) -> None:
-    """Band contrast, elements, phase; three elements as colours."""
-    ds = contents.plane
-    contents.show(section, "side_maps", ds, "matplotlib", kind="side_maps", roi=contents.region)
-    if n.ELEMENTS in ds and ds.sizes[n.ELEMENT] > 1:
-        elements = ds[n.ELEMENTS]
-        spread = elements.std([dim for dim in elements.dims if dim != n.ELEMENT]).fillna(0)
-        order = np.argsort(-spread.values, kind="stable")
-        names = [str(element) for element in ds[n.ELEMENT].values[order[:3]]]
-        rgb = element_rgb(ds, names, (0.01, 0.99))
-        contents.show(section, "elements_rgb", rgb, "matplotlib", kind="rgb", roi=contents.region)
-        section.caption(
-            "The three elements that vary most as red, green and blue, each from its 1 % to its "
-            "99 % quantile."
-        )
+    """Band contrast, elements, phase."""
+    contents.show(
+        section, "side_maps", contents.plane, "matplotlib", kind="side_maps", roi=contents.region
+    )
 
 
 def maps(contents: Contents, section: Section) -> None:
@@ -301,17 +276,18 @@ def maps(contents: Contents, section: Section) -> None:
     labels = latents[latents.dims[-1]].values.tolist()
     strongest = [latent for latent, _ in contents.strongest.values()]
     by_strength = list(dict.fromkeys([*strongest, *labels]))
-    n_maps = min(MAX_LATENT_MAPS, max(1, MAX_MAP_POINTS * len(labels) // latents.size))
-    selected = sorted(by_strength[:n_maps])
+    most = max(1, MAX_MAP_POINTS * len(labels) // latents.size)
+    selected = sorted(by_strength[: min(MAX_LATENT_MAPS, most)])
     latent_maps = [latent_map(ds, contents.run.name, label) for label in selected]
     section.figure(explorer(side_map_list(ds), latent_maps, contents.region))
     section.caption(
         "Left: side map, right: latent, each selected above the map; zoom and cross-hair are "
         "linked."
     )
-    if n_maps < len(labels):
+    if len(selected) < len(labels):
         section.say(
-            f"{n_maps} of {len(labels)} latents, including the strongest of each target.", "note"
+            f"{len(selected)} of {len(labels)} latents, including the strongest of each target.",
+            "note",
         )
     sheet = view(ds[latents.name], "matplotlib", kind="stack", entries=selected)
     contents.figures["latent_maps"] = sheet
@@ -328,12 +304,11 @@ def linked(contents: Contents, section: Section) -> None:
         targets.remove(target)
     sizes = contents.plane.sizes
     n_pairs = MAX_PAIR_PIXELS // (sizes[n.Y] * sizes[n.X])
-    n_pairs = max(MIN_PAIRS, min(n_pairs, MAX_PAIRS))
-    for target in targets[:n_pairs]:
+    for target in targets[: min(max(MIN_PAIRS, n_pairs), MAX_PAIRS)]:
         latent, _ = strongest[target]
         contents.show(
             section,
-            f"latent_{latent}_against_{plain_name(target)}",
+            f"latent_{latent}_against_{file_name(target)}",
             contents.plane,
             kind="map_scatter",
             latent=latent,
@@ -346,11 +321,6 @@ def linked(contents: Contents, section: Section) -> None:
         "The latent with the largest association; a selection in the map is also selected in the "
         "scatter."
     )
-
-
-def plain_name(target: str) -> str:
-    """A target as part of a file name."""
-    return re.sub("[^A-Za-z0-9]", "_", target).strip("_") or "target"
 
 
 def association(contents: Contents, section: Section) -> None:
@@ -378,9 +348,10 @@ def association(contents: Contents, section: Section) -> None:
 
 def clusters(contents: Contents, section: Section) -> None:
     """The cluster maps of the run."""
-    if not contents.clusterings:
+    names = clusterings_of(contents.run)
+    if not names:
         raise NoInputError("the run has no clusters; 'vaearr cluster STORE' finds some.")
-    for name in contents.clusterings[-MAX_CLUSTERINGS:]:
+    for name in names[-MAX_CLUSTERINGS:]:
         clustering(contents, section, name)
 
 
@@ -393,13 +364,14 @@ def clustering(contents: Contents, section: Section, name: str) -> None:
         section.say(str(note), "note")
     strongest = [latent for latent, _ in contents.strongest.values()]
     first, second = [*strongest, 0, 1][:2]
+    target = ds[n.BC] if n.BC in ds else latent_map(ds, contents.run.name, second)
     contents.show(
         section,
         f"{name}_sheet",
         labels,
         kind="clusters",
         latent=latent_map(ds, contents.run.name, first),
-        target=ds[n.BC] if n.BC in ds else latent_map(ds, contents.run.name, second),
+        target=target,
         segments=boundary_segments(labels),
         most_points=MAX_CLUSTER_POINTS,
     )
@@ -410,11 +382,6 @@ def clustering(contents: Contents, section: Section, name: str) -> None:
         scores = tables["agreement_with_phase"]
         rows = [[key, float(scores[key])] for key in SHOWN_SCORES]
         section.table(["agreement with the phases", "value"], rows)
-        segments = boundary_segments(ds[n.PHASE])
-        both = {name: labels, n.PHASE: ds[n.PHASE]}
-        contents.show(
-            section, f"{name}_against_phase", both, "matplotlib", kind="map", segments=segments
-        )
 
 
 def cluster_tables(contents: Contents, name: str) -> dict[str, xr.Dataset]:
@@ -423,9 +390,9 @@ def cluster_tables(contents: Contents, name: str) -> dict[str, xr.Dataset]:
     labels = ds[name].load()
     tables = {}
     is_clustered = labels >= 0
-    maps = [other for other in (n.BC, n.ELEMENTS) if other in ds]
-    if maps and is_clustered.any():
-        tables["summary"] = cluster_summary(labels, ds[maps].load())
+    names = [other for other in (n.BC, n.ELEMENTS) if other in ds]
+    if names and is_clustered.any():
+        tables["summary"] = cluster_summary(labels, ds[names].load())
     if n.PHASE in ds and (is_clustered & (ds[n.PHASE] >= 0)).any():
         tables["agreement_with_phase"] = cluster_scores(labels, ds[n.PHASE].load())
     return tables
@@ -472,10 +439,10 @@ def reconstructions(contents: Contents, section: Section) -> None:
     contents.show(section, "reconstructions", samples, kind="reconstruction")
 
 
-def provenance(contents: Contents) -> Section:
+def provenance(run: Run) -> Section:
     """Settings and origins, folded."""
     section = Section("provenance", "Parameters and provenance")
-    for heading, values in origins(contents.run).items():
+    for heading, values in origins(run).items():
         text = json.dumps(values, indent=2, default=str, ensure_ascii=False)
         section.folded(heading.capitalize(), text)
     return section
@@ -490,10 +457,9 @@ def record_of(contents: Contents, folder: Path, left_out: dict[str, str]) -> dic
     """The numbers of the page and their origin, for other programs."""
     run = contents.run
     clusters = {}
-    for name in contents.clusterings:
+    for name in clusterings_of(run):
         tables = {key: table.to_dict() for key, table in cluster_tables(contents, name).items()}
         clusters[name] = {"attributes": run.ds[name].attrs, **tables}
-    is_encoded = np.isfinite(contents.latents.values).all(-1)
     record = {
         "generator": GENERATOR,
         "created": now(),
@@ -503,12 +469,15 @@ def record_of(contents: Contents, folder: Path, left_out: dict[str, str]) -> dic
         "left_out": left_out,
         "training_parameters": run.manifest.get("config"),
         "versions": versions("scipy", "holoviews", "bokeh", "matplotlib"),
-        "roi": {"n_points": int(is_encoded.sum()), "config": run.manifest.get("roi")},
+        "roi": {
+            "n_points": int(is_encoded(contents.latents).sum()),
+            "config": run.manifest.get("roi"),
+        },
         "rankings": contents.rankings,
         "clusters": clusters,
         "provenance": origins(run),
     }
-    for key, name in (("history", n.HISTORY), ("health", n.HEALTH)):
+    for name in (n.HISTORY, n.HEALTH):
         if has_table(run.path, run.name, name):
-            record[key] = run.table(name).to_dict()
+            record[name] = run.table(name).to_dict()
     return record

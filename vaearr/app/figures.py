@@ -1,4 +1,4 @@
-"""The scatter and the sheet of samples of the explorer's page."""
+"""The scatter, the sheet of samples and a widget of the explorer's page."""
 
 from __future__ import annotations
 
@@ -83,3 +83,9 @@ def sheet(title: str, names: list[str], images: np.ndarray, width: int) -> Any:
     return pn.pane.HTML(
         f"{style}<p>{html.escape(title)}</p><section>{cells}</section>", width=width
     )
+
+
+def index_slider(label: str, size: int) -> Any:
+    """A slider over the indices of a dimension, hidden where there is one index only."""
+    last = max(1, size - 1)
+    return pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=size > 1, width=150)

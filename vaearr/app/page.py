@@ -19,13 +19,12 @@ from panel.io import hold
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.latents import evenly_spaced, shifted, typical_index
-from vaearr.app.figures import BOKEH, SMALL, class_ticks, points_plot, sheet
+from vaearr.app.figures import BOKEH, SMALL, class_ticks, index_slider, points_plot, sheet
 from vaearr.app.samples import (
     GREY,
     NO_MODEL,
     Encoded,
     as_pictures,
-    coarse,
     coloured,
     has_network,
     is_map,
@@ -33,6 +32,7 @@ from vaearr.app.samples import (
     names_of,
     png,
     stored,
+    thinned,
 )
 from vaearr.errors import UsageError, VaearrError
 from vaearr.schema.grid import grid_indices
@@ -54,6 +54,7 @@ REACH = 3.0  # standard deviations to each side of a traversal
 STEPS = 7  # pictures of each dimension of a traversal
 DPI = 110
 SIDE = 205  # pixels of a picture
+STYLE = f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
 WIDTH = 620  # pixels of a view below the pictures
 FRAME = 312  # pixels of the longer side of the map, and of the width of the scatter
 HEADINGS = {
@@ -102,18 +103,13 @@ class Explorer(param.Parameterized):
     def _left(self) -> Any:
         """The map and the scatter, and what they show."""
         titles = list(self.layers)
-        widest = [f"latent {i}" for i in self.samples.widest]
-        shown = widest[0]
-        if "label" in titles:
-            shown = "label"
-        if is_map(self.run):
-            shown = titles[0]
+        widest = [f"latent {i}" for i in self.samples.widest[:2]]
+        shape = schema.navigation_shape(self.run.ds)
         select = partial(pn.widgets.Select, options=titles, width=150)
-        self.layer = select(label="Show", value=shown)
+        self.layer = select(label="Show", value="label" if "label" in titles else titles[0])
         self.across = select(label="Across", value=widest[0])
-        self.up = select(label="Up", value=widest[:2][-1])
-        *planes, _, _ = (1, 1, *schema.navigation_shape(self.run.ds))
-        self.level = _index_slider("Plane", planes[-1] if is_map(self.run) else 1)
+        self.up = select(label="Up", value=widest[-1])
+        self.level = index_slider("Plane", shape[0] if len(shape) == 3 else 1)
         column = pn.Column(pn.Row(self.layer, self.level))
         if is_map(self.run):
             column.append(pn.pane.HoloViews(self._map(), margin=0))
@@ -125,8 +121,8 @@ class Explorer(param.Parameterized):
         """The chosen sample, and views of it in tabs."""
         sizes = self.run.ds.sizes
         depths = [sizes[dim] for dim in (n.Z, n.DZ) if dim in schema.signal_dims(self.run.ds)]
-        self.depth = _index_slider("Slice", depths[0] if depths else 1)
-        self.depth.param.watch(self.safe(lambda _: self._show_again()), "value")
+        self.depth = index_slider("Slice", depths[0] if depths else 1)
+        self.depth.param.watch(self.safe(self._show_again), "value")
         back = pn.widgets.Button(label="Back to the sample", visible=self.has_network)
         back.on_click(self.safe(lambda _: self.go_to(self.samples.vectors[self.row])))
         count = self.samples.vectors.shape[1]
@@ -201,15 +197,12 @@ class Explorer(param.Parameterized):
         limits = self.limits
         if name == "stored" or limits is None:
             limits = robust_limits(picture, GREY)
-        style = (
-            f"width: {SIDE}px; height: {SIDE}px; object-fit: contain; image-rendering: pixelated"
-        )
         heading = HEADINGS[name]
         address = png(picture, limits, 2 * SIDE)
-        image = f'<img alt="{heading}" decoding="sync" src="{address}" style="{style}">'
+        image = f'<img alt="{heading}" decoding="sync" src="{address}" style="{STYLE}">'
         self.pictures[name].object = f'<div style="font-weight: 600">{heading}</div>{image}'
 
-    def _show_again(self) -> None:
+    def _show_again(self, _: Any) -> None:
         for name, da in self.shown.items():
             self.show(name, da)
 
@@ -283,7 +276,7 @@ class Explorer(param.Parameterized):
             return np.where(is_in_plane[:, None], positions, np.nan)
 
         def draw(layer: str, _: int) -> Any:
-            plane = coarse(self.plane_of(self.layers[layer].load()))
+            plane = thinned(self.plane_of(self.layers[layer].load()))
             figure = map_plot(plane, frame=FRAME)
             return figure.opts(hooks=[class_ticks(coloured(plane))], **SMALL, **TOOLS)
 
@@ -404,9 +397,3 @@ class Explorer(param.Parameterized):
 
         drawn = pn.panel(pn.bind(self.safe(draw), button.param.clicks))
         return pn.Row(drawn, pn.Column(dims, button))
-
-
-def _index_slider(label: str, size: int) -> Any:
-    """A slider over the indices of a dimension, hidden where there is one index only."""
-    last = max(1, size - 1)
-    return pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=size > 1, width=150)

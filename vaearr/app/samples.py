@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vaearr import Run
 
 MAX_WORDS = 60  # characters of a name in the heading
-MAX_CELLS = 1_000_000  # of a map, beyond which cells are means over blocks of scan points
+MAX_CELLS = 1_000_000  # of a map
 GREY = (0.5, 99.5)  # percentiles between which grey runs
 PICTURE = "picture"
 NO_MODEL = (
@@ -94,7 +95,7 @@ def layers_of(run: Run) -> dict[str, xr.DataArray]:
         for element in ds[n.ELEMENT].values:
             layers[f"element {text(element)}"] = ds[n.ELEMENTS].sel({n.ELEMENT: element})
     for name in map(str, ds.variables):
-        layer = ds[name]
+        layer: Any = ds[name]
         if set(layer.dims) != set(navigation) or layer.dims == (name,):
             continue
         if layer.dtype.kind in "OUT":
@@ -138,14 +139,10 @@ def stored(run: Run, numbers: np.ndarray) -> xr.DataArray:
     return xr.DataArray(values, dims=(PICTURE, *schema.signal_dims(run.ds)), name=n.PATTERNS)
 
 
-def coarse(da: xr.DataArray) -> xr.DataArray:
-    """A large map in blocks of cells: means, of classes the first cell."""
-    factor = int(np.ceil(np.sqrt(max(1.0, da.size / MAX_CELLS))))
-    if factor == 1 or is_categorical(da):
-        return da[::factor, ::factor]
-    blocks: Any = da.coarsen(dict.fromkeys(da.dims, factor), boundary="trim")
-    means: xr.DataArray = blocks.mean(keep_attrs=True)
-    return means
+def thinned(da: xr.DataArray) -> xr.DataArray:
+    """Of a large map, every k-th row and column."""
+    step = math.ceil(math.sqrt(max(1, da.size / MAX_CELLS)))
+    return da[::step, ::step]
 
 
 class Colouring(NamedTuple):

@@ -21,7 +21,6 @@ from vaearr.app.samples import (
     NO_MODEL,
     Encoded,
     as_pictures,
-    coarse,
     coloured,
     encoded_samples,
     has_network,
@@ -32,6 +31,7 @@ from vaearr.app.samples import (
     png,
     stored,
     summary,
+    thinned,
 )
 from vaearr.errors import UsageError
 from vaearr.recipe import now, versions
@@ -100,14 +100,14 @@ def _maps(run: Run) -> Section:
     side_maps: list[xr.DataArray] = []
     latents: list[xr.DataArray] = []
     for title, layer in layers_of(run).items():
-        plane = coarse(layer if layer.ndim == 2 else layer[len(layer) // 2])
+        plane = thinned(layer if layer.ndim == 2 else layer[len(layer) // 2])
         maps = latents if title.startswith("latent ") else side_maps
         maps.append(plane)
     section.figure(explorer(side_maps, latents))
     section.caption(
         "Side map and latent (posterior mean), each selected above; zoom and cross-hair are "
         "linked. Colours run from the 1 % to the 99 % percentile; grey = no value. Of a volume "
-        "the middle plane; large maps are shown in blocks of scan points."
+        "the middle plane; of large maps every k-th row and column."
     )
     return section
 
@@ -142,7 +142,7 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
         "clim": colouring.limits,
     }
     if is_map(run) and len(schema.navigation_shape(run.ds)) == 2:
-        background = map_plot(coarse(layers[colour]), frame=400)
+        background = map_plot(thinned(layers[colour]), frame=400)
         figure = linked(background, table, [n.X, n.Y], ["across", "up"], frame=frame, **options)
     else:
         points = holoviews().Points(table, ["across", "up"], ["words", "picture", "value"])

@@ -113,13 +113,13 @@ def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFra
     import pandas as pd
 
     dims = schema.navigation_dims(ds)
-    steps = {
-        dim: np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim)
-        for dim in dims
-    }
-    table = pd.MultiIndex.from_product(steps.values(), names=dims).to_frame(index=False)
-    table = table[list(reversed(dims))]
-    return table.assign(**{name: column.values.ravel() for name, column in columns.items()})
+    steps = [
+        np.arange(ds.sizes[dim]) if dim == n.SAMPLE else step_numbers_of(ds, dim) for dim in dims
+    ]
+    grids = dict(zip(dims, np.meshgrid(*steps, indexing="ij"), strict=True))
+    table = {dim: grids[dim].ravel() for dim in reversed(dims)}
+    table |= {name: column.values.ravel() for name, column in columns.items()}
+    return pd.DataFrame(table)
 
 
 def write_sample_table(

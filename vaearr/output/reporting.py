@@ -124,7 +124,8 @@ def rankings(associations: xr.Dataset) -> list[dict[Any, Any]]:
         for metric in map(str, associations["metric"].values):
             strongest = ranking(associations["association"], metric, target, TOP)
             for row in strongest.to_dataframe().to_dict("records"):
-                labels = {"target": target, "metric": metric, n.LATENT: row[n.LATENT]}
+                labels: dict[Any, Any] = {"target": target, "metric": metric}
+                labels[n.LATENT] = row[n.LATENT]
                 if P_ADJUSTED in associations:
                     row["p_adjusted"] = associations[P_ADJUSTED].sel(labels).item()
                 rows.append({**labels, **row})

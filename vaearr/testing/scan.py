@@ -172,7 +172,8 @@ def _write_table(maps: xr.DataArray, points: xr.Dataset, path: Path) -> None:
     values = maps.isel(points).reset_coords(drop=True)
     table = points.to_dataframe()
     if n.ELEMENT in maps.dims:
-        table = table.join(values.transpose("point", n.ELEMENT).to_pandas())
+        for element in map(str, values[n.ELEMENT].values):
+            table[element] = values.sel({n.ELEMENT: element}).values
     else:
         table[COLUMNS[str(maps.name)]] = values.values
     table.to_csv(path, index=False, float_format="%.3f")

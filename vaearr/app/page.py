@@ -87,7 +87,7 @@ class Explorer(param.Parameterized):
         self.row = 0  # of the sample that is shown
         self.vector = samples.vectors[0].astype(float)  # values of the sliders
         self.limits: tuple[float, float] | None = None  # grey values shared by the decoded pictures
-        self.shown: dict[str, xr.DataArray] = {}
+        self.arrays: dict[str, xr.DataArray] = {}
         self.heading = pn.pane.HTML("", margin=(0, 10))
         self.message = pn.pane.HTML("", margin=(0, 10))
         self.pictures: dict[str, pn.pane.HTML] = {}
@@ -192,7 +192,7 @@ class Explorer(param.Parameterized):
         """Show a picture under its heading; all but the stored one have the scale of the
         reconstruction.
         """
-        self.shown[name] = da
+        self.arrays[name] = da
         picture = self.as_pictures(da)[0]
         limits = self.limits
         if name == "stored" or limits is None:
@@ -203,7 +203,7 @@ class Explorer(param.Parameterized):
         self.pictures[name].object = f'<div style="font-weight: 600">{heading}</div>{image}'
 
     def _show_again(self, _: Any) -> None:
-        for name, da in self.shown.items():
+        for name, da in self.arrays.items():
             self.show(name, da)
 
     # ---- the map and the scatter

@@ -87,12 +87,12 @@ def page(run: Run, samples: Encoded) -> Any:
     borrowed.remove_web_fonts(pn.theme.Fast)
     if pn.state.curdoc is not None:
         borrowed.set_location(pn.state, Location())
-    shown = Explorer(run, samples)
+    explorer = Explorer(run, samples)
     return pn.template.FastListTemplate(
         title="vaearr",
         header=[pn.pane.HTML(html.escape(summary(run)), styles={"color": "white"})],
-        sidebar=[shown.left],
-        main=[shown.right],
+        sidebar=[explorer.left],
+        main=[explorer.right],
         main_layout=None,
         sidebar_width=470,
         font="system-ui, sans-serif",

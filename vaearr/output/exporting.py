@@ -156,10 +156,10 @@ def write_pictures(
     check_plane(run)
     if not variables:
         save(latents, folder / f"{latents.name}.{ending}", kind="stack")
-    for name, shown in select_maps(run, latents, variables).items():
-        if shown.dtype == bool:
-            shown = shown.astype("i1")
-        save(shown, folder / f"{file_name(name)}.{ending}", kind="map")
+    for name, values in select_maps(run, latents, variables).items():
+        if values.dtype == bool:
+            values = values.astype("i1")
+        save(values, folder / f"{file_name(name)}.{ending}", kind="map")
 
 
 def write_earlier(run: Run, latents: xr.DataArray, _: Sequence[str], folder: Path) -> None:

@@ -206,9 +206,9 @@ class Contents:
         self, section: Section, name: str, result: Any, *backend: Any, kind: str, **options: Any
     ) -> None:
         """Put the view of a result into a section, and its figure into `figures`."""
-        shown = view(result, *backend, kind=kind, **options)
-        show(section, shown, name.replace("_", " "))
-        self.figures[name] = on_paper(shown)
+        figure = view(result, *backend, kind=kind, **options)
+        show(section, figure, name.replace("_", " "))
+        self.figures[name] = on_paper(figure)
 
 
 Fill = Callable[[Contents, Section], None]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -86,7 +87,7 @@ def synthetic_volumes(
         For no subject, a shape that is not three sizes, a spacing that is not positive, or negative
         noise.
     """
-    if n_subjects < 1 or len(shape) != 3 or min(shape) < 1:
+    if len(shape) != 3 or min(n_subjects, *shape) < 1:
         raise UsageError(
             f"n_subjects={n_subjects} and the three sizes of shape={shape} must be at least 1."
         )
@@ -96,9 +97,10 @@ def synthetic_volumes(
     patterns = []
     factors = []
     for person in range(n_subjects):
-        for known, volume in _visits(grid, noise, spacing, np.random.default_rng([seed, person])):
-            factors.append(known)
+        for visit, volume in _visits(grid, noise, spacing, np.random.default_rng([seed, person])):
+            factors.append(visit)
             patterns.append(volume)
+    table = pd.DataFrame(factors)
     dims = (n.Z, n.Y, n.X)
     count = len(patterns)
     pattern_attrs = {
@@ -114,7 +116,7 @@ def synthetic_volumes(
         "label": (n.SAMPLE, np.arange(count, dtype=np.int32) % 2, label_attrs),
     }
     for name, (*_, long_name) in FACTORS.items():
-        values = np.array([known[name] for known in factors], np.float32)
+        values = table[name].to_numpy(np.float32)
         data[name] = (n.SAMPLE, values, {"long_name": long_name, "units": "1"})
     coords: dict[str, Any] = {
         n.SAMPLE: np.arange(count),

@@ -393,7 +393,7 @@ class Explorer(param.Parameterized):
             traversal = self.run.traverse(
                 dims.value, base=self.latents()[0], span=(-REACH, REACH), steps=STEPS
             )
-            return pn.pane.PNG(paper.png(on_paper(view(traversal)), DPI), width=WIDTH)
+            return pn.pane.PNG(file_of(on_paper(view(traversal)), ".png", DPI), width=WIDTH)
 
         drawn = pn.panel(pn.bind(self.safe(draw), button.param.clicks))
         return pn.Row(drawn, pn.Column(dims, button))

@@ -77,7 +77,7 @@ def write_report(run: Run, out: str | Path | None) -> Path:
     with staged(folder, last=RECORD) as temporary:
         (temporary / "png").mkdir()
         for name, figure in contents.figures.items():
-            (temporary / "png" / f"{name}.png").write_bytes(png(figure, PNG_DPI))
+            (temporary / "png" / f"{name}.png").write_bytes(file_of(figure, ".png", PNG_DPI))
         (temporary / PAGE).write_text(text, encoding="utf-8", errors="replace")
         write_json(temporary / RECORD, record)
     return folder / PAGE

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.sources.single import stored_affine, write_nifti
+from vaearr.sources.sample_writer import stored_affine, write_nifti
 
 Floats = NDArray[np.floating[Any]]
 LABELS = ("baseline", "follow_up")  # the visits of a person

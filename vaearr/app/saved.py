@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from bokeh.models import HoverTool
 
@@ -132,7 +131,7 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
     columns["value"] = colouring.values[numbers]
     for dim, indices in grid_indices(run.ds, numbers).items():
         columns[dim] = run.ds[dim].values[indices]
-    table = pd.DataFrame(columns)
+    table = xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe()
     frame = {"title": text(colour), "xlabel": across, "ylabel": up}
     options: dict[str, Any] = {
         "size": 5,

@@ -53,7 +53,12 @@ Quantiles = Annotated[tuple[float, float], AfterValidator(_ordered_quantiles)]
 
 
 def field(default: Any, text: str, **limits: Any) -> Any:
-    """Return a setting: its default, its help text, and limits such as `ge=1`."""
+    """Return a setting: its default, its help text, and limits such as `ge=1`.
+
+    A config instead of a default stands for its own defaults, so that importing builds no validator.
+    """
+    if isinstance(default, type):
+        return Field(default_factory=default, description=text, **limits)
     return Field(default, description=text, **limits)
 
 

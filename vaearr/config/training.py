@@ -194,11 +194,11 @@ class TrainConfig(Config):
         "beta": "objective.beta",
     }
 
-    model: ModelConfig = field(ModelConfig(), "which network")
-    preprocess: PreprocessConfig = field(PreprocessConfig(), "how patterns are preprocessed")
-    objective: ObjectiveConfig = field(ObjectiveConfig(), "the loss")
-    split: SplitConfig = field(SplitConfig(), "which scan points are used for validation")
-    augment: AugmentConfig = field(AugmentConfig(), "random changes of the training patterns")
+    model: ModelConfig = field(ModelConfig, "which network")
+    preprocess: PreprocessConfig = field(PreprocessConfig, "how patterns are preprocessed")
+    objective: ObjectiveConfig = field(ObjectiveConfig, "the loss")
+    split: SplitConfig = field(SplitConfig, "which scan points are used for validation")
+    augment: AugmentConfig = field(AugmentConfig, "random changes of the training patterns")
     balance: str | None = field(
         None, "map of classes that batches are balanced by; rare classes are repeated"
     )
@@ -267,7 +267,7 @@ class ImportConfig(Config):
     )
     options: dict[str, Any] | None = field(None, "keyword arguments of the model, such as `groups`")
     preprocess: PreprocessConfig = field(
-        PreprocessConfig(), "how patterns were preprocessed; default: as for a training"
+        PreprocessConfig, "how patterns were preprocessed; default: as for a training"
     )
     device: str = field("auto", f"for the health of the latents: {DEVICE}")
     seed: int = field(0, "random seed of the samples that the health is measured on")

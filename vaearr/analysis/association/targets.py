@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -17,6 +16,11 @@ from vaearr.schema import categories, is_categorical
 TARGET = "target"
 RGB = "rgb"
 CHANNELS = ("red", "green", "blue")
+SHARES = {  # of one to three elements (element, channel); of two, blue is the mean
+    1: [[1.0, 1.0, 1.0]],
+    2: [[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]],
+    3: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+}
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green, blue: ITU-R BT.709
 RGB_TEXT = re.compile(r"\s*rgb\((.*)\)\s*")
 TERM = re.compile(  # such as - 0.5*Ni or 'Fe Ka'
@@ -163,19 +167,15 @@ def stack(maps: Iterable[tuple[str, xr.DataArray]], dims: Sequence[Hashable]) ->
             "there is nothing to compare with: the targets hold no entry and no known class."
         )
     try:
-        stacked = _concat(arrays, TARGET, join="exact")
+        stacked = xr.concat(
+            arrays, TARGET, join="exact", combine_attrs="drop", coords="minimal", compat="override"
+        )
     except ValueError as error:
         raise SchemaError(
             f"the maps do not lie on the same grid: {error} Select the same points of each."
         ) from None
     stacked = stacked.assign_coords({TARGET: labels}).rename("targets")
     return stacked.assign_attrs(long_name="association targets")
-
-
-def _concat(arrays: list[xr.DataArray], dim: str, join: Literal["outer", "exact"]) -> xr.DataArray:
-    return xr.concat(
-        arrays, dim, join=join, combine_attrs="drop", coords="minimal", compat="override"
-    )
 
 
 def element_rgb(
@@ -213,42 +213,44 @@ def element_rgb(
     if isinstance(elements, str) or not 1 <= len(elements) <= len(CHANNELS):
         raise UsageError(f"an RGB map takes one to three elements, in a list; got {elements!r}.")
     names = [str(name) for name in elements]
-    maps = [_scaled(ds, name, roi, quantiles) for name in names]
+    shares = xr.DataArray(
+        SHARES[len(names)], {n.CHANNEL: list(CHANNELS)}, dims=(n.ELEMENT, n.CHANNEL)
+    )
+    channels = _scaled(ds, names, roi, quantiles).dot(shares, dim=n.ELEMENT).rename(RGB)
     if len(names) == 1:
         names *= 3
-        maps *= 3
     elif len(names) == 2:
         names.append(f"mean of {names[0]} and {names[1]}")
-        maps.append((maps[0] + maps[1]) / 2)
-    channels = _concat(maps, n.CHANNEL, join="outer")
-    channels = channels.assign_coords({n.CHANNEL: list(CHANNELS)})
-    channels = channels.transpose(*schema.navigation_dims(ds), n.CHANNEL)
-    channels = channels.where(channels.notnull().all(n.CHANNEL)).rename(RGB)
     return channels.assign_attrs(
         long_name="elements as colours", units="1", elements=names, quantiles=list(quantiles)
     )
 
 
 def _scaled(
-    ds: xr.Dataset, name: str, roi: xr.DataArray | None, quantiles: Quantiles
+    ds: xr.Dataset, names: Sequence[str], roi: xr.DataArray | None, quantiles: Quantiles
 ) -> xr.DataArray:
-    """One element as float64 in 0 … 1 between two quantiles of its values in the ROI."""
+    """Elements `(*navigation, element)` in 0 … 1 between two quantiles of their values in the ROI.
+
+    float64, NaN if missing; 0 for an element without spread.
+    """
     low, high = quantiles
     if not 0 <= low < high <= 1:
         raise UsageError(
             f"the quantiles {quantiles} must be two numbers, 0 <= first < second <= 1."
         )
-    names = []
+    labels: list[str] = []
     if n.ELEMENTS in ds and n.ELEMENT in ds.coords:
-        names = [str(label) for label in ds[n.ELEMENT].values]
-    if name not in names:
-        raise NoInputError(f"no element is named {name!r}.{did_you_mean(name, names)}")
-    values = ds[n.ELEMENTS].isel({n.ELEMENT: names.index(name)}, drop=True)
-    values = values.astype("f8").drop_attrs(deep=False)
-    values = values.where(np.isfinite(values)).compute()
+        labels = ds[n.ELEMENT].values.astype(str).tolist()
+    for name in names:
+        if name not in labels:
+            raise NoInputError(f"no element is named {name!r}.{did_you_mean(name, labels)}")
+    dims = schema.navigation_dims(ds)
+    values = ds[n.ELEMENTS].isel({n.ELEMENT: [labels.index(name) for name in names]})
+    values = values.drop_vars(n.ELEMENT).drop_attrs(deep=False).transpose(*dims, n.ELEMENT)
+    values = values.where(np.isfinite(values)).astype("f8").compute()
     inside = values if roi is None else values.where(roi)
-    least = inside.quantile(low).drop_vars("quantile")
-    spread = inside.quantile(high).drop_vars("quantile") - least
+    least, most = inside.quantile([low, high], dims).drop_vars("quantile")
+    spread = most - least
     scaled = (values - least) / spread.where(spread > 0, 1.0)
     return scaled.clip(0, 1).where(values.notnull())
 
@@ -258,7 +260,7 @@ def _combination(
 ) -> xr.DataArray | None:
     """The map of a weighted sum of elements or of "rgb(...)"; None for any other text.
 
-    NaN where any element is; an element without spread counts as 0.
+    NaN where any element is.
     """
     colours = RGB_TEXT.fullmatch(text)
     if colours:
@@ -268,13 +270,11 @@ def _combination(
     weights = _weights(text)
     if weights is None or list(weights) == [text]:
         return None
-    total = sum(abs(weight) for weight in weights.values())
+    shares = xr.DataArray(list(weights.values()), dims=n.ELEMENT)
+    total = abs(shares).sum()
     if total == 0:
         raise UsageError(f"the weights {weights} are all 0; one of them must not be.")
-    terms = []
-    for name, weight in weights.items():
-        terms.append(weight / total * _scaled(ds, name, roi, quantiles))
-    return xr.concat(terms, "term").sum("term", skipna=False)
+    return _scaled(ds, list(weights), roi, quantiles).dot(shares / total, dim=n.ELEMENT)
 
 
 def _weights(text: str) -> dict[str, float] | None:

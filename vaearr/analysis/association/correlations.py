@@ -39,7 +39,9 @@ def unit_residuals(values: np.ndarray, positions: np.ndarray, degree: int) -> np
     centred = values - values.mean(axis=0)
     residuals = centred - basis @ (basis.T @ centred)
     residuals -= basis @ (basis.T @ residuals)
-    is_trend = np.abs(residuals).max(axis=0) <= ROUNDING * np.abs(centred).max(axis=0)
+    largest_deviation = np.abs(centred).max(axis=0)
+    largest_residual = np.abs(residuals).max(axis=0)
+    is_trend = largest_residual <= ROUNDING * largest_deviation
     return unit(np.where(is_trend, 0.0, residuals))
 
 

@@ -40,6 +40,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 N_LENGTHS = 12  # Gaussian lengths, from half a step to the longest side
 STRETCHES = (2.0, 4.0)  # how many times longer along a direction than across it
@@ -120,7 +121,8 @@ def _pairs_by_lag(mask: np.ndarray, torus: tuple[int, ...]) -> np.ndarray:
     import scipy.fft
 
     transformed = scipy.fft.rfftn(mask.astype(float), torus)
-    return np.asarray(np.rint(scipy.fft.irfftn(np.abs(transformed) ** 2, torus)))
+    pairs = scipy.fft.irfftn(np.abs(transformed) ** 2, torus)
+    return np.asarray(np.rint(pairs))
 
 
 def _torus_offsets(torus: tuple[int, ...]) -> np.ndarray:
@@ -131,19 +133,17 @@ def _torus_offsets(torus: tuple[int, ...]) -> np.ndarray:
 
 def _is_forward(offsets: np.ndarray) -> np.ndarray:
     """Whether the first coordinate other than 0 is positive: one of each pair h, -h, and not 0."""
-    is_forward = np.zeros(len(offsets), bool)
-    is_zero = np.ones(len(offsets), bool)
-    for column in offsets.T:
-        is_forward |= is_zero & (column > 0)
-        is_zero &= column == 0
-    return is_forward
+    base = 2 * np.abs(offsets).max() + 1
+    place_values = base ** np.arange(offsets.shape[1])[::-1]
+    return np.asarray(offsets @ place_values > 0)
 
 
 def _directions(ndim: int) -> np.ndarray:
     """Unit vectors along axes and diagonals: 4 in the plane, 13 in space."""
     steps = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=ndim)))
     steps = steps[_is_forward(steps)]
-    return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))
+    lengths = np.linalg.norm(steps, axis=1, keepdims=True)
+    return np.asarray(steps / lengths)
 
 
 def _bin_lags(h: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,19 +151,16 @@ def _bin_lags(h: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.nda
 
     A bin is a ring of distances in one direction.
     """
-    if not len(h):
-        return np.zeros(0, int), np.zeros(0, int)
     r = np.linalg.norm(h, axis=1)
-    wide_ring = 100 + np.floor(np.log(np.maximum(r, 1)) / np.log(RING))
-    ring = np.where(r <= 3, np.rint(r * r), wide_ring)
+    wide_ring = np.floor(np.log(np.maximum(r, 1)) / np.log(RING))
+    ring = np.where(r <= 3, np.rint(r * r), 100 + wide_ring)
     direction = np.abs(h @ directions.T).argmax(axis=1)
-    key = ring * len(directions) + direction
-    order = np.argsort(key, kind="stable")
-    _, first, count = np.unique(key[order], return_index=True, return_counts=True)
-    number_in_bin = np.arange(len(key)) - np.repeat(first, count)
-    step = np.repeat(-(-count // LAGS_PER_BIN), count)
-    kept = np.sort(order[number_in_bin % step == 0])
-    return kept, np.unique(key[kept], return_inverse=True)[1]
+    frame = pd.DataFrame({"ring": ring, "direction": direction})
+    bins = frame.groupby(["ring", "direction"])
+    n_lags = bins["ring"].transform("size")
+    step = np.ceil(n_lags / LAGS_PER_BIN)
+    kept = np.flatnonzero(bins.cumcount() % step == 0)
+    return kept, bins.ngroup().to_numpy()[kept]
 
 
 def _atoms(longest: float, directions: np.ndarray, ndim: int) -> list[Atom]:
@@ -187,7 +184,8 @@ def _gaussian(atom: Atom, h: np.ndarray, periods: np.ndarray) -> np.ndarray:
         shifted = h + np.array(image) * periods
         along = (shifted @ atom.direction) ** 2
         across = np.einsum("...d,...d->...", shifted, shifted) - along
-        total += np.exp(-0.5 * (along + across * atom.stretch**2) / atom.length**2)
+        squared_distance = along + across * atom.stretch**2
+        total += np.exp(-0.5 * squared_distance / atom.length**2)
     return total
 
 
@@ -202,9 +200,11 @@ def semivariograms(near: Neighbourhood, values: np.ndarray) -> np.ndarray:
         grid[near.mask] = column - column.mean()
         transformed = scipy.fft.rfftn(grid, near.torus)
         transformed_squares = scipy.fft.rfftn(grid**2, near.torus)
-        power = (np.conj(transformed_squares) * mask).real - np.abs(transformed) ** 2
-        sums = scipy.fft.irfftn(power, near.torus).ravel()[near.lags]
-        gamma[k] = np.bincount(near.bins, sums, len(near.pairs)) / near.pairs
+        of_squares = (np.conj(transformed_squares) * mask).real
+        of_products = np.abs(transformed) ** 2
+        sums = scipy.fft.irfftn(of_squares - of_products, near.torus)
+        sums_in_bin = np.bincount(near.bins, sums.ravel()[near.lags], len(near.pairs))
+        gamma[k] = sums_in_bin / near.pairs
     return np.maximum(gamma, 0)
 
 
@@ -235,7 +235,8 @@ def _covariance(near: Neighbourhood, j: np.integer) -> np.ndarray:
         nugget.flat[0] = 1.0
         return nugget
     offsets = _torus_offsets(near.torus) * near.spacing
-    values = _gaussian(near.atoms[j], offsets, np.array(near.torus) * near.spacing)
+    periods = np.array(near.torus) * near.spacing
+    values = _gaussian(near.atoms[j], offsets, periods)
     return np.asarray(values / values.flat[0])
 
 
@@ -255,7 +256,8 @@ def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray)
     """
     import scipy.fft
 
-    used = np.flatnonzero(np.nansum(np.concatenate([first, second]), axis=0))
+    weights = np.concatenate([first, second])
+    used = np.flatnonzero(np.nansum(weights, axis=0))
     mask = scipy.fft.rfftn(near.mask.astype(float), near.torus)
     pairs = np.maximum(_pairs_by_lag(near.mask, near.torus), 0)
     occurs = pairs > 0
@@ -272,7 +274,8 @@ def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray)
     trace = near.n - total / near.n
     a = first[:, used]
     b = second[:, used]
-    n_effective = 1 + np.outer(a @ trace, b @ trace) / (a @ cross @ b.T)
+    traces = np.outer(a @ trace, b @ trace)
+    n_effective = 1 + traces / (a @ cross @ b.T)
     return np.asarray(np.clip(n_effective, 2.0, near.n))
 
 
@@ -314,12 +317,13 @@ def _fit_map(near: Neighbourhood, values: np.ndarray, rng: np.random.Generator) 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
     """Expected standard normal of each value's rank (n,); tied values share the mean over ranks."""
     from scipy.special import ndtri
+    from scipy.stats import norm
 
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     if len(count) == len(values):
         return np.asarray(ndtri((place + 0.5) / len(values)))
     edges = np.r_[0, np.cumsum(count)] / len(values)
-    density = np.exp(-0.5 * ndtri(edges) ** 2) / np.sqrt(2 * np.pi)  # 0 at both ends
+    density = norm.pdf(ndtri(edges))  # 0 at both ends
     scores = -np.diff(density) / np.diff(edges)
     return np.asarray(scores[place])
 
@@ -337,7 +341,8 @@ def _rearranged(
     ordered = np.sort(values)
     power = np.zeros(near.torus)
     for j in np.flatnonzero(weights):
-        power += weights[j] * np.maximum(scipy.fft.fftn(_covariance(near, j)).real, 0)
+        spectrum = scipy.fft.fftn(_covariance(near, j)).real
+        power += weights[j] * np.maximum(spectrum, 0)
     root = np.sqrt(power * np.prod(near.torus))
     for number in range(0, count, 2):
         noise = rng.standard_normal(near.torus) + 1j * rng.standard_normal(near.torus)

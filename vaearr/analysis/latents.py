@@ -24,16 +24,19 @@ def typical_index(latents: np.ndarray, mean: np.ndarray) -> int:
     n_neighbours = min(N_NEIGHBOURS, len(vectors) - 1)
     if n_neighbours:
         distances, _ = NearestNeighbors().fit(vectors).kneighbors(n_neighbors=n_neighbours)
-        is_close = distances[:, -1] <= np.median(distances[:, -1])
+        farthest = distances[:, -1]
+        is_close = farthest <= np.median(farthest)
         candidates = candidates[is_close]
         vectors = vectors[is_close]
-    offsets = vectors - mean.reshape(1, -1)
-    return int(candidates[(offsets**2).sum(1).argmin()])
+    squares = (vectors - mean.reshape(1, -1)) ** 2
+    nearest = squares.sum(1).argmin()
+    return int(candidates[nearest])
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:
     """At most `most` of the numbers below `count`, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+    numbers = np.linspace(0, count - 1, min(count, most))
+    return np.unique(numbers.astype(int))
 
 
 def shifted(latents: np.ndarray, dims: Sequence[int], values: np.ndarray) -> np.ndarray:
@@ -43,9 +46,9 @@ def shifted(latents: np.ndarray, dims: Sequence[int], values: np.ndarray) -> np.
     """
     selected = list(dims)
     shift = values - channel_means(latents)[selected]
-    n_position_dims = latents.ndim - 1
+    position_axes = tuple(range(2, 1 + latents.ndim))
     copies = np.repeat(latents[None].astype("f8"), len(values), axis=0)
-    copies[:, selected] += np.expand_dims(shift, tuple(range(2, 2 + n_position_dims)))
+    copies[:, selected] += np.expand_dims(shift, position_axes)
     return copies.astype(np.float32)
 
 

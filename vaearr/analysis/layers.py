@@ -98,9 +98,10 @@ def compare_layers(
         For samples of another shape or with values that are not finite.
     """
     layers, ends = trace(model, pair_batch(model, a, b))
-    table = _table(layers, [torch.stack([layer.sums for layer in layers])], [""])
-    table = table.isel({PAIR: 0}, drop=True)
-    table = _with_maps(table, [layer.squares for layer in layers], model, top)
+    sums_of_layers = torch.stack([layer.sums for layer in layers])
+    table = _table(layers, [sums_of_layers], [""]).isel({PAIR: 0}, drop=True)
+    squares = [layer.squares for layer in layers]
+    table = _with_maps(table, squares, model, top)
     signal = tuple(model.signal_dims)
     shape = model.input_shape[-len(signal) :]
     for part, name, text in (
@@ -198,7 +199,8 @@ def _added(totals: list[Layer], layers: list[Layer], pair: str) -> list[Layer]:
 def pair_batch(model: TrainedModel, a: Any, b: Any) -> torch.Tensor:
     """Two samples as the batch `(2, C, …)` that the model takes, in their stored type."""
     both = np.stack([_plain(model, a, "a"), _plain(model, b, "b")])
-    return torch.from_numpy(both.astype(both.dtype.newbyteorder("="), copy=False))
+    native = both.dtype.newbyteorder("=")
+    return torch.from_numpy(both.astype(native, copy=False))
 
 
 def _plain(model: TrainedModel, sample: Any, name: str) -> np.ndarray:
@@ -211,7 +213,8 @@ def _plain(model: TrainedModel, sample: Any, name: str) -> np.ndarray:
         sample = sample.transpose(*model.signal_dims)
     values = np.asarray(sample)
     shape = model.input_shape
-    if values.shape != shape and (shape[0] != 1 or values.shape != shape[1:]):
+    shapes = [shape, shape[1:]] if shape[0] == 1 else [shape]
+    if values.shape not in shapes:
         raise DataError(
             f"sample {name} has shape {values.shape}; the model was trained on samples of shape "
             f"{shape}."
@@ -308,8 +311,14 @@ def sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         x = a_block.to(wide)
         y = b_block.to(wide)
         difference = x - y
-        terms = (x.square(), y.square(), x * y, difference.square(), difference.abs())
-        total += torch.stack([term.sum() for term in terms])
+        terms = (
+            x.square().sum(),
+            y.square().sum(),
+            (x * y).sum(),
+            difference.square().sum(),
+            difference.abs().sum(),
+        )
+        total += torch.stack(terms)
     return total
 
 
@@ -321,7 +330,7 @@ def squared_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     squares = (a.float() - b.float()).square().mean(0)
     if squares.numel() > MAX_POSITIONS:
         shrink = (MAX_POSITIONS / squares.numel()) ** (1 / squares.ndim)
-        size = tuple(max(1, math.floor(side * shrink)) for side in squares.shape)
+        size = [max(1, math.floor(side * shrink)) for side in squares.shape]
         squares = F.interpolate(squares[None, None], size, mode="area")[0, 0]
     return squares.cpu()
 
@@ -336,11 +345,14 @@ def measures(sums: np.ndarray, n_values: np.ndarray) -> dict[str, np.ndarray]:
     rms_a and rms_b = |a| / sqrt(n), |b| / sqrt(n). If a and b are equal, zeros too, relative_l2 is
     0 and cosine 1. If only a is all zeros relative_l2 is NaN, and if one of them is, cosine is.
     """
-    aa, bb, ab, squares, absolute = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-    a, b, l2 = np.sqrt([aa, bb, squares])
+    by_kind = np.moveaxis(sums.astype("f8"), -1, 0)
+    a_squares, b_squares, products, squares, absolute = by_kind
+    a = np.sqrt(a_squares)
+    b = np.sqrt(b_squares)
+    l2 = np.sqrt(squares)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative_l2 = np.where(a > 0, l2 / a, np.nan)
-        cosine = np.clip(ab / (a * b), -1.0, 1.0)
+        cosine = np.clip(products / (a * b), -1.0, 1.0)
     root = np.sqrt(n_values)
     return {
         "l2": l2,
@@ -357,7 +369,7 @@ def _table(
     layers: Sequence[Layer], sums_of_pairs: Sequence[torch.Tensor], pairs: Sequence[str]
 ) -> xr.Dataset:
     """The measures over (pair, layer), from the sums `(layer, 5)` of each pair."""
-    n_values = np.array([math.prod(layer.shape) for layer in layers], np.int64)
+    n_values = np.array([math.prod(layer.shape) for layer in layers])
     names = pd.Series([layer.name for layer in layers])
     calls = names.groupby(names).cumcount() + 1
     labels = names.where(calls == 1, names + ":" + calls.astype(str))
@@ -399,13 +411,15 @@ def _with_maps(
     The maps are roots of the mean squares. Each has dims of its own, `<dim>_<order>`; the attribute
     `maps` names those of layers, largest difference first.
     """
-    has_positions = [square is not None for square in squares]
-    ranked = [i for i in top_layers(table, len(squares)).tolist() if has_positions[i]][:top]
-    ends = np.flatnonzero(table["part"].isin([INPUT, OUTPUT]).values & has_positions)
-    spatial = model.signal_dims[-(len(model.input_shape) - 1) :]
-    for i in [*ranked, *ends.tolist()] if top else []:
+    ranked = [i for i in top_layers(table, len(squares)).tolist() if squares[i] is not None]
+    ranked = ranked[:top]
+    ends = np.flatnonzero(table["part"].isin([INPUT, OUTPUT])).tolist()
+    n_position_dims = len(model.input_shape) - 1
+    spatial = model.signal_dims[-n_position_dims:]
+    for i in [*ranked, *ends] if top else []:
         square = squares[i]
-        assert square is not None
+        if square is None:
+            continue
         attrs = {
             "long_name": "root mean square difference over channels",
             "units": "1",

@@ -8,6 +8,7 @@ intervals come from resampled groups, and p-values from random targets of the sa
 
 from __future__ import annotations
 
+import math
 import warnings
 import zlib
 from collections.abc import Hashable, Iterator
@@ -178,10 +179,14 @@ def probe(
 def _raw(patterns: xr.DataArray) -> xr.DataArray:
     """Patterns as features `(navigation, pixel)`, binned if they are large; lazy."""
     signal = list(patterns.attrs[n.SIGNAL_DIMS])
-    blocks = {dim: -(-patterns.sizes[dim] // MAX_SIDE) for dim in signal if dim != n.CHANNEL}
+    blocks = {}
+    for dim in signal:
+        if dim != n.CHANNEL:
+            blocks[dim] = math.ceil(patterns.sizes[dim] / MAX_SIDE)
     if max(blocks.values()) > 1:
         for dim, side in blocks.items():
-            patterns = patterns.isel({dim: slice(patterns.sizes[dim] // side * side)})
+            n_blocks = patterns.sizes[dim] // side
+            patterns = patterns.isel({dim: slice(n_blocks * side)})
         patterns = bin_patterns(patterns, blocks)
     return patterns.stack({PIXEL: signal}, create_index=False)
 
@@ -262,8 +267,8 @@ def _blocks(near: Neighbourhood, values: np.ndarray) -> tuple[np.ndarray, int]:
     shape = near.mask.shape
     side = block_side(near, values[near.mask])
     places = [index // side for index in np.indices(shape)]
-    numbers = np.ravel_multi_index(places, [-(-size // side) for size in shape])
-    return np.asarray(numbers), side
+    n_blocks = [math.ceil(size / side) for size in shape]
+    return np.asarray(np.ravel_multi_index(places, n_blocks)), side
 
 
 def _sample(
@@ -292,11 +297,13 @@ def _sample(
     points = np.sort(rng.choice(candidates, n_points, replace=False))
     group = np.unique(groups.ravel()[points], return_inverse=True)[1]
     folds = _folds(values.ravel()[points], group, target, left_out, config)
-    random_targets = _random_targets(
-        values[inside], groups[inside], near, config.n_permutations, seed.spawn(1)[0]
-    )
     places = np.searchsorted(candidates, points)
-    targets = [values.ravel()[points], *(random[places] for random in random_targets)]
+    (random_seed,) = seed.spawn(1)
+    random_targets = _random_targets(
+        values[inside], groups[inside], near, config.n_permutations, random_seed
+    )
+    targets = [values.ravel()[points]]
+    targets += [random_target[places] for random_target in random_targets]
     return Samples(points, np.column_stack(targets), group, folds, left_out)
 
 
@@ -361,12 +368,13 @@ def _probe_target(
     samples = _sample(target, inside, by, config, seed, rng)
     values = samples.targets[:, 0]
     is_class = bool(target.classes)
+    methods = (LOGISTIC, NEIGHBOURS) if is_class else (RIDGE,)
     scores = np.full((len(SCORES), 1, len(sets), len(METHODS)), np.nan)
     recalls = np.full((len(sets), len(METHODS), len(target.classes)), np.nan)
     notes = _left_out_classes(target, samples)
     for i, (name, features) in enumerate(sets.items()):
         rows = _features_at(features, target.values.dims, samples.points)
-        for method in (LOGISTIC, NEIGHBOURS) if is_class else (RIDGE,):
+        for method in methods:
             targets = samples.targets
             if method == LOGISTIC and rows.shape[1] > MAX_COLUMNS and config.n_permutations:
                 targets = targets[:, :1]
@@ -397,8 +405,9 @@ def _probe_target(
 def _left_out_classes(target: Target, samples: Samples) -> list[str]:
     """A warning for each class that lies in one group."""
     notes = []
+    codes = samples.targets[:, 0]
     for code, label in target.classes.items():
-        if len(np.unique(samples.groups[samples.targets[:, 0] == code])) == 1:
+        if len(np.unique(samples.groups[codes == code])) == 1:
             notes.append(
                 f"all points of {target.label} {label!r} are left out at once "
                 f"({samples.left_out}): the class cannot be predicted."
@@ -423,8 +432,8 @@ def _features_at(
     """Features `(n, f)` at points of the grid, by their flat positions."""
     indices = np.unravel_index(points, [features.sizes[dim] for dim in nav])
     where = {dim: (POINT, index) for dim, index in zip(nav, indices, strict=True)}
-    rows = features.drop_vars(list(features.coords)).isel(where).transpose(POINT, ...)
-    return np.asarray(rows.values, np.float64)
+    rows = features.drop_vars(list(features.coords)).isel(where)
+    return np.asarray(rows.transpose(POINT, ...).values, np.float64)
 
 
 def _outcomes(
@@ -489,9 +498,10 @@ def _score(
         is_code = targets[:, :, None] == codes  # (n, k, class)
         terms = np.stack([terms * is_code, is_code], -1)  # (n, k, class, 2)
     score = _ratio(terms.sum(0), is_class)
-    sums = np.zeros((group.max() + 1, *terms.shape[2:]))
+    n_groups = group.max() + 1
+    sums = np.zeros((n_groups, *terms.shape[2:]))
     np.add.at(sums, group, terms[:, 0])
-    counts = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), N_RESAMPLED)
+    counts = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), N_RESAMPLED)
     resampled = _ratio(np.tensordot(counts, sums, 1), is_class)
     low, high = np.nanquantile(resampled, (0.025, 0.975))
     p_value = np.nan

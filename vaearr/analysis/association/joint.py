@@ -90,7 +90,8 @@ def associate_jointly(
     labels = points.target_labels
     given_values, given_labels = _given(latents, points.positions, given, roi)
     metrics = [UNBIASED, PARTIAL] if given_labels else [UNBIASED]
-    is_known = np.isfinite(points.latents).all(axis=1) & np.isfinite(given_values).all(axis=1)
+    is_known = np.isfinite(points.latents).all(axis=1)
+    is_known &= np.isfinite(given_values).all(axis=1)
     order = np.random.default_rng(seed).permutation(len(is_known))
     n_used = []
     values = np.full((len(metrics), 1, len(labels)), np.nan)

@@ -62,11 +62,13 @@ def significance(
     is_observed = np.isfinite(observed)
     result[N_EFFECTIVE][is_observed] = 0.0
     is_known = np.isfinite(points.latents)
-    is_complete = (is_known | ~is_known.any(axis=0)).all(axis=1)
+    is_empty = ~is_known.any(axis=0)
+    is_complete = (is_known | is_empty).all(axis=1)
     is_used = np.isfinite(points.targets) & is_complete[:, None]
     with showing(progress, "surrogate maps") as show:
         for inside, members in same_missing(is_used):
-            if inside.sum() < MIN_POINTS or not is_observed[..., members].any():
+            has_values = is_observed[..., members].any()
+            if inside.sum() < MIN_POINTS or not has_values:
                 continue
             region = _region(points, inside, spacing, metrics)
             for t in members.tolist():
@@ -186,10 +188,11 @@ def _interval(
     or fewer.
     """
     half_width = np.array([metric.interval for metric in metrics])[:, None]
-    with np.errstate(all="ignore"):
-        width = half_width / np.sqrt(np.where(effective > 3, effective - 3, np.nan))
+    n_free = np.where(effective > 3, effective - 3, np.nan)
+    width = half_width / np.sqrt(n_free)
+    with np.errstate(all="ignore"):  # of values of other metrics beyond 1
         centre = np.arctanh(observed)
-        return np.tanh(centre - width), np.tanh(centre + width)
+    return np.tanh(centre - width), np.tanh(centre + width)
 
 
 def _strengths(
@@ -222,7 +225,8 @@ def _strength(region: _Region, maps: np.ndarray, points: np.ndarray) -> np.ndarr
 
     Metrics with a transform use all points; the others use `points` and the dask scheduler in use.
     """
-    values = np.empty((len(region.metrics), region.latents.shape[1], maps.shape[1]))
+    shape = (len(region.metrics), region.latents.shape[1], maps.shape[1])
+    values = np.empty(shape)
     slow = []
     for i, metric in enumerate(region.metrics):
         if metric.transform is None:
@@ -246,7 +250,8 @@ def _p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     """
     is_weaker = null < observed - TIE * np.abs(observed)
     n_as_strong = 1 + (~is_weaker).sum(axis=0)
-    return np.where(np.isfinite(observed), n_as_strong / (1 + len(null)), np.nan)
+    share = n_as_strong / (1 + len(null))
+    return np.where(np.isfinite(observed), share, np.nan)
 
 
 def _max_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:

@@ -152,7 +152,8 @@ def _clusters(values: np.ndarray, k_max: int) -> tuple[np.ndarray, int, bool]:
     from vaearr.analysis.clustering.methods import METHODS, fit
     from vaearr.config import ClusterConfig
 
-    scaled = np.nan_to_num(unit(values.astype("f8"))) * np.sqrt(len(values))  # constant ones: 0
+    scaled = unit(values.astype("f8")) * np.sqrt(len(values))
+    scaled = np.nan_to_num(scaled)  # of constant features
     n_distinct = len(np.unique(scaled, axis=0))
     config = ClusterConfig(k_min=K_MIN, k_max=min(k_max, n_distinct))
     labels, info = fit(scaled, config, METHODS["gmm"])

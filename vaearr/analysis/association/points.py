@@ -91,12 +91,13 @@ def gather(
         latents.transpose(*dims, latent_dim).data, targets.transpose(*dims, TARGET).data
     )
     used = slice(None) if inside.all() else inside.ravel()  # all points are not copied
+    labels = latents[latent_dim].values
     return Points(
         latent_values.reshape(-1, latents.sizes[latent_dim])[used],
         target_values.reshape(-1, targets.sizes[TARGET])[used],
         _positions(latents, dims)[used],
         inside,
-        xr.DataArray(latents[latent_dim].values, dims=n.LATENT, attrs=n.ATTRS[n.LATENT]),
+        xr.DataArray(labels, dims=n.LATENT, attrs=n.ATTRS[n.LATENT]),
         targets[TARGET].values.tolist(),
     )
 
@@ -106,7 +107,8 @@ def _positions(latents: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
     sample_coords = [name for name, axis in latents.coords.items() if axis.dims == (n.SAMPLE,)]
     names = [name for name in n.SCAN_DIMS if name in sample_coords] or dims
     grids = xr.broadcast(*[_axis(latents, name) for name in names])
-    return np.stack([grid.transpose(*dims).values.ravel() for grid in grids], axis=1)
+    coordinates = [grid.transpose(*dims).values.ravel() for grid in grids]
+    return np.stack(coordinates, axis=1)
 
 
 def _axis(latents: xr.DataArray, name: str) -> xr.DataArray:

@@ -208,8 +208,8 @@ def ranking(
         _check_label(str(target), table[TARGET])
         column = column.sel({TARGET: str(target)})
     is_signed = bool(column["signed"]) if "signed" in column.coords else METRICS[metric].signed
-    labels = column[n.LATENT].values
-    frame = pd.DataFrame({n.LATENT: labels, "value": column.values.astype("f8")}).dropna()
+    values = column.values.astype("f8")
+    frame = pd.DataFrame({n.LATENT: column[n.LATENT].values, "value": values}).dropna()
     strength = frame["value"].abs() if is_signed else frame["value"]
     frame["is_tied"] = strength.map("{:.9g}".format).duplicated(keep=False)
     frame = frame.loc[strength.sort_values(ascending=False, kind="stable").index]

@@ -107,8 +107,7 @@ def feature_table(
         region = region.copy(data=laid_over(table, roi, nav).values)
     inside = is_finite.all(FEATURE) & region
     if inside.sum() < MIN_POINTS:
-        counts = (region & ~is_finite).sum(nav)
-        missing = dict(zip(table[FEATURE].values.tolist(), counts.values.tolist(), strict=True))
+        missing = (region & ~is_finite).sum(nav).to_series().to_dict()
         raise RoiError(
             f"{int(inside.sum())} scan points are left where all features are known, of "
             f"{int(region.sum())} in the region of interest; at least {MIN_POINTS} are needed. "

@@ -396,9 +396,10 @@ def dbscan(values: np.ndarray, config: ClusterConfig) -> tuple[np.ndarray, dict[
     core = model.core_sample_indices_
     labels = np.full(len(values), n.NOISE)
     if len(core):
-        nearest_core = NearestNeighbors(n_neighbors=1).fit(points[core])
-        distance, nearest = nearest_core.kneighbors(values)
-        labels = np.where(distance[:, 0] <= eps, model.labels_[core][nearest[:, 0]], n.NOISE)
+        core_points = NearestNeighbors(n_neighbors=1).fit(points[core])
+        distance, nearest = core_points.kneighbors(values)
+        label_of_nearest = model.labels_[core][nearest[:, 0]]
+        labels = np.where(distance[:, 0] <= eps, label_of_nearest, n.NOISE)
     return labels, {
         "eps": eps,
         "eps_elbow": elbow,
@@ -418,8 +419,9 @@ def _radii(points: np.ndarray, n_neighbours: int) -> tuple[float, float]:
 
     distances, _ = NearestNeighbors(n_neighbors=n_neighbours).fit(points).kneighbors()
     curve = np.sort(distances[:, -1])
-    height = (curve - curve[0]) / ((curve[-1] - curve[0]) or 1.0)
-    elbow = np.argmax(np.linspace(0, 1, len(curve)) - height)
+    rise = (curve[-1] - curve[0]) or 1.0
+    line = np.linspace(0, 1, len(curve))
+    elbow = np.argmax(line - (curve - curve[0]) / rise)
     return float(np.quantile(curve, QUANTILE)), float(curve[elbow])
 
 

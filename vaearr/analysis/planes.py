@@ -95,8 +95,8 @@ def embed(
     samples = latents.reset_coords(drop=True).stack({POINT: nav}, create_index=False)
     samples = samples.transpose(POINT, ...)
     samples = samples.fillna(samples.mean(schema.position_dims(samples)))
-    known = np.flatnonzero(samples.notnull().all(samples.dims[1:]))
-    numbers = known[subsample(len(known), max_points, seed)]
+    candidates = np.flatnonzero(samples.notnull().all(samples.dims[1:]))
+    numbers = candidates[subsample(len(candidates), max_points, seed)]
     if len(numbers) < MIN_POINTS:
         raise NoInputError(
             f"an embedding needs {MIN_POINTS} samples or more; {len(numbers)} are known."
@@ -114,7 +114,7 @@ def embed(
     result = result.assign_coords({name: samples[name] for name in nav if name in samples.coords})
     number = (POINT, numbers, {"long_name": "number of the sample, row-major"})
     return result.assign_coords(number=number).assign_attrs(
-        method=method, seed=seed, n_points=len(numbers), n_known=len(known)
+        method=method, seed=seed, n_points=len(numbers), n_known=len(candidates)
     )
 
 

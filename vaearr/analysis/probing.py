@@ -155,17 +155,17 @@ def probe(
     if not sets:
         raise UsageError("no feature is given; pass maps such as ds[['latents', 'pca']].")
     grid = next(iter(sets.values()))
-    known = np.ones([grid.sizes[dim] for dim in nav], bool)
+    is_known = np.ones([grid.sizes[dim] for dim in nav], bool)
     if roi is not None:
-        known &= laid_over(grid, roi, nav).values
+        is_known &= laid_over(grid, roi, nav).values
     for columns_of_set in sets.values():
         if FEATURE in columns_of_set.dims:
-            known &= np.isfinite(columns_of_set.values).all(axis=0)
+            is_known &= np.isfinite(columns_of_set.values).all(axis=0)
     results = []
     for label, target_map, classes in _targets(target, nav):
         values = laid_over(grid, target_map.rename(label), nav, boolean=False)
         item = Target(label, values, classes)
-        inside = known & np.isfinite(values.values)
+        inside = is_known & np.isfinite(values.values)
         if inside.sum() < MIN_POINTS:
             raise RoiError(
                 f"{label!r} and the features are known together at {inside.sum()} points; "

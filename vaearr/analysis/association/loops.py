@@ -10,25 +10,23 @@ import numpy as np
 
 @numba.njit(nogil=True, cache=True)
 def n_within(ordered: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """How many values, its own included, lie within the radius of each one."""
+    """How many values, itself included, lie within the radius of each one."""
     counts = np.empty(ordered.size, np.int64)
-    for place in range(ordered.size):
-        point = order[place]
-        last = _farthest(ordered, place, radius[point], ordered.size)
-        first = _farthest(ordered, place, radius[point], -1)
+    for rank in range(ordered.size):
+        point = order[rank]
+        last = _farthest(ordered, rank, radius[point], ordered.size)
+        first = _farthest(ordered, rank, radius[point], -1)
         counts[point] = last - first + 1
     return counts
 
 
 @numba.njit(nogil=True, cache=True)
-def _farthest(ordered: np.ndarray, place: int, radius: float, outside: int) -> int:
-    """Place of the farthest value within the radius of the one at `place`, on the side of
-    `outside`.
-    """
-    inside = place
+def _farthest(ordered: np.ndarray, rank: int, radius: float, outside: int) -> int:
+    """Rank of the farthest value within the radius of that at `rank`, towards `outside`."""
+    inside = rank
     while abs(outside - inside) > 1:
         middle = (inside + outside) >> 1
-        if abs(ordered[middle] - ordered[place]) <= radius:
+        if abs(ordered[middle] - ordered[rank]) <= radius:
             inside = middle
         else:
             outside = middle
@@ -39,7 +37,7 @@ def _farthest(ordered: np.ndarray, place: int, radius: float, outside: int) -> i
 def neighbour_distance(
     x: np.ndarray,
     x_sorted: np.ndarray,
-    x_place: np.ndarray,
+    x_rank: np.ndarray,
     y: np.ndarray,
     y_order: np.ndarray,
     k: int,
@@ -48,27 +46,27 @@ def neighbour_distance(
     """Largest-coordinate distance of each point to its k-th neighbour.
 
     The plane is cut into strips with `size` points, ascending in x, each sorted by y. A search
-    starts at the point, and leaves a strip, or goes to no further one, where points are farther
-    than the k-th so far.
+    starts at the point and ends, in a strip and from strip to strip, where points are farther than
+    the k-th nearest so far.
     """
     n = x.size
     n_strips = (n + size - 1) // size
     free = np.arange(n_strips) * size
     index = np.empty(n, np.int64)
     for i in y_order:
-        strip = x_place[i] // size
+        strip = x_rank[i] // size
         index[free[strip]] = i
         free[strip] += 1
     strip_x, strip_y = x[index], y[index]
     best, distance = np.empty(k), np.empty(n)
     for slot in range(n):
-        own = slot // size
+        home = slot // size
         px, py = strip_x[slot], strip_y[slot]
         best[:] = np.inf
-        low, high = own * size, min((own + 1) * size, n)
+        low, high = home * size, min((home + 1) * size, n)
         _search(strip_x, strip_y, low, slot - 1, slot + 1, high, px, py, best)
         for step in (-1, 1):
-            strip = own + step
+            strip = home + step
             while 0 <= strip < n_strips:
                 low, high = strip * size, min((strip + 1) * size, n)
                 nearest = high - 1 if step < 0 else low
@@ -93,9 +91,7 @@ def _search(
     py: float,
     best: np.ndarray,
 ) -> None:
-    """Put nearer points of one strip into `best`, ascending in distance, going away from `py` on
-    both sides.
-    """
+    """Insert the nearer points of a strip into `best`, ascending, from `py` on to both sides."""
     k = best.size
     while True:
         below = py - y[down] if down >= low else np.inf
@@ -112,8 +108,8 @@ def _search(
             return
         distance = max(distance, dx)
         if distance < best[k - 1]:
-            place = k - 1
-            while place > 0 and best[place - 1] > distance:
-                best[place] = best[place - 1]
-                place -= 1
-            best[place] = distance
+            rank = k - 1
+            while rank > 0 and best[rank - 1] > distance:
+                best[rank] = best[rank - 1]
+                rank -= 1
+            best[rank] = distance

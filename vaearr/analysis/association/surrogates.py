@@ -1,4 +1,4 @@
-"""Random maps with the smoothness, patchiness and distribution of a given map, independent of others.
+"""Random maps with the smoothness, patchiness and distribution of a map, independent of others.
 
 Neighbouring scan points are similar, so shuffling single points makes maps that are far too rough,
 and every smooth latent then seems significant. A surrogate here is a Gaussian random field with the
@@ -319,13 +319,13 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
     from scipy.special import ndtri
     from scipy.stats import norm
 
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    _, rank, count = np.unique(values, return_inverse=True, return_counts=True)
     if len(count) == len(values):
-        return np.asarray(ndtri((place + 0.5) / len(values)))
+        return np.asarray(ndtri((rank + 0.5) / len(values)))
     edges = np.r_[0, np.cumsum(count)] / len(values)
     density = norm.pdf(ndtri(edges))  # 0 at both ends
     scores = -np.diff(density) / np.diff(edges)
-    return np.asarray(scores[place])
+    return np.asarray(scores[rank])
 
 
 def _rearranged(

@@ -94,9 +94,9 @@ def associate(
 
         - `p_value` = (1 + number of surrogate maps with a value >= the observed) / (1 + number of
           surrogates) [1]_; absolute values of signed metrics are compared. Null hypothesis: the
-          target is a random map with its own smoothness and distribution, independent of the
-          latents. Surrogates are random fields with the map's autocovariance, from the points
-          where the target and at least one latent are finite; they serve all latents and metrics.
+          target is a random map of this smoothness and distribution, independent of the latents.
+          Surrogates are random fields with the map's autocovariance, at the points where the target
+          and all latents are finite; they serve all latents and metrics.
           The values of a collection, whose samples have no neighbours, are permuted. Metrics other
           than Pearson, Spearman and the partial forms are slow: they are tested at no more than
           `max_points` points, which is as valid, and weaker.
@@ -222,6 +222,6 @@ def ranking(
 
 
 def _check_label(name: str, labels: xr.DataArray) -> None:
-    known = [str(label) for label in labels.values]
-    if name not in known:
-        raise NoInputError(f"the table has no {labels.name} {name!r}.{did_you_mean(name, known)}")
+    names = [str(label) for label in labels.values]
+    if name not in names:
+        raise NoInputError(f"the table has no {labels.name} {name!r}.{did_you_mean(name, names)}")

@@ -164,7 +164,7 @@ def stack(maps: Iterable[tuple[str, xr.DataArray]], dims: Sequence[Hashable]) ->
         arrays.append(values.drop_attrs(deep=False).reset_coords(drop=True))
     if not arrays:
         raise NoInputError(
-            "there is nothing to compare with: the targets hold no entry and no known class."
+            "the targets hold no entry and no class; give maps with values to compare with."
         )
     try:
         stacked = xr.concat(

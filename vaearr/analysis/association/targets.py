@@ -240,7 +240,7 @@ def _scaled(
         )
     labels: list[str] = []
     if n.ELEMENTS in ds and n.ELEMENT in ds.coords:
-        labels = ds[n.ELEMENT].values.astype(str).tolist()
+        labels = [str(label) for label in ds[n.ELEMENT].values]
     for name in names:
         if name not in labels:
             raise NoInputError(f"no element is named {name!r}.{did_you_mean(name, labels)}")

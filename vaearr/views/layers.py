@@ -49,10 +49,12 @@ def _bars(table: pd.DataFrame, **options: Any) -> Any:
     """The column `length` as named bars, the first on top, in the colours of the column `part`."""
     table = table[::-1]
     lengths = {
-        part: table["length"].where(table["part"] == part) for part in table["part"].unique()
+        part: table["length"].astype(float).where(table["part"] == part)
+        for part in table["part"].unique()
     }
     style: Options = {
         "xlabel": "",
+        "ylabel": "",
         "color": [PART_COLORS.get(part, OTHER_COLOR) for part in lengths],
         "stacked": True,
         "legend": False,
@@ -95,11 +97,12 @@ def top_bars(comparison: xr.Dataset, top: int | None = None) -> Any:
     ]
     columns = {"length": values, "part": layers["part"].values, "std": deviations}
     table = pd.DataFrame(columns, names)
-    ylabel = f"{RELATIVE}{_pairs_in_words(comparison)}"
-    bars = _bars(table, ylabel=ylabel, title="encoder blue, decoder orange")
+    heading = f"{RELATIVE}{_pairs_in_words(comparison)}\n(encoder blue, decoder orange)"
+    bars = _bars(table, title=heading)
     if np.isnan(deviations).all():
         return bars
-    errors = plot(table, "errorbars", y="length", yerr1="std", color="black")
+    style = {"color": "black", "xlabel": "", "ylabel": ""}
+    errors = plot(table[::-1], "errorbars", y="length", yerr1="std", **style)
     return bars * errors.opts(invert_axes=True)
 
 

@@ -470,9 +470,9 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
         if {n.SAMPLE} >= {*names, *expected_names}:
             return data  # numbered and unnumbered samples are matched by position
         raise SchemaError(
-            f"the samples of {what} carry the coordinates {names}, expected {expected_names}; take "
-            "both from va.to_samples, and use samples.copy(data=values) for values computed from "
-            "samples."
+            f"the samples of {what} carry the coordinates {sorted(names)}, expected "
+            f"{sorted(expected_names)}; take both from va.to_samples, and use "
+            "samples.copy(data=values) for values computed from samples."
         )
     if all(np.array_equal(reference[name].values, data[name].values) for name in names):
         return data

@@ -129,14 +129,14 @@ def build(
     Its weights follow torch's random state. trust: names `package.module:Name` that the user gave
     in this call, see `vaearr.config.parts.part`. Raises UsageError for an unknown name or option
     and for samples that it cannot be made for, UntrustedError for a name that is not trusted,
-    MissingExtraError where it needs a package that is not there.
+    MissingExtraError where it needs a package that is not installed.
     """
     make, arguments = _maker(kind, name, trust)
-    known = [argument for argument in arguments[1:] if argument not in NO_OPTIONS]
+    allowed = [argument for argument in arguments[1:] if argument not in NO_OPTIONS]
     for option in options:
-        if option not in known:
+        if option not in allowed:
             raise UsageError(
-                f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, known)}"
+                f"{kind} {name!r} has no option {option!r}.{did_you_mean(option, allowed)}"
             )
     shape = tuple(input_shape)
     try:
@@ -198,12 +198,12 @@ def for_training(
             "the bernoulli likelihood needs a decoder with head='sigmoid', not "
             f"{options['head']!r}."
         )
-    known = _maker("model", config.name, trust=[config.name])[1]
+    arguments = _maker("model", config.name, trust=[config.name])[1]
     if target == "neighbour":
-        options = {name: value for name, value in OF_NEIGHBOURS.items() if name in known} | options
-    if "contrast" in known:
-        is_scaled = (
-            normalise in ("zscore", "robust") and options.get("head", "identity") == "identity"
-        )
-        options.setdefault("contrast", is_scaled and config.latent_dim != 1)
+        defaults = {name: value for name, value in OF_NEIGHBOURS.items() if name in arguments}
+        options = defaults | options
+    if "contrast" in arguments:
+        is_scaled = normalise in ("zscore", "robust")
+        has_head = options.get("head", "identity") != "identity"
+        options.setdefault("contrast", is_scaled and not has_head and config.latent_dim != 1)
     return config.replace(options=options)

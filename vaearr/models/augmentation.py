@@ -80,7 +80,9 @@ def moved(
         # where an output pixel comes from: an affine map of coordinates from -1 to 1 along x and y
         turn = torch.stack([cos, -sin * (height / width), sin * (width / height), cos], 1)
         turn = turn.view(-1, 2, 2)
-        theta = torch.cat([turn, -2 * turn @ shift.flip(1)[..., None].to(turn)], 2).to(images.dtype)
+        along_x_and_y = shift.flip(1)[..., None].to(turn)
+        offset = -2 * turn @ along_x_and_y
+        theta = torch.cat([turn, offset], 2).to(images.dtype)
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         if fill == "edge":
             images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)

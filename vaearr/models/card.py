@@ -61,8 +61,8 @@ def model_card(model: TrainedModel) -> xr.Dataset:
     network: Any = model.network
     rows, used = _rows(network)
     columns = {}
-    for (name, described), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
-        columns[name] = (LAYER, list(values), described)
+    for i, (name, described) in enumerate(COLUMNS.items()):
+        columns[name] = (LAYER, [row[i] for row in rows], described)
     modules = nn.ModuleList([network])
     if model.classifier is not None:
         modules.append(model.classifier)

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from vaearr.config import ModelConfig
-from vaearr.errors import DataError, UsageError
+from vaearr.errors import DataError, UsageError, listed
 from vaearr.models.networks import AutoencoderKL
-from vaearr.models.tensors import check_finite, check_fit, named_tensors, some
+from vaearr.models.tensors import check_finite, check_fit, named_tensors
 
 LDM, DIFFUSERS, MONAI = "ldm", "diffusers", "monai"
 MODEL = "autoencoder-kl"
@@ -102,7 +102,7 @@ def read_foreign(path: str | Path, *, prefix: str | None = None) -> Foreign:
         under = "" if prefix is None else f" under the prefix {prefix!r}"
         raise DataError(
             f"{file} holds no autoencoder in the layout {' or '.join(ANCHORS)}{under}; it has "
-            f"{some(list(tensors))}. Of a vaearr run give the model folder."
+            f"{listed(tensors)}. Of a vaearr run give the model folder."
         )
     if len(candidates) > 1:
         prefixes = ", ".join(f"{start!r} ({layout})" for layout, start in candidates)

@@ -134,7 +134,7 @@ class PCA(nn.Module):
         return scores, torch.full_like(scores, -torch.inf)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Return samples `(B, *input_shape)` of scores; there is no head to leave out."""
+        """Return samples `(B, *input_shape)` of scores; the model has no head to leave out."""
         return (self.mean + z @ self.components).unflatten(1, self.input_shape)
 
 
@@ -142,7 +142,7 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
     """Fit scikit-learn's PCA to rows; "auto": the components before the knee.
 
     With more than EXACT_VALUES values per row by its randomised method. Raises UsageError for more
-    components than there can be, DataError for rows that are all equal.
+    components than possible, DataError for rows that are all equal.
     """
     from sklearn.decomposition import PCA as Components
 
@@ -155,7 +155,7 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
         )
     if np.ptp(rows, axis=0).max() == 0:
         raise DataError(
-            "all patterns of the region are equal, there is no variance to explain; choose "
+            "all patterns of the region are equal, so no variance can be explained; choose "
             "another region."
         )
     solver = "covariance_eigh" if rows.shape[1] <= EXACT_VALUES else "randomized"
@@ -176,7 +176,8 @@ def broken_stick(ratio: np.ndarray, n_pieces: int) -> int:
     At least 1. The i-th largest of N random pieces has the expected length sum over k = i..N of 1 /
     (k N). ratio: shares of the total variance, decreasing. Jackson, Ecology 74 (1993) 2204.
     """
-    lengths = np.cumsum((1 / np.arange(1, n_pieces + 1))[::-1])[::-1] / n_pieces
+    terms = 1 / np.arange(1, n_pieces + 1)
+    lengths = np.cumsum(terms[::-1])[::-1] / n_pieces
     below = np.flatnonzero(ratio <= lengths[: len(ratio)])
     return max(1, int(below[0]) if below.size else len(ratio))
 

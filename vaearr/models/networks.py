@@ -61,9 +61,12 @@ class CBAM(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Same shape out as in; no value grows."""
-        channel_gate = self.channel(x.mean((2, 3))) + self.channel(x.amax((2, 3)))
-        x = x * torch.sigmoid(channel_gate)[:, :, None, None]
-        over_channels = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        of_mean = self.channel(x.mean((2, 3)))
+        of_maximum = self.channel(x.amax((2, 3)))
+        x = x * torch.sigmoid(of_mean + of_maximum)[:, :, None, None]
+        mean = x.mean(1, keepdim=True)
+        maximum = x.amax(1, keepdim=True)
+        over_channels = torch.cat([mean, maximum], 1)
         return x * torch.sigmoid(self.spatial(over_channels))
 
 
@@ -188,6 +191,7 @@ class ConvVAE(nn.Module):
         self.contrast = contrast
         self.squeeze = squeeze
         self.patch = patch or _default_patch(shape)
+        self.side_multiple = self.patch
         self.grids = [tuple(math.ceil(side / self.patch) for side in shape[1:])]
         while max(self.grids[-1]) > coarsest:
             self.grids.append(tuple(math.ceil(side / 2) for side in self.grids[-1]))
@@ -202,7 +206,8 @@ class ConvVAE(nn.Module):
         to_grid = nn.Conv2d(shape[0], first, 2 * self.patch, self.patch, padding=self.patch // 2)
         stages = [to_grid, *attend(first)]
         for a, b in pairwise(widths):
-            stages += [normed(a), act(), nn.Conv2d(a, b, 3, stride=2, padding=1), *attend(b)]
+            halving = nn.Conv2d(a, b, 3, stride=2, padding=1)
+            stages += [normed(a), act(), halving, *attend(b)]
         for _ in range(depth):
             convolutions = nn.Conv2d(last, last, 3, padding=1), act(), nn.Conv2d(last, last, 1)
             stages.append(Residual(normed(last), *convolutions, *attend(last)))
@@ -228,11 +233,6 @@ class ConvVAE(nn.Module):
     def stages(self) -> nn.Sequential:
         """Modules of the encoder, see `vaearr.models.Network`."""
         return self.encoder
-
-    @property
-    def side_multiple(self) -> int:
-        """Number that the sides of samples are padded to a multiple of."""
-        return self.patch
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return posterior mean and log-variance of patterns, each `(B, latent_dim)`, float32."""
@@ -411,7 +411,8 @@ class AutoencoderKL(nn.Module):
         self.encoder = Chain(encoder.blocks, final_activation, checkpointing)
         self.decoder = Chain(decoder.blocks, final_activation, checkpointing)
         conv = nn.Conv2d if len(shape) == 3 else nn.Conv3d
-        self.quant_conv, self.post_quant_conv = conv(out, out, 1), conv(latent_dim, latent_dim, 1)
+        self.quant_conv = conv(out, out, 1)
+        self.post_quant_conv = conv(latent_dim, latent_dim, 1)
         for identity in (self.quant_conv, self.post_quant_conv):
             nn.init.dirac_(identity.weight)
             nn.init.zeros_(identity.get_parameter("bias"))
@@ -420,11 +421,6 @@ class AutoencoderKL(nn.Module):
     def stages(self) -> nn.ModuleList:
         """Modules of the encoder, see `vaearr.models.Network`."""
         return self.encoder.blocks
-
-    @property
-    def side_multiple(self) -> int:
-        """Number that the sides of samples are padded to a multiple of."""
-        return self.stride[0]
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return posterior mean and log-variance, each `(B, *latent_shape)`, float32."""
@@ -458,6 +454,7 @@ class AutoencoderKL(nn.Module):
             missing = -size % factor
             padding.append((missing // 2, missing - missing // 2))
         self.stride = (factor,) * len(n_positions)
+        self.side_multiple = factor
         self.padding = tuple(padding)
         self.latent_shape = (self.latent_dim, *n_positions)
 
@@ -495,7 +492,8 @@ def with_edges(x: torch.Tensor, padding: Iterable[tuple[int, int]]) -> torch.Ten
     """
     for dim, (before, after) in enumerate(padding, start=2):
         if before or after:
-            first, last = x.narrow(dim, 0, 1), x.narrow(dim, -1, 1)
+            first = x.narrow(dim, 0, 1)
+            last = x.narrow(dim, -1, 1)
             x = torch.cat([first] * before + [x] + [last] * after, dim)
     return x
 

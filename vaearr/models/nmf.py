@@ -74,7 +74,8 @@ class NMF(nn.Module):
         self.elements = tuple(elements)
         self.weight = weight
         count = 0 if latent_dim == AUTO else int(latent_dim)
-        self.set(np.zeros((count, math.prod(input_shape))), np.zeros((count, len(elements))))
+        components = np.zeros((count, math.prod(input_shape)))
+        self.set(components, np.zeros((count, len(elements))))
         # weights of a squared difference of a pixel and of an element
         self.shares = nn.Parameter(torch.ones(2), requires_grad=False)
 
@@ -115,7 +116,8 @@ class NMF(nn.Module):
 
         Raises UsageError for a missing element.
         """
-        if n.ELEMENTS not in ds or not {*self.elements} <= {*ds[n.ELEMENTS][n.ELEMENT].values}:
+        mapped = set(ds[n.ELEMENTS][n.ELEMENT].values) if n.ELEMENTS in ds else set()
+        if not mapped.issuperset(self.elements):
             raise UsageError(
                 f"the store lacks maps of some of the elements {', '.join(self.elements)}."
             )
@@ -140,7 +142,7 @@ class NMF(nn.Module):
         return amounts, torch.full_like(amounts, -torch.inf)
 
     def decode(self, z: torch.Tensor, *, logits: bool = False) -> torch.Tensor:
-        """Return samples `(B, *input_shape)` of amounts; there is no head to leave out."""
+        """Return samples `(B, *input_shape)` of amounts; the model has no head to leave out."""
         return (z @ self.components).unflatten(1, self.input_shape)
 
     def _endmembers(self, samples: Samples, rows: np.ndarray) -> Endmembers:

@@ -250,7 +250,8 @@ class PerceptualLoss(nn.Module):
         for axis in range(2, target.ndim):
             chosen = torch.tensor(self._positions(target.shape[axis]), device=target.device)
             planes = [x.index_select(axis, chosen).movedim(axis, 1).flatten(0, 1) for x in pair]
-            axes.append(self._in_chunks(*planes).unflatten(0, (len(target), len(chosen))).mean(1))
+            distances = self._in_chunks(*planes).unflatten(0, (len(target), len(chosen)))
+            axes.append(distances.mean(1))
         return torch.stack(axes).mean(0)
 
     def _positions(self, size: int) -> list[int]:
@@ -291,8 +292,7 @@ class PerceptualLoss(nn.Module):
             raise UsageError(
                 f"samples have shape {shape}; this network takes {features.n_channels} channels, "
                 f"{features.n_dims} to 3 spatial dims, sides of {features.least} or more; the "
-                "encoder "
-                "of a run takes any."
+                "encoder of a run takes any."
             )
 
 

@@ -121,9 +121,9 @@ class Preprocess(nn.Module):
             return x
         mode = "bilinear" if x.ndim == 4 else "trilinear"
         x = F.interpolate(x.float(), scale_factor=self.side, mode=mode)
-        padding = []  # for pixels outside of all blocks, the last dim first
-        for size, covered in zip(self.input_shape[:0:-1], x.shape[:1:-1], strict=True):
-            padding += [0, size - covered]
+        padding: list[int] = []  # for pixels outside of all blocks, the last dim first
+        for size, covered in zip(self.input_shape[1:], x.shape[2:], strict=True):
+            padding = [0, size - covered, *padding]
         return F.pad(x, padding, mode="replicate")
 
     def _binned(self, x: torch.Tensor) -> torch.Tensor:
@@ -164,7 +164,7 @@ def remove_static(x: torch.Tensor, background: torch.Tensor, mode: str) -> torch
     """Remove the static background `(C, H, W)`, the mean pattern of the training points.
 
     `divide` suits a detector whose gain and illumination multiply the signal; detector pixels where
-    the background is below 1e-3 of its maximum become 1 (no signal there).
+    the background is below 1e-3 of its maximum hold no signal and become 1.
     """
     if mode == "divide":
         is_lit = _is_lit(background)
@@ -198,7 +198,9 @@ def normalise(x: torch.Tensor, mode: str) -> torch.Tensor:
         return x
     flat = x.flatten(1)
     centre, spread = _scale(flat, mode)
-    scaled = torch.where(spread == 0, 0.0, (flat - centre) / torch.where(spread == 0, 1.0, spread))
+    is_constant = spread == 0
+    scaled = (flat - centre) / torch.where(is_constant, 1.0, spread)
+    scaled = torch.where(is_constant, 0.0, scaled)
     if mode == "robust":
         scaled = scaled.clamp(-CUT, CUT)
     return scaled.view_as(x)

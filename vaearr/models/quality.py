@@ -57,6 +57,8 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
         total sum of squares of the preprocessed patterns, posterior mean decoded), `n_samples`,
         `warnings` (a list of sentences).
     """
+    import torch
+
     from vaearr.models.losses import posterior_kl
 
     latent_dim = model.latent_shape[0]
@@ -64,15 +66,16 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
     sums = np.zeros(4)  # samples, values, their sum, sum of squares
     residual = 0.0
     for batch in batches:
-        for part in batch.split(model.fitting(len(batch))):
-            stored = part.to(model.device)
+        for stored in batch.split(model.fitting(len(batch))):
+            stored = stored.to(model.device)
             mean, logvar = model.encode_batch(stored)
             x = model.preprocess(stored)
+            decoded = model.decode_batch(mean)
             sums += len(mean), x.numel(), float(x.sum()), float(x.square().sum())
-            residual += float((x - model.decode_batch(mean)).square().sum())
+            residual += float((x - decoded).square().sum())
             divergence = posterior_kl(model.network, mean, logvar)
-            for i, values in enumerate((divergence, mean, mean.square(), logvar.exp())):
-                totals[i] += values.cpu().double().sum(0).numpy()
+            moments = torch.stack([divergence, mean, mean.square(), logvar.exp()])
+            totals += moments.cpu().double().sum(1).numpy()
     n_samples, n_values, sum_of_values, squares = sums.tolist()
     kls, first, second, variance = (totals / n_samples).reshape(4, latent_dim, -1)
     kl = kls.sum(1)

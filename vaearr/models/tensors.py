@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from vaearr.errors import DataError, NoInputError
+from vaearr.errors import DataError, NoInputError, listed
 from vaearr.store.folders import replace_file
 
 HEADER, CHECKSUM = "vaearr", "sha256"  # entries of a file's metadata
@@ -35,7 +35,6 @@ FRAMEWORK_OBJECTS = (
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
 )
-MAX_NAMES = 4  # in a message
 SAVE_PLAIN = "save its state_dict() alone, as safetensors at best"
 Tensors = Mapping[str, torch.Tensor]
 
@@ -111,19 +110,15 @@ def check_fit(expected: Tensors, found: Tensors, what: str) -> None:
         "unexpected in it": sorted(found.keys() - expected.keys()),
         "of another shape": reshaped,
     }
-    parts = [f"{len(keys)} {text}: {some(keys)}" for text, keys in differences.items() if keys]
-    if parts:
+    counted = []
+    for text, keys in differences.items():
+        if keys:
+            counted.append(f"{len(keys)} {text}: {listed(keys)}")
+    if counted:
         raise DataError(
-            f"{what}: {'; '.join(parts)}. Nothing was loaded; give the file that belongs to the "
+            f"{what}: {'; '.join(counted)}. Nothing was loaded; give the file that belongs to the "
             "settings."
         )
-
-
-def some(names: Sequence[str]) -> str:
-    """Join the first names, with the number of the others."""
-    n_more = len(names) - MAX_NAMES
-    more = f" and {n_more} more" if n_more > 0 else ""
-    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _checksum(tensors: Tensors, header: str) -> str:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from vaearr.errors import UsageError, need
@@ -164,8 +165,7 @@ def _reference_sides(shape: Sequence[int], window_sides: Sequence[int]) -> tuple
     """
     if math.prod(shape) <= REFERENCE_VALUES:
         return tuple(shape)
-    n_windows = [size / side for size, side in zip(shape, window_sides, strict=True)]
-    region_sides = list(window_sides)
-    longest = n_windows.index(max(n_windows))
-    region_sides[longest] *= 2
-    return tuple(min(size, side) for size, side in zip(shape, region_sides, strict=True))
+    sides = np.array(window_sides)
+    longest = np.argmax(shape / sides)
+    sides[longest] *= 2
+    return tuple(np.minimum(shape, sides).tolist())

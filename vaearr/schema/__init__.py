@@ -53,9 +53,8 @@ def samples_word(ds: xr.Dataset) -> str:
 
 def position_dims(latents: xr.DataArray) -> list[str]:
     """Spatial dims of latents in the order lz, ly, lx: `ly`, or `ly_b` of a run b."""
-    dims = [str(dim) for dim in latents.dims]
-    positions = [dim for dim in dims if dim.split("_")[0] in n.POSITIONS]
-    return sorted(positions, key=lambda dim: n.POSITIONS.index(dim.split("_")[0]))
+    by_prefix = {str(dim).split("_")[0]: str(dim) for dim in latents.dims}
+    return [by_prefix[prefix] for prefix in n.POSITIONS if prefix in by_prefix]
 
 
 def vectors(latents: xr.DataArray) -> xr.DataArray:
@@ -262,7 +261,7 @@ def cluster_maps(ds: xr.Dataset) -> list[str]:
 
 
 def describe(ds: xr.Dataset) -> dict[str, Any]:
-    """Grid, pattern shape, dtype, maps, elements, runs and bytes, from the metadata."""
+    """Grid, extent, pattern shape, dtype, elements and bytes, from the metadata."""
     nav = navigation_dims(ds)
     elements = ds[n.ELEMENT].values.tolist() if n.ELEMENT in ds.coords else []
     extent = {}
@@ -278,9 +277,7 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
         "pattern": {dim: ds.sizes[dim] for dim in signal_dims(ds)},
         "dtype": str(ds[n.PATTERNS].dtype),
         "nbytes": int(ds[n.PATTERNS].nbytes),
-        "maps": maps(ds),
         "elements": list(map(str, elements)),
-        "runs": runs(ds),
     }
 
 
@@ -310,11 +307,12 @@ def categories(variable: xr.DataArray) -> dict[int, str]:
     Read from `flag_values` and `flag_meanings` (CF); without them the codes found in the values,
     named by their number.
     """
-    if "flag_values" in variable.attrs:
-        return {code: name for code, name in meanings(variable).items() if code >= 0}
-    codes = np.unique(variable.values)
-    numbers = codes[np.isfinite(codes) & (codes >= 0)].astype(int).tolist()
-    return {code: str(code) for code in numbers}
+    names = meanings(variable)
+    if "flag_values" not in variable.attrs:
+        values = variable.values
+        codes = np.unique(values[np.isfinite(values)])
+        names = {int(code): str(int(code)) for code in codes}
+    return {code: name for code, name in names.items() if code >= 0}
 
 
 def flags(

@@ -119,13 +119,10 @@ def _boxes(ds: xr.Dataset, settings: RoiConfig) -> dict[str, xr.DataArray]:
 
 
 def _extent(ds: xr.Dataset) -> str:
-    if not schema.is_scan(ds):
-        return ""
     spans = []
-    for dim in schema.navigation_dims(ds):
-        values = ds[dim].values
-        spans.append(f"{dim} spans {values.min():g} to {values.max():g}")
-    return f" ({', '.join(spans)})"
+    for dim, (first, last, units) in schema.describe(ds)["extent"].items():
+        spans.append(f"{dim} spans {first:g} to {last:g} {units}".strip())
+    return f" ({', '.join(spans)})" if spans else ""
 
 
 def condition(ds: xr.Dataset, text: str) -> xr.DataArray:

@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +62,27 @@ def lock_store(store: Path) -> Iterator[None]:
     """
     lock_file = store.with_name(f".{store.name}.lock")
     holder_file = store.with_name(f".{store.name}.writer")
-    with ExitStack() as stack:
-        with write_errors(store):
-            store.parent.mkdir(parents=True, exist_ok=True)
-            is_locked = stack.enter_context(try_lock(lock_file, store))
+    with write_errors(store):
+        store.parent.mkdir(parents=True, exist_ok=True)
+    with try_lock(lock_file, store) as is_locked:
         if not is_locked:
             holder = "another process"
             with suppress(OSError):
                 holder = holder_file.read_text() or holder
             raise LockedError(f"{store} is being written by {holder}; wait for it to end.")
-        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder = f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
         try:
             with write_errors(store):
-                holder_file.write_text(holder)
+                holder_file.write_text(_this_process())
             yield
         finally:
             with suppress(OSError):
                 holder_file.unlink()
+
+
+def _this_process() -> str:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})"
 
 
 @contextmanager

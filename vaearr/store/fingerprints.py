@@ -218,11 +218,11 @@ def sampled_fingerprint(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
 
 def same_patterns(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two sampled fingerprints are of the same patterns."""
-    if any(first[key] != second[key] for key in ("sample_shape", "dtype")):
+    for key in ("sample_shape", "dtype"):
+        if first[key] != second[key]:
+            return False
+    moments = np.array([first["mean"], first["std"]])
+    others = np.array([second["mean"], second["std"]])
+    if moments.shape != others.shape:
         return False
-    if len(first["mean"]) != len(second["mean"]):
-        return False
-    return all(
-        np.allclose(first[key], second[key], FINGERPRINT_TOLERANCE, FINGERPRINT_TOLERANCE)
-        for key in ("mean", "std")
-    )
+    return np.allclose(moments, others, FINGERPRINT_TOLERANCE, FINGERPRINT_TOLERANCE)

@@ -48,7 +48,8 @@ def try_lock(file: Path, folder: Path) -> Iterator[bool]:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(file, timeout=0))
+            with write_errors(folder):
+                stack.enter_context(FileLock(file, timeout=0))
             is_locked = True
         except Timeout:
             is_locked = False
@@ -198,11 +199,9 @@ def staged(folder: Path, *, last: str | None = None) -> Iterator[Path]:
 def _move_files(new_folder: Path, folder: Path, last: str | None) -> None:
     files = sorted(file_sizes(new_folder), key=lambda file: (file == last, file))
     if last is None:
-        clashes = []
-        for file in files:
-            is_new = not (folder / file).exists()
-            if not is_new and not filecmp.cmp(new_folder / file, folder / file, shallow=False):
-                clashes.append(file)
+        existing = [file for file in files if (folder / file).exists()]
+        _, different, unreadable = filecmp.cmpfiles(new_folder, folder, existing, shallow=False)
+        clashes = [*different, *unreadable]
         if clashes:
             raise ExistsError(
                 f"{folder} holds {listed(clashes)} with other content; nothing was changed. Choose "

@@ -84,9 +84,10 @@ def attributes_of(node: Path) -> dict[str, Any]:
 def listed_in(store: Path) -> dict[str, Any]:
     """Return the metadata of everything that a store lists, by key. Raises DamagedError."""
     try:
-        return dict((read_metadata(store).get(LISTING) or {}).get("metadata", {}))
+        listing = read_metadata(store).get(LISTING)
     except FileNotFoundError:
         return {}
+    return dict(listing["metadata"]) if listing else {}
 
 
 def entries(folder: Path, key: str = "") -> dict[str, Any]:

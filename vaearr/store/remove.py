@@ -83,8 +83,11 @@ def _derived(store: Path, name: str) -> list[str]:
     """Return the result of an analysis that a variable belongs to, with all its variables."""
     listed = listed_in(store)
     variables = [key for key in listed if "/" not in key]
-    derived = {key for key in variables if n.PROVENANCE in listed[key].get("attributes", {})}
-    derived -= n.RESERVED - {n.RECONSTRUCTION}
+    derived = set()
+    for key in variables:
+        is_reserved = key in n.RESERVED and key != n.RECONSTRUCTION
+        if n.PROVENANCE in listed[key].get("attributes", {}) and not is_reserved:
+            derived.add(key)
     owners = [key for key in derived if f"{name}_".startswith(f"{key}_")]
     if not owners:
         raise UsageError(

@@ -76,7 +76,8 @@ class Verification:
 
     def find(self, variable: str, place: str, found: str) -> None:
         """Add damage, with what to do about it."""
-        self.findings.append(Finding(variable, place, found, _to_do(self.store, variable, found)))
+        advice = _to_do(self.store, variable, found)
+        self.findings.append(Finding(variable, place, found, advice))
 
 
 def _to_do(store: Path, variable: str, found: str) -> str:
@@ -168,9 +169,10 @@ def _check_listing(result: Verification) -> None:
             "", METADATA, f"the list of variables cannot be read ({type(error).__name__}: {error})"
         )
         return
-    present = {node for node, files in files_by_node(store).items() if node and METADATA in files}
-    for key in sorted(present | metadata.keys()):
-        if key not in present:
+    nodes = files_by_node(store)
+    stored = {node for node, files in nodes.items() if node and METADATA in files}
+    for key in sorted(stored | metadata.keys()):
+        if key not in stored:
             problem = GONE
         elif key not in metadata:
             problem = UNLISTED

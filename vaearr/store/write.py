@@ -73,7 +73,7 @@ def create_store(
     ds
         A valid Dataset.
     path
-        The store; nothing may exist there.
+        The store. Unless `overwrite` is True, nothing may exist at this path.
     transform
         Called with every block and its region; returns the block to write.
     finalise
@@ -91,7 +91,7 @@ def create_store(
     Raises
     ------
     ExistsError
-        If `path` exists.
+        If `path` exists and `overwrite` is False.
     SchemaError
         If the Dataset is not valid. Nothing is left behind then.
     """
@@ -104,13 +104,12 @@ def create_store(
         group = zarr.create_group(staged, zarr_format=3)
         array = _new_patterns(ds, staged)
         checksums = {}
-        n_chunks = array.nchunks
         # closed, so that no thread continues to write after an error
         with closing(_stream(ds, array, staged / n.PATTERNS, transform)) as written:
             for chunk, checksum in written:
                 checksums[chunk] = checksum
                 if progress:
-                    progress(len(checksums), n_chunks)
+                    progress(len(checksums), array.nchunks)
         final = finalise(ds) if finalise else ds
         array.attrs.update(flat(final[n.PATTERNS].attrs))
         _write_small(final.drop_vars(n.PATTERNS), staged)

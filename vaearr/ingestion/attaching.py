@@ -158,9 +158,7 @@ def attach(
     target = _target(kind, run, name)
     rows = _read(ds, values, kind, prefix, columns)
     if coords is not None:
-        if rows.points is not None:
-            raise UsageError(f"{rows.origin['file']} has its own points; leave coords out.")
-        rows = replace(rows, points=read_points(coords, point_dims(ds)))
+        rows = _with_points(ds, rows, coords)
     rows, placement = _placed(ds, rows, _region(ds, roi), read_as)
     counts = _logged_counts(target, placement)
     variable = _variable(ds, rows, placement, kind, target, classes or {})
@@ -175,18 +173,17 @@ def attach(
         "units": units,
     }
     recipe = Recipe(None, inputs)
-    replaced: list[str] = []
-    if variable.name in ds:
-        if _is_attached(path, ds[variable.name], recipe, overwrite=overwrite):
-            return variable.to_dataset().assign_attrs(counts)
-        replaced = removable(path, [f"{n.RUNS}/{target}" if kind == n.LATENTS else target])
+    if _is_attached(path, ds.get(variable.name), recipe, overwrite=overwrite):
+        return variable.to_dataset().assign_attrs(counts)
     variable.attrs[n.PROVENANCE] = recipe.stamp()
-    if kind == n.LATENTS:
-        result = _publish_latents(path, target, variable, replaced)
-    else:
-        result = variable.to_dataset()
-        write_results(path, variables=result, replacing=replaced)
-    return result.assign_attrs(counts)
+    return _write(path, ds, variable, kind, target).assign_attrs(counts)
+
+
+def _with_points(ds: xr.Dataset, rows: Rows, coords: Values) -> Rows:
+    """The rows with points that are given apart from the values."""
+    if rows.points is not None:
+        raise UsageError(f"{rows.origin['file']} has its own points; leave coords out.")
+    return replace(rows, points=read_points(coords, point_dims(ds)))
 
 
 def _given_attributes(values: Any, kind: str, units: str | None) -> dict[str, Any]:
@@ -199,8 +196,12 @@ def _given_attributes(values: Any, kind: str, units: str | None) -> dict[str, An
     return attrs
 
 
-def _is_attached(path: Path, existing: xr.DataArray, recipe: Recipe, *, overwrite: bool) -> bool:
+def _is_attached(
+    path: Path, existing: xr.DataArray | None, recipe: Recipe, *, overwrite: bool
+) -> bool:
     """Whether a variable was attached by the same recipe. Raises ExistsError, see `is_made`."""
+    if existing is None:
+        return False
     stored = nested(existing.attrs, n.PROVENANCE)
     is_attached = isinstance(stored, Mapping) and str(stored.get("kind")).startswith(n.ATTACHED)
     return is_made(
@@ -210,6 +211,19 @@ def _is_attached(path: Path, existing: xr.DataArray, recipe: Recipe, *, overwrit
         instead="attach under another name",
         overwrite=overwrite,
     )
+
+
+def _write(
+    path: Path, ds: xr.Dataset, variable: xr.DataArray, kind: str, target: str
+) -> xr.Dataset:
+    """Write a variable into the store in place of one of the same name."""
+    node = f"{n.RUNS}/{target}" if kind == n.LATENTS else target
+    replaced = removable(path, [node]) if variable.name in ds else []
+    if kind == n.LATENTS:
+        return _publish_latents(path, target, variable, replaced)
+    result = variable.to_dataset()
+    write_results(path, variables=result, replacing=replaced)
+    return result
 
 
 def _publish_latents(

@@ -230,25 +230,28 @@ def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
         )
     for line in ds.attrs.get("notes", ()):
         log.info(line)
-    tables = dict(config.maps)
-    if config.elements is not None:
-        tables[n.ELEMENTS] = config.elements
-    if config.phases is not None:
-        tables[n.PHASE] = config.phases
-    maps: dict[str, xr.DataArray] = {}
-    if config.orientations is not None:
-        maps = side_maps(config.orientations, ds)
-        n_missing = next(iter(maps.values())).attrs["n_missing"]  # the same for all of them
-        log.info(f"{config.orientations.name}: {n_missing} scan points without a row")
-    for name, path in tables.items():
-        maps[name] = side_map(
-            ds, path, name, class_names=config.phase_names, units=config.element_units
-        )
+    maps = _side_maps(ds, config)
     kept = ds.drop_vars(maps.keys() & ds.keys())
     used_dims = {dim for variable in kept.data_vars.values() for dim in variable.dims}
     joined = kept.drop_dims(set(kept.dims) - used_dims).assign(maps)
     schema.validate(joined)
     return joined
+
+
+def _side_maps(ds: xr.Dataset, config: IngestConfig) -> dict[str, xr.DataArray]:
+    """The maps of all side files on the grid; those of tables replace those of `orientations`."""
+    maps: dict[str, xr.DataArray] = {}
+    if config.orientations is not None:
+        maps = side_maps(config.orientations, ds)
+        n_missing = next(iter(maps.values())).attrs["n_missing"]  # the same for all of them
+        log.info(f"{config.orientations.name}: {n_missing} scan points without a row")
+    tables = {**config.maps, n.ELEMENTS: config.elements, n.PHASE: config.phases}
+    for name, path in tables.items():
+        if path is not None:
+            maps[name] = side_map(
+                ds, path, name, class_names=config.phase_names, units=config.element_units
+            )
+    return maps
 
 
 def _refuse_settings(config: IngestConfig, ds: xr.Dataset, *, is_file: bool) -> None:

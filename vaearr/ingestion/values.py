@@ -86,13 +86,9 @@ def read_columns(
             )
     if columns:
         return rows_of(table, columns)
-    names = list(table.values)
     if prefix is None:
-        prefix = ""
-        for known_prefix in reversed(KNOWN_PREFIXES):
-            if any(name.startswith(known_prefix) for name in names):
-                prefix = known_prefix
-    names = [name for name in names if name.startswith(prefix)]
+        prefix = _known_prefix(table.values)
+    names = [name for name in table.values if name.startswith(prefix)]
     if not names:
         raise DataError(
             f"{table.file} has no value column {prefix}…; it has {listed(table.frame.columns)}."
@@ -102,6 +98,14 @@ def read_columns(
         return rows_of(table, names)
     names.sort(key=lambda name: int(name.removeprefix(prefix)))
     return replace(rows_of(table, names), numbers=tuple(sorted(map(int, suffixes))))
+
+
+def _known_prefix(names: Sequence[str]) -> str:
+    """The first known prefix that a name has, "" if none has one."""
+    for prefix in KNOWN_PREFIXES:
+        if any(name.startswith(prefix) for name in names):
+            return prefix
+    return ""
 
 
 def rows_of(table: Table, columns: Sequence[str]) -> Rows:

@@ -52,9 +52,9 @@ def _is_number(cell: str) -> bool:
 
 def read_element_map(file: Path) -> np.ndarray:
     """Read values (rows, columns), NaN where a line is shorter or a cell empty."""
-    rows = [line.rstrip("\t ").split("\t") for line in read_text(file).rstrip("\n").split("\n")]
-    n_columns = max(map(len, rows))
-    cells = pd.DataFrame([row + [""] * (n_columns - len(row)) for row in rows]).map(str.strip)
+    lines = pd.Series(read_text(file).rstrip("\n").split("\n"))
+    rows = lines.str.rstrip("\t ").str.split("\t", expand=True)
+    cells = rows.fillna("").map(str.strip)
     texts = cells.replace(",", ".", regex=True)
     values = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     is_wrong = ~np.isfinite(values) & ~cells.map(str.lower).isin(NO_VALUE).to_numpy()
@@ -91,13 +91,14 @@ def resample(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     is_measured = np.isfinite(values)
     total = rows @ np.where(is_measured, values, 0.0) @ columns.T
     area = rows @ is_measured.astype(float) @ columns.T
-    return np.where(area > 0, total / np.where(area > 0, area, 1), np.nan)
+    area[area == 0] = np.nan
+    return total / area
 
 
 def _overlaps(n_old: int, n_new: int) -> np.ndarray:
     """Length that each new cell shares with each old cell, (new, old), along one side."""
     new_edges = np.arange(n_new + 1) * n_old / n_new
     old_edges = np.arange(n_old + 1)
-    start = np.maximum(new_edges[:-1, None], old_edges[:-1])
-    stop = np.minimum(new_edges[1:, None], old_edges[1:])
-    return np.clip(stop - start, 0, None)
+    start = np.maximum.outer(new_edges[:-1], old_edges[:-1])
+    stop = np.minimum.outer(new_edges[1:], old_edges[1:])
+    return np.maximum(stop - start, 0)

@@ -195,7 +195,7 @@ def _sampling(
     if config.spacing is not None:
         scale = np.array(config.spacing) / spacing
         scale = np.where(np.abs(scale - 1) < 1e-4, 1.0, scale)
-        size = tuple(int(side) for side in np.maximum(1, np.rint(np.array(shape) / scale)))
+        size = tuple(max(1, round(side)) for side in shape / scale)
     offset = (np.array(shape) - 1) / 2 - scale * (np.array(size) - 1) / 2
     if config.size is None or config.size == size:
         return size, scale, offset
@@ -278,11 +278,11 @@ def _values(file: Path) -> np.ndarray:
 
 def _in_millimetres(ds: xr.Dataset, affines: np.ndarray) -> xr.Dataset:
     """The Dataset with z, y, x in mm where all volumes share them."""
-    first = affines[0]
-    spacing = np.linalg.norm(affines[:, :3, :3], axis=1)
-    straight = np.allclose(first[:3, :3], np.diag(np.diag(first[:3, :3])), atol=1e-4)
-    if np.allclose(affines, first, atol=1e-3) and straight:
-        origin = first[:3, 3]
+    axes = affines[:, :3, :3]
+    spacing = np.linalg.norm(axes, axis=1)
+    is_straight = np.allclose(axes[0], np.diag(axes[0].diagonal()), atol=1e-4)
+    if is_straight and np.allclose(affines, affines[0], atol=1e-3):
+        origin = affines[0, :3, 3]
         meaning = "position, RAS+"
     elif np.allclose(spacing, spacing[0], rtol=1e-4):
         origin = np.zeros(3)

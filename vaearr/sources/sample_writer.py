@@ -76,7 +76,8 @@ def stored_affine(ds: xr.Dataset, i: int) -> np.ndarray:
     for axis, dim in enumerate(nifti.AXES[::-1]):
         values = ds[dim].values
         if ds[dim].attrs.get("units") == "mm" and len(values) > 1:
-            affine[axis, axis], affine[axis, 3] = values[1] - values[0], values[0]
+            affine[axis, axis] = values[1] - values[0]
+            affine[axis, 3] = values[0]
     return affine
 
 

@@ -69,16 +69,19 @@ def scan_grid(steps: np.ndarray, where: str, names: Sequence[str] = ()) -> ScanG
     points that are scattered or occur twice.
     """
     n_points = len(steps)
-    x, y = _regular_axis(steps[:, 0], n_points), _regular_axis(steps[:, 1], n_points)
+    x_steps, y_steps = steps.T
+    x = _regular_axis(x_steps, n_points)
+    y = _regular_axis(y_steps, n_points)
     if x is None or y is None or x.size * y.size > MAX_REGULAR_FILL * n_points:
-        x, y = np.unique(steps[:, 0]), np.unique(steps[:, 1])
+        x = np.unique(x_steps)
+        y = np.unique(y_steps)
     if x.size * y.size > MAX_CELLS_PER_POINT * n_points:
         raise DataError(
             f"{where}: the {n_points} points lie scattered: {x.size} different x and {y.size} "
             f"different y make {x.size * y.size} grid cells; expected a scan grid, so resample the "
             "points to one first."
         )
-    cells = np.searchsorted(y, steps[:, 1]) * x.size + np.searchsorted(x, steps[:, 0])
+    cells = np.searchsorted(y, y_steps) * x.size + np.searchsorted(x, x_steps)
     refuse_repeats(cells, where, lambda i: repr(names[i]) if names else f"row {i}", "[x, y]", steps)
     rows = np.full(y.size * x.size, -1)
     rows[cells] = np.arange(n_points)

@@ -118,7 +118,8 @@ def hdf5_format(file: h5py.File) -> str:
         return EMSOFT
     for key in file:
         if key.strip().lower() == "manufacturer":
-            maker = np.ravel(file[key][()])[0].split(b"\0")[0].decode().strip().lower()
+            text = np.ravel(file[key][()])[0]
+            maker = text.split(b"\0")[0].decode().strip().lower()
             for name, layout in LAYOUTS.items():
                 if layout.maker == maker:
                     return name

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gzip
 import math
 import re
-import zipfile
 import zlib
 from io import BufferedReader
 from pathlib import Path
@@ -48,14 +47,8 @@ def sniff_idx(path: Path) -> bool:
 
 
 def sniff_npz(path: Path) -> bool:
-    """Whether a file is named .npz, or is a zip file of .npy files."""
-    if path.suffix.lower() == ".npz":
-        return True
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
+    """Whether a file is named .npz."""
+    return path.suffix.lower() == ".npz"
 
 
 def idx_files(path: Path, config: IngestConfig) -> list[Path]:

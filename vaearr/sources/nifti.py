@@ -1,11 +1,11 @@
 """NIfTI volumes: a file, folder or manifest as a collection (sample, z, y, x) in RAS+ orientation.
 
 Axes are swapped and flipped, never interpolated, so that x runs to the right, y to the front and z
-to the top of the head (the orientation closest to the file's affine); `orientation` keeps the axis
-codes of the file. `affine` (sample, 4, 4) maps the stored voxel numbers (x, y, z, 1) to
-millimetres, whatever was cropped, padded or resampled. Where all volumes share one affine without
-rotation, the coordinates z, y, x are those millimetres; where they share only the voxel spacing,
-they are millimetres from the first voxel; else voxel numbers.
+to the top of the head (the orientation closest to the file's affine). `affine` (sample, 4, 4) maps
+the stored voxel numbers (x, y, z, 1) to millimetres, whatever was cropped, padded or resampled.
+Where all volumes share one affine without rotation, the coordinates z, y, x are those millimetres;
+where they share only the voxel spacing, they are millimetres from the first voxel; else voxel
+numbers.
 
 Volumes of other shapes need `size`, with `fit`: `pad` puts 0 around those that are smaller and
 refuses larger ones, `crop` cuts larger ones and pads smaller ones, both about the middle, `squash`
@@ -65,7 +65,7 @@ class Volume:
     """A volume of a file and its sample: voxel of the file = scale * voxel of the sample + offset.
 
     shape: of the file, (z, y, x) in RAS+. size: of the sample. affine: from voxel numbers (x, y, z,
-    1) of the sample to mm. codes: axis codes of the file. dtype: of its values.
+    1) of the sample to mm. dtype: of the file's values.
     """
 
     file: Path
@@ -74,7 +74,6 @@ class Volume:
     scale: np.ndarray
     offset: np.ndarray
     affine: np.ndarray
-    codes: str
     dtype: np.dtype
 
     @property
@@ -84,7 +83,7 @@ class Volume:
 
 
 def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
-    """Open volumes (sample, z, y, x), lazy, with `affine`, orientation, paths and labels.
+    """Open volumes (sample, z, y, x), lazy, with `affine`, paths and labels.
 
     Raises DataError or NoInputError that names all files that cannot be used; DataError for volumes
     of several shapes without `size`; UsageError for an invalid size.
@@ -119,8 +118,6 @@ def open_nifti(source: Path, config: IngestConfig) -> xr.Dataset:
         "units": "mm",
     }
     ds[AFFINE] = ((n.SAMPLE, "affine_row", "affine_column"), affines, affine_attrs)
-    codes = [volume.codes for volume in volumes]
-    ds.coords[ORIENTATION] = (n.SAMPLE, codes, {"long_name": "axis codes of the file"})
     return _in_millimetres(ds, affines)
 
 
@@ -170,8 +167,7 @@ def read_header(file: Path, config: IngestConfig) -> Volume:
     to_file = np.diag([*scale[::-1], 1.0])
     to_file[:3, 3] = offset[::-1]
     dtype = stored.newbyteorder("=") if _is_plain(image) else np.dtype("f4")
-    codes = "".join(nib.aff2axcodes(affine))
-    return Volume(file, ras_shape, size, scale, offset, ras_affine @ to_file, codes, dtype)
+    return Volume(file, ras_shape, size, scale, offset, ras_affine @ to_file, dtype)
 
 
 def _check_size(file: Path, needed: int) -> None:

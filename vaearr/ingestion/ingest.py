@@ -289,7 +289,6 @@ class Checks:
         self.high = -np.inf
         self.n_constant = 0
         self.n_masked = 0
-        self.n_varying = 0
 
     def __call__(self, block: np.ndarray, region: Region) -> np.ndarray:
         """Return the block with NaN (integers: 0) where no pattern was measured or it is masked.
@@ -317,9 +316,7 @@ class Checks:
         if present.any():
             self.low = min(self.low, low[present].min().item())
             self.high = max(self.high, high[present].max().item())
-        is_constant = (low == high)[present]
-        self.n_constant += int(is_constant.sum())
-        self.n_varying += int((~is_constant).sum())
+        self.n_constant += int((low == high)[present].sum())
         if present.all():
             return block
         empty = np.array(np.nan if block.dtype.kind == "f" else 0, block.dtype)
@@ -338,7 +335,7 @@ class Checks:
 
         Raises DataError if every pattern is constant or missing.
         """
-        if not self.n_varying:
+        if self.n_constant == self.present.sum():
             raise DataError(
                 f"no pattern holds anything to learn from: {self.n_constant} are constant (every "
                 "pixel has the same value), the others are missing or not finite; check the source "

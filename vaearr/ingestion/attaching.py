@@ -182,7 +182,7 @@ def attach(
 def _with_points(ds: xr.Dataset, rows: Rows, coords: Values) -> Rows:
     """The rows with points that are given apart from the values."""
     if rows.points is not None:
-        raise UsageError(f"{rows.origin['file']} has its own points; leave coords out.")
+        raise UsageError(f"{rows.origin['file']} contains the points; leave coords out.")
     return replace(rows, points=read_points(coords, point_dims(ds)))
 
 

@@ -49,7 +49,7 @@ OF_ANY_SOURCE = {
     "phase_names",
     "nonfinite",
 }
-Given = Detected | xr.Dataset | xr.DataArray
+SourceData = Detected | xr.Dataset | xr.DataArray
 MIN_FLOAT32_STEPS = 16  # between the extremes of an integer pattern; networks read float32
 
 
@@ -114,7 +114,7 @@ def ingest(
     refuse_unknown(ingest, IngestSettings, settings)
     config = resolved(IngestConfig, config, settings)
     if isinstance(source, xr.Dataset | xr.DataArray):
-        opened: Given = source
+        opened: SourceData = source
     else:
         opened = detect(source, config)
     existing = _existing_store(store)
@@ -126,7 +126,7 @@ def ingest(
 
 
 def _ingest(
-    source: Given,
+    source: SourceData,
     store: str | Path,
     config: IngestConfig,
     progress: Progress,
@@ -185,7 +185,7 @@ def _existing_store(path: str | Path) -> Path | None:
     return None
 
 
-def _is_ingested(store: Path, source: Given, config: IngestConfig, *, overwrite: bool) -> bool:
+def _is_ingested(store: Path, source: SourceData, config: IngestConfig, *, overwrite: bool) -> bool:
     """Whether a store was created from the same file (name, bytes, time of change) and settings."""
     origin = _origin(source, config)
     if not isinstance(source, Detected):
@@ -201,7 +201,7 @@ def _is_ingested(store: Path, source: Given, config: IngestConfig, *, overwrite:
     )
 
 
-def _origin(source: Given, config: IngestConfig) -> dict[str, Any]:
+def _origin(source: SourceData, config: IngestConfig) -> dict[str, Any]:
     """Name, format, total bytes and last change (UTC) of a source."""
     if not isinstance(source, Detected):
         return {"file": "a Dataset", "format": "xarray"}

@@ -45,7 +45,7 @@ SUFFIXES = (".nii", ".nii.gz")
 AFFINE, ORIENTATION = "affine", "orientation"
 AXES = (n.Z, n.Y, n.X)
 EDGE = 1e-6  # of a voxel
-MAX_CONDITION = 1e6  # of an affine; the axes of a flat one cannot be told apart
+MAX_CONDITION = 1e6  # of an affine; a flat one has no three axes
 
 
 def sniff(path: Path) -> bool:

@@ -89,7 +89,7 @@ def side_maps(path: str | Path, ds: xr.Dataset) -> dict[str, xr.DataArray]:
     if phase.shape != scan_shape or not schema.is_scan(ds):
         raise DataError(
             f"{path} is a map of {phase.shape[0]} x {phase.shape[1]} points (rows x columns), the "
-            f"scan has {scan_shape[0]} x {scan_shape[1]}; export the map of the whole scan, neither "
+            f"scan has {scan_shape[0]} x {scan_shape[1]}; export the map of the complete scan, neither "
             "cropped nor of another one."
         )
     is_missing = (phase == n.PHASE_MISSING) & measured(ds)

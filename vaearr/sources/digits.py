@@ -104,13 +104,16 @@ def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
 
 def _idx_header(start: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
     """Dtype and shape of an IDX file that begins with these bytes; None where it is no IDX file."""
-    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES or not 0 < start[3] <= 4:
+    if len(start) < 4 or start[:2] != b"\0\0":
         return None
-    end = 4 + 4 * start[3]
-    if len(start) < end:
+    code, n_dims = start[2:4]
+    end = 4 + 4 * n_dims
+    if code not in IDX_TYPES or not 0 < n_dims <= 4 or len(start) < end:
         return None
     shape = tuple(np.frombuffer(start[4:end], ">u4").tolist())
-    return (np.dtype(IDX_TYPES[start[2]]), shape) if math.prod(shape) else None
+    if 0 in shape:
+        return None
+    return np.dtype(IDX_TYPES[code]), shape
 
 
 def _read_idx(file: Path) -> np.ndarray:

@@ -119,11 +119,14 @@ def _columns_of(dim: str, names: Sequence[str]) -> list[str]:
 
 
 def _read_as(names: Sequence[str]) -> ReadAs:
-    plain = [plain_name(name) for name in names]
-    if any(name[1:] in STEP_NAMES or name.startswith("i") for name in plain):
-        return "steps"
-    units = [match[1].strip().lower() for name in names if (match := re.search(UNIT, name))]
-    return "coordinates" if set(units) - NOT_A_UNIT else "auto"
+    for name in map(plain_name, names):
+        if name[1:] in STEP_NAMES or name.startswith("i"):
+            return "steps"
+    for name in names:
+        unit = re.search(UNIT, name)
+        if unit and unit[1].strip().lower() not in NOT_A_UNIT:
+            return "coordinates"
+    return "auto"
 
 
 def plain_name(name: str) -> str:

@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.floating]
 Miller = tuple[int, int, int]
 
+TILT = 70.0  # of the specimen, degrees
+ENERGY = 20.0  # of the beam, keV
 TABLE = 640  # side of the table of intensities over one cube face
 PIXEL_BLUR = 0.36  # standard deviation of the detector blur, pixels
 SATURATION = 1.3  # in units of the strongest band
@@ -45,14 +47,10 @@ CRYSTALS = (NICKEL, IRON)
 
 @dataclass(frozen=True)
 class Detector:
-    """Where the detector stands: pixels, projection centre (Bruker), specimen tilt in degrees, beam
-    energy in keV.
-    """
+    """Pixels of the detector and its projection centre (Bruker)."""
 
     shape: tuple[int, int] = (60, 60)
     projection_centre: tuple[float, float, float] = (0.42, 0.22, 0.5)
-    sample_tilt: float = 70.0
-    energy: float = 20.0
 
     @property
     def pixel_angle(self) -> float:
@@ -60,7 +58,7 @@ class Detector:
         return 1.0 / (self.shape[0] * self.projection_centre[2])
 
 
-def bragg_angle(hkl: Miller, a: float, energy: float = 20.0) -> float:
+def bragg_angle(hkl: Miller, a: float, energy: float = ENERGY) -> float:
     """Bragg angle in radians of a reflection of a cubic crystal: sin(theta) = lambda sqrt(h^2 + k^2
     + l^2) / (2 a).
 
@@ -117,9 +115,7 @@ def band_profile(angle: ArrayLike, bragg: float, *, blur: float = 0.0) -> Floats
     return np.interp(np.asarray(angle), grid, profile, left=0.0, right=0.0)
 
 
-def kikuchi_sphere(
-    directions: ArrayLike, crystal: Crystal, *, energy: float = 20.0, blur: float = 0.0
-) -> Floats:
+def kikuchi_sphere(directions: ArrayLike, crystal: Crystal, *, blur: float = 0.0) -> Floats:
     """Intensity along crystal directions (..., 3): the sum of all bands, each profile weighted with
     the squared scattering amplitude.
 
@@ -132,7 +128,7 @@ def kikuchi_sphere(
     total = np.zeros(v.shape[:-1])
     for hkl, amplitude in zip(crystal.families, amplitudes, strict=True):
         weight = (amplitude / max(amplitudes)) ** 2
-        theta = bragg_angle(hkl, crystal.a, energy)
+        theta = bragg_angle(hkl, crystal.a)
         for plane in equivalent_planes(hkl):
             angle = np.arcsin(np.clip(v @ (plane / np.linalg.norm(plane)), -1, 1))
             total += weight * band_profile(angle, theta, blur=blur)
@@ -140,14 +136,14 @@ def kikuchi_sphere(
 
 
 @lru_cache(maxsize=16)
-def _face_table(crystal: Crystal, energy: float, blur: float) -> NDArray[np.float32]:
+def _face_table(crystal: Crystal, blur: float) -> NDArray[np.float32]:
     """Sphere of a cubic crystal over the cube face (1, u, v), 0 <= u, v <= 1; mean 0 and variance 1
     over the sphere.
     """
     axis = np.linspace(0, 1, TABLE)
     u, v = np.meshgrid(axis, axis, indexing="ij")
     directions = np.stack([np.ones_like(u), u, v], axis=-1)
-    values = kikuchi_sphere(directions, crystal, energy=energy, blur=blur)
+    values = kikuchi_sphere(directions, crystal, blur=blur)
     area = (1 + u**2 + v**2) ** -1.5  # solid angle of a cell of the face
     mean = np.average(values, weights=area)
     spread = np.sqrt(np.average((values - mean) ** 2, weights=area))
@@ -166,7 +162,7 @@ def detector_rays(detector: Detector) -> Floats:
     right = ((np.arange(columns) + 0.5) - x0 * columns) / (rows * distance)
     up = (y0 - (np.arange(rows) + 0.5) / rows) / distance
     up, right = np.meshgrid(up, right, indexing="ij")
-    tilt = np.deg2rad(detector.sample_tilt)
+    tilt = np.deg2rad(TILT)
     along = np.cos(tilt) - up * np.sin(tilt)
     normal = np.sin(tilt) + up * np.cos(tilt)
     return np.stack([right, along, normal], axis=-1)
@@ -190,7 +186,7 @@ def kikuchi_patterns(
     components = np.abs(np.einsum("nij,rj->inr", matrices, rays))
     low, middle, high = np.sort(components, axis=0)
     blur = detector.pixel_angle * PIXEL_BLUR
-    tables = np.stack([_face_table(crystal, detector.energy, blur) for crystal in CRYSTALS])
+    tables = np.stack([_face_table(crystal, blur) for crystal in CRYSTALS])
     positions = np.empty(components.shape, np.float32)
     positions[0] = np.broadcast_to(np.asarray(phases), len(low))[:, None]
     positions[1] = middle / high * (TABLE - 1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vaearr import names as n
 from vaearr.errors import UsageError
-from vaearr.testing.kikuchi import CRYSTALS, Detector, Floats, kikuchi_patterns
+from vaearr.testing.kikuchi import CRYSTALS, ENERGY, TILT, Detector, Floats, kikuchi_patterns
 
 COMPOSITION = {  # wt% in the fcc and in the bcc phase
     "Fe": (17.0, 88.5),
@@ -243,10 +243,10 @@ def _pattern_attrs(detector: Detector) -> dict[str, Any]:
         **n.ATTRS[n.PATTERNS],
         n.NAVIGATION_DIMS: ["y", "x"],
         n.SIGNAL_DIMS: ["dy", "dx"],
-        "projection_centre": [float(value) for value in detector.projection_centre],
+        "projection_centre": list(detector.projection_centre),
         "projection_centre_convention": "Bruker",
-        "sample_tilt": float(detector.sample_tilt),
-        "beam_energy": float(detector.energy),
+        "sample_tilt": TILT,
+        "beam_energy": ENERGY,
     }
 
 

@@ -155,11 +155,11 @@ def test_refusals(call: Any, error: type[Exception], words: str) -> None:
 def test_files_of_an_earlier_program(images: np.ndarray, tmp_path: Path) -> None:
     import json
 
-    from vaearr.output.layer_files import write_earlier_files
+    from vaearr.output.earlier import write_layer_differences
 
     model = make_model()
     one = compare_layers(model, images[0], images[1])
-    write_earlier_files(one, tmp_path)
+    write_layer_differences(one, tmp_path)
     rows = json.loads((tmp_path / "layer_differences.json").read_text())
     assert list(rows) == list(one["layer"].values)
     assert rows["latent"]["l2_difference"] == pytest.approx(float(one["l2"].sel(layer="latent")))

@@ -494,7 +494,7 @@ def layers(
     top_layers.png, layer_curves.png, difference_maps.png, of pairs pairs.csv, and the earlier
     programs' layer_differences.json or aggregated_results.json.
     """
-    from vaearr.output.layer_files import write_layer_files
+    from vaearr.output.earlier import write_layer_files
 
     result = va.load_run(store, run, trust=trust, device=device).layers(a, b, top=top)
     with folder_of(out) as folder:

@@ -39,11 +39,10 @@ def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(
-                (host, port)
-            )  # before the server, which leaves sockets open that it cannot bind
+            # before the server, which leaves sockets open that it cannot bind
+            probe.bind((host, port))
         if has_network(run):
-            _ = run.model  # which takes seconds
+            run.model.eval()  # loads the network, which takes seconds
         server = pn.serve(
             lambda: page(run, samples),
             port=port,
@@ -104,7 +103,7 @@ def page(run: Run, samples: Encoded) -> Any:
 
 
 def _guard(server: Any, host: str) -> None:
-    """What `refusal` refuses gets no further, on all paths of the server."""
+    """Answer requests that `refusal` refuses with its words, on all paths of the server."""
     from tornado.routing import Matcher, Rule
     from tornado.web import RequestHandler
 

@@ -124,11 +124,11 @@ def rankings(associations: xr.Dataset) -> list[dict[Any, Any]]:
         for metric in map(str, associations["metric"].values):
             strongest = ranking(associations["association"], metric, target, TOP)
             for row in strongest.to_dataframe().to_dict("records"):
-                labels: dict[Any, Any] = {"target": target, "metric": metric}
-                labels[n.LATENT] = row[n.LATENT]
+                row = {"target": target, "metric": metric, **row}
                 if P_ADJUSTED in associations:
+                    labels = {dim: row[dim] for dim in associations[P_ADJUSTED].dims}
                     row["p_adjusted"] = associations[P_ADJUSTED].sel(labels).item()
-                rows.append({**labels, **row})
+                rows.append(row)
     return rows
 
 

@@ -1,6 +1,6 @@
 """How a step runs as a flow: its result, its artifacts and its log.
 
-Inside a flow run, Prefect records progress, tables and links to pages. Without a server the same
+Inside a flow run, Prefect records the log, tables and links to pages. Without a server the same
 functions run and record nothing.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,7 @@ import xarray as xr
 from prefect import Flow, flow, get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
-    create_progress_artifact,
     create_table_artifact,
-    update_progress_artifact,
 )
 from prefect.context import FlowRunContext
 from prefect.serializers import (
@@ -37,7 +33,6 @@ from vaearr.store import check_store, has_table, store_path
 from vaearr.store.folders import write_errors
 from vaearr.views import save
 
-PROGRESS_SECONDS = 2.0  # between two updates of a progress artifact
 MAX_ROWS = 100  # of a table artifact
 ADDRESS = "address"  # where a result lies, in its encoding
 
@@ -145,31 +140,6 @@ def key_of(*parts: str) -> str:
 def store_key(what: str, store: Path, *parts: str) -> str:
     """Key of an artifact of a store, such as `train-vae-loss-scan-vae`."""
     return key_of(what, store.name.removesuffix(".zarr"), *parts)
-
-
-@contextmanager
-def progress(what: str, key: str) -> Iterator[Callable[..., None]]:
-    """Report the progress of a step, by the function `(done, total, text)` that is returned.
-
-    It goes to the log and to an artifact that is updated in place.
-    """
-    artifact: Any = None
-    if is_recorded():
-        artifact = create_progress_artifact(progress=0.0, key=key, description=what)
-    last_update = time.monotonic()
-
-    def update(done: int, total: int, text: str = what) -> None:
-        nonlocal last_update
-        if done < total and time.monotonic() - last_update < PROGRESS_SECONDS:
-            return
-        last_update = time.monotonic()
-        words = f"{text}: {done} of {total}"
-        log.info(words)
-        if artifact:
-            percent = 100.0 * done / max(total, 1)
-            update_progress_artifact(artifact, progress=percent, description=words)
-
-    yield update
 
 
 def table(key: str, rows: Sequence[Mapping[Any, Any]], description: str) -> None:

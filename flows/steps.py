@@ -43,7 +43,6 @@ from .running import (
     log,
     open_sweep,
     page,
-    progress,
     step,
     store_key,
     sweep_file,
@@ -71,8 +70,7 @@ def ingest_flow(
         overwrite: replace a store, with all its runs, that was created from another source or with
         different settings
     """
-    with progress("blocks written", store_key("ingest-progress", store)) as show:
-        ds = va.ingest(source, store, config=ingest, overwrite=overwrite, progress=show)
+    ds = va.ingest(source, store, config=ingest, overwrite=overwrite)
     return with_address(ds, store)
 
 
@@ -101,22 +99,16 @@ def train_flow(
         restart: discard an interrupted training of this run
         trust: networks of your own packages that other runs may name (init), as package.module:Name
     """
-    with progress("epochs", store_key("train-progress", store, run)) as show:
-        trained = va.train(
-            store,
-            run=run,
-            roi=roi,
-            config=train,
-            progress=show,
-            overwrite=overwrite,
-            restart=restart,
-            trust=trust,
-        )
-        n_epochs = trained.manifest.get("epochs_run")
-        if n_epochs:
-            best_epoch = trained.manifest["best_epoch"]
-            show(n_epochs, n_epochs, f"trained, best epoch {best_epoch}; epochs")
-    if n_epochs:
+    trained = va.train(
+        store,
+        run=run,
+        roi=roi,
+        config=train,
+        overwrite=overwrite,
+        restart=restart,
+        trust=trust,
+    )
+    if trained.manifest.get("epochs_run"):
         key = store_key("train-vae-loss", store, run)
         page(store, key, trained.history, "loss curves", kind="history")
     key = store_key("train-vae-active", store, run)
@@ -156,8 +148,7 @@ def encode_flow(
         opened = opened.apply(store, name=name, roi=roi, overwrite=overwrite, device=encode.device)
     elif name is not None or roi is not None:
         raise UsageError("name and roi are for a run of another store; give that store as source.")
-    with progress("blocks encoded", store_key("encode-progress", store, opened.name)) as show:
-        ds = opened.encode(config=encode, overwrite=overwrite, progress=show)
+    ds = opened.encode(config=encode, overwrite=overwrite)
     latents = ds[run_name(LATENTS, opened.name)]
     if latents.ndim == 3 and set(SCAN_DIMS) & set(latents.dims):
         maps = latents.isel({latents.dims[-1]: slice(MAX_MAPS)})
@@ -354,37 +345,21 @@ def analyse_many(
     check_extras(train)
     settings = {"run": run, "train": train, "encode": encode, "cluster": cluster}
     settings |= {"associate": associate, "overwrite": overwrite}
-    reports: list[Path] = []
     rows: list[dict[str, str]] = []
-    failed: list[str] = []
-    with progress("scans", key_of("analyse-many-progress")) as show:
-        for scan in scans:
-            row = {"source": str(scan.source), "store": str(scan.store)}
-            try:
-                file = step(
-                    analyse_scan,
-                    scan.source,
-                    scan.store,
-                    ingest=scan.ingest,
-                    roi=scan.roi,
-                    **settings,
-                )
-                reports.append(file)
-                row |= {"state": "complete", "report": str(file), "error": ""}
-            except Exception as error:  # of any kind: the other scans continue
-                failed.append(row["store"])
-                row |= {
-                    "state": "failed",
-                    "report": "",
-                    "error": f"{type(error).__name__}: {error}",
-                }
-            rows.append(row)
-            log.info(f"{row['store']}: {row['state']} {row['error']}")
-            show(len(rows), len(scans))
+    for scan in scans:
+        row = {"source": str(scan.source), "store": str(scan.store), "report": "", "error": ""}
+        inputs = {"ingest": scan.ingest, "roi": scan.roi}
+        try:
+            row["report"] = str(step(analyse_scan, scan.source, scan.store, **inputs, **settings))
+        except Exception as error:  # of any kind: the other scans continue
+            row["error"] = f"{type(error).__name__}: {error}"
+        rows.append(row)
+        log.info(f"{scan.store}: {row['error'] or 'complete'} ({len(rows)} of {len(scans)} scans)")
     table(key_of("analyse-many"), rows, "scans")
+    failed = [row["store"] for row in rows if row["error"]]
     if failed:
         raise VaearrError(f"{len(failed)} of {len(rows)} scans failed: {', '.join(failed)}")
-    return reports
+    return [Path(row["report"]) for row in rows]
 
 
 # ---- many trainings of one store
@@ -415,13 +390,17 @@ class SweepConfig(Config):
         sizes = sorted(set(self.latent_dims))
         combinations = []
         for region, beta, size in itertools.product(regions, betas, sizes):
-            number = f"b{beta!r}".removesuffix(".0").replace(".", "p")
-            number = number.replace("e-", "em").replace("e+", "e")
-            parts = [self.name, f"l{size}", number]
+            parts = [self.name, f"l{size}", _beta_name(beta)]
             if self.rois:
                 parts.insert(1, region)
             combinations.append(("_".join(parts), region, size, beta))
         return combinations
+
+
+def _beta_name(beta: float) -> str:
+    """A number as part of a name, such as `b0p5` or `b1em05`."""
+    name = f"b{beta!r}".removesuffix(".0")
+    return name.replace(".", "p").replace("e-", "em").replace("e+", "e")
 
 
 RULE = (
@@ -456,16 +435,15 @@ def sweep_flow(
     combinations = sweep.combinations()
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    with progress("runs", store_key("sweep-progress", store, sweep.name)) as show:
-        for n_done, (run, region, size, beta) in enumerate(combinations, 1):
-            settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
-            try:
-                step(train_flow, store, run, sweep.rois.get(region), settings, overwrite=overwrite)
-                rows.append({"region": region, **score_run(va.load_run(store, run, trust=trust))})
-            except COMBINATION_ERRORS as error:
-                failed[run] = str(error)
-                log.info(f"run {run!r} failed: {error}")
-            show(n_done, len(combinations))
+    for number, (run, region, size, beta) in enumerate(combinations, 1):
+        log.info(f"run {run!r}: {number} of {len(combinations)}")
+        settings = resolved(TrainConfig, train, {"latent_dim": size, "beta": beta})
+        try:
+            step(train_flow, store, run, sweep.rois.get(region), settings, overwrite=overwrite)
+            rows.append({"region": region, **score_run(va.load_run(store, run, trust=trust))})
+        except COMBINATION_ERRORS as error:
+            failed[run] = str(error)
+            log.info(f"run {run!r} failed: {error}")
     if not rows:
         reason = next(iter(failed.values()))
         raise TrainingError(f"none of {len(combinations)} runs could be trained: {reason}")
@@ -480,16 +458,15 @@ def sweep_flow(
 def _write_sweep(store: Path, name: str, rows: list[dict[str, Any]]) -> Path:
     """Write the table of a sweep as CSV, and log the recommended run of each region."""
     frame = pd.DataFrame(rows)
-    recommended = set()
+    frame["recommended"] = False
     for region in frame["region"].unique():
         best = recommend([row for row in rows if row["region"] == region])
-        recommended.add(best["run"])
+        frame["recommended"] |= frame["run"] == best["run"]
         log.info(
             f"{region}: {best['latent_dim']} latent dimensions are recommended "
             f"(run {best['run']!r}, {best['n_active']} active, "
             f"held-out ELBO {best['elbo']:.1f} nats per sample)"
         )
-    frame["recommended"] = frame["run"].isin(recommended)
     file = sweep_file(store, name)
     with write_errors(file.parent):
         file.parent.mkdir(exist_ok=True)

@@ -25,7 +25,6 @@ log = logging.getLogger("vaearr")
 
 PACKAGES = ("vaearr", "torch", "numpy", "xarray", "zarr")
 FINGERPRINTS = "fingerprints"
-PARENTS = "parents"
 IDENTITIES = {"sha256", "fingerprint"}  # of the patterns; recipes of earlier versions lack one
 MAX_DIFFERENCES = 6
 MAX_CHARACTERS = 40  # of a value in a message
@@ -64,26 +63,16 @@ class Recipe:
         if not isinstance(stored_recipe, Mapping):
             return None
         requested = self.as_attrs()
-        known = {key: stored_recipe.get(key) for key in requested}
+        present = {key: stored_recipe.get(key) for key in requested}
         if self.config is not None:
-            known["config"] = _stored_settings(type(self.config), stored_recipe)
-            if known["config"] is None:
+            present["config"] = _stored_settings(type(self.config), stored_recipe)
+            if present["config"] is None:
                 return None
-        stored_fingerprints = known.pop(FINGERPRINTS, None)
-        fingerprints = requested.pop(FINGERPRINTS, None)
-        stored_parents = known.pop(PARENTS, None)
-        parents = requested.pop(PARENTS, None)
-        has_fingerprints = stored_fingerprints and fingerprints
-        if not has_fingerprints and isinstance(stored_parents, Mapping):
-            for name in parents or ():
-                if stored_parents.get(name) and parents[name]:
-                    known[name] = stored_parents[name]
-                    requested[name] = parents[name]
-        changed = changed_inputs(stored_fingerprints, fingerprints)
+        changed = changed_inputs(present.pop(FINGERPRINTS, None), requested.pop(FINGERPRINTS, None))
         settings = []
-        for name, old, new in differing(known, requested):
-            if not name.endswith("fingerprint"):
-                settings.append((name, old, new))
+        for difference in differing(present, requested):
+            if not difference[0].endswith("fingerprint"):
+                settings.append(difference)
             elif "patterns" not in changed:
                 changed.append("patterns")
         reasons = []
@@ -183,15 +172,14 @@ def stored_and_requested(
     differences: list[tuple[str, Any, Any]], first: str = "stored", second: str = "requested"
 ) -> str:
     """Differences as text, such as "stored: epochs=40, requested: epochs=20"; "" for none."""
-    if not differences:
+    listed = differences[:MAX_DIFFERENCES]
+    if not listed:
         return ""
-    old, new = [], []
-    for name, stored, requested in differences[:MAX_DIFFERENCES]:
-        old.append(f"{name}={_shortened(stored)}")
-        new.append(f"{name}={_shortened(requested)}")
-    text = f"{first}: {', '.join(old)}, {second}: {', '.join(new)}"
-    n_more = len(differences) - MAX_DIFFERENCES
-    return f"{text}, and {n_more} more" if n_more > 0 else text
+    old = ", ".join(f"{name}={_shortened(value)}" for name, value, _ in listed)
+    new = ", ".join(f"{name}={_shortened(value)}" for name, _, value in listed)
+    text = f"{first}: {old}, {second}: {new}"
+    n_more = len(differences) - len(listed)
+    return f"{text}, and {n_more} more" if n_more else text
 
 
 def _shortened(value: Any) -> str:

@@ -240,7 +240,6 @@ def test_a_worker_runs_the_deployments_of_prefect_yaml(
         deployment_run(server, "train-vae", tmp_path, store=trained_store, run="w", train=SMALL)
     assert bool(zarr(trained_store)["latents_w"].notnull().any())
     shown = server.artifacts()
-    assert shown["train-progress-scan-w"]["data"] == 100.0
     assert "train-vae-loss-scan-w.html" in shown["train-vae-loss-scan-w"]["data"]
 
 

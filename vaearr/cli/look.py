@@ -289,11 +289,6 @@ add_view(
     (".csv",),
     cloup.option("--n", "n_samples", type=COUNT, help="number of generated samples; default: 1000"),
     SOURCE,
-    cloup.option(
-        "--weights",
-        type=PATH,
-        help="weights of an image network whose features are compared; default: latents",
-    ),
     cloup.option("--part", help="data to compare with: validation (default), train or all"),
     SEED,
     example="photos.zarr --n 500 --out fidelity.csv",

@@ -36,7 +36,9 @@ from vaearr.config.keywords import (
 from vaearr.config.parts import trusted_names
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run.facts import run_facts, run_lines
+from vaearr.schema.classes import CLASS, classes_of
 from vaearr.store import (
+    check_inputs,
     open_group,
     open_store,
     open_table,
@@ -922,10 +924,8 @@ class Run:
         *,
         source: str = "prior",
         features: Any = None,
-        weights: str | Path | None = None,
         part: str = "validation",
         seed: int = 0,
-        batch_size: int = 256,
     ) -> xr.Dataset:
         """Compute the Fréchet distance of generated samples to the data.
 
@@ -941,15 +941,10 @@ class Run:
         features : callable, optional
             Function from preprocessed samples ``(B, C, …)`` to features ``(B, d)``; default: the
             posterior mean, of spatial latents the mean and standard deviation of each channel.
-        weights : str or Path, optional
-            File with the weights of an image network (alexnet or vgg16 as in torchvision), whose
-            features are used instead; for images only.
         part : {"validation", "train", "all"}
             Samples that are the reference.
         seed : int
             Seed of the generated samples, as in `sample`, and of the choice of reference samples.
-        batch_size : int
-            Samples in one batch.
 
         Returns
         -------
@@ -964,7 +959,7 @@ class Run:
         MissingExtraError
             If MONAI is not installed.
         UsageError
-            If settings do not fit each other or the samples.
+            If the source, the part or the features do not fit.
         DataError
             If the reference has fewer than two samples.
 
@@ -974,7 +969,7 @@ class Run:
         """
         from vaearr.run.fidelity import fidelity
 
-        return fidelity(self, n_samples, source, features, weights, part, seed, batch_size)
+        return fidelity(self, n_samples, source, features, part, seed)
 
     def prototypes(
         self, by: str | None = None, *, classes: Sequence[str] | None = None
@@ -1194,9 +1189,10 @@ class Run:
         >>> run.describe()["std"].dims
         ('latent',)
         """
-        from vaearr.run.spread import describe
+        from vaearr.run.points import latent_points
 
-        return describe(self)
+        vectors = latent_points(self)["vectors"].to_series().unstack(n.LATENT)
+        return xr.Dataset.from_dataframe(vectors.describe().T).assign_attrs(self.result_attrs)
 
     def histograms(
         self,
@@ -1363,18 +1359,23 @@ class Run:
         >>> run.scatter("pca").position.dims
         ('point', 'axis')
         """
-        from vaearr.run.spread import scatter
+        from vaearr.analysis.planes import embed
 
-        return scatter(
-            self,
-            self._layouts,
-            method,
-            by,
-            seed=seed,
-            max_points=max_points,
-            perplexity=perplexity,
-            neighbours=neighbours,
-        )
+        settings: dict[str, Any] = {
+            "seed": seed,
+            "max_points": max_points,
+            "perplexity": perplexity,
+            "neighbours": neighbours,
+        }
+        codes = classes_of(self.ds, by)
+        latents = self.latents
+        key = (method, *settings.values(), *check_inputs(self.path, [str(latents.name)]).values())
+        if key not in self._layouts:
+            self._layouts[key] = embed(latents, method, **settings)
+        result = self._layouts[key].copy()
+        if codes is not None:
+            result.coords[CLASS] = "point", codes.values.ravel()[result["number"]], codes.attrs
+        return result.assign_attrs(self.result_attrs)
 
     def layers(self, a: Any, b: Any, *, top: int = 10, progress: Progress = True) -> xr.Dataset:
         """Compare two samples, or all pairs of two labels, at each layer of the network.

@@ -127,10 +127,8 @@ def _probe_features(ds: xr.Dataset, run: str, names: Sequence[str]) -> xr.Datase
         names = [n.LATENTS]
         if run != n.PCA and pca_latents in ds:
             names = [n.LATENTS, pca_latents]
-    features = xr.Dataset()
-    without_patterns = tuple(name for name in names if name != n.PATTERNS)
-    if without_patterns:
-        features = select_features(ds, without_patterns, run)
+    stored_names = tuple(name for name in names if name != n.PATTERNS)
+    features = select_features(ds, stored_names, run) if stored_names else xr.Dataset()
     if n.PATTERNS in names:
         features = features.assign({n.PATTERNS: ds[n.PATTERNS]}).assign_attrs(ds.attrs)
     return features
@@ -161,8 +159,7 @@ def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Datas
     ds = open_store(run.path)
     roi_name = n.run_name(n.ROI, run.name)
     features = select_features(ds, config.features, run.name)
-    used = [*map(str, features.data_vars), roi_name]
-    recipe = step_recipe(run, config, used, {"run": run.name})
+    recipe = step_recipe(run, config, [*map(str, features), roi_name], {"run": run.name})
     table_name = _table_name(n.CLUSTERS, config.name)
     no_clusters = xr.Dataset({"count": (CLUSTER, [])}, {CLUSTER: (CLUSTER, [])}).astype(int)
     if is_stored(run, recipe, variables=[config.name], overwrite=overwrite):
@@ -174,12 +171,12 @@ def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Datas
     labels = labels.rename(config.name).reset_coords(drop=True)
     tables = {}
     if (labels >= 0).any():
-        tables[table_name] = _cluster_summary(ds, features, labels)
+        summary = _cluster_summary(ds, features, labels)
         scores = _scores(ds, labels)
         if scores is not None:
             tables[f"{table_name}_scores"] = scores
-            summary = tables[table_name].assign({name: scores[name] for name in SCORES})
-            tables[table_name] = summary.assign_attrs(n_scored=scores.attrs["n"])
+            summary = summary.assign(scores[list(SCORES)]).assign_attrs(n_scored=scores.attrs["n"])
+        tables[table_name] = summary
     provenance = recipe.stamp("scikit-learn", "hdbscan")
     for result in (labels, *tables.values()):
         result.attrs[n.PROVENANCE] = provenance

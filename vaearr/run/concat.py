@@ -60,7 +60,9 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
         raise UsageError(
             "va.concat takes a list of scans, such as va.concat(['a.zarr', 'b.zarr'])."
         )
-    datasets = [_opened(scan) for scan in scans]
+    datasets = [
+        scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan)) for scan in scans
+    ]
     stores = [ds.encoding.get("source") for ds in datasets]
     _check_similar(datasets, stores)
     names = _common_maps(datasets)
@@ -118,33 +120,32 @@ def scan_of(
     return rows.isel(indexers).drop_vars(SCAN, errors="ignore").assign_coords(coords)
 
 
-def _opened(scan: StoreOrRun) -> xr.Dataset:
-    return scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan))
-
-
 def _check_similar(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -> None:
     """Raise UsageError for a scan given twice, SchemaError for patterns that differ."""
     labels = [store or f"Dataset {number}" for number, store in enumerate(stores)]
-    for label in labels:
+    first_kind = _pattern_kind(datasets[0])
+    for label, ds in zip(labels, datasets, strict=True):
         if labels.count(label) > 1:
             raise UsageError(f"{label} is given twice; give each scan once.")
-    kinds = []
-    for label, ds in zip(labels, datasets, strict=True):
-        schema.validate(ds)
-        kind = {
-            "sample shape": schema.input_shape(ds),
-            "dtype": ds[n.PATTERNS].dtype,
-            "navigation dims": schema.navigation_dims(ds),
-            "signal dims": schema.signal_dims(ds),
-        }
-        kinds.append(as_json(kind))
-        differences = differing(kinds[0], kinds[-1], "patterns")
+        differences = differing(first_kind, _pattern_kind(ds), "patterns")
         if differences:
             words = stored_and_requested(differences, labels[0], label)
             raise SchemaError(
                 f"{labels[0]} and {label} cannot be joined ({words}); bin, crop or convert the "
                 "patterns so that they agree."
             )
+
+
+def _pattern_kind(ds: xr.Dataset) -> Any:
+    """What the patterns of all scans must have in common."""
+    schema.validate(ds)
+    kind = {
+        "sample shape": schema.input_shape(ds),
+        "dtype": ds[n.PATTERNS].dtype,
+        "navigation dims": schema.navigation_dims(ds),
+        "signal dims": schema.signal_dims(ds),
+    }
+    return as_json(kind)
 
 
 def _common_maps(datasets: Sequence[xr.Dataset]) -> list[str]:
@@ -173,18 +174,17 @@ def _padded(
     navigation = schema.navigation_dims(ds)
     shape = schema.navigation_shape(ds)
     all_present = xr.DataArray(np.ones(shape, bool), dims=navigation, attrs=n.ATTRS[n.PRESENT])
-    variables = {
-        n.PATTERNS: in_chunks(ds[n.PATTERNS], navigation),
-        n.PRESENT: ds.get(n.PRESENT, all_present),
-    }
-    variables |= {name: ds[name] for name in names}
-    padded = {}
-    for name, values in variables.items():
-        fill = 0 if name == n.PATTERNS else _missing(values.dtype)
-        coords = [key for key in values.coords if set(navigation) & set(values[key].dims)]
-        plain = values.drop_vars(coords)
-        padded[name] = plain.pad(padding, constant_values=fill, keep_attrs=True)
-    return xr.Dataset(padded)
+    scan = ds[[n.PATTERNS, *names]].reset_coords(drop=True)
+    scan = scan.assign(
+        {
+            n.PATTERNS: in_chunks(ds[n.PATTERNS], navigation),
+            n.PRESENT: ds.get(n.PRESENT, all_present),
+        }
+    )
+    fills = {name: _missing(values.dtype) for name, values in scan.data_vars.items()}
+    fills[n.PATTERNS] = 0
+    scan = scan.drop_vars([name for name in scan.coords if name in navigation])
+    return scan.pad(padding, constant_values=fills, keep_attrs=True)
 
 
 def _missing(dtype: np.dtype) -> Any:

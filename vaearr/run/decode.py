@@ -44,13 +44,11 @@ def decoded_array(run: Run, latents: np.ndarray, sizes: Mapping[str, int]) -> xr
             decoded = model.preprocess.undo_without_input(decoded)
         batches.append(model.preprocess.enlarged(decoded).cpu().numpy())
     signal = schema.signal_dims(run.ds)
-    return xr.DataArray(
-        np.concatenate(batches).reshape(*sizes.values(), *(run.ds.sizes[dim] for dim in signal)),
-        dims=(*sizes, *signal),
-        coords={dim: run.ds[dim] for dim in signal if dim in run.ds.coords},
-        name="decoded",
-        attrs={"long_name": "decoded pattern", n.SIGNAL_DIMS: list(signal), **scale_attrs(run)},
-    )
+    signal_shape = [run.ds.sizes[dim] for dim in signal]
+    values = np.concatenate(batches).reshape(*sizes.values(), *signal_shape)
+    coords = {dim: run.ds[dim] for dim in signal if dim in run.ds.coords}
+    attrs = {"long_name": "decoded pattern", n.SIGNAL_DIMS: list(signal), **scale_attrs(run)}
+    return xr.DataArray(values, coords, (*sizes, *signal), name="decoded", attrs=attrs)
 
 
 def scale_attrs(run: Run, *, is_stored: bool | None = None) -> dict[str, str]:

@@ -49,14 +49,12 @@ def check_source(run: Run, n_samples: int, source: str) -> None:
         )
 
 
-def sampled_latents(
-    run: Run, n_samples: int, seed: int, source: str, batch_size: int = BATCH_SIZE
-) -> Iterator[np.ndarray]:
+def sampled_latents(run: Run, n_samples: int, seed: int, source: str) -> Iterator[np.ndarray]:
     """Batches of sampled latents `(k, L[, lz, ly, lx])` float32, see `Run.sample`."""
     check_source(run, n_samples, source)
     rng = np.random.default_rng(seed)
     shape = run.model.latent_shape
-    size = run.model.fitting(batch_size)
+    size = run.model.fitting(BATCH_SIZE)
     if source == "fitted":
         mean, covariance = aggregate_posterior(run)
         eigenvalues, eigenvectors = np.linalg.eigh(covariance)

@@ -6,12 +6,15 @@ While one block is on the device, the next is read and the previous one is writt
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
+import dask
+import dask.array as da
 import numpy as np
 import torch
 import xarray as xr
+import zarr
 
 from vaearr import names as n
 from vaearr import schema
@@ -23,7 +26,7 @@ from vaearr.batching.blocks import (
     read_chosen,
     sides,
 )
-from vaearr.computing.device import autocast, host_tensor, pick_precision
+from vaearr.computing.device import autocast, pick_precision
 from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig
 from vaearr.config.keywords import EncodeSettings
@@ -31,6 +34,7 @@ from vaearr.errors import UsageError
 from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network
 from vaearr.models.preprocess import binned_patterns
 from vaearr.models.windows import AGREEMENT, window_agreement
+from vaearr.recipe import Recipe
 from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.run.step import is_stored, replaced, step_recipe
 from vaearr.run.stream import BlockResult, Values, through, write_blocks
@@ -99,21 +103,15 @@ def encode_run(
     check_network(run.manifest, run.name, "encode")
     path = run.path
     store_ds = open_store(path)
-    names = {name: n.run_name(name, run.name) for name in (n.ROI, n.SPLIT, *ENCODED)}
-    used = [n.PATTERNS, names[n.ROI]]
-    if run.config["model"].get("options", {}).get("elements"):
-        used.append(n.ELEMENTS)
-    inputs = {"run": run.name, "weights_sha256": run.manifest.get("weights_sha256")}
-    recipe = step_recipe(run, settings, used, inputs)
+    variables = [n.run_name(name, run.name) for name in ENCODED]
+    latents = n.run_name(n.LATENTS, run.name)
+    recipe = _recipe(run, settings)
     instead = (
         f"apply the run under another name with run.apply('{path}', name='…') "
         f"(--from {path} --name …)"
     )
-    latents = [names[n.LATENTS]]
-    if is_stored(run, recipe, variables=latents, instead=instead, overwrite=overwrite):
+    if is_stored(run, recipe, variables=[latents], instead=instead, overwrite=overwrite):
         return store_ds
-    replacing = replaced(run, variables=[names[name] for name in ENCODED])
-
     model = run.to(settings.device).model
     ds = store_ds if data is None else data
     check_fits(ds, run.manifest, model, is_given=data is not None)
@@ -121,30 +119,37 @@ def encode_run(
         raise UsageError(
             f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave out draws."
         )
-    region = store_ds[names[n.ROI]].load()
+    region = run.variable(n.ROI).load()
     ds, data_record = _as_trained(ds, store_ds, run.manifest, region)
     chunked = in_chunks(ds[n.PATTERNS], schema.navigation_dims(store_ds))
     patterns = binned_patterns(chunked, model.preprocess_config)
     chosen = evenly_spread(region, settings.max_points)
-    elements = None
-    if model.network.elements:
-        elements = model.network.content(store_ds).reshape(chosen.size, -1)
     coords = latent_coords(ds, model, run.name, draws=settings.draws)
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}
     specs = _specs(store_ds, coords, settings, provenance)
     request = recipe.as_attrs() | {"data": data_record}
+    replacing = replaced(run, variables=variables)
     with staged_variables(
         path, specs, coords=coords, request=request, replacing=replacing
     ) as staging:
         log.info(f"encoding {int(chosen.sum())} {schema.samples_word(store_ds)}")
         if settings.window is not None:
             _check_windows(model, patterns, chosen, settings.window, settings.overlap)
-        results = _encode_blocks(model, patterns, chosen, staging, settings, elements)
+        results = _encode_blocks(model, store_ds, patterns, chosen, staging, settings)
         write_blocks(staging, results, what="encoding", progress=progress)
         if len(model.latent_shape) > 1 or not schema.is_scan(store_ds):
-            _add_channel_attrs(staging, names[n.LATENTS], store_ds[names[n.SPLIT]].load())
+            split = run.variable(n.SPLIT).load()
+            _add_channel_attrs(staging.arrays[latents], specs[latents].dims, split)
         publish_staged(staging, replacing=replacing)
     return open_store(path)
+
+
+def _recipe(run: Run, settings: EncodeConfig) -> Recipe:
+    used = [n.PATTERNS, n.run_name(n.ROI, run.name)]
+    if run.config["model"].get("options", {}).get("elements"):
+        used.append(n.ELEMENTS)
+    inputs = {"run": run.name, "weights_sha256": run.manifest.get("weights_sha256")}
+    return step_recipe(run, settings, used, inputs)
 
 
 def _specs(
@@ -194,13 +199,16 @@ def evenly_spread(region: xr.DataArray, max_points: int | None) -> xr.DataArray:
 
 def _encode_blocks(
     model: TrainedModel,
+    store_ds: xr.Dataset,
     patterns: xr.DataArray,
     chosen: xr.DataArray,
     staging: Staging,
     settings: EncodeConfig,
-    elements: np.ndarray | None,
 ) -> Iterator[BlockResult]:
-    """Latents of the blocks that are not written yet. elements: see `_encoded`."""
+    """Latents of the blocks that are not written yet."""
+    elements = None
+    if model.network.elements:
+        elements = model.network.content(store_ds).reshape(chosen.size, -1)
     blocks = Blocks(patterns.chunk(sides(staging.regions)), list(map(str, chosen.dims)))
     unwritten = pending(staging)
     for block in read_chosen(
@@ -272,15 +280,14 @@ def _encoded(
     numbers: np.ndarray,
     settings: EncodeConfig,
     elements: np.ndarray | None,
-) -> Callable[[], Values]:
+) -> Values:
     """Latents, standard deviations, errors and samples of the patterns `(n, C, …)` of a block.
 
     numbers: row-major numbers of the patterns. elements: the element content at all grid points,
-    for a model that explains it. Results are copied from a GPU while it encodes the next block; the
-    returned function waits for them.
+    for a model that explains it.
     """
     if not len(stored):
-        return dict
+        return {}
     precision = pick_precision(settings.precision, model.device)
     size = model.fitting(settings.batch_size)
     batches: dict[str, list[torch.Tensor]] = {}
@@ -302,22 +309,7 @@ def _encoded(
             values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
         for variable, value in values.items():
             batches.setdefault(n.run_name(variable, settings.run), []).append(value)
-    joined = {name: torch.cat(parts) for name, parts in batches.items()}
-    if model.device.type != "cuda":
-        arrays = {name: values.numpy(force=True) for name, values in joined.items()}
-        return lambda: arrays
-    copies = {}
-    for name, values_on_device in joined.items():
-        copy = host_tensor(tuple(values_on_device.shape), values_on_device.dtype, model.device)
-        copies[name] = copy.copy_(values_on_device, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record()
-
-    def wait() -> Values:
-        copied.synchronize()
-        return {name: values.numpy() for name, values in copies.items()}
-
-    return wait
+    return {name: torch.cat(parts).numpy(force=True) for name, parts in batches.items()}
 
 
 def _noise(numbers: np.ndarray, shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -369,7 +361,7 @@ def _pixel_positions(signal: xr.DataArray, side: int) -> np.ndarray:
     return positions
 
 
-def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None:
+def _add_channel_attrs(array: zarr.Array, dims: Sequence[str], split: xr.DataArray) -> None:
     """Add to staged latents the attributes that a diffusion model on them needs.
 
     `channel_mean` and `channel_std` of each dimension, over samples and positions;
@@ -377,28 +369,23 @@ def _add_channel_attrs(staging: Staging, name: str, split: xr.DataArray) -> None
     before diffusion: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion
     Models", CVPR 2022, appendix G; `channel_statistics_of`, the samples used.
     """
-    array = staging.arrays[name]
-    is_train = bool((split == n.TRAIN).any())
-    is_used = (split == n.TRAIN) if is_train else (split != n.OUTSIDE)
-    count = 0
-    total: Any = 0.0
-    squares: Any = 0.0
-    for region in staging.regions:
-        values = np.asarray(array[tuple(region.values())])[is_used.isel(region).values]
-        vectors = np.moveaxis(values.astype("f8"), 1, -1).reshape(-1, values.shape[1])
-        vectors = vectors[np.isfinite(vectors).all(1)]
-        count += len(vectors)
-        total += vectors.sum(0)
-        squares += np.square(vectors).sum(0)
-    if not count:
-        return
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0)
+    is_used = split == n.TRAIN
+    samples = "training samples"
+    if not is_used.any():
+        is_used = split != n.OUTSIDE
+        samples = "all samples"
+    latents = xr.DataArray(da.from_zarr(array), dims=dims).astype("f8")
+    latents = latents.where(is_used.reset_coords(drop=True).drop_vars(split.dims, errors="ignore"))
+    latent = dims[split.ndim]
+    others = [dim for dim in dims if dim != latent]
+    mean, variance = dask.compute(latents.mean(others), latents.var(others))
     std = float(np.sqrt(variance.mean() + mean.var()))
+    if not np.isfinite(std):  # no sample has latents
+        return
     attrs = {
-        "channel_mean": mean.tolist(),
-        "channel_std": np.sqrt(variance).tolist(),
+        "channel_mean": mean.values.tolist(),
+        "channel_std": np.sqrt(variance).values.tolist(),
         "diffusion_scale": 1 / std if std > 0 else None,
-        "channel_statistics_of": "training samples" if is_train else "all samples",
+        "channel_statistics_of": samples,
     }
     array.update_attributes({**array.attrs, **attrs})

@@ -21,12 +21,6 @@ from vaearr.sources.nifti import ORIENTATION
 
 EXAMPLE, PART, METRIC, STATISTIC = "example", "part", "metric", "statistic"
 STATISTICS = ["mean", "std", "min", "median", "max"]
-RESTORED = {
-    "zscore": "mean and standard deviation",
-    "robust": "median and interquartile range",
-    "minmax": "smallest and largest value",
-    "quantile": "smallest value and 99.5 % quantile",
-}
 LONG_NAMES = {
     "input": "pattern",
     "reconstruction": "decoded posterior mean",
@@ -110,9 +104,6 @@ class Evaluation:
             warnings.append(
                 f"SSIM needs samples with sides of {SSIM_SIDE} or more, so it is left out."
             )
-        restored = RESTORED.get(model.preprocess_config.normalise)
-        if config.units != "stored":
-            restored = None
         table.attrs = {
             **self.run.result_attrs,
             **self.scale,
@@ -122,7 +113,6 @@ class Evaluation:
             ),
             "data_range_is": self.range_kind,
             "data_range": self.range,
-            "given_back": [restored] if restored else [],
             "window": None if config.window is None else list(config.window),
             "warnings": warnings,
         }

@@ -168,11 +168,13 @@ def run_lines(facts: dict[str, Any], samples: str = SCAN_POINTS) -> list[str]:
     region = f"ROI of {facts['n_roi']} {samples} ({_roi_words(facts['roi'], samples)})"
     if facts["n_train"]:
         region += f", {facts['n_train']} for training, {facts['n_validation']} for validation"
-    explained = f"{facts['explained_variance']:.1%} of the variance explained, noise included"
+    health = (
+        f"{facts['n_active']} active dimensions, {facts['explained_variance']:.1%} of the variance "
+        "explained, noise included"
+    )
     latents = f"encoded as {facts['latents']!r}" if facts["encoded"] else "not encoded yet"
     warnings = [f"warning: {text}" for text in facts["warnings"]]
-    active = f"{facts['n_active']} active dimensions, {explained}"
-    return [model, region, active, latents, *warnings]
+    return [model, region, health, latents, *warnings]
 
 
 def _roi_words(roi: dict[str, Any] | str | None, samples: str) -> str:

@@ -3,139 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from functools import partial
 
+import pandas as pd
 import torch
 import xarray as xr
 
-from vaearr.errors import DataError, UsageError, need
+from vaearr.errors import DataError, UsageError, did_you_mean, need
 from vaearr.models.quality import frechet_distance
 from vaearr.run import Run
 from vaearr.run.draw import check_source, prior_warnings_of, sampled_latents
-from vaearr.run.stream import batches_of, part_map, through
+from vaearr.run.stream import batches_of, part_map, subset_map, through
 
 MIN_SAMPLES = 2048  # with fewer, the Fréchet distance is biased upwards
+
+PARTS_OF_DATA = ("validation", "train", "all")
+LONG_NAMES = {
+    "frechet": "Fréchet distance of features",
+    "n": "samples",
+    "n_reference": "samples of the reference",
+}
 
 FeatureFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
 def fidelity(
-    run: Run,
-    n_samples: int,
-    source: str,
-    features: FeatureFunction | None,
-    weights: str | Path | None,
-    part: str,
-    seed: int,
-    batch_size: int,
+    run: Run, n_samples: int, source: str, features: FeatureFunction | None, part: str, seed: int
 ) -> xr.Dataset:
     """Compute the Fréchet distance of generated samples to the data, see `Run.fidelity`."""
     need("monai", "vaearr[monai]", "the Fréchet distance")
     run.check_patterns()
     check_source(run, n_samples, source)
+    extract = features or partial(_latent_features, run)
+    feature_name = "latents"
+    if features is not None:
+        feature_name = getattr(features, "__name__", "function")
+    if part not in PARTS_OF_DATA:
+        raise UsageError(f"there is no part {part!r}.{did_you_mean(part, PARTS_OF_DATA)}")
     masks = {}
-    for name in {"train", "validation", part}:
-        masks[name] = part_map(run, name, max_samples=n_samples, seed=seed)
-    feature_name, extract = _features(run, features, weights, masks[part], batch_size)
     data = {}
-    for name, mask in masks.items():
-        data[name] = _all_features(extract, _preprocessed(run, mask, batch_size))
+    for name in {"train", "validation", part}:
+        masks[name] = subset_map(part_map(run, name), n_samples, seed)
+        data[name] = _all_features(extract, _preprocessed(run, masks[name]))
     reference = data[part]
     if len(reference) < 2:
         raise DataError(
             f"the {part} part of run {run.name!r} has fewer than two samples; choose another "
             "(--part)."
         )
-    latents = sampled_latents(run, n_samples, seed, source, batch_size)
+    latents = sampled_latents(run, n_samples, seed, source)
     decoded = (run.model.decode_batch(torch.from_numpy(batch)) for batch in latents)
-    reconstructed = _reconstructed(run, masks[part], batch_size)
     pairs = {
         "draws": (_all_features(extract, decoded), reference),
-        "reconstructions": (_all_features(extract, reconstructed), reference),
+        "reconstructions": (_all_features(extract, _reconstructed(run, masks[part])), reference),
         "data": (data["train"], data["validation"]),
     }
-    distances = [frechet_distance(*pair) for pair in pairs.values()]
-    counts = [len(samples) for samples, _ in pairs.values()]
-    reference_counts = [len(samples) for _, samples in pairs.values()]
-    dim = "compared"
-    return xr.Dataset(
+    table = pd.DataFrame(
         {
-            "frechet": (dim, distances, {"long_name": "Fréchet distance of features"}),
-            "n": (dim, counts, {"long_name": "samples"}),
-            "n_reference": (dim, reference_counts, {"long_name": "samples of the reference"}),
+            "frechet": [frechet_distance(*pair) for pair in pairs.values()],
+            "n": [len(samples) for samples, _ in pairs.values()],
+            "n_reference": [len(samples) for _, samples in pairs.values()],
         },
-        coords={dim: list(pairs)},
-        attrs={
-            **run.result_attrs,
-            "source": source,
-            "seed": seed,
-            "part": part,
-            "features": feature_name,
-            "n_features": reference.shape[1],
-            "warnings": prior_warnings_of(run, source) + _warnings(pairs, feature_name),
-        },
+        index=pd.Index(list(pairs), name="compared"),
+    )
+    result = xr.Dataset.from_dataframe(table)
+    for name, long_name in LONG_NAMES.items():
+        result[name].attrs["long_name"] = long_name
+    return result.assign_attrs(
+        **run.result_attrs,
+        source=source,
+        seed=seed,
+        part=part,
+        features=feature_name,
+        n_features=reference.shape[1],
+        warnings=prior_warnings_of(run, source) + _warnings(pairs, feature_name),
     )
 
 
-def _features(
-    run: Run,
-    features: FeatureFunction | None,
-    weights: str | Path | None,
-    reference: xr.DataArray,
-    batch_size: int,
-) -> tuple[str, FeatureFunction]:
-    """Name and function of the requested features."""
-    if features is not None and weights is not None:
-        raise UsageError(
-            "features and weights exclude each other: weights are of an image network. Give one."
-        )
-    if features is not None:
-        return getattr(features, "__name__", "function"), features
-    if weights is not None:
-        return _image_features(run, Path(weights), reference, batch_size)
-    network = run.model.network
-
-    def latents(samples: torch.Tensor) -> torch.Tensor:
-        mean: torch.Tensor = network.encode(samples)[0]
-        if mean.ndim == 2:
-            return mean
-        flat = mean.flatten(2)
-        return torch.cat([flat.mean(2), flat.std(2, correction=0)], 1)
-
-    return "latents", latents
-
-
-@torch.inference_mode()
-def _image_features(
-    run: Run, weights: Path, reference: xr.DataArray, batch_size: int
-) -> tuple[str, FeatureFunction]:
-    """Features of an image network, for values scaled to [-1, 1] by the reference samples."""
-    from vaearr.models.perceptual import read_features
-
-    network = read_features(weights).to(run.model.device).eval()
-    channels, *sides = run.model.preprocess.shape
-    if len(sides) != 2 or channels not in network.n_channels:
-        raise UsageError(
-            f"samples have {channels} channels and sides {sides}; an image network takes images "
-            "with 1 or 3 channels. Give features=, a function of samples."
-        )
-    if min(sides) < network.least:
-        raise UsageError(
-            f"samples of sides {sides} are too small: {network.name} takes {network.least} or more."
-        )
-    batches = list(_preprocessed(run, reference, batch_size))
-    low = min(float(batch.min()) for batch in batches)
-    high = max(float(batch.max()) for batch in batches)
-    if not low < high:
-        raise DataError(
-            "all values of the samples are equal; an image network cannot compare them."
-        )
-
-    def pooled(samples: torch.Tensor) -> torch.Tensor:
-        maps = network(2 * (samples - low) / (high - low) - 1)
-        return torch.cat([layer.flatten(2).mean(2) for layer in maps], 1)
-
-    return f"{network.name} ({weights.name})", pooled
+def _latent_features(run: Run, samples: torch.Tensor) -> torch.Tensor:
+    """Posterior means; of spatial latents the mean and standard deviation of each channel."""
+    mean: torch.Tensor = run.model.network.encode(samples)[0]
+    if mean.ndim == 2:
+        return mean
+    flat = mean.flatten(2)
+    return torch.cat([flat.mean(2), flat.std(2, correction=0)], 1)
 
 
 @torch.inference_mode()
@@ -154,13 +105,13 @@ def _all_features(extract: FeatureFunction, batches: Iterable[torch.Tensor]) -> 
 
 
 @torch.inference_mode()
-def _preprocessed(run: Run, mask: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
-    for patterns in batches_of(run, mask, batch_size):
+def _preprocessed(run: Run, mask: xr.DataArray) -> Iterator[torch.Tensor]:
+    for patterns in batches_of(run, mask):
         yield run.model.preprocess(patterns)
 
 
-def _reconstructed(run: Run, mask: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
-    for patterns in batches_of(run, mask, batch_size):
+def _reconstructed(run: Run, mask: xr.DataArray) -> Iterator[torch.Tensor]:
+    for patterns in batches_of(run, mask):
         yield through(run.model, patterns).decoded
 
 
@@ -182,7 +133,7 @@ def _warnings(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], features: str
     if features == "latents":
         warnings.append(
             "The features are latents of this run: they miss what the model does not encode, and "
-            "distances of other runs have another scale. Use an image network (weights=, "
-            "--weights) to compare runs."
+            "distances of other runs have another scale. Give features= of an image network to "
+            "compare runs."
         )
     return warnings

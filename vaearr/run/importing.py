@@ -32,7 +32,7 @@ from vaearr.models.preprocess import settled
 from vaearr.models.quality import latent_health
 from vaearr.recipe import Recipe, is_made, now, versions
 from vaearr.run import Run
-from vaearr.run.train import data_fingerprint, region_facts, resolve_roi
+from vaearr.run.train import TRAINED, data_fingerprint, named_maps, region_facts, resolve_roi
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -134,8 +134,14 @@ def import_model(
     mask = resolve_roi(ds, roi)
     if not bool(mask.any()):
         raise RoiError("the ROI has no scan point; widen it.")
-    if exists and _is_imported(ds, run, path, file, mask, settings, overwrite=overwrite):
-        return Run(path, run, trust=trusted)
+    sha256 = sha256_of(file)
+    if exists:
+        region = fingerprint(mask.values)
+        recipe = Recipe(settings, {"kind": n.IMPORTED, "weights_sha256": sha256, "region": region})
+        stored = _stored_recipe(ds, run, path, settings)
+        existing = f"{path} already has a run {run!r}"
+        if is_made(existing, stored, recipe, instead=OTHER_NAME, overwrite=overwrite):
+            return Run(path, run, trust=trusted)
     replaced = removable(path, [f"{n.RUNS}/{run}"])
     with staged_run(path, run, replacing=replaced) as folder:
         split = _validation_split(mask)
@@ -147,30 +153,24 @@ def import_model(
         health = latent_health(model, _batches(ds, sample, model))
         if is_run:
             health.attrs["warnings"] += _likeness(origin["explained_variance"], health.attrs)
-        imported = {"file": file.name, "sha256": sha256_of(file), **origin}
+        imported = {"file": file.name, "sha256": sha256, **origin}
         (folder / n.MODEL).mkdir()
-        manifest = save_model(
-            model,
-            folder / n.MODEL,
-            {
-                "kind": n.IMPORTED,
-                "state": n.IMPORTED,
-                "config": {
-                    "model": model.model_config.to_attrs(),
-                    "preprocess": model.preprocess_config.to_attrs(),
-                    n.IMPORTED: {**imported, "settings": settings.to_attrs()},
-                },
-                **region_facts(mask),
-                "n_train": 0,
-                "n_validation": int(mask.sum()),
-                "n_weights": sum(weight.numel() for weight in model.network.parameters()),
-                "data": data_fingerprint(ds),
-                "versions": versions(),
-                "time": now(),
+        facts = {
+            "kind": n.IMPORTED,
+            "config": {
+                "model": model.model_config.to_attrs(),
+                "preprocess": model.preprocess_config.to_attrs(),
+                n.IMPORTED: {**imported, "settings": settings.to_attrs()},
             },
-        )
-        manifest["run"] = run
-        maps = xr.Dataset({n.run_name(n.ROI, run): mask, n.run_name(n.SPLIT, run): split})
+            **region_facts(mask),
+            "n_train": 0,
+            "n_validation": int(mask.sum()),
+            "data": data_fingerprint(ds),
+            "versions": versions(),
+            "time": now(),
+        }
+        manifest = {**save_model(model, folder / n.MODEL, facts), "run": run}
+        maps = named_maps(mask, split, run)
         tables = {n.HEALTH: health}
         publish_run(path, run, folder, manifest, maps, tables=tables, replacing=replaced)
     for warning in health.attrs["warnings"]:
@@ -187,33 +187,16 @@ def _weights_of(checkpoint: str | Path) -> tuple[Path, bool]:
     return file, False
 
 
-def _is_imported(
-    ds: xr.Dataset,
-    run: str,
-    path: Path,
-    file: Path,
-    mask: xr.DataArray,
-    settings: ImportConfig,
-    *,
-    overwrite: bool,
-) -> bool:
-    """Whether the run was imported from the same weights, with the same region and settings."""
-    inputs = {
-        "kind": n.IMPORTED,
-        "weights_sha256": sha256_of(file),
-        "region": fingerprint(mask.values),
-    }
+def _stored_recipe(ds: xr.Dataset, run: str, path: Path, settings: ImportConfig) -> dict[str, Any]:
+    """The recipe of an existing run; the settings are no difference if it was not imported."""
     manifest = run_manifest(path, run)
     imported = manifest["config"].get(n.IMPORTED) or {}
-    stored = {
-        "kind": manifest.get("kind", "trained"),
+    return {
+        "kind": manifest.get("kind", TRAINED),
         "weights_sha256": imported.get("sha256", manifest.get("weights_sha256")),
         "region": fingerprint(ds[n.run_name(n.ROI, run)].values),
         "config": imported.get("settings", settings.to_attrs()),
     }
-    existing = f"{path} already has a run {run!r}"
-    recipe = Recipe(settings, inputs)
-    return is_made(existing, stored, recipe, instead=OTHER_NAME, overwrite=overwrite)
 
 
 def _model_of_run(
@@ -257,21 +240,20 @@ def _model_of_run(
 
 def _likeness(trained: float | None, health: Mapping[str, Any]) -> list[str]:
     """A warning if the data are reconstructed much worse than those of the training."""
-    explained = float(health["explained_variance"])
-    if trained is None:
-        reason = "the variance that the model explained in training is not in this folder"
-    elif trained <= 0:
-        reason = f"the model explained no variance in training ({trained:.1%})"
-    elif explained * (1 - trained) >= MIN_ODDS * trained * (1 - explained):
-        return []
-    else:
+    if trained is None or trained <= 0:
         return [
-            f"These data look unlike the training data: the model explains {explained:.1%} of "
-            f"their variance (of {health['n_samples']} samples), and {trained:.1%} of that of the "
-            "training data. The latents may have another meaning here: see 'vaearr reconstruct', "
-            "or train a run on these data."
+            "Whether these data look like the training data is not known: no variance that the model "
+            "explained in training is stored with it."
         ]
-    return [f"Whether these data look like the training data is not known: {reason}."]
+    explained = float(health["explained_variance"])
+    if explained * (1 - trained) >= MIN_ODDS * trained * (1 - explained):
+        return []
+    return [
+        f"These data look unlike the training data: the model explains {explained:.1%} of their "
+        f"variance (of {health['n_samples']} samples), and {trained:.1%} of that of the training "
+        "data. The latents may have another meaning here: see 'vaearr reconstruct', or train a run "
+        "on these data."
+    ]
 
 
 def _model_of_file(

@@ -74,24 +74,21 @@ def keep(
     navigation = set(schema.navigation_dims(ds))
     maps: dict[str, xr.DataArray] = {}
     tables: dict[str, xr.Dataset] = {}
-    keys: list[str] = []
     for name, result in results.items():
         check_name(name)
-        if navigation.isdisjoint(result.dims):
-            if isinstance(result, xr.DataArray):
-                result = result.to_dataset(name=result.name or name)
-            stored = open_table(path, run, name) if has_table(path, run, name) else None
-            if _is_new(path, name, stored, result, overwrite):
-                tables[name] = result
-                keys.append(f"{n.RUNS}/{run}/{name}")
-        else:
+        if not navigation.isdisjoint(result.dims):
             values = _as_map(name, result)
             if _is_new(path, name, ds.get(name), values, overwrite):
                 maps[name] = values
-                keys.append(name)
-    if keys:
+            continue
+        if isinstance(result, xr.DataArray):
+            result = result.to_dataset(name=result.name or name)
+        stored = open_table(path, run, name) if has_table(path, run, name) else None
+        if _is_new(path, name, stored, result, overwrite):
+            tables[name] = result
+    if maps or tables:
+        replaced = removable(path, [*maps, *(f"{n.RUNS}/{run}/{name}" for name in tables)])
         variables = _to_write(ds, maps)
-        replaced = removable(path, keys)
         write_results(path, variables=variables, run=run, tables=tables, replacing=replaced)
     return open_store(path)
 

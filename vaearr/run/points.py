@@ -70,8 +70,7 @@ def encoded_latents(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """
     shape = run.latent_shape
     latents = read_block(run.latents, {}).reshape(-1, shape[0], int(np.prod(shape[1:])))
-    is_encoded = np.isfinite(latents).all(1).any(1)
-    numbers = np.flatnonzero(is_encoded)
+    numbers = np.flatnonzero(np.isfinite(latents).all(1).any(1))
     if not len(numbers):
         raise NoInputError(
             f"run {run.name!r} of {run.path} has no point with known latents; encode it again."

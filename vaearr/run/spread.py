@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from vaearr import names as n
-from vaearr.analysis import planes
 from vaearr.errors import NoInputError, UsageError
 from vaearr.run import Run
 from vaearr.run.points import POINT, latent_points, subset
-from vaearr.run.statistics import correlations
-from vaearr.schema.classes import CLASS, classes_of
-from vaearr.store import check_inputs
+from vaearr.schema.classes import CLASS
 
 N_PAIRED = 6  # dimensions of a pair plot by default
 MIN_BINS, MAX_BINS = 5, 50
 N_POINTS = 2000  # samples in a figure by default
-
-
-def describe(run: Run) -> xr.Dataset:
-    """Summarise each latent dimension, see `Run.describe`."""
-    points = latent_points(run)
-    dims = pd.Index(points[n.LATENT].values, name=n.LATENT)
-    table = pd.DataFrame(points["vectors"].values, columns=dims).describe().T
-    return xr.Dataset.from_dataframe(table).assign_attrs(run.result_attrs)
 
 
 def histograms(
@@ -56,8 +44,10 @@ def histograms(
 
 def _counts(vectors: np.ndarray, edges: Sequence[np.ndarray]) -> np.ndarray:
     """Samples in each bin of each dimension, `(latent, bin)`."""
-    pairs = zip(vectors.T, edges, strict=True)
-    return np.stack([np.histogram(column, ends)[0] for column, ends in pairs])
+    counts = []
+    for column, column_edges in zip(vectors.T, edges, strict=True):
+        counts.append(np.histogram(column, column_edges)[0])
+    return np.stack(counts)
 
 
 def pairs(
@@ -70,11 +60,9 @@ def pairs(
         points = points.isel({n.LATENT: np.sort(by_variance[:N_PAIRED])})
     if points.sizes[n.LATENT] < 2:
         raise UsageError("pairs need two dimensions or more.")
-    vectors = points["vectors"].values
-    offsets = vectors - vectors.mean(0)
     result = subset(points, max_points, seed)
     result["other"] = points[n.LATENT].values
-    matrix = correlations(offsets.T @ offsets)
+    matrix = pd.DataFrame(points["vectors"].values).corr()
     result["correlation"] = n.named((n.LATENT, "other"), matrix, "correlation")
     return result.assign_attrs(seed=seed)
 
@@ -104,26 +92,3 @@ def activations(
     result["class_mean"] = n.named((CLASS, n.LATENT), groups.mean(), "mean")
     result["n"] = n.named(CLASS, groups.size(), "samples")
     return result.assign_attrs(n=points.sizes[POINT], seed=seed, classes=names)
-
-
-def scatter(
-    run: Run,
-    layouts: dict[Any, xr.Dataset],
-    method: Literal["tsne", "pca", "umap"],
-    by: str | None,
-    **settings: Any,
-) -> xr.Dataset:
-    """Lay out samples in a plane, see `Run.scatter`.
-
-    layouts: those computed before, by method, settings and latents; settings: of `va.embed`.
-    """
-    codes = classes_of(run.ds, by)
-    latents = run.latents
-    fingerprints = check_inputs(run.path, [str(latents.name)])
-    key = (method, *settings.values(), *fingerprints.values())
-    if key not in layouts:
-        layouts[key] = planes.embed(latents, method, **settings)
-    result = layouts[key].copy()
-    if codes is not None:
-        result.coords[CLASS] = POINT, codes.values.ravel()[result["number"]], codes.attrs
-    return result.assign_attrs(run.result_attrs)

@@ -36,6 +36,7 @@ IN_NATS = {"kl", "aggregate_kl"}
 # a dimension of the aggregate posterior beyond these is far from the prior
 MAX_MEAN, MIN_STD, MAX_STD = 0.5, 0.5, 1.5
 MAX_LISTED = 8
+NO_STD = "The latents have no standard deviations: there is no KL, and means are used alone."
 
 
 def stored_statistics(run: Run) -> xr.Dataset:
@@ -106,7 +107,6 @@ def statistics_of(
     n_positions = int(moments["n_values"]) / max(n_samples, 1)
     spread = moments["std"] ** 2
     total = spread + moments["variance"]
-    is_active = spread > ACTIVE_VARIANCE
     is_deterministic = not bool(moments["variance"].any())
     distance = total + moments["mean"] ** 2 - 1
     kl = 0.5 * (distance - moments["logvar_mean"])
@@ -116,7 +116,7 @@ def statistics_of(
         aggregate_kl = 0.5 * (distance - np.log(total)) + 0 * kl
     table = moments.assign(
         kl=n_positions * kl,
-        is_active=is_active,
+        is_active=spread > ACTIVE_VARIANCE,
         aggregate_mean=moments["mean"],
         aggregate_std=np.sqrt(total),
         aggregate_kl=n_positions * aggregate_kl,
@@ -128,16 +128,14 @@ def statistics_of(
     table.attrs = {
         "n": n_samples,
         "n_positions": n_positions,
-        "n_active": int(is_active.sum()),
+        "n_active": int(table["is_active"].sum()),
         "is_deterministic": is_deterministic,
-        "kl_total": None if std is None else float(n_positions * kl.sum()),
+        "kl_total": None if std is None else float(table["kl"].sum()),
+        "warnings": [NO_STD],
     }
-    if std is None:
-        reason = (
-            "The latents have no standard deviations: there is no KL, and means are used alone."
-        )
-        return table.assign_attrs(warnings=[reason])
-    return table.assign_attrs(warnings=prior_warnings(table))
+    if std is not None:
+        table.attrs["warnings"] = prior_warnings(table)
+    return table
 
 
 def prior_warnings(statistics: xr.Dataset) -> list[str]:
@@ -202,15 +200,6 @@ def _no_latents(run: Run) -> NoInputError:
     return NoInputError(
         f"run {run.name!r} of {run.path} has no point with known latents; encode it again."
     )
-
-
-def correlations(covariance: np.ndarray) -> np.ndarray:
-    """Correlations of covariances, NaN of a dimension without variance."""
-    scale = np.sqrt(np.maximum(np.diag(covariance), 0))
-    product = np.outer(scale, scale)
-    ratio = np.full_like(covariance, np.nan)
-    np.divide(covariance, product, out=ratio, where=product > 0)
-    return np.clip(ratio, -1, 1)
 
 
 def held_out(run: Run) -> dict[str, float | int | None]:

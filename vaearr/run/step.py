@@ -14,7 +14,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import Config
 from vaearr.errors import UsageError
-from vaearr.recipe import BY_NAME, FINGERPRINTS, PARENTS, Recipe, changed_inputs, is_made, nested
+from vaearr.recipe import BY_NAME, FINGERPRINTS, Recipe, changed_inputs, is_made, nested
 from vaearr.run import Run
 from vaearr.store import check_inputs, has_table, write_results
 from vaearr.store.listing import attributes_of
@@ -38,8 +38,7 @@ def step_recipe(
             variable = n.ELEMENTS
         if variable in ds.variables and variable not in used:
             used.append(variable)
-    parents = {name: nested(ds[name].attrs, n.PROVENANCE) for name in used}
-    return Recipe(config, {**(inputs or {}), PARENTS: parents}, check_inputs(run.path, used))
+    return Recipe(config, inputs or {}, check_inputs(run.path, used))
 
 
 def is_stored(

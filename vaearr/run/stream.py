@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.batching.blocks import Block, Blocks, read_chosen
 from vaearr.computing.progress import Progress, showing
-from vaearr.errors import UsageError, did_you_mean
 from vaearr.models.artifacts import TrainedModel
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
+from vaearr.run.decode import BATCH_SIZE
 from vaearr.store import Region, Staging, pending, write_block
 
 log = logging.getLogger("vaearr")
@@ -29,24 +29,25 @@ Values = Mapping[str, np.ndarray]  # by variable, `(n, …)` of the chosen point
 
 
 class BlockResult(NamedTuple):
-    """Results of a block: its chosen points, and values, or a function that waits for them."""
+    """Results of a block, at its chosen points."""
 
     region: Region
     inside: np.ndarray
-    values: Values | Callable[[], Values]
+    values: Values
 
 
-def part_map(run: Run, part: str, *, max_samples: int | None = None, seed: int = 0) -> xr.DataArray:
-    """Boolean map of a part of the split, or of a seeded choice of its samples.
-
-    part: train, validation or all. Raises UsageError for another one.
-    """
-    if part not in (*PARTS, "all"):
-        raise UsageError(f"there is no part {part!r}.{did_you_mean(part, [*PARTS, 'all'])}")
+def part_map(run: Run, part: str) -> xr.DataArray:
+    """Boolean map of a part of the split: train, validation or all."""
     split = run.variable(n.SPLIT).load()
-    mask = split == PARTS[part] if part in PARTS else split != n.OUTSIDE
+    if part not in PARTS:
+        return split != n.OUTSIDE
+    return split == PARTS[part]
+
+
+def subset_map(mask: xr.DataArray, max_samples: int, seed: int) -> xr.DataArray:
+    """A seeded choice of at most `max_samples` samples of a boolean map."""
     samples = np.flatnonzero(mask.values)
-    if max_samples is None or len(samples) <= max_samples:
+    if len(samples) <= max_samples:
         return mask
     selected = np.zeros(mask.size, bool)
     selected[np.random.default_rng([seed, 1]).permutation(samples)[:max_samples]] = True
@@ -66,12 +67,12 @@ def chosen_blocks(run: Run, chosen: xr.DataArray) -> tuple[int, Iterator[Block]]
     return len(blocks.regions), read_chosen(blocks, chosen.values, run.model.input_shape)
 
 
-def batches_of(run: Run, chosen: xr.DataArray, batch_size: int) -> Iterator[torch.Tensor]:
+def batches_of(run: Run, chosen: xr.DataArray) -> Iterator[torch.Tensor]:
     """Stored patterns `(k, C, …)` of chosen points, on the device of the model.
 
     Samples with values that are not finite are left out.
     """
-    size = run.model.fitting(batch_size)
+    size = run.model.fitting(BATCH_SIZE)
     for block in chosen_blocks(run, chosen)[1]:
         patterns = block.stored
         if patterns.is_floating_point():
@@ -143,8 +144,6 @@ def write_blocks(
 def write_result(staging: Staging, result: BlockResult) -> None:
     """Write the values of a block into every staged variable, NaN at points not chosen."""
     values = result.values
-    if callable(values):
-        values = values()
     blocks = {}
     for name, array in staging.arrays.items():
         sample_shape = array.shape[result.inside.ndim :]

@@ -204,14 +204,11 @@ def _map_fingerprints(
     """Fingerprints of the maps of a training, which a checkpoint must share to be resumed."""
     from vaearr.training import fingerprint
 
-    fingerprints = {
-        "roi": fingerprint(scan.roi.values),
-        "split": fingerprint(split.values),
-    }
+    maps = {"roi": scan.roi.values, "split": split.values}
     for name in (settings.objective.label, settings.balance):
         if name:
-            fingerprints[name] = fingerprint(grid.class_map(scan.ds, name)[0])
-    return fingerprints
+            maps[name] = grid.class_map(scan.ds, name)[0]
+    return {name: fingerprint(values) for name, values in maps.items()}
 
 
 def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) -> Path:
@@ -269,8 +266,11 @@ def open_training_data(
     if stores:
         return _joined_data(ds, mask, store_path, [check_store(path) for path in stores if path])
     store_roi, fingerprint = _scan_inputs(ds, mask, store_ds)
-    if SEEN in fingerprint:
-        ds = _without_value_attrs(ds)
+    if SEEN in fingerprint:  # lazy steps have made some attributes untrue
+        patterns = ds[n.PATTERNS].copy(deep=False)
+        for key in OF_THE_VALUES:
+            patterns.attrs.pop(key, None)
+        ds = ds.assign({n.PATTERNS: patterns})
     return TrainingData(store_path, ds, mask, store_ds, store_roi, fingerprint)
 
 
@@ -313,15 +313,6 @@ def _scan_inputs(
             log.info("the patterns differ from those of the store; encode needs this Dataset, too")
             fingerprint |= {SEEN: sampled}
     return store_roi, fingerprint
-
-
-def _without_value_attrs(ds: xr.Dataset) -> xr.Dataset:
-    """The Dataset without attributes of its patterns that lazy steps have made untrue."""
-    patterns = ds[n.PATTERNS].copy(deep=False)
-    patterns.attrs = {
-        key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES
-    }
-    return ds.assign({n.PATTERNS: patterns})
 
 
 def region_facts(roi: xr.DataArray) -> dict[str, Any]:
@@ -435,12 +426,13 @@ def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) 
     from vaearr.models.preprocess import settled as settled_preprocess
 
     preprocess = settings.preprocess
-    objective = settings.objective
     if settings.model.name == "nmf" and preprocess.normalise == "auto":
         preprocess = preprocess.replace(normalise="none")  # no value may be negative
     preprocess = settled_preprocess(preprocess, ds[n.PATTERNS])
+    settings = settings.replace(preprocess=preprocess.to_attrs())
     if is_fitted(settings.model.name, trust):
-        return settings.replace(preprocess=preprocess.to_attrs())
+        return settings
+    objective = settings.objective
     is_scan = schema.is_scan(ds)
     if objective.input_noise is None:
         objective = objective.replace(input_noise=float(is_scan))
@@ -451,7 +443,7 @@ def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) 
         )
     if objective.target == "auto":
         objective = objective.replace(target="neighbour" if is_scan else "self")
-    return settings.replace(objective=objective.to_attrs(), preprocess=preprocess.to_attrs())
+    return settings.replace(objective=objective.to_attrs())
 
 
 def check_extras(settings: TrainConfig) -> None:

@@ -53,27 +53,24 @@ def prototypes(run: Run, by: str | None, classes: Sequence[str] | None) -> xr.Da
     by = codes.attrs["long_name"]
     numbers, latents = encoded_latents(run)
     code_of_sample = codes.values.ravel()[numbers]
-    names, counts, means, typical = [], [], [], []
-    for code, name in enumerate(codes.attrs["flag_meanings"][1:]):
-        members = np.flatnonzero(code_of_sample == code)
-        if len(members):
-            mean = latents[members].mean(0, dtype="f8")
-            names.append(name)
-            counts.append(len(members))
-            means.append(mean)
-            typical.append(members[typical_index(latents[members], mean)])
-    if not names:
+    encoded_codes = np.unique(code_of_sample[code_of_sample >= 0])
+    if not len(encoded_codes):
         raise NoInputError(f"no encoded sample has a class by {by!r}; choose another map.")
-    sizes = {CLASS: len(names)}
+    counts, means, typical = [], [], []
+    for code in encoded_codes:
+        members = np.flatnonzero(code_of_sample == code)
+        mean = latents[members].mean(0, dtype="f8")
+        counts.append(len(members))
+        means.append(mean)
+        typical.append(members[typical_index(latents[members], mean)])
+    sizes = {CLASS: len(counts)}
     result = decoded_latents(run, np.stack(means), sizes, DECODED)
     result = result.rename(decoded="decoded_mean")
     result["decoded"] = decoded_array(run, latents[typical], sizes)
-    result["sample_latents"] = (
-        result["latents"].dims,
-        latents[typical],
-        {"long_name": "of the typical sample"},
-    )
+    result["sample_latents"] = result["latents"].copy(data=latents[typical])
+    result["sample_latents"].attrs["long_name"] = "of the typical sample"
     result["n"] = n.named(CLASS, counts, "samples")
+    names = [codes.attrs["flag_meanings"][code + 1] for code in encoded_codes]
     result[CLASS] = CLASS, names, {"long_name": by}
     result.coords["number"] = n.named(
         CLASS, numbers[typical], "number of the typical sample, row-major"
@@ -97,10 +94,9 @@ def traverse(
     start = start_of(run, base, by)
     selected = dimensions(dims, len(start.latents))
     values = _values(run, start, selected, span, steps, unit)
-    latents = [
-        shifted(start.latents, [dim], row[:, None])
-        for dim, row in zip(selected, values, strict=True)
-    ]
+    latents = []
+    for dim, row in zip(selected, values, strict=True):
+        latents.append(shifted(start.latents, [dim], row[:, None]))
     sizes = {LATENT_DIM: len(selected), STEP: steps}
     result = decoded_latents(run, np.concatenate(latents), sizes, DECODED)
     base_dims = n.latent_dims(start.latents.ndim)
@@ -224,9 +220,7 @@ def start_of(run: Run, base: Base, by: str | None) -> Start:
     if isinstance(base, int | Mapping):
         pattern = stored_sample(run, base).reshape(1, *run.model.input_shape)
         encoded = run.model.encode_batch(torch.from_numpy(pattern))[0][0]
-        latents = encoded.cpu().numpy().astype("f8")
-        indices = find_point(run.ds, base)
-        return Start(latents, sample_words(run.ds, indices), _base_coords(run, indices))
+        return _start_at(run, find_point(run.ds, base), encoded.cpu().numpy())
     latents = np.asarray(base, np.float64)
     if latents.shape != run.latent_shape or not np.isfinite(latents).all():
         raise UsageError(
@@ -234,6 +228,14 @@ def start_of(run: Run, base: Base, by: str | None) -> Start:
             "numbers."
         )
     return Start(latents, "given latents", {})
+
+
+def _start_at(run: Run, indices: Mapping[str, int], latents: np.ndarray, of: str = "") -> Start:
+    """A sample of the store, with its coordinates."""
+    coords = {}
+    for dim, index in indices.items():
+        coords[f"base_{dim}"] = run.ds[dim][index].reset_coords(drop=True).variable
+    return Start(latents.astype("f8"), sample_words(run.ds, indices) + of, coords)
 
 
 def _start_of_samples(run: Run, base: str, by: str | None) -> Start:
@@ -261,15 +263,7 @@ def _start_of_samples(run: Run, base: str, by: str | None) -> Start:
         return Start(mean, f"mean of {group}", {})
     typical = typical_index(latents, mean)
     indices = grid_indices(run.ds, numbers[typical])
-    description = f"{sample_words(run.ds, indices)}, typical of {group}"
-    return Start(latents[typical].astype("f8"), description, _base_coords(run, indices))
-
-
-def _base_coords(run: Run, indices: Mapping[str, int]) -> dict[str, Any]:
-    return {
-        f"base_{dim}": run.ds[dim][index].reset_coords(drop=True).variable
-        for dim, index in indices.items()
-    }
+    return _start_at(run, indices, latents[typical], f", typical of {group}")
 
 
 def _plane(dims: Sequence[int], start: Start) -> list[int]:

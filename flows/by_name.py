@@ -58,9 +58,9 @@ def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
 
     Single settings replace those that the flow sets otherwise, such as p-values in analyse-scan.
     """
-    known = inspect.signature(flow.fn, eval_str=True).parameters
+    flow_parameters = inspect.signature(flow.fn, eval_str=True).parameters
     fields: dict[str, Any] = {}
-    for name, parameter in known.items():
+    for name, parameter in flow_parameters.items():
         is_required = parameter.default is parameter.empty
         fields[name] = (parameter.annotation, ... if is_required else parameter.default)
     form = create_model(f"flow {flow.name}", __base__=Config, **fields)
@@ -68,7 +68,7 @@ def validated(flow: Any, parameters: dict[str, Any]) -> dict[str, Any]:
     for name, value in parameters.items():
         settings = group_of(form.model_fields.get(name))
         if settings is not None and isinstance(value, Mapping):
-            default = known[name].default
+            default = flow_parameters[name].default
             values[name] = resolved(
                 settings, default if isinstance(default, settings) else None, value
             )

@@ -45,12 +45,12 @@ class Recipe:
 
     def as_attrs(self) -> dict[str, Any]:
         """As JSON, without versions and time."""
-        parts = dict(self.inputs)
+        recipe = dict(self.inputs)
         if self.config is not None:
-            parts["config"] = self.config.deciding()
+            recipe["config"] = self.config.deciding()
         if self.fingerprints:
-            parts[FINGERPRINTS] = dict(self.fingerprints)
-        plain: dict[str, Any] = json.loads(json.dumps(as_json(parts)))
+            recipe[FINGERPRINTS] = dict(self.fingerprints)
+        plain: dict[str, Any] = json.loads(json.dumps(as_json(recipe)))
         return plain
 
     def stamp(self, *packages: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def write_report(run: Run, out: str | Path | None) -> Path:
         run.model.eval()  # the network is loaded first: it may need the user's trust
     contents = Contents(run)
     folder = report_folder(run.path, run.name, out)
-    fingerprints = check_inputs(run.path, list(map(str, run.ds.variables)))
+    fingerprints = check_inputs(run.path, _variables_of(run))
     sections: list[Section] = []
     left_out: dict[str, str] = {}
     for name, heading, fill in section_table(run):
@@ -81,6 +81,17 @@ def write_report(run: Run, out: str | Path | None) -> Path:
         (temporary / PAGE).write_text(text, encoding="utf-8", errors="replace")
         write_json(temporary / RECORD, record)
     return folder / PAGE
+
+
+def _variables_of(run: Run) -> list[str]:
+    """Names of all variables but the results of other runs, which may be outdated."""
+    names = []
+    for name, variable in run.ds.variables.items():
+        recipe = nested(variable.attrs, n.PROVENANCE)
+        made_by = recipe.get("run") if isinstance(recipe, dict) else None
+        if made_by in (None, run.name):
+            names.append(str(name))
+    return names
 
 
 def is_current(store: Path, folder: Path) -> bool:

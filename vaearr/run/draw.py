@@ -85,7 +85,7 @@ def interpolate(run: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dat
     indices = [find_point(run.ds, end) for end in (a, b)]
     stored = run.patterns_at([list(index.values()) for index in indices])
     patterns = torch.from_numpy(stored.reshape(2, *model.input_shape))
-    ends = model.encode_batch(patterns)[0].cpu().numpy()
+    ends = model.encode_batch(patterns)[0].cpu().numpy().astype(float)
     if not np.isfinite(ends).all():
         raise NoInputError(
             "one of the two patterns holds values that are not finite; choose other points."
@@ -117,38 +117,67 @@ def stored_sample(run: Run, point: Point | np.ndarray | xr.DataArray) -> Any:
 
 
 def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Linear interpolation (1 - t) a + t b: `2 x (L,), (T,) -> (T, L)`."""
-    start = np.asarray(a, float)
-    end = np.asarray(b, float)
-    share = np.asarray(t, float)[:, None]
-    return (1 - share) * start + share * end
+    """Interpolate linearly: (1 - t) a + t b.
+
+    Parameters
+    ----------
+    a, b : numpy.ndarray, shape (L,)
+        Start and end.
+    t : numpy.ndarray, shape (T,)
+        Positions from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(T, L)``.
+    """
+    share = t[:, None]
+    return (1 - share) * a + share * b
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Spherical linear interpolation, at constant angular speed: `2 x (L,), (T,) -> (T, L)`.
+    """Interpolate along a great circle, at constant angular speed.
 
     sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b with the angle w between a and b; the linear
-    interpolation for parallel vectors, its limit. Shoemake, "Animating rotation with quaternion
-    curves", SIGGRAPH 1985; for latents of a Gaussian prior: White, "Sampling Generative Networks",
-    arXiv:1609.04468. Raises UsageError for a zero vector and for opposite ones.
+    interpolation for parallel vectors, its limit.
+
+    Parameters
+    ----------
+    a, b : numpy.ndarray, shape (L,)
+        Start and end.
+    t : numpy.ndarray, shape (T,)
+        Positions from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(T, L)``.
+
+    Raises
+    ------
+    UsageError
+        For a zero vector and for opposite ones.
+
+    References
+    ----------
+    Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985; for latents of a Gaussian
+    prior: White, "Sampling Generative Networks", arXiv:1609.04468.
     """
-    start = np.asarray(a, float)
-    end = np.asarray(b, float)
-    lengths = np.linalg.norm(start), np.linalg.norm(end)
+    lengths = np.linalg.norm(a), np.linalg.norm(b)
     if not min(lengths) > 0:
         raise UsageError(
             "slerp needs two latent vectors with a direction, one is all zeros; use lerp."
         )
-    unit_start = start / lengths[0]
-    unit_end = end / lengths[1]
-    chord = np.linalg.norm(unit_start - unit_end)
-    angle = 2 * np.arctan2(chord, np.linalg.norm(unit_start + unit_end))  # exact for small angles
+    unit_a = a / lengths[0]
+    unit_b = b / lengths[1]
+    chord = np.linalg.norm(unit_a - unit_b)
+    angle = 2 * np.arctan2(chord, np.linalg.norm(unit_a + unit_b))  # exact for small angles
     if np.sin(angle) < PARALLEL:
         if angle > 1:
             raise UsageError("slerp has no unique arc between opposite latent vectors; use lerp.")
-        return lerp(start, end, t)
-    share = np.asarray(t, float)[:, None]
-    return (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
+        return lerp(a, b, t)
+    share = t[:, None]
+    return (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
 
 
 METHODS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {

@@ -39,9 +39,23 @@ IN_A_MANIFEST = (
 
 
 def store_facts(store: str | Path) -> dict[str, Any]:
-    """Facts about a store as plain JSON: grid, patterns, classes, maps, runs, bytes.
+    """Collect facts about a store.
 
-    A run that cannot be read has the single fact `damaged`, the reason.
+    Parameters
+    ----------
+    store : str or Path
+        The store.
+
+    Returns
+    -------
+    dict
+        Grid, patterns, classes, maps, runs and bytes, as plain JSON. A run that cannot be read has
+        the single fact ``damaged``, the reason.
+
+    Raises
+    ------
+    NoInputError
+        If the store does not exist.
     """
     path = check_store(store)
     ds = open_store(path, chunks=None)
@@ -53,13 +67,16 @@ def store_facts(store: str | Path) -> dict[str, Any]:
             "units": str(variable.attrs.get("units", "")),
             "long_name": str(variable.attrs.get("long_name", "")),
         }
+    attrs = ds[n.PATTERNS].attrs
+    limits = [attrs.get("value_min"), attrs.get("value_max")]
+    value_range = None if None in limits else limits  # the ingest did not record them
     return schema.describe(ds) | {
         "store": str(path),
         "stored_bytes": stored_bytes(path),
         "n_present": int(ds[n.PRESENT].values.sum()) if n.PRESENT in ds else None,
         "source": (nested(ds.attrs, n.PROVENANCE) or {}).get("source", {}).get("file"),
         "samples": schema.samples_word(ds),
-        "value_range": _value_range(ds),
+        "value_range": value_range,
         "classes": {name: _counts(ds, name) for name in class_names(ds)},
         "variables": variables,
         "trained": {run: run_facts(path, ds, run) for run in run_names(path)},
@@ -67,7 +84,23 @@ def store_facts(store: str | Path) -> dict[str, Any]:
 
 
 def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
-    """Facts about a run: its model (None for attached latents), region, training and health."""
+    """Collect facts about a run.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store.
+    ds : xarray.Dataset
+        The opened store.
+    run : str
+        Name of the run.
+
+    Returns
+    -------
+    dict
+        Model (None for attached latents), region, training and health; of a run that cannot be read
+        only ``damaged``, the reason.
+    """
     latents = n.run_name(n.LATENTS, run)
     try:
         manifest = run_manifest(path, run)
@@ -94,7 +127,18 @@ def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
 
 
 def in_words(facts: dict[str, Any]) -> str:
-    """The facts of `store_facts` as lines of text."""
+    """Describe a store.
+
+    Parameters
+    ----------
+    facts : dict
+        Result of `store_facts`.
+
+    Returns
+    -------
+    str
+        Lines of text.
+    """
     lines = [*_sample_lines(facts), *_variable_lines(facts)]
     if not facts["trained"]:
         return "\n".join([*lines, f"no run yet: 'vaearr train {facts['store']}'"])
@@ -152,7 +196,20 @@ def _variable_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def run_lines(facts: dict[str, Any], samples: str = SCAN_POINTS) -> list[str]:
-    """The facts of `run_facts` as lines of text."""
+    """Describe a run.
+
+    Parameters
+    ----------
+    facts : dict
+        Result of `run_facts`.
+    samples : str
+        What the samples of the store are called.
+
+    Returns
+    -------
+    list of str
+        Lines of text.
+    """
     if "damaged" in facts:
         return [f"damaged: {facts['damaged']}"]
     dims = f"{facts['latent_dim']} latent dimensions"
@@ -190,15 +247,6 @@ def _roi_words(roi: dict[str, Any] | str | None, samples: str) -> str:
     if conditions:
         return ", ".join(conditions)
     return "every measured point" if samples == SCAN_POINTS else f"all {samples}"
-
-
-def _value_range(ds: xr.Dataset) -> list[float] | None:
-    """Smallest and largest value; None if the ingest did not record them."""
-    attrs = ds[n.PATTERNS].attrs
-    if attrs.get("value_min") is None or attrs.get("value_max") is None:
-        return None
-    limits = [float(attrs["value_min"]), float(attrs["value_max"])]
-    return [int(limit) if limit.is_integer() else limit for limit in limits]
 
 
 def _counts(ds: xr.Dataset, name: str) -> dict[str, int]:

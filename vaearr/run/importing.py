@@ -210,7 +210,7 @@ def _model_of_run(
         raise UsageError(
             f"{folder} defines its model and how samples are prepared; leave out {changed[0]}."
         )
-    about = read_about(folder)
+    record = read_about(folder)
     model = load_folder(folder, trust=trust).to(pick_device(settings.device))
     if model.input_shape != schema.input_shape(ds):
         raise UsageError(
@@ -220,15 +220,15 @@ def _model_of_run(
         )
     model.signal_dims = schema.signal_dims(ds)
     log.info(f"weights, settings and static background are those in {folder}")
-    origin = dict(about["config"].get(n.IMPORTED) or {})
+    origin = dict(record["config"].get(n.IMPORTED) or {})
     if "weights_sha256" in origin:  # the model was imported there, from its training
         return model, origin
     origin = {
         "run": None,
-        "store_id": about.get("data", {}).get("store_id"),
-        "weights_sha256": about["weights_sha256"],
+        "store_id": record.get("data", {}).get("store_id"),
+        "weights_sha256": record["weights_sha256"],
         "explained_variance": None,
-        "config": about["config"],
+        "config": record["config"],
     }
     run_folder = folder.parent
     if run_folder.parent.name == n.RUNS:

@@ -38,8 +38,10 @@ def latent_points(
     codes = classes_of(run.ds, by, classes)
     grid = xr.Dataset({"vectors": latents.isel({n.LATENT: selected_dims}).load()})
     grid.coords["number"] = navigation, np.arange(np.prod(shape)).reshape(shape)
+    grid.attrs = dict(run.result_attrs)
     if codes is not None:
         grid.coords[CLASS] = codes
+        grid.attrs["by"] = codes.attrs["long_name"]
     points = grid.stack({POINT: navigation}, create_index=False).transpose(POINT, ...)
     is_selected = np.isfinite(points["vectors"].values).all(1)
     if classes is not None:
@@ -51,10 +53,7 @@ def latent_points(
         )
     points["vectors"] = points["vectors"].astype("f8").assign_attrs(n.ATTRS[n.LATENTS])
     points[n.LATENT] = n.LATENT, selected_dims, n.ATTRS[n.LATENT]
-    points.attrs = {**run.result_attrs, "n": points.sizes[POINT]}
-    if codes is not None:
-        points.attrs["by"] = codes.attrs["long_name"]
-    return points
+    return points.assign_attrs(n=points.sizes[POINT])
 
 
 def subset(points: xr.Dataset, max_points: int, seed: int) -> xr.Dataset:

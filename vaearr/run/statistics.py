@@ -203,7 +203,7 @@ def _no_latents(run: Run) -> NoInputError:
 
 
 def held_out(run: Run) -> dict[str, float | int | None]:
-    """Held-out `elbo` of a run in nats per sample, its standard error `elbo_se`, `n`, `n_groups`.
+    """Compute the held-out ELBO of a run.
 
     ELBO of a sample = -D / 2 log(2 pi s2) - D e / (2 s2) - KL, with its D values, its mean squared
     error e in preprocessed units, the KL of its posterior from N(0, 1), and s2 the mean of e over
@@ -212,8 +212,23 @@ def held_out(run: Run) -> dict[str, float | int | None]:
     nothing is fitted to the validation samples).
 
     Neighbours on a scan are similar, so the blocks of the split count as independent, not their
-    points (all points if the split is not by blocks); the error is None for fewer than two blocks.
-    Raises NoInputError for a run that is not encoded, or without training or validation samples.
+    points (all points if the split is not by blocks).
+
+    Parameters
+    ----------
+    run : Run
+        An encoded run with training and validation samples.
+
+    Returns
+    -------
+    dict
+        ``elbo`` (nats per sample), its standard error ``elbo_se`` (None for fewer than two blocks),
+        and the numbers of validation samples ``n`` and of blocks ``n_groups``.
+
+    Raises
+    ------
+    NoInputError
+        If the run is not encoded, or has no training or validation samples.
     """
     split = run.variable(n.SPLIT).load()
     mean = run.latents.astype("f8")
@@ -254,7 +269,24 @@ def _standard_error(values: np.ndarray, groups: np.ndarray) -> float | None:
 
 
 def score_run(run: Run) -> dict[str, Any]:
-    """Settings and scores by which runs are compared."""
+    """Collect settings and scores by which runs are compared.
+
+    Parameters
+    ----------
+    run : Run
+        An encoded run with training and validation samples.
+
+    Returns
+    -------
+    dict
+        Name, latent size, beta and samples of the run; the numbers of `held_out`; active
+        dimensions, KL (nats), explained variance and epochs.
+
+    Raises
+    ------
+    NoInputError
+        If the run is not encoded, or has no training or validation samples.
+    """
     config = run.config
     health = run.health.attrs
     return {
@@ -271,10 +303,28 @@ def score_run(run: Run) -> dict[str, Any]:
 
 
 def recommend(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The scores with the fewest latent dimensions within one standard error of the best ELBO.
+    """Choose the fewest latent dimensions within one standard error of the best ELBO.
 
-    The rule of one standard error (Breiman, Friedman, Olshen, Stone, "Classification and Regression
-    Trees", 1984, section 3.4.3). Among equal sizes the higher ELBO counts.
+    Among equal sizes the higher ELBO counts.
+
+    Parameters
+    ----------
+    scores : sequence of dict
+        Results of `score_run`.
+
+    Returns
+    -------
+    dict
+        One of `scores`.
+
+    Raises
+    ------
+    NoInputError
+        If there is none.
+
+    References
+    ----------
+    Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees", 1984, section 3.4.3.
     """
     if not scores:
         raise NoInputError("there is no run to recommend.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.run.decode import BATCH_SIZE
-from vaearr.store import Region, Staging, pending, write_block
+from vaearr.store import Region, Staging, pending, read_ahead, write_block
 
 log = logging.getLogger("vaearr")
 
@@ -128,17 +128,10 @@ def write_blocks(
     done = total - len(pending(staging))
     if done:
         log.info(f"resuming {what}: {done} of {total} blocks exist")
-    writing: Future[None] | None = None
-    with ThreadPoolExecutor(1) as writer, showing(progress, what) as show:
-        for result in results:
-            if writing is not None:
-                writing.result()
-                done += 1
-                show(done, total)
-            writing = writer.submit(write_result, staging, result)
-        if writing is not None:
-            writing.result()
-            show(total, total)
+    with showing(progress, what) as show:
+        for _ in read_ahead(partial(write_result, staging), results):
+            done += 1
+            show(done, total)
 
 
 def write_result(staging: Staging, result: BlockResult) -> None:

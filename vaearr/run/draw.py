@@ -109,7 +109,25 @@ def interpolate(run: Run, a: Point, b: Point, steps: int, method: str) -> xr.Dat
 
 
 def stored_sample(run: Run, point: Point | np.ndarray | xr.DataArray) -> Any:
-    """The stored pattern `(*signal)` at a point; a pattern itself is returned."""
+    """Read the stored pattern at a point.
+
+    Parameters
+    ----------
+    run : Run
+        A run of the store.
+    point : mapping, int or array
+        As in `Run.interpolate`; a pattern is returned unchanged.
+
+    Returns
+    -------
+    numpy.ndarray or xarray.DataArray
+        The pattern ``(*signal)``.
+
+    Raises
+    ------
+    UsageError
+        If the point does not exist or was not measured.
+    """
     if isinstance(point, np.ndarray | xr.DataArray):
         return point
     indices = find_point(run.ds, point)

@@ -177,7 +177,18 @@ def _reconstruct_blocks(
 
 
 def metrics_csv(table: xr.Dataset) -> str:
-    """The metrics of all reconstructed samples as a CSV table."""
+    """Write the metrics of all reconstructed samples as text.
+
+    Parameters
+    ----------
+    table : xarray.Dataset
+        Result of `Run.reconstruct`.
+
+    Returns
+    -------
+    str
+        A CSV table, one row for each sample.
+    """
     metrics: list[str] = [str(name) for name in table[METRIC].values]
     rows = table[metrics].to_dataframe(dim_order=list(table[metrics[0]].dims))
     rows = rows[metrics].astype(float).dropna(subset=metrics[:1])

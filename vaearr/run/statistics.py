@@ -52,7 +52,7 @@ def stored_statistics(run: Run) -> xr.Dataset:
 
 
 def latent_statistics(run: Run) -> xr.Dataset:
-    """Statistics of each latent dimension over the encoded samples.
+    """Compute statistics of each latent dimension over the encoded samples.
 
     `mean, std, min, max` of the posterior mean; `logvar_mean, logvar_std` of its log-variance; `kl`
     (nats, mean over samples); `is_active` (variance of the mean > 0.01); `aggregate_mean,
@@ -65,8 +65,21 @@ def latent_statistics(run: Run) -> xr.Dataset:
     independent; `kl` and `aggregate_kl` are sums over the positions of a sample (`n_positions` on
     average).
 
-    Attributes: `n`, `n_active`, `kl_total`, `warnings`. Raises NoInputError for a run that is not
-    encoded.
+    Parameters
+    ----------
+    run : Run
+        An encoded run.
+
+    Returns
+    -------
+    xarray.Dataset
+        The statistics over ``latent``, with attributes ``n``, ``n_active``, ``kl_total`` and
+        ``warnings``.
+
+    Raises
+    ------
+    NoInputError
+        If the run is not encoded.
     """
     names = {n.run_name(n.LATENT, run.name): n.LATENT}
     std = None

@@ -420,7 +420,24 @@ def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
 def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) -> TrainConfig:
     """Replace `auto` in the settings by what fits a Dataset.
 
-    Raises UsageError if the target is a neighbour but the samples have no grid.
+    Parameters
+    ----------
+    settings : TrainConfig
+        Settings of the training.
+    ds : xarray.Dataset
+        The data.
+    trust : tuple of str
+        Models that are imported, as `package.module:Name`.
+
+    Returns
+    -------
+    TrainConfig
+        Settings without `auto`.
+
+    Raises
+    ------
+    UsageError
+        If the target is a neighbour but the samples have no grid.
     """
     from vaearr.models import is_fitted
     from vaearr.models.preprocess import settled as settled_preprocess
@@ -447,7 +464,18 @@ def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) 
 
 
 def check_extras(settings: TrainConfig) -> None:
-    """Raise MissingExtraError if a package of the model or a logger is not installed."""
+    """Check that the packages of the model and of the logger are installed.
+
+    Parameters
+    ----------
+    settings : TrainConfig
+        Settings of the training.
+
+    Raises
+    ------
+    MissingExtraError
+        If one is not installed.
+    """
     if settings.model.name == "autoencoder-kl":
         need("monai", "vaearr[monai]", settings.model.name)
     if settings.log:
@@ -455,7 +483,27 @@ def check_extras(settings: TrainConfig) -> None:
 
 
 def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.DataArray:
-    """A boolean ROI map: as given, by conditions, or that of the Dataset or all measured points."""
+    """Resolve an ROI to a map of measured points.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The data.
+    roi : xarray.DataArray, RoiConfig or None
+        A map, or conditions. None: the map `roi` of the Dataset, otherwise all measured points.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean, over the navigation dims.
+
+    Raises
+    ------
+    RoiError
+        If conditions select no point.
+    SchemaError
+        If a map lies on another grid.
+    """
     if isinstance(roi, RoiConfig):
         return grid.roi(ds, config=roi)
     if roi is None:

@@ -60,9 +60,7 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
         raise UsageError(
             "va.concat takes a list of scans, such as va.concat(['a.zarr', 'b.zarr'])."
         )
-    datasets = [
-        scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan)) for scan in scans
-    ]
+    datasets = [_opened(scan) for scan in scans]
     stores = [ds.encoding.get("source") for ds in datasets]
     _check_similar(datasets, stores)
     names = _common_maps(datasets)
@@ -120,6 +118,10 @@ def scan_of(
     return rows.isel(indexers).drop_vars(SCAN, errors="ignore").assign_coords(coords)
 
 
+def _opened(scan: StoreOrRun) -> xr.Dataset:
+    return scan if isinstance(scan, xr.Dataset) else open_store(path_of(scan))
+
+
 def _check_similar(datasets: Sequence[xr.Dataset], stores: Sequence[str | None]) -> None:
     """Raise UsageError for a scan given twice, SchemaError for patterns that differ."""
     labels = [store or f"Dataset {number}" for number, store in enumerate(stores)]
@@ -174,16 +176,14 @@ def _padded(
     navigation = schema.navigation_dims(ds)
     shape = schema.navigation_shape(ds)
     all_present = xr.DataArray(np.ones(shape, bool), dims=navigation, attrs=n.ATTRS[n.PRESENT])
-    scan = ds[[n.PATTERNS, *names]].reset_coords(drop=True)
-    scan = scan.assign(
-        {
-            n.PATTERNS: in_chunks(ds[n.PATTERNS], navigation),
-            n.PRESENT: ds.get(n.PRESENT, all_present),
-        }
-    )
+    variables = {
+        n.PATTERNS: in_chunks(ds[n.PATTERNS], navigation),
+        n.PRESENT: ds.get(n.PRESENT, all_present),
+    }
+    scan = xr.Dataset(variables | {name: ds[name] for name in names})
     fills = {name: _missing(values.dtype) for name, values in scan.data_vars.items()}
     fills[n.PATTERNS] = 0
-    scan = scan.drop_vars([name for name in scan.coords if name in navigation])
+    scan = scan.drop_vars([name for name in scan.coords if set(navigation) & set(scan[name].dims)])
     return scan.pad(padding, constant_values=fills, keep_attrs=True)
 
 

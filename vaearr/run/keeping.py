@@ -76,16 +76,17 @@ def keep(
     tables: dict[str, xr.Dataset] = {}
     for name, result in results.items():
         check_name(name)
-        if not navigation.isdisjoint(result.dims):
+        if navigation.isdisjoint(result.dims):
+            table = result
+            if isinstance(result, xr.DataArray):
+                table = result.to_dataset(name=result.name or name)
+            stored = open_table(path, run, name) if has_table(path, run, name) else None
+            if _is_new(path, name, stored, table, overwrite):
+                tables[name] = table
+        else:
             values = _as_map(name, result)
             if _is_new(path, name, ds.get(name), values, overwrite):
                 maps[name] = values
-            continue
-        if isinstance(result, xr.DataArray):
-            result = result.to_dataset(name=result.name or name)
-        stored = open_table(path, run, name) if has_table(path, run, name) else None
-        if _is_new(path, name, stored, result, overwrite):
-            tables[name] = result
     if maps or tables:
         replaced = removable(path, [*maps, *(f"{n.RUNS}/{run}/{name}" for name in tables)])
         variables = _to_write(ds, maps)

@@ -77,12 +77,11 @@ def keep(
     for name, result in results.items():
         check_name(name)
         if navigation.isdisjoint(result.dims):
-            table = result
             if isinstance(result, xr.DataArray):
-                table = result.to_dataset(name=result.name or name)
+                result = result.to_dataset(name=result.name or name)
             stored = open_table(path, run, name) if has_table(path, run, name) else None
-            if _is_new(path, name, stored, table, overwrite):
-                tables[name] = table
+            if _is_new(path, name, stored, result, overwrite):
+                tables[name] = result
         else:
             values = _as_map(name, result)
             if _is_new(path, name, ds.get(name), values, overwrite):

@@ -441,9 +441,11 @@ def publish_run(
 ) -> None:
     """Publish the folder of `staged_run` with tables and maps (`roi`, `split`) as `/runs/<run>`."""
     store = check_store(path)
+    for name, table in (tables or {}).items():  # they are published with the folder
+        _write_table(table, folder / name, run)
     with write_errors(store):
         _write_group(xr.Dataset(), folder, plain(manifest))
-    _publish(store, {f"{n.RUNS}/{run}": folder}, variables, run, tables, replacing)
+    _publish(store, {f"{n.RUNS}/{run}": folder}, variables, run, None, replacing)
     with suppress(OSError):  # the run is published already; a checkpoint does no harm
         (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink()
 

@@ -14,7 +14,6 @@ import dask.array as da
 import numpy as np
 import torch
 import xarray as xr
-import zarr
 
 from vaearr import names as n
 from vaearr import schema
@@ -361,7 +360,7 @@ def _pixel_positions(signal: xr.DataArray, side: int) -> np.ndarray:
     return positions
 
 
-def _add_channel_attrs(array: zarr.Array, dims: Sequence[str], split: xr.DataArray) -> None:
+def _add_channel_attrs(array: Any, dims: Sequence[str], split: xr.DataArray) -> None:
     """Add to staged latents the attributes that a diffusion model on them needs.
 
     `channel_mean` and `channel_std` of each dimension, over samples and positions;

@@ -77,11 +77,10 @@ def keep(
     for name, result in results.items():
         check_name(name)
         if navigation.isdisjoint(result.dims):
-            if isinstance(result, xr.DataArray):
-                result = result.to_dataset(name=result.name or name)
+            table = _as_table(name, result)
             stored = open_table(path, run, name) if has_table(path, run, name) else None
-            if _is_new(path, name, stored, result, overwrite):
-                tables[name] = result
+            if _is_new(path, name, stored, table, overwrite):
+                tables[name] = table
         else:
             values = _as_map(name, result)
             if _is_new(path, name, ds.get(name), values, overwrite):
@@ -91,6 +90,12 @@ def keep(
         variables = _to_write(ds, maps)
         write_results(path, variables=variables, run=run, tables=tables, replacing=replaced)
     return open_store(path)
+
+
+def _as_table(name: str, result: Result) -> xr.Dataset:
+    if isinstance(result, xr.Dataset):
+        return result
+    return result.to_dataset(name=result.name or name)
 
 
 def _as_map(name: str, result: Result) -> xr.DataArray:

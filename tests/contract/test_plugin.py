@@ -132,7 +132,7 @@ def test_functions_in_the_place_of_names(known_template: Path) -> None:
         (lambda ds: va.associate(ds.latents_theirs, ds.BC, "speerman"), "spearman"),
         (lambda ds: va.cluster(ds.latents_theirs, "math:no_such"), "cannot be loaded"),
         (lambda ds: va.view(ds.BC, kind="heatmap"), "there is no view"),
-        (lambda ds: va.open_source("none", format="math"), "there is no format"),
+        (lambda ds: va.open_source(__file__, format="math"), "there is no format"),
     ],
 )
 def test_names_that_nothing_has(known_template: Path, call: object, words: str) -> None:

@@ -113,3 +113,41 @@ def _search(
                 best[rank] = best[rank - 1]
                 rank -= 1
             best[rank] = distance
+
+
+@numba.njit(nogil=True, cache=True)
+def discordant_products(x: np.ndarray, y: np.ndarray) -> float:
+    """Sum of (x_j - x_i)(y_i - y_j) over the pairs i < j with y_i > y_j, for ascending x.
+
+    A merge sort of y that carries x: `larger` values of the left half come before a value of the
+    right half.
+    """
+    n = x.size
+    sorted_x = np.empty(n)
+    sorted_y = np.empty(n)
+    total = 0.0
+    width = 1
+    while width < n:
+        for low in range(0, n, 2 * width):
+            middle = min(low + width, n)
+            high = min(low + 2 * width, n)
+            left = middle - 1
+            right = high - 1
+            n_larger, sum_x, sum_y, sum_xy = 0.0, 0.0, 0.0, 0.0
+            for place in range(high - 1, low - 1, -1):  # from the largest y down
+                if right < middle or (left >= low and y[left] > y[right]):
+                    sorted_x[place], sorted_y[place] = x[left], y[left]
+                    n_larger += 1
+                    sum_x += x[left]
+                    sum_y += y[left]
+                    sum_xy += x[left] * y[left]
+                    left -= 1
+                else:
+                    sorted_x[place], sorted_y[place] = x[right], y[right]
+                    total += x[right] * (sum_y - n_larger * y[right])
+                    total += y[right] * sum_x - sum_xy
+                    right -= 1
+        x, sorted_x = sorted_x, x
+        y, sorted_y = sorted_y, y
+        width *= 2
+    return total

@@ -130,6 +130,7 @@ ROWS = (
     Metric(
         name="distance_correlation",
         pair=pairs.distance_correlation,
+        column=pairs.distances,
         signed=False,
         formula="sqrt(dCov^2 / sqrt(dVar^2(latent) dVar^2(target))), dCov^2 the mean over all n^2"
         " pairs of the product of the doubly centred distances (V-statistic)",

@@ -136,7 +136,7 @@ def encode_flow(
         store: zarr store with a trained run
         run: name of the run; none = the one in encode
         encode: how latents are written
-        source: another store, whose run is applied to these data as it was trained
+        source: another store, whose run is applied to these data
         name: with source, the name of the run here; none = its name there
         roi: with source, points to encode; none = those of the run 'vae', else all measured points
         overwrite: replace latents that were created with different settings

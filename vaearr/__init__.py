@@ -1,5 +1,5 @@
-"""Scans and image collections as labelled arrays, a VAE learned on them, the latents written back
-beside the data.
+"""Scans and image collections as labelled arrays, a VAE trained on them, and the latents written back
+next to the data.
 
 Data flows one way: sources -> store -> batches -> models and training -> latents -> store ->
 analyses -> views. The public names are listed in `__init__.pyi`, and loaded when they are first

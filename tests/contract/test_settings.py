@@ -213,3 +213,10 @@ def test_completion_in_a_shell() -> None:
     program = Path(sys.executable).with_name("vaearr")
     done = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True)
     assert "--latent-dim" in done.stdout
+
+
+def test_one_name_stands_for_a_list_of_one(trained_store: Path) -> None:
+    run = va.load_run(trained_store)
+    table = run.associate("BC", metrics="spearman", name="one")
+    assert table.metric.values.tolist() == ["spearman"]
+    assert run.cluster("latents", method="kmeans", k=2, name="two").two.max() == 1

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +26,7 @@ from vaearr.names import is_valid_name
 
 RUN = "name of the run; 'vae' writes `latents`, 'b' writes `latents_b`"
 DEVICE = "auto, cpu, cuda, cuda:1 or mps"
-MAX_VALUE_TEXT = 200  # characters of a wrong value that a message shows
+MAX_VALUE_TEXT = 200  # characters of a refused value that a message shows
 
 
 def _usable_name(name: str) -> str:
@@ -91,9 +91,11 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_plain_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse integers beyond 64 bits, and true or false in place of a number."""
+    def _plain_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a text where several are expected; refuse large integers, and true as a number."""
         expected = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, str) and get_origin(expected) is tuple:
+            return (value,)
         if isinstance(value, bool) and bool not in (expected, *get_args(expected)):
             raise ValueError("true and false are no values of this setting")
         if isinstance(value, int) and abs(value) >= 2**63:

@@ -3,7 +3,7 @@
 `PerceptualLoss` is of one of three kinds. lpips: a feature network and linear weights from the
 user's files, the distance of Zhang, Isola, Efros, Shechtman & Wang, "The Unreasonable Effectiveness
 of Deep Features as a Perceptual Metric", CVPR 2018, eq. 1. features: the same without linear
-weights. encoder: the stages of a trained encoder of ours, in 2-D and 3-D, which needs no file.
+weights. encoder: the stages of an encoder that vaearr trained, in 2-D and 3-D, which needs no file.
 Volumes pass 2-D networks slice by slice along their three axes (2.5-D).
 
 Feature networks: Krizhevsky, "One weird trick for parallelizing convolutional neural networks",

@@ -202,7 +202,7 @@ def _stored_recipe(ds: xr.Dataset, run: str, path: Path, settings: ImportConfig)
 def _model_of_run(
     ds: xr.Dataset, folder: Path, settings: ImportConfig, trust: tuple[str, ...]
 ) -> tuple[TrainedModel, dict[str, Any]]:
-    """The model of a run as it was trained, and its origin."""
+    """The trained model of a run, and its origin."""
     values = settings.deciding()
     defaults = ImportConfig().deciding()
     changed = [key for key in values if key != "seed" and values[key] != defaults[key]]

@@ -221,7 +221,7 @@ def _strengths(
 
 
 def _strength(region: _Region, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """|value| of signed metrics, the value of others, `(map, metric, latent)`, of maps `(n, k)`.
+    """|value| of signed metrics, the value of the rest, `(map, metric, latent)`, of maps `(n, k)`.
 
     Metrics with a transform use all points; the others use `points` and the dask scheduler in use.
     """

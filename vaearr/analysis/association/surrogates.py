@@ -1,4 +1,4 @@
-"""Random maps with the smoothness, patchiness and distribution of a map, independent of others.
+"""Random maps with the smoothness, patchiness and distribution of a map, independent of any other map.
 
 Neighbouring scan points are similar, so shuffling single points makes maps that are far too rough,
 and every smooth latent then seems significant. A surrogate here is a Gaussian random field with the

@@ -156,7 +156,7 @@ def train(
             settings,
             folder / n.MODEL,
             team=team,
-            data={"patterns": scan.fingerprint, **_map_fingerprints(scan, split, settings)},
+            fingerprints={"patterns": scan.fingerprint, **_map_fingerprints(scan, split, settings)},
             init=_model_folder(store_path, settings.init),
             perceptual_from=_perceptual_from(store_path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,

@@ -2,7 +2,7 @@
 
 Tensors (weights, optimizers, best weights) are safetensors; numbers and history are JSON in its
 header. The random state is not needed: the random numbers of each step follow from (seed, rank,
-step), the order of the samples from (seed, epoch).
+step), the order of the samples from (seed, pass over the samples).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from vaearr.training.state import Tensors, Training
 CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
 FORMAT = 3
 REMEDY = "Lower learning_rate, use precision='float32'"
-NUMBERS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch")
+STATE_FIELDS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch")
 
 
-def save_checkpoint(state: Training, path: Path, sums: Mapping[str, list[float]]) -> None:
-    """Write the state of a training; `sums` are those of all processes.
+def save_checkpoint(
+    state: Training, path: Path, sums: Mapping[str, list[float]], seconds: float = 0.0
+) -> None:
+    """Write the state of a training. sums: of all processes. seconds: spent in the running epoch.
 
     Raises TrainingError for weights or sums that are not finite: the existing checkpoint stays.
     """
@@ -44,9 +46,9 @@ def save_checkpoint(state: Training, path: Path, sums: Mapping[str, list[float]]
             for name, value in moments.items():
                 if value is not None:
                     tensors[f"{prefix}.{number}.{name}"] = value
-    numbers = {name: getattr(state, name) for name in NUMBERS}
-    numbers |= {"sums": dict(sums), "scaler": state.scaler.state_dict()}
-    write_tensors(path, tensors, {"format": FORMAT, "about": state.recipe, "state": numbers})
+    numbers = {name: getattr(state, name) for name in STATE_FIELDS}
+    numbers |= {"seconds": seconds, "sums": dict(sums), "scaler": state.scaler.state_dict()}
+    write_tensors(path, tensors, {"format": FORMAT, "about": state.identity, "state": numbers})
 
 
 def load_checkpoint(state: Training, path: Path) -> None:
@@ -55,7 +57,7 @@ def load_checkpoint(state: Training, path: Path) -> None:
     Raises UsageError if it belongs to a training with other settings, and DataError for a file that
     is damaged or holds other networks.
     """
-    check_checkpoint(path, state.recipe)
+    check_checkpoint(path, state.identity)
     tensors, header = read_tensors(path)
     expected = _weights(state)
     weights = {}
@@ -73,11 +75,11 @@ def load_checkpoint(state: Training, path: Path) -> None:
     for name, value in expected.items():
         value.copy_(weights[name])
     numbers = header["state"]
-    for name in NUMBERS:
+    for name in STATE_FIELDS:
         setattr(state, name, numbers[name])
     for name, pair in numbers["sums"].items():
         total = torch.tensor(pair, device=state.model.device)
-        # the first process carries on the sums over all of them
+        # the first process continues the sums of all processes
         state.sums[name] = total if state.team.is_first else torch.zeros_like(total)
     state.scaler.load_state_dict(numbers["scaler"])
 
@@ -85,14 +87,14 @@ def load_checkpoint(state: Training, path: Path) -> None:
 def _weights(state: Training) -> Tensors:
     """Weights of model and discriminator as checkpoints name them, not copied."""
     tensors = {f"weights.{name}": value for name, value in state.model.state_dict().items()}
-    if state.critic is not None:
-        for name, value in state.critic.network.state_dict().items():
+    if state.discriminator_loss is not None:
+        for name, value in state.discriminator_loss.network.state_dict().items():
             tensors[f"critic.{name}"] = value
     return tensors
 
 
 def _set_moment(optimizer: torch.optim.Optimizer, key: str, value: torch.Tensor) -> None:
-    """Set an entry of an optimizer's state, named "number of the parameter.entry"."""
+    """Set an entry of an optimizer's state, named by the parameter and the entry, such as "3.exp_avg"."""
     number, _, name = key.partition(".")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     parameter = parameters[int(number)]
@@ -102,14 +104,14 @@ def _set_moment(optimizer: torch.optim.Optimizer, key: str, value: torch.Tensor)
     optimizer.state[parameter][name] = moment
 
 
-def check_checkpoint(path: Path, recipe: Mapping[str, Any]) -> None:
+def check_checkpoint(path: Path, identity: Mapping[str, Any]) -> None:
     """Raise UsageError or DataError unless the header is that of a checkpoint of this training."""
     header = read_header(path)
     if header.get("format") != FORMAT:
         raise DataError(
             f"{path} is not a checkpoint of this vaearr (format {header.get('format')})."
         )
-    differences = stored_and_requested(differing(header["about"], recipe))
+    differences = stored_and_requested(differing(header["about"], identity))
     if differences:
         raise UsageError(
             f"{path} belongs to a training with other settings ({differences}); give the same."

@@ -53,15 +53,15 @@ def new_model(
 def model_facts(
     model: TrainedModel,
     settings: TrainConfig,
-    data: Mapping[str, Any],
+    fingerprints: Mapping[str, Any],
     n_train: int,
     n_validation: int,
 ) -> dict[str, Any]:
-    """Return entries of the manifest of a run. data: fingerprints, see `train_model`."""
+    """Return entries of the manifest of a run. fingerprints: see `train_model`."""
     return {
         "state": "trained",
         "config": settings.to_attrs(),
-        "data": dict(data["patterns"]),
+        "data": dict(fingerprints["patterns"]),
         "n_train": n_train,
         "n_validation": n_validation,
         "n_weights": n_weights(model),
@@ -81,13 +81,13 @@ def fit_model(
     settings: TrainConfig,
     folder: Path,
     device: torch.device,
-    data: Mapping[str, Any],
+    fingerprints: Mapping[str, Any],
     trust: tuple[str, ...],
 ) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
     """Fit a model to the training samples, save it in `folder`, and measure its latents.
 
-    split: map of the parts. data: fingerprints of the patterns and of the maps that choose among
-    them. Returns the tables of the run, and its manifest.
+    split: map of the parts. fingerprints: of the patterns and of the maps that choose among them.
+    Returns the tables of the run, and its manifest.
     """
     _check_settings(settings)
     shutil.rmtree(folder, ignore_errors=True)
@@ -113,7 +113,7 @@ def fit_model(
     health = health.assign(findings.data_vars)
     facts = dict(findings.attrs)
     health.attrs["warnings"] += facts.pop("warnings", [])
-    manifest = model_facts(model, settings, data, n_training, int(validation.sum())) | {
+    manifest = model_facts(model, settings, fingerprints, n_training, int(validation.sum())) | {
         "latent_dim": n_latents,
         "fit": facts,
         "versions": versions("scipy"),

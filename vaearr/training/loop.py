@@ -37,7 +37,7 @@ log = logging.getLogger("vaearr")
 
 AGREE_EVERY = 16  # updates after which several processes ask each other whether to stop or to save
 MAX_VALIDATED = 2048  # samples by which an epoch is evaluated
-MAX_MEASURED = 256  # training samples by which latents are measured without validation
+MAX_UNVALIDATED = 256  # training samples by which latents are measured without validation
 
 OnEpoch = Callable[[int, History], object]
 OnStep = Callable[[int, int], None]
@@ -52,12 +52,15 @@ def fit(
 ) -> None:
     """Train in place; the model ends with the weights of the best epoch.
 
-    The best epoch is the one with the lowest validation loss at the final weights, lower by
-    `config.min_delta` than the best before it (without validation, the last); with a discriminator,
-    of those that end with its full weight, and patience begins there. `folder` gets history.csv
-    and .json after every epoch, a checkpoint every `config.checkpoint_minutes`, at SIGINT and
-    SIGTERM and at the end, one under its own name every `config.checkpoint_every` epochs, and at
-    the end the weights of the last epoch. Of several processes each trains on its own share.
+    The best epoch has the lowest validation loss, computed at the final weights of the terms. Each
+    new best must be lower by `config.min_delta`. Without validation the last epoch is the best.
+    With a discriminator only epochs that end with its full weight count, and patience begins with
+    them.
+
+    `folder` gets history.csv and .json after every epoch, a checkpoint every
+    `config.checkpoint_minutes`, at SIGINT and SIGTERM and at the end, one that is kept every
+    `config.checkpoint_every` epochs, and at the end the weights of the last epoch. Of several
+    processes each trains on its share of the samples.
 
     Parameters
     ----------
@@ -82,8 +85,8 @@ def fit(
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(config.deterministic or was_deterministic)
     try:
-        with signals_wait() as received, seeded(config.seed, state.model.device):
-            _run_epochs(state, received, on_epochs, on_step)
+        with signals_wait() as signals, seeded(config.seed, state.model.device):
+            _run_epochs(state, signals, on_epochs, on_step)
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
         raise TrainingError(
@@ -117,25 +120,25 @@ def signals_wait() -> Iterator[list[int]]:
 
 
 def _run_epochs(
-    state: Training, received: list[int], on_epochs: Sequence[OnEpoch], on_step: OnStep | None
+    state: Training, signals: list[int], on_epochs: Sequence[OnEpoch], on_step: OnStep | None
 ) -> None:
     step = state.team.parallel(state.loss_step)
-    critic = None
-    if state.critic is not None:
-        critic = state.team.parallel(state.critic)
+    discriminator_loss = None
+    if state.discriminator_loss is not None:
+        discriminator_loss = state.team.parallel(state.discriminator_loss)
     stream = _stream(state)
     while not state.is_over:
         began = time.perf_counter() - state.seconds
         step.train()  # with the model and the perceptual term, which validation sets to evaluation
         while state.batch < state.epoch_batches:
-            _update(state, next(stream), step, critic)
+            _update(state, next(stream), step, discriminator_loss)
             if on_step is not None:
-                on_step(state.epoch, state.n_batches)
-            _pause(state, received, time.perf_counter() - began)
+                on_step(state.epoch, state.n_updates_done)
+            _save_or_stop(state, signals, time.perf_counter() - began)
         row = _finish_epoch(state, began)
         for on_epoch in on_epochs:
             on_epoch(state.epoch, row)
-        _pause(state, received, 0.0)
+        _save_or_stop(state, signals, 0.0)
     if state.team.is_first:
         write_tensors(state.folder / "last.safetensors", state.model.state_dict())
         save_checkpoint(state, state.folder / CHECKPOINT, {})  # what follows may fail
@@ -143,25 +146,29 @@ def _run_epochs(
 
 def _stream(state: Training) -> Iterator[Batch]:
     """Batches from where the training stands, pass after pass over the samples, without an end."""
-    first_pass, start = divmod(state.n_batches, len(state.train))
+    first_pass, start = divmod(state.n_updates_done, len(state.train))
     for number in count(first_pass):
         yield from state.train.epoch(number, start=start, walk=state.walk)
         start = 0
 
 
-def _update(state: Training, batch: Batch, step: nn.Module, critic: nn.Module | None) -> None:
+def _update(
+    state: Training, batch: Batch, step: nn.Module, discriminator_loss: nn.Module | None
+) -> None:
     """One update of the model, and of the discriminator once it is in use."""
-    number = state.n_batches
-    weights = state.weights[number]
+    number = state.n_updates_done
+    term_weights = state.term_weights[number]
     discriminator = None
-    if state.critic is not None and state.critic_shares[number] > 0:
-        discriminator = state.critic.network
+    if state.discriminator_loss is not None and state.adversarial_shares[number] > 0:
+        discriminator = state.discriminator_loss.network
     seed_step(state.config.seed, state.team.rank, number)
-    output = step(batch.patterns, batch.target, batch.labels, weights, discriminator)
+    output = step(batch.patterns, batch.target, batch.labels, term_weights, discriminator)
     state.scaler.scale(output.loss).backward()
     _add(state.sums, output.sums)
-    if critic is not None and discriminator is not None:
-        loss = critic(output.prediction.target, output.prediction.picture.detach())
+    if discriminator_loss is not None and discriminator is not None:
+        loss = discriminator_loss(
+            output.prediction.target, output.prediction.decoded_values.detach()
+        )
         state.scaler.scale(loss).backward()
         n_samples = loss.new_full((), len(batch.patterns))
         pair = torch.stack([loss.detach() * n_samples, n_samples])
@@ -181,10 +188,10 @@ def _take_step(state: Training, optimizer: torch.optim.Optimizer) -> None:
     """Update the parameters of an optimizer; in float16 an update with infinite gradients is
     skipped.
     """
-    rate_share = float(state.rate_shares[state.n_batches])
+    rate_share = float(state.rate_shares[state.n_updates_done])
     parameters = []
     for group in optimizer.param_groups:
-        group["lr"] = optimizer.defaults["lr"] * rate_share
+        group["lr"] = optimizer.defaults["lr"] * rate_share  # defaults: the highest rate
         parameters += group["params"]
     state.scaler.unscale_(optimizer)
     nn.utils.clip_grad_norm_(parameters, state.config.clip)
@@ -192,42 +199,43 @@ def _take_step(state: Training, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def _pause(state: Training, received: list[int], seconds: float) -> None:
-    """Between updates: save if it is time, end after a signal; processes decide together."""
-    must_end = bool(received)
+def _save_or_stop(state: Training, signals: list[int], seconds: float) -> None:
+    """Between updates, save if it is time and end after a signal; processes decide together.
+
+    seconds: spent in the running epoch.
+    """
+    must_end = bool(signals)
     must_save = time.monotonic() > state.next_save
     if state.team.size > 1:
-        if state.n_batches % AGREE_EVERY and state.batch:
+        if state.n_updates_done % AGREE_EVERY and state.batch:
             return
         votes = torch.tensor([must_end, must_save], dtype=torch.float32, device=state.model.device)
         must_end, must_save = (state.team.total(votes) > 0).tolist()
     if not (must_end or must_save):
         return
-    state.seconds = seconds
     sums = state.team.totals(state.sums)
     if state.team.is_first:
-        save_checkpoint(state, state.folder / CHECKPOINT, sums)
+        save_checkpoint(state, state.folder / CHECKPOINT, sums, seconds)
         state.next_save = time.monotonic() + 60 * state.config.checkpoint_minutes
-    state.seconds = 0.0
     if must_end:
         log.info(f"saved after {state.progress}; run the same command again to resume")
-        if not received:  # the signal went to another process
-            received.append(int(signal.SIGTERM))
-        raise SystemExit(128 + received[-1])
+        if not signals:  # the signal went to another process
+            signals.append(int(signal.SIGTERM))
+        raise SystemExit(128 + signals[-1])  # `signals_wait` raises the signal
 
 
 def _finish_epoch(state: Training, began: float) -> History:
     """Complete an epoch: history, validation, best weights, checkpoints."""
     config = state.config
-    state.team.agree(state.model.network)
+    state.team.copy_buffers(state.model.network)
     row = _means(state.team.totals(state.sums))
     if config.objective.adversarial is not None:
         row.setdefault(ADVERSARIAL, math.nan)
         row.setdefault("critic", math.nan)
     row |= evaluate(state)
-    last_update = state.n_batches - 1
+    last_update = state.n_updates_done - 1
     names = [term.name for term in state.loss_step.terms]
-    row["beta"] = float(state.weights[last_update, names.index(KL)])
+    row["beta"] = float(state.term_weights[last_update, names.index(KL)])
     row["learning_rate"] = config.learning_rate * float(state.rate_shares[last_update])
     row["seconds"] = time.perf_counter() - began
     _check_finite(state, row)
@@ -264,7 +272,7 @@ def _check_finite(state: Training, row: History) -> None:
 def _keep_if_best(state: Training, row: History) -> None:
     """Keep the weights if the epoch is the best so far; without validation the last one is."""
     score = row.get("val_loss", math.inf)
-    if state.has_full_critic(state.epoch) and not state.has_full_critic(state.epoch - 1):
+    if state.has_full_adversarial(state.epoch) and not state.has_full_adversarial(state.epoch - 1):
         state.best = math.inf  # epochs before it are no candidates
     if state.validation is None or score < state.best - state.config.min_delta:
         state.best = score
@@ -276,21 +284,20 @@ def _keep_if_best(state: Training, row: History) -> None:
 
 @torch.inference_mode()
 def evaluate(state: Training) -> History:
-    """Evaluate the model after an epoch: validation terms, posterior mean decoded, at the final
-    weights, and the latents.
+    """Evaluate the terms of the loss on the validation samples, and the latents, after an epoch.
 
-    The adversarial term is left out, which compares nothing from one epoch to the next. Without
-    validation only the latents are measured, on a few training samples. Weights and random state
-    stay as they are.
+    The posterior mean is decoded, and the terms have their final weights. The adversarial term is
+    left out, because its values cannot be compared between epochs. Without validation only the
+    latents are measured, on a few training samples. The model and the random state do not change.
     """
     model = state.model
     step = state.loss_step.eval()
-    weights = torch.tensor([term.weight for term in step.terms], device=model.device)
+    term_weights = torch.tensor([term.weight for term in step.terms], device=model.device)
     sums: Sums = {}
     latents = torch.zeros(3, *model.latent_shape, dtype=torch.float64)
     n_samples = 0
     for batch in _evaluation_batches(state):
-        output = step.forward(batch.patterns, batch.target, batch.labels, weights)
+        output = step.forward(batch.patterns, batch.target, batch.labels, term_weights)
         kl = output.prediction.kl
         mean = output.prediction.mean
         _add(sums, output.sums)
@@ -306,7 +313,7 @@ def evaluate(state: Training) -> History:
 
 def _evaluation_batches(state: Training) -> Iterator[Batch]:
     batches = state.train.epoch(0)
-    max_samples = MAX_MEASURED
+    max_samples = MAX_UNVALIDATED
     if state.validation is not None:
         batches = state.validation.epoch(0, walk=state.walk)
         max_samples = MAX_VALIDATED

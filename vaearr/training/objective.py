@@ -26,22 +26,22 @@ class Prediction:
     """A batch and the network's prediction for it, preprocessed; `(B, C, …)` unless stated.
 
     `sample` is the input without noise, `target` what the network is to predict (`is_partner`: the
-    pattern of a similar point), `decoded` the output of the decoder, `picture` the same with the
-    head applied. `mean` and `kl` `(B, L, …)` are the posterior mean and the KL divergence of each
-    latent dimension. `labels` `(B,)` are -1 where unknown. `critic` is the discriminator, once it
-    is in use.
+    pattern of a similar point), `decoded` the output of the decoder, `decoded_values` the same with
+    the head applied. `mean` and `kl` `(B, L, …)` are the posterior mean and the KL divergence of
+    each latent dimension. `labels` `(B,)` are -1 where unknown. `discriminator` is None until it is
+    in use.
     """
 
     sample: torch.Tensor
     target: torch.Tensor
     is_partner: bool
     decoded: torch.Tensor
-    picture: torch.Tensor
+    decoded_values: torch.Tensor
     mean: torch.Tensor
     kl: torch.Tensor
     class_logits: torch.Tensor | None
     labels: torch.Tensor | None
-    critic: nn.Module | None
+    discriminator: nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ class Measured:
 class Term:
     """One term of the loss.
 
-    `measure` returns None for a batch without the term. `weight` is the final weight; it rises from
-    0 at `start` over `rise`, both shares of all updates. With `counts_before_start` the value is
-    part of the loss from the beginning, and only its gradient waits.
+    `measure` returns None for a batch without the term. The weight rises linearly from 0 to
+    `weight`: it begins after the share `start` of all updates, and takes the share `rise` of them.
+    With `counts_before_start` the loss contains the value from the beginning, without gradient
+    until `start`.
     """
 
     name: str
@@ -107,13 +108,13 @@ def loss_terms(
         "objective", objective.likelihood, losses.LIKELIHOODS, trust=[objective.likelihood]
     )
     n_values = math.prod(model.preprocess.shape)
-    is_split = objective.target == "neighbour" and model.network.contrast
+    has_amplitude = objective.target == "neighbour" and model.network.contrast
     free_bits = objective.free_bits
     if model.network.is_deterministic:
         free_bits = 0.0
-    reconstruction = partial(_reconstruction, likelihood=likelihood, is_split=is_split)
+    reconstruction = partial(_reconstruction, likelihood=likelihood, has_amplitude=has_amplitude)
     terms = [Term("reconstruction_nll", reconstruction)]
-    if is_split:
+    if has_amplitude:
         amplitude = partial(_amplitude, likelihood=likelihood)
         start = objective.warmup
         terms.append(Term("amplitude_nll", amplitude, start=start, counts_before_start=True))
@@ -133,9 +134,9 @@ def loss_terms(
     return tuple(terms)
 
 
-def _reconstruction(batch: Prediction, likelihood: losses.Nll, is_split: bool) -> Measured:
-    """The partner's pattern decides on shapes only where the amplitude has a term of its own."""
-    if batch.is_partner and is_split:
+def _reconstruction(batch: Prediction, likelihood: losses.Nll, has_amplitude: bool) -> Measured:
+    """Compare shapes only with the pattern of a partner, if the amplitude has a separate term."""
+    if batch.is_partner and has_amplitude:
         return Measured(losses.shape_nll(batch.target, batch.decoded, likelihood).mean())
     return Measured(likelihood(batch.target, batch.decoded).mean())
 
@@ -152,17 +153,17 @@ def _kl(batch: Prediction, free_bits: float) -> Measured:
 
 
 def _perceptual(batch: Prediction, network: nn.Module, precision: torch.dtype) -> Measured:
-    with autocast(batch.picture.device, precision):
-        return Measured(network(batch.target, batch.picture).mean())
+    with autocast(batch.decoded_values.device, precision):
+        return Measured(network(batch.target, batch.decoded_values).mean())
 
 
 def _adversarial(batch: Prediction, kind: str, precision: torch.dtype) -> Measured | None:
-    """The generator's loss, with the discriminator's weights held."""
-    if batch.critic is None:
+    """The generator's loss, with the discriminator's parameters held fixed."""
+    if batch.discriminator is None:
         return None
-    held = {name: parameter.detach() for name, parameter in batch.critic.named_parameters()}
-    with autocast(batch.picture.device, precision):
-        maps = torch.func.functional_call(batch.critic, held, (batch.picture,))
+    held = {name: parameter.detach() for name, parameter in batch.discriminator.named_parameters()}
+    with autocast(batch.decoded_values.device, precision):
+        maps = torch.func.functional_call(batch.discriminator, held, (batch.decoded_values,))
     return Measured(losses.generator_loss(maps, kind))
 
 
@@ -180,5 +181,6 @@ def _label_accuracy(batch: Prediction) -> Measured | None:
     if batch.class_logits is None or batch.labels is None:
         return None
     n_labelled = (batch.labels >= 0).sum().to(batch.class_logits)
-    n_right = (batch.class_logits.argmax(1) == batch.labels).sum()  # no argmax is -1
+    # argmax is never -1, the label of unlabelled samples
+    n_right = (batch.class_logits.argmax(1) == batch.labels).sum()
     return Measured(n_right / n_labelled.clamp_min(1), n_samples=n_labelled)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Rank of this process among `size`, and its device; sums over processes are in place."""
+    """Rank of this process among `size`, and its device."""
 
     rank: int = 0
     size: int = 1
@@ -37,7 +37,7 @@ class Processes:
         return self.rank == 0
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum over processes."""
+        """Sum over processes, in place, and return the sum."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
@@ -75,7 +75,7 @@ class Processes:
         device_ids = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=device_ids)
 
-    def agree(self, module: nn.Module) -> None:
+    def copy_buffers(self, module: nn.Module) -> None:
         """Give all processes the buffers of the first one, such as the running statistics of batch
         norms.
         """

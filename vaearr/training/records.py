@@ -104,7 +104,7 @@ def write_history(state: Training) -> None:
 
 @torch.inference_mode()
 def write_sheet(state: Training) -> None:
-    """Write reconstructions of the first patterns and samples of the prior, after an epoch."""
+    """Write reconstructions of the first patterns and samples of the prior after an epoch."""
     model = state.model.eval()
     samples = state.validation or state.train
     n_batches = math.ceil(N_SAMPLES / (samples.n_samples // len(samples)))

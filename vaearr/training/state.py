@@ -20,22 +20,40 @@ from vaearr.models import build
 from vaearr.models.artifacts import TrainedModel
 from vaearr.training.objective import ADVERSARIAL
 from vaearr.training.processes import ALONE, Processes
-from vaearr.training.step import Critic, Step, Sums, make_optimizer, rate_shares, seeded
+from vaearr.training.step import DiscriminatorLoss, Step, Sums, make_optimizer, rate_shares, seeded
 
 GRADIENT_SCALE = 4096.0  # at the start, of a training in float16
 
 Tensors = dict[str, torch.Tensor]
-History = dict[str, Any]  # an epoch's row: a number by name, of latent_kl one per latent dimension
+History = dict[str, Any]  # of an epoch: numbers by name; latent_kl is a list, one per dimension
 
 
 @dataclass
 class Training:
     """A training: what is trained, and the state that checkpoints hold.
 
-    recipe: what a checkpoint must agree with. perceptual: the module that `objective.perceptual`
-    asks for. epoch_samples: samples of an epoch of all processes, 0 for all. epoch: the running
-    one, from 0. batch: batches of it that are done. sums: of its terms over the samples of this
-    process. seconds: spent in it before this process took over.
+    Attributes
+    ----------
+    identity : mapping
+        Settings, data and processes, which a checkpoint must share to be resumed.
+    perceptual : torch.nn.Module or None
+        The network that `objective.perceptual` asks for.
+    epoch_samples : int
+        Samples of an epoch, of all processes; 0 for all samples.
+    epoch, batch : int
+        The running epoch, from 0, and how many of its batches are done.
+    sums : dict
+        Sums of the terms of the running epoch, over the samples of this process.
+    seconds : float
+        Time spent in the running epoch before the training was resumed.
+    rows : list of dict
+        History of the complete epochs.
+    best, best_epoch, best_weights
+        Lowest validation loss, its epoch and the weights of the model after it.
+    loss_step, discriminator_loss, optimizers, scaler, walk
+        Modules and optimizers made from the settings.
+    term_weights, adversarial_shares, rate_shares, epoch_batches
+        What is known for every update, see `_plan_updates`.
     """
 
     model: TrainedModel
@@ -44,7 +62,7 @@ class Training:
     config: TrainConfig
     folder: Path
     team: Processes = ALONE
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
     perceptual: nn.Module | None = None
     epoch_samples: int = 0
 
@@ -66,9 +84,9 @@ class Training:
         parameters = [p for p in model.parameters() if p.requires_grad]
         # by the prefix of their tensors in a checkpoint
         self.optimizers = {"optimizer": make_optimizer(parameters, config)}
-        self.critic: Critic | None = None
+        self.discriminator_loss: DiscriminatorLoss | None = None
         if config.objective.adversarial is not None:
-            self.critic = self._make_critic(config.objective.adversarial)
+            self.discriminator_loss = self._make_discriminator(config.objective.adversarial)
         is_half = self.loss_step.precision == torch.float16
         self.scaler = torch.amp.GradScaler(
             model.device.type, init_scale=GRADIENT_SCALE, enabled=is_half
@@ -79,8 +97,8 @@ class Training:
         self.next_save = time.monotonic() + 60 * config.checkpoint_minutes
         self._plan_updates()
 
-    def _make_critic(self, adversarial: AdversarialConfig) -> Critic:
-        """The discriminator; its optimizer is added to `optimizers`."""
+    def _make_discriminator(self, adversarial: AdversarialConfig) -> DiscriminatorLoss:
+        """The discriminator with its loss; its optimizer is added to `optimizers`."""
         if adversarial.kind == "wgan-gp" and self.team.size > 1:
             # second derivatives are not averaged over processes
             raise UsageError(
@@ -95,13 +113,13 @@ class Training:
         rate = adversarial.learning_rate or self.config.learning_rate
         config = self.config.replace(learning_rate=rate, weight_decay=0.0)
         self.optimizers["critic_optimizer"] = make_optimizer(network.parameters(), config)
-        return Critic(network, adversarial.kind, self.loss_step.precision)
+        return DiscriminatorLoss(network, adversarial.kind, self.loss_step.precision)
 
     def _plan_updates(self) -> None:
         """Set the length of an epoch, and what changes from one update to the next.
 
         An epoch of fewer samples than there are continues where the previous one has ended. For
-        each update: `weights` of the terms `(update, term)` on the device, `critic_shares` of the
+        each update: `term_weights` `(update, term)` on the device, `adversarial_shares` of the
         weight of the adversarial term, and `rate_shares` of the highest learning rate.
         """
         self.epoch_batches = len(self.train)
@@ -111,14 +129,16 @@ class Training:
         n_updates = self.config.epochs * self.epoch_batches
         terms = self.loss_step.terms
         shares = {term.name: term.shares(n_updates) for term in terms}
-        weights = np.stack([term.weight * shares[term.name] for term in terms], 1)
-        self.weights = torch.tensor(weights, dtype=torch.float32, device=self.model.device)
-        self.critic_shares = shares.get(ADVERSARIAL, np.zeros(n_updates))
+        term_weights = np.stack([term.weight * shares[term.name] for term in terms], 1)
+        self.term_weights = torch.tensor(
+            term_weights, dtype=torch.float32, device=self.model.device
+        )
+        self.adversarial_shares = shares.get(ADVERSARIAL, np.zeros(n_updates))
         self.rate_shares = rate_shares(self.config, self.epoch_batches)
 
     @property
-    def n_batches(self) -> int:
-        """Number of updates so far."""
+    def n_updates_done(self) -> int:
+        """Number of updates so far, of all epochs."""
         return self.epoch * self.epoch_batches + self.batch
 
     @property
@@ -128,14 +148,18 @@ class Training:
             return f"{self.epoch} epochs"
         return f"epoch {self.epoch + 1}, batch {self.batch}"
 
-    def has_full_critic(self, epoch: int) -> bool:
+    def has_full_adversarial(self, epoch: int) -> bool:
         """Return whether an epoch ends with the adversarial term, if any, at its final weight."""
         last_update = (epoch + 1) * self.epoch_batches - 1
-        return epoch >= 0 and bool(self.critic_shares[last_update] == self.critic_shares[-1])
+        return epoch >= 0 and bool(
+            self.adversarial_shares[last_update] == self.adversarial_shares[-1]
+        )
 
     @property
     def is_over(self) -> bool:
         """Whether all epochs are done, or no better one came in time."""
         waited = self.epoch - 1 - self.best_epoch
-        is_out_of_patience = waited >= self.config.patience and self.has_full_critic(self.epoch - 1)
+        is_out_of_patience = waited >= self.config.patience and self.has_full_adversarial(
+            self.epoch - 1
+        )
         return self.epoch >= self.config.epochs or is_out_of_patience

@@ -1,8 +1,8 @@
 """The differentiable part of a training step, and what changes from one update to the next.
 
-`Step` takes stored patterns to the terms of the loss, `Critic` is the discriminator's own loss. The
-weights of the terms and the learning rate are known for every update, so there is no scheduler
-whose state would have to be kept.
+`Step` computes the terms of the loss from stored patterns, `DiscriminatorLoss` is the loss of the
+discriminator. The weights of the terms and the learning rate are known for every update, so there
+is no scheduler whose state would have to be kept.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Step(nn.Module):
         self, model: TrainedModel, config: TrainConfig, perceptual: nn.Module | None = None
     ) -> None:
         super().__init__()
-        assert config.objective.input_noise is not None, "the settings are not settled"
+        assert config.objective.input_noise is not None, "the settings still contain 'auto'"
         self.model = model
         self.config = config
         self.input_noise = config.objective.input_noise
@@ -59,14 +59,14 @@ class Step(nn.Module):
         patterns: torch.Tensor,
         target: torch.Tensor | None,
         labels: torch.Tensor | None,
-        weights: torch.Tensor,
-        critic: nn.Module | None = None,
+        term_weights: torch.Tensor,
+        discriminator: nn.Module | None = None,
     ) -> StepOutput:
         """Compute the terms of the loss and their weighted sum.
 
         target: patterns to predict; None for the patterns themselves. labels: `(B,)`, -1 for none.
-        weights: of the terms. critic: gives logit maps of preprocessed patterns, once it is in use;
-        its weights get no gradient here.
+        term_weights: in the order of `terms`. discriminator: gives logit maps of preprocessed
+        patterns, once it is in use; its parameters get no gradient here.
         """
         model = self.model
         network: Network = model.network
@@ -93,14 +93,14 @@ class Step(nn.Module):
             target=wanted,
             is_partner=target is not None,
             decoded=decoded,
-            picture=decoded.sigmoid() if has_logits else decoded,
+            decoded_values=decoded.sigmoid() if has_logits else decoded,
             mean=mean,
             kl=losses.posterior_kl(network, mean, logvar.float()),
             class_logits=class_logits,
             labels=labels,
-            critic=critic,
+            discriminator=discriminator,
         )
-        loss, sums = self._loss(prediction, weights)
+        loss, sums = self._loss(prediction, term_weights)
         return StepOutput(loss, sums, prediction)
 
     def _moved(
@@ -118,11 +118,13 @@ class Step(nn.Module):
         noisy = add_noise(sample, self.input_noise)
         return add_noise(noisy, augment.noise, augment.circle)
 
-    def _loss(self, prediction: Prediction, weights: torch.Tensor) -> tuple[torch.Tensor, Sums]:
+    def _loss(
+        self, prediction: Prediction, term_weights: torch.Tensor
+    ) -> tuple[torch.Tensor, Sums]:
         loss = prediction.kl.new_zeros(())
         sums: Sums = {}
         all_samples = loss.new_full((), len(prediction.kl))
-        for term, weight in zip(self.terms, weights, strict=True):
+        for term, weight in zip(self.terms, term_weights, strict=True):
             measured = term.measure(prediction)
             if measured is None:
                 continue
@@ -133,7 +135,7 @@ class Step(nn.Module):
         return loss, sums
 
 
-class Critic(nn.Module):
+class DiscriminatorLoss(nn.Module):
     """Loss of the discriminator for preprocessed and decoded patterns: `2 x (B, C, …) -> ()`."""
 
     def __init__(self, network: nn.Module, kind: str, precision: torch.dtype) -> None:

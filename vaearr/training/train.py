@@ -57,7 +57,7 @@ def train_model(
     folder: Path,
     *,
     team: Processes,
-    data: Mapping[str, Any],
+    fingerprints: Mapping[str, Any],
     init: Path | None,
     perceptual_from: Path | None,
     resume: Path | None,
@@ -81,8 +81,8 @@ def train_model(
         Gets config.json, weights, history and, during the training, checkpoints.
     team : Processes
         The processes that train together, and the device of this one.
-    data : mapping
-        Fingerprints of the patterns, and of the maps that choose among them.
+    fingerprints : mapping
+        Of the patterns, and of the maps that choose among them.
     init : Path or None
         Model folder, or third-party checkpoint file, whose weights to start from.
     perceptual_from : Path or None
@@ -106,35 +106,37 @@ def train_model(
         Tables of the run (history, health, and sheets if requested), and its manifest.
     """
     if is_fitted(settings.model.name, trust):
-        return team.first_does(fit_model, ds, split, settings, folder, team.device, data, trust)
+        return team.first_does(
+            fit_model, ds, split, settings, folder, team.device, fingerprints, trust
+        )
     labels, classes = _class_map(ds, settings.objective.label)
     balance, _ = _class_map(ds, settings.balance)
-    batches_of = partial(_batches_of, _with_network_pixels(ds, settings), split, settings)
-    train = batches_of(n.TRAIN, team, labels=labels, balance=balance)
+    part_batches = partial(_part_batches, _with_binned_patterns(ds, settings), split, settings)
+    train = part_batches(n.TRAIN, team, labels=labels, balance=balance)
     n_validation = int((split == n.VALIDATION).sum())
     can_validate = n_validation >= team.size
-    validation = batches_of(n.VALIDATION, team, labels=labels) if can_validate else None
-    recipe = {
+    validation = part_batches(n.VALIDATION, team, labels=labels) if can_validate else None
+    identity = {
         "settings": settings.deciding(),
-        "data": dict(data),
+        "data": dict(fingerprints),
         "processes": team.size,
-        "streamed": train.tier == "streamed",
+        "streamed": train.tier == "streamed",  # the order of samples depends on it
     }
-    checkpoint = team.first_does(_checkpoint_to_resume, folder, recipe, resume, restart)
+    checkpoint = team.first_does(_checkpoint_to_resume, folder, identity, resume, restart)
     model = new_model(ds, _network(settings), settings, team.device, trust, classes)
-    if checkpoint is None:
+    if checkpoint is None:  # a checkpoint holds the weights and the background
         _start_from(model, init, trust)
-        _fit_preprocessing(model, settings, train, batches_of, team)
+        _fit_preprocessing(model, settings, train, part_batches, team)
     perceptual = _perceptual(model, settings.objective.perceptual, perceptual_from, trust)
     epoch_samples = _epoch_samples(ds, settings, train.n_samples_total)
     state = Training(
-        model, train, validation, settings, folder, team, recipe, perceptual, epoch_samples
+        model, train, validation, settings, folder, team, identity, perceptual, epoch_samples
     )
     _log_start(state, schema.samples_word(ds), n_validation, checkpoint)
     _fit_or_clear(state, checkpoint, logs, on_step, on_epoch)
-    health = latent_health(model, _measured_samples(state, batches_of, n_validation))
+    health = latent_health(model, _health_samples(state, part_batches, n_validation))
     tables = {n.HISTORY: history_dataset(state), n.HEALTH: health}
-    manifest = _manifest(state, data, n_validation)
+    manifest = _manifest(state, fingerprints, n_validation)
     saved = team.first_does(save_model, model, folder, manifest)
     manifest["weights_sha256"] = saved["weights_sha256"]
     return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
@@ -145,13 +147,13 @@ def _class_map(ds: xr.Dataset, name: str | None) -> tuple[Any, tuple[int, ...]]:
     return grid.class_map(ds, name) if name else (None, ())
 
 
-def _with_network_pixels(ds: xr.Dataset, settings: TrainConfig) -> xr.Dataset:
+def _with_binned_patterns(ds: xr.Dataset, settings: TrainConfig) -> xr.Dataset:
     patterns = in_chunks(ds[n.PATTERNS], schema.navigation_dims(ds))
     patterns = binned_patterns(patterns, settings.preprocess)
     return ds.drop_dims(schema.signal_dims(ds)).assign({n.PATTERNS: patterns})
 
 
-def _batches_of(
+def _part_batches(
     ds: xr.Dataset,
     split: xr.DataArray,
     settings: TrainConfig,
@@ -159,7 +161,7 @@ def _batches_of(
     team: Processes,
     **class_maps: Any,
 ) -> PatternBatches:
-    """Batches of a part of a split, with its share of the memory that patterns may take.
+    """Batches of a part of a split; it gets its share of the memory that patterns may take.
 
     class_maps: `labels` and `balance` of `va.batches`.
     """
@@ -183,7 +185,7 @@ def _batches_of(
 
 
 def _checkpoint_to_resume(
-    folder: Path, recipe: Mapping[str, Any], resume: Path | None, restart: bool
+    folder: Path, identity: Mapping[str, Any], resume: Path | None, restart: bool
 ) -> Path | None:
     """The checkpoint to resume, if any: the given one, or what an interruption left in the folder.
 
@@ -195,7 +197,7 @@ def _checkpoint_to_resume(
         left_over = None
     ways_out = "discard it with restart=True (--restart), or choose another run name."
     if resume is not None:
-        check_checkpoint(resume, recipe)
+        check_checkpoint(resume, identity)
         if left_over is not None and not resume.is_relative_to(folder):
             raise UsageError(
                 f"an interrupted training of this run is at {left_over}; leave --resume out, "
@@ -203,7 +205,7 @@ def _checkpoint_to_resume(
             )
     elif left_over is not None:
         try:
-            check_checkpoint(left_over, recipe)
+            check_checkpoint(left_over, identity)
         except VaearrError as error:
             raise type(error)(
                 f"an interrupted training of this run is in the way: {error} Or {ways_out}"
@@ -231,13 +233,13 @@ def _fit_preprocessing(
     model: TrainedModel,
     settings: TrainConfig,
     train: PatternBatches,
-    batches_of: Callable[..., PatternBatches],
+    part_batches: Callable[..., PatternBatches],
     team: Processes,
 ) -> None:
     """Set the background. Raises DataError for patterns that the likelihood does not allow."""
     samples = train
     if settings.balance:  # each sample once
-        samples = batches_of(n.TRAIN, team)
+        samples = part_batches(n.TRAIN, team)
     if settings.preprocess.static_background != "none":
         model.preprocess.fit(samples, team.total)
     if takes_logits(settings.objective.likelihood):
@@ -333,11 +335,12 @@ def _fit_or_clear(
         raise
 
 
-def _measured_samples(
-    state: Training, batches_of: Callable[..., PatternBatches], n_validation: int
+def _health_samples(
+    state: Training, part_batches: Callable[..., PatternBatches], n_validation: int
 ) -> PatternBatches:
-    """Each validation sample once, or each training sample if these are too few, to measure the
-    latents by.
+    """Samples to measure the latents by: for validation, or for training if those are too few.
+
+    Each sample occurs once.
     """
     samples = state.train
     part = n.TRAIN
@@ -345,13 +348,17 @@ def _measured_samples(
         samples = state.validation
         part = n.VALIDATION
     if state.team.size > 1 or state.config.balance:
-        return batches_of(part, Processes(device=state.team.device))
+        return part_batches(part, Processes(device=state.team.device))
     return samples
 
 
-def _manifest(state: Training, data: Mapping[str, Any], n_validation: int) -> dict[str, Any]:
+def _manifest(
+    state: Training, fingerprints: Mapping[str, Any], n_validation: int
+) -> dict[str, Any]:
     config = state.config
-    facts = model_facts(state.model, config, data, state.train.n_samples_total, n_validation)
+    facts = model_facts(
+        state.model, config, fingerprints, state.train.n_samples_total, n_validation
+    )
     return facts | {
         "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
         "epochs_run": state.epoch,

@@ -21,9 +21,9 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.points import navigation_of, steps_of
 from vaearr.analysis.association.surrogates import (
-    Neighbourhood,
+    LagTable,
     block_side,
-    neighbourhood,
+    lag_table,
     surrogate_maps,
 )
 from vaearr.analysis.association.targets import TARGET, columns
@@ -262,10 +262,10 @@ def _codes(groups: xr.DataArray, values: xr.DataArray) -> np.ndarray:
     return codes
 
 
-def _blocks(near: Neighbourhood, values: np.ndarray) -> tuple[np.ndarray, int]:
+def _blocks(lags: LagTable, values: np.ndarray) -> tuple[np.ndarray, int]:
     """Numbers of square blocks over the grid, and their side in points."""
-    shape = near.mask.shape
-    side = block_side(near, values[near.mask])
+    shape = lags.mask.shape
+    side = block_side(lags, values[lags.mask])
     places = [index // side for index in np.indices(shape)]
     n_blocks = [math.ceil(size / side) for size in shape]
     return np.asarray(np.ravel_multi_index(places, n_blocks)), side
@@ -288,9 +288,9 @@ def _sample(
         left_out = str(by.name or "groups")
         inside = inside & (groups >= 0)
     spacing = steps_of(target.values, target.values.dims)
-    near = None if spacing is None else neighbourhood(inside, spacing)
-    if near is not None and isinstance(by, str) and by == BLOCKS:
-        groups, side = _blocks(near, values)
+    lags = None if spacing is None else lag_table(inside, spacing)
+    if lags is not None and isinstance(by, str) and by == BLOCKS:
+        groups, side = _blocks(lags, values)
         left_out = f"blocks of {side} points"
     candidates = np.flatnonzero(inside)
     n_points = min(len(candidates), config.max_points)
@@ -300,7 +300,7 @@ def _sample(
     places = np.searchsorted(candidates, points)
     (random_seed,) = seed.spawn(1)
     random_targets = _random_targets(
-        values[inside], groups[inside], near, config.n_permutations, random_seed
+        values[inside], groups[inside], lags, config.n_permutations, random_seed
     )
     targets = [values.ravel()[points]]
     targets += [random_target[places] for random_target in random_targets]
@@ -337,7 +337,7 @@ def _folds(
 def _random_targets(
     values: np.ndarray,
     groups: np.ndarray,
-    near: Neighbourhood | None,
+    lags: LagTable | None,
     count: int,
     seed: np.random.SeedSequence,
 ) -> Iterator[np.ndarray]:
@@ -345,7 +345,7 @@ def _random_targets(
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
     is_constant_in_groups = (values == values[first][member]).all()
     if len(first) == len(values) or not is_constant_in_groups:
-        yield from surrogate_maps(near, values, count, seed)
+        yield from surrogate_maps(lags, values, count, seed)
         return
     rng = np.random.default_rng(seed)
     for _ in range(count):

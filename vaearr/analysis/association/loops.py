@@ -134,16 +134,16 @@ def discordant_products(x: np.ndarray, y: np.ndarray) -> float:
             left = middle - 1
             right = high - 1
             n_larger, sum_x, sum_y, sum_xy = 0.0, 0.0, 0.0, 0.0
-            for place in range(high - 1, low - 1, -1):  # from the largest y down
+            for slot in range(high - 1, low - 1, -1):  # from the largest y down
                 if right < middle or (left >= low and y[left] > y[right]):
-                    sorted_x[place], sorted_y[place] = x[left], y[left]
+                    sorted_x[slot], sorted_y[slot] = x[left], y[left]
                     n_larger += 1
                     sum_x += x[left]
                     sum_y += y[left]
                     sum_xy += x[left] * y[left]
                     left -= 1
                 else:
-                    sorted_x[place], sorted_y[place] = x[right], y[right]
+                    sorted_x[slot], sorted_y[slot] = x[right], y[right]
                     total += x[right] * (sum_y - n_larger * y[right])
                     total += y[right] * sum_x - sum_xy
                     right -= 1

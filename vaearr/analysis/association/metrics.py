@@ -36,7 +36,7 @@ class Metric:
     higher: str  # what a larger (absolute) value means
     is_usual: bool = False  # one of "all"
     trend_degree: int | None = None  # of the trend removed from the values; None: by ranks
-    interval: float = np.nan  # half-width for arctanh(value), one effective point above three
+    interval: float = np.nan  # half-width of arctanh(value) for n_effective = 4
 
     def describe(self) -> dict[str, str | bool]:
         """The metadata, ready for attributes."""
@@ -271,47 +271,47 @@ def apply(
     all_targets = dask.delayed(targets, pure=False, traverse=False)
     tasks = []
     cells = []
-    for latent_points, latent_group in same_missing(finite_latents):  # nearly always one group
-        for keep, target_group in same_missing(finite_targets & latent_points[:, None]):
-            if keep.sum() < MIN_POINTS:
+    for has_latents, latent_group in same_missing(finite_latents):  # nearly always one group
+        for used, target_group in same_missing(finite_targets & has_latents[:, None]):
+            if used.sum() < MIN_POINTS:
                 continue
-            points = dask.delayed(keep, pure=False, traverse=False)
-            where = dask.delayed(positions[keep], pure=False, traverse=False)
-            prepared = dask.delayed(_prepared)(metrics, all_targets, points, target_group, where)
+            mask = dask.delayed(used, pure=False, traverse=False)
+            coords = dask.delayed(positions[used], pure=False, traverse=False)
+            prepared = dask.delayed(_prepared)(metrics, all_targets, mask, target_group, coords)
             for latent in latent_group:
                 tasks.append(
-                    dask.delayed(_row)(metrics, all_latents, points, latent, where, prepared)
+                    dask.delayed(_row)(metrics, all_latents, mask, latent, coords, prepared)
                 )
                 cells.append((latent, target_group))
     values = np.full((len(metrics), latents.shape[1], targets.shape[1]), np.nan)
     for (latent, target_group), row in zip(cells, dask.compute(*tasks), strict=True):
         values[:, latent, target_group] = row
-    n = (finite_targets & finite_latents.any(axis=1)[:, None]).sum(axis=0)
-    return values, n
+    n_points = (finite_targets & finite_latents.any(axis=1)[:, None]).sum(axis=0)
+    return values, n_points
 
 
 def _prepared(
     metrics: Sequence[Metric],
     values: np.ndarray,
-    keep: np.ndarray,
+    used: np.ndarray,
     group: Sequence[int],
     positions: np.ndarray,
 ) -> list[Any]:
-    """Columns of a group at the kept points, prepared for each metric."""
-    columns = values[:, group][keep].astype("f8")
+    """Columns of a group at the used points, prepared for each metric."""
+    columns = values[:, group][used].astype("f8")
     return [metric.prepare(columns, positions) for metric in metrics]
 
 
 def _row(
     metrics: Sequence[Metric],
     latents: np.ndarray,
-    keep: np.ndarray,
+    used: np.ndarray,
     latent: int,
     positions: np.ndarray,
     targets: Sequence[Any],
 ) -> np.ndarray:
     """Values `(metric, target)` of one latent and prepared targets."""
-    columns = _prepared(metrics, latents, keep, [latent], positions)
+    columns = _prepared(metrics, latents, used, [latent], positions)
     rows = []
     for metric, column, prepared in zip(metrics, columns, targets, strict=True):
         rows.append(metric.compare(column, prepared)[0])

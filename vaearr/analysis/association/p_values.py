@@ -20,10 +20,10 @@ from vaearr.analysis.association.metrics import (
 )
 from vaearr.analysis.association.points import Points
 from vaearr.analysis.association.surrogates import (
-    Neighbourhood,
+    LagTable,
     covariance_weights,
     effective_points,
-    neighbourhood,
+    lag_table,
     semivariograms,
     surrogate_maps,
 )
@@ -61,6 +61,7 @@ def significance(
     result = {name: np.full(observed.shape, np.nan) for name in LONG_NAMES}
     is_observed = np.isfinite(observed)
     result[N_EFFECTIVE][is_observed] = 0.0
+    # points where all latents are finite; a latent that is NaN everywhere excludes no point
     is_known = np.isfinite(points.latents)
     is_empty = ~is_known.any(axis=0)
     is_complete = (is_known | is_empty).all(axis=1)
@@ -75,7 +76,7 @@ def significance(
                 label = points.target_labels[t]
                 seed = np.random.SeedSequence([settings.seed, zlib.crc32(label.encode())])
                 target = points.targets[inside, t].astype("f8")
-                tests = _test(region, target, observed[..., t], settings, seed)
+                tests = _test_target(region, target, observed[..., t], settings, seed)
                 for name, numbers in tests.items():
                     result[name][..., t] = numbers
                 show(t + 1, len(points.target_labels), f"surrogate maps of {label}")
@@ -93,13 +94,13 @@ def with_tests(
 
 
 class _Region(NamedTuple):
-    """Points where a target and the latents are finite; serves all targets that are finite there."""
+    """The points where the latents and a group of targets are finite."""
 
     metrics: Sequence[Metric]
     latents: np.ndarray  # (n, L)
     positions: np.ndarray  # (n, d)
     prepared: dict[str, np.ndarray]  # latents by metric, of metrics with a transform
-    near: Neighbourhood | None  # None of samples, which have no neighbours
+    lags: LagTable | None  # None of samples, which have no neighbours
     weights: list[np.ndarray]  # covariance weights of the latents, and of their ranks
 
 
@@ -115,13 +116,13 @@ def _region(
     if spacing is None:
         return _Region(metrics, latents, positions, prepared, None, [])
     mask = points.inside.copy()
-    mask[mask] = inside
-    near = neighbourhood(mask, spacing)
-    weights = _weights(latents, near)
-    return _Region(metrics, latents, positions, prepared, near, weights)
+    mask[points.inside] = inside  # over the complete grid
+    lags = lag_table(mask, spacing)
+    weights = _weights(latents, lags)
+    return _Region(metrics, latents, positions, prepared, lags, weights)
 
 
-def _weights(values: np.ndarray, near: Neighbourhood) -> list[np.ndarray]:
+def _weights(values: np.ndarray, lags: LagTable) -> list[np.ndarray]:
     """Covariance weights of columns `(n, k)`, and of their ranks, each scaled to deviation 1."""
     from scipy.stats import rankdata
 
@@ -129,11 +130,11 @@ def _weights(values: np.ndarray, near: Neighbourhood) -> list[np.ndarray]:
     for columns in (values, rankdata(values, axis=0)):
         deviation = np.maximum(columns.std(axis=0), np.finfo(float).tiny)
         standardised = (columns - columns.mean(axis=0)) / deviation
-        weights.append(covariance_weights(near, semivariograms(near, standardised)))
+        weights.append(covariance_weights(lags, semivariograms(lags, standardised)))
     return weights
 
 
-def _test(
+def _test_target(
     region: _Region,
     target: np.ndarray,
     observed: np.ndarray,
@@ -146,11 +147,11 @@ def _test(
     low, high = _interval(observed, effective, region.metrics)
     numbers = {N_EFFECTIVE: effective, LOW: low, HIGH: high}
     is_tested = np.isfinite(observed)
-    if region.near is not None:
+    if region.lags is not None:
         is_tested &= effective >= MIN_EFFECTIVE
     if not is_tested.any():
         return numbers
-    strength, null = _strengths(region, target, settings, seed)
+    strength, null = _observed_and_null(region, target, settings, seed)
     strength[~is_tested] = np.nan
     numbers[P_VALUE] = _p_values(strength, null)
     numbers[P_ADJUSTED] = np.maximum(numbers[P_VALUE], _max_p_values(strength, null))
@@ -164,10 +165,10 @@ def _effective_points(region: _Region, target: np.ndarray) -> np.ndarray:
     """
     n_points, n_latents = region.latents.shape
     by_values = by_ranks = np.full(n_latents, float(n_points))
-    if region.near is not None:
-        values, ranks = _weights(target[:, None], region.near)
-        by_values = effective_points(region.near, region.weights[0], values)[:, 0]
-        by_ranks = effective_points(region.near, region.weights[1], ranks)[:, 0]
+    if region.lags is not None:
+        values, ranks = _weights(target[:, None], region.lags)
+        by_values = effective_points(region.lags, region.weights[0], values)[:, 0]
+        by_ranks = effective_points(region.lags, region.weights[1], ranks)[:, 0]
     effective = []
     for metric in region.metrics:
         if metric.trend_degree is None:
@@ -195,7 +196,7 @@ def _interval(
     return np.tanh(centre - width), np.tanh(centre + width)
 
 
-def _strengths(
+def _observed_and_null(
     region: _Region,
     target: np.ndarray,
     settings: SignificanceConfig,
@@ -210,17 +211,17 @@ def _strengths(
         rng = np.random.default_rng(seed.spawn(1)[0])
         points = rng.choice(points, settings.max_points, replace=False)
         points.sort()
-    surrogates = surrogate_maps(region.near, target, settings.n_surrogates, seed)
+    surrogates = surrogate_maps(region.lags, target, settings.n_surrogates, seed)
     maps = itertools.chain([target], surrogates)
     batch_size = max(1, min(MAX_BATCH, SURROGATE_MEMORY // target.nbytes))
     batches = []
     while batch := list(itertools.islice(maps, batch_size)):
-        batches.append(_strength(region, np.column_stack(batch), points))
+        batches.append(_map_strengths(region, np.column_stack(batch), points))
     strength = np.concatenate(batches)
     return strength[0], strength[1:]
 
 
-def _strength(region: _Region, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _map_strengths(region: _Region, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
     """|value| of signed metrics, the value of the rest, `(map, metric, latent)`, of maps `(n, k)`.
 
     Metrics with a transform use all points; the others use `points` and the dask scheduler in use.
@@ -268,7 +269,7 @@ def _max_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     is_same = deviation <= TIE * np.nanmax(np.abs(values), axis=0)
     offsets = values - np.nanmean(values, axis=0)
     scaled = offsets / np.where(is_same, 1.0, deviation)
-    scaled[:, is_same] *= 0
+    scaled[:, is_same] *= 0  # NaN stays
     largest = scaled[1:].max(axis=1)  # NaN where a surrogate has no value: counts as stronger
     p = np.full(observed.shape, np.nan)
     p[is_tested] = _p_values(scaled[0], largest[:, None])

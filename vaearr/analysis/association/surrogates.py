@@ -50,7 +50,7 @@ REACH = 0.9  # of each side: lags that decide the fit; with half of it, trends a
 CORRECTIONS = 3  # rounds in which the fit is corrected
 N_TRIALS = 16  # surrogates that each round measures
 LARGEST_CORRECTION = 4.0  # of a bin of lags in one round
-NEAR = 0.1  # correlation below which points count as unrelated, for the side of a block
+MIN_CORRELATION = 0.1  # below it points count as unrelated, for the side of a block
 
 
 class Atom(NamedTuple):
@@ -61,18 +61,21 @@ class Atom(NamedTuple):
     direction: np.ndarray
 
 
-class Neighbourhood(NamedTuple):
-    """The pairs of points in a mask, and the covariances that may describe them."""
+class LagTable(NamedTuple):
+    """The pairs of points in a mask, in bins by their lag (offset), and candidate covariances.
+
+    The candidates, called components, are the atoms and, last, the nugget.
+    """
 
     mask: np.ndarray  # (*grid) bool
     spacing: np.ndarray  # (d,) step along each axis, in units of the smallest
     torus: tuple[int, ...]
     atoms: list[Atom]
-    lags: np.ndarray  # flat index on the torus, one per lag
-    bins: np.ndarray  # the bin of each lag
+    on_torus: np.ndarray  # flat index on the torus of each lag
+    bins: np.ndarray  # bin of each lag
     pairs: np.ndarray  # pairs of points per bin
     distance: np.ndarray  # mean distance per bin
-    design: np.ndarray  # (bin, atom + nugget) semivariogram of each part
+    design: np.ndarray  # (bin, component) semivariogram of each component
 
     @property
     def n(self) -> int:
@@ -80,8 +83,8 @@ class Neighbourhood(NamedTuple):
         return int(self.mask.sum())
 
 
-def neighbourhood(mask: np.ndarray, spacing: np.ndarray) -> Neighbourhood:
-    """Lags and candidate covariances for the true points of `mask` (*grid).
+def lag_table(mask: np.ndarray, spacing: np.ndarray) -> LagTable:
+    """Table of lags between the true points of `mask` (*grid).
 
     `spacing`: steps along each axis. Axes of length 1 are fine. Lags reach REACH of each side.
     """
@@ -93,27 +96,27 @@ def neighbourhood(mask: np.ndarray, spacing: np.ndarray) -> Neighbourhood:
     periods = np.array(torus) * steps
     pairs = _pairs_by_lag(mask, torus).ravel()
     offsets = _torus_offsets(torus).reshape(-1, mask.ndim)
-    is_near = (np.abs(offsets) <= np.maximum(REACH * shape, 1)).all(axis=1)
-    lags = np.flatnonzero(_is_forward(offsets) & is_near & (pairs > 0))
+    is_within_reach = (np.abs(offsets) <= np.maximum(REACH * shape, 1)).all(axis=1)
+    on_torus = np.flatnonzero(_is_forward(offsets) & is_within_reach & (pairs > 0))
     directions = _directions(mask.ndim)
-    chosen, bins = _bin_lags(offsets[lags] * steps, directions)
-    lags = lags[chosen]
-    h = offsets[lags] * steps
-    pairs_in_bin = np.bincount(bins, pairs[lags])
+    chosen, bins = _bin_lags(offsets[on_torus] * steps, directions)
+    on_torus = on_torus[chosen]
+    h = offsets[on_torus] * steps
+    pairs_in_bin = np.bincount(bins, pairs[on_torus])
 
     def bin_means(values: np.ndarray) -> np.ndarray:
-        return np.asarray(np.bincount(bins, pairs[lags] * values) / pairs_in_bin)
+        return np.asarray(np.bincount(bins, pairs[on_torus] * values) / pairs_in_bin)
 
     atoms = _atoms(float((shape * steps).max()), directions, mask.ndim)
     origin = np.zeros((1, mask.ndim))
-    parts = []
+    semivariogram = []
     for atom in atoms:
         correlation = _gaussian(atom, h, periods) / _gaussian(atom, origin, periods)
-        parts.append(bin_means(1 - correlation))
+        semivariogram.append(bin_means(1 - correlation))
     nugget = np.ones(len(pairs_in_bin))
-    design = np.stack([*parts, nugget], axis=1)
+    design = np.stack([*semivariogram, nugget], axis=1)
     distance = bin_means(np.linalg.norm(h, axis=1))
-    return Neighbourhood(mask, steps, torus, atoms, lags, bins, pairs_in_bin, distance, design)
+    return LagTable(mask, steps, torus, atoms, on_torus, bins, pairs_in_bin, distance, design)
 
 
 def _pairs_by_lag(mask: np.ndarray, torus: tuple[int, ...]) -> np.ndarray:
@@ -189,64 +192,64 @@ def _gaussian(atom: Atom, h: np.ndarray, periods: np.ndarray) -> np.ndarray:
     return total
 
 
-def semivariograms(near: Neighbourhood, values: np.ndarray) -> np.ndarray:
+def semivariograms(lags: LagTable, values: np.ndarray) -> np.ndarray:
     """gamma (k, bin) of columns `values` (n, k) at the points of the mask."""
     import scipy.fft
 
-    mask = scipy.fft.rfftn(near.mask.astype(float), near.torus)
-    gamma = np.empty((values.shape[1], len(near.pairs)))
+    mask = scipy.fft.rfftn(lags.mask.astype(float), lags.torus)
+    gamma = np.empty((values.shape[1], len(lags.pairs)))
     for k, column in enumerate(values.T):
-        grid = np.zeros(near.mask.shape)
-        grid[near.mask] = column - column.mean()
-        transformed = scipy.fft.rfftn(grid, near.torus)
-        transformed_squares = scipy.fft.rfftn(grid**2, near.torus)
+        grid = np.zeros(lags.mask.shape)
+        grid[lags.mask] = column - column.mean()
+        transformed = scipy.fft.rfftn(grid, lags.torus)
+        transformed_squares = scipy.fft.rfftn(grid**2, lags.torus)
         of_squares = (np.conj(transformed_squares) * mask).real
         of_products = np.abs(transformed) ** 2
-        sums = scipy.fft.irfftn(of_squares - of_products, near.torus)
-        sums_in_bin = np.bincount(near.bins, sums.ravel()[near.lags], len(near.pairs))
-        gamma[k] = sums_in_bin / near.pairs
+        sums = scipy.fft.irfftn(of_squares - of_products, lags.torus)
+        sums_in_bin = np.bincount(lags.bins, sums.ravel()[lags.on_torus], len(lags.pairs))
+        gamma[k] = sums_in_bin / lags.pairs
     return np.maximum(gamma, 0)
 
 
-def covariance_weights(near: Neighbourhood, gamma: np.ndarray) -> np.ndarray:
-    """Weights >= 0 (k, atom + nugget) of covariances with the semivariograms `gamma` (k, bin).
+def covariance_weights(lags: LagTable, gamma: np.ndarray) -> np.ndarray:
+    """Weights >= 0 (k, component) of covariances with the semivariograms `gamma` (k, bin).
 
     NaN where all are 0. Weighted by 1 / gamma, in two rounds: close lags matter as much as far ones
     (Cressie, Math. Geol. 17, 563 (1985), doi:10.1007/BF01032109).
     """
     from scipy.optimize import nnls
 
-    weights = np.full((len(gamma), near.design.shape[1]), np.nan)
+    weights = np.full((len(gamma), lags.design.shape[1]), np.nan)
     for k, observed in enumerate(gamma):
         top = observed.max(initial=0)
         if not top > 0:
             continue
         expected = np.maximum(observed, 1e-3 * top)
         for _ in range(2):
-            weights[k], _ = nnls(near.design / expected[:, None], observed / expected)
-            expected = np.maximum(near.design @ weights[k], 1e-4 * top)
+            weights[k], _ = nnls(lags.design / expected[:, None], observed / expected)
+            expected = np.maximum(lags.design @ weights[k], 1e-4 * top)
     return weights
 
 
-def _covariance(near: Neighbourhood, j: np.integer) -> np.ndarray:
-    """Covariance (*torus) of the j-th part, 1 at offset 0; the last part is the nugget."""
-    if j == len(near.atoms):
-        nugget = np.zeros(near.torus)
+def _covariance(lags: LagTable, component: np.integer) -> np.ndarray:
+    """Covariance (*torus) of a component, by its number, 1 at offset 0."""
+    if component == len(lags.atoms):
+        nugget = np.zeros(lags.torus)
         nugget.flat[0] = 1.0
         return nugget
-    offsets = _torus_offsets(near.torus) * near.spacing
-    periods = np.array(near.torus) * near.spacing
-    values = _gaussian(near.atoms[j], offsets, periods)
+    offsets = _torus_offsets(lags.torus) * lags.spacing
+    periods = np.array(lags.torus) * lags.spacing
+    values = _gaussian(lags.atoms[component], offsets, periods)
     return np.asarray(values / values.flat[0])
 
 
-def _on_points(near: Neighbourhood, field: np.ndarray) -> np.ndarray:
+def _on_points(lags: LagTable, field: np.ndarray) -> np.ndarray:
     """A field (*torus) at the points of the mask, (n,)."""
-    inside = tuple(slice(size) for size in near.mask.shape)
-    return np.asarray(field[inside][near.mask])
+    inside = tuple(slice(size) for size in lags.mask.shape)
+    return np.asarray(field[inside][lags.mask])
 
 
-def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def effective_points(lags: LagTable, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Effective sample size `(a, b)` of the correlation of maps with these covariance weights.
 
     1 + tr(HA) tr(HB) / tr(HAHB), A and B the covariance matrices at the points and H the removal of
@@ -258,59 +261,59 @@ def effective_points(near: Neighbourhood, first: np.ndarray, second: np.ndarray)
 
     weights = np.concatenate([first, second])
     used = np.flatnonzero(np.nansum(weights, axis=0))
-    mask = scipy.fft.rfftn(near.mask.astype(float), near.torus)
-    pairs = np.maximum(_pairs_by_lag(near.mask, near.torus), 0)
+    mask = scipy.fft.rfftn(lags.mask.astype(float), lags.torus)
+    pairs = np.maximum(_pairs_by_lag(lags.mask, lags.torus), 0)
     occurs = pairs > 0
     by_lag = np.empty((len(used), occurs.sum()))
-    sums = np.empty((len(used), near.n))
-    for row, j in enumerate(used):
-        values = _covariance(near, j)
+    sums = np.empty((len(used), lags.n))
+    for row, component in enumerate(used):
+        values = _covariance(lags, component)
         by_lag[row] = values[occurs] * np.sqrt(pairs[occurs])
-        convolved = scipy.fft.irfftn(scipy.fft.rfftn(values) * mask, near.torus)
-        sums[row] = _on_points(near, convolved)
+        convolved = scipy.fft.irfftn(scipy.fft.rfftn(values) * mask, lags.torus)
+        sums[row] = _on_points(lags, convolved)
     total = sums.sum(axis=1)
-    cross = by_lag @ by_lag.T - 2 / near.n * sums @ sums.T
-    cross += np.outer(total, total) / near.n**2
-    trace = near.n - total / near.n
+    cross = by_lag @ by_lag.T - 2 / lags.n * sums @ sums.T
+    cross += np.outer(total, total) / lags.n**2
+    trace = lags.n - total / lags.n
     a = first[:, used]
     b = second[:, used]
     traces = np.outer(a @ trace, b @ trace)
     n_effective = 1 + traces / (a @ cross @ b.T)
-    return np.asarray(np.clip(n_effective, 2.0, near.n))
+    return np.asarray(np.clip(n_effective, 2.0, lags.n))
 
 
 def surrogate_maps(
-    near: Neighbourhood | None, values: np.ndarray, count: int, seed: np.random.SeedSequence
+    lags: LagTable | None, values: np.ndarray, count: int, seed: np.random.SeedSequence
 ) -> Iterator[np.ndarray]:
     """`count` rearrangements (n,) of the map `values` (n,), as smooth as the map.
 
-    Samples without neighbours (`near` is None), constant maps and maps whose points are all out of
-    reach of each other are permuted.
+    Values are permuted for samples without neighbours (`lags` is None), constant maps and maps
+    whose points are all out of reach of each other.
     """
     rng = np.random.default_rng(seed)
-    if near is not None:
-        weights = _fit_map(near, values, rng)
+    if lags is not None:
+        weights = _fit_map(lags, values, rng)
         if np.isfinite(weights).all():
-            yield from _rearranged(near, weights, values, count, rng)
+            yield from _rearranged(lags, weights, values, count, rng)
             return
     for _ in range(count):
         yield rng.permutation(values)
 
 
-def _fit_map(near: Neighbourhood, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Weights (atom + nugget,) of the field whose surrogates are on average as smooth as a map."""
+def _fit_map(lags: LagTable, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Weights (component,) of the field whose surrogates are on average as smooth as a map."""
     scores = _normal_scores(values)
-    observed = semivariograms(near, scores[:, None])
+    observed = semivariograms(lags, scores[:, None])
     target = observed
-    weights = covariance_weights(near, target)[0]
+    weights = covariance_weights(lags, target)[0]
     if not np.isfinite(weights).all():
         return weights
     for _ in range(CORRECTIONS):
-        trials = np.column_stack(list(_rearranged(near, weights, scores, N_TRIALS, rng)))
-        simulated = semivariograms(near, trials).mean(axis=0)
+        trials = np.column_stack(list(_rearranged(lags, weights, scores, N_TRIALS, rng)))
+        simulated = semivariograms(lags, trials).mean(axis=0)
         ratio = np.divide(observed, simulated, out=np.ones_like(observed), where=simulated > 0)
         target = target * np.clip(ratio, 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
-        weights = covariance_weights(near, target)[0]
+        weights = covariance_weights(lags, target)[0]
     return weights
 
 
@@ -329,7 +332,7 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
 
 
 def _rearranged(
-    near: Neighbourhood,
+    lags: LagTable,
     weights: np.ndarray,
     values: np.ndarray,
     count: int,
@@ -339,31 +342,32 @@ def _rearranged(
     import scipy.fft
 
     ordered = np.sort(values)
-    power = np.zeros(near.torus)
-    for j in np.flatnonzero(weights):
-        spectrum = scipy.fft.fftn(_covariance(near, j)).real
-        power += weights[j] * np.maximum(spectrum, 0)
-    root = np.sqrt(power * np.prod(near.torus))
+    power = np.zeros(lags.torus)
+    for component in np.flatnonzero(weights):
+        spectrum = scipy.fft.fftn(_covariance(lags, component)).real
+        power += weights[component] * np.maximum(spectrum, 0)
+    root = np.sqrt(power)  # fields are not normalised: only their order is used
     for number in range(0, count, 2):
-        noise = rng.standard_normal(near.torus) + 1j * rng.standard_normal(near.torus)
-        two_fields = _on_points(near, scipy.fft.ifftn(noise * root, overwrite_x=True))
+        noise = rng.standard_normal(lags.torus) + 1j * rng.standard_normal(lags.torus)
+        two_fields = _on_points(lags, scipy.fft.ifftn(noise * root, overwrite_x=True))
+        # independent fields; of the last pair one if `count` is odd
         for field in (two_fields.real, two_fields.imag)[: count - number]:
             surrogate = np.empty_like(ordered)
             surrogate[np.argsort(field, kind="stable")] = ordered
             yield surrogate
 
 
-def block_side(near: Neighbourhood, values: np.ndarray) -> int:
+def block_side(lags: LagTable, values: np.ndarray) -> int:
     """Side of a block in scan points: twice the correlation length of a map, at least one.
 
     At most a quarter of the longest axis. Beyond the correlation length points of the fitted field
-    correlate by less than NEAR.
+    correlate by less than MIN_CORRELATION.
     """
-    weights = _fit_map(near, values, np.random.default_rng(0))
+    weights = _fit_map(lags, values, np.random.default_rng(0))
     if not np.isfinite(weights).all():
         return 1
-    correlation = 1 - near.design @ weights / weights.sum()
-    related = near.distance[correlation >= NEAR]
+    correlation = 1 - lags.design @ weights / weights.sum()
+    related = lags.distance[correlation >= MIN_CORRELATION]
     length = max(related.max(initial=0.0), 1.0)
-    largest = max(1, max(near.mask.shape) // 4)
+    largest = max(1, max(lags.mask.shape) // 4)
     return int(np.clip(np.ceil(2 * length), 1, largest))

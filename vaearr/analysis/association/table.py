@@ -74,17 +74,18 @@ def associate(
         case, pair by pair. Default: all points.
     significance
         Whether p-values are computed, which account for the smoothness of the maps; or the
-        settings (number of surrogates, correction, seed).
+        settings (number of surrogates, largest number of points, seed).
     progress
         Whether to show progress, or a function that is called with (done, total, text).
 
     Returns
     -------
     xarray.DataArray
-        Dims `metric`, `latent` and `target`, without `target` for a single map. `latent` carries
-        the coordinate of the latents' further dim, whatever its name; the attribute `latents`
-        names the variable. Coordinate `n` counts the finite points of each target, `signed` marks
-        the metrics that have a direction. NaN where latent or target is constant or too few points
+        Dims `metric`, `latent` and `target`; no `target` if the argument `target` is one map of
+        numbers, not of codes, over the navigation dims alone. `latent` carries the coordinate of
+        the latents' further dim, whatever its name; the attribute `latents` names the variable.
+        Coordinate `n` counts the finite points of each target, `signed` marks the metrics that have
+        a direction. NaN where latent or target is constant or too few points
         are left: 3; 8 for mutual information, 4 for unbiased estimates; for partial Pearson 2 more
         than the trend has terms, since any two maps of fewer points correlate by 1 or -1. Spatial
         trends are polynomials of the coordinates, or of the index where there are none.
@@ -165,7 +166,8 @@ def associate(
         result = p_values.with_tests(table, tests, settings)
     if isinstance(target, xr.Dataset) or is_categorical(target):
         return result
-    return result.isel({TARGET: 0}) if set(target.dims) == set(dims) else result
+    is_single_map = set(target.dims) == set(dims)
+    return result.isel({TARGET: 0}) if is_single_map else result
 
 
 def ranking(

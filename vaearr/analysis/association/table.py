@@ -85,10 +85,9 @@ def associate(
         numbers, not of codes, over the navigation dims alone. `latent` carries the coordinate of
         the latents' further dim, whatever its name; the attribute `latents` names the variable.
         Coordinate `n` counts the finite points of each target, `signed` marks the metrics that have
-        a direction. NaN where latent or target is constant or too few points
-        are left: 3; 8 for mutual information, 4 for unbiased estimates; for partial Pearson 2 more
-        than the trend has terms, since any two maps of fewer points correlate by 1 or -1. Spatial
-        trends are polynomials of the coordinates, or of the index where there are none.
+        a direction. NaN where latent or target is constant or has too few points: below 3; below 8
+        for mutual information, 4 for unbiased estimates; for partial Pearson below 2 more than the
+        trend has terms, since any two maps of fewer points correlate by 1 or -1. Spatial trends are polynomials of the coordinates, or of the index where there are none.
     xarray.Dataset
         With `significance`: `association` as above, and of the same shape, NaN where the
         association is:

@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from vaearr import schema
 from vaearr.config import PreprocessConfig
-from vaearr.models.preprocess import Preprocess, binned_patterns, settled
+from vaearr.models.preprocess import Preprocess, binned_patterns, decide_preprocess
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
@@ -35,7 +35,7 @@ def preprocessed(
     ds: xr.Dataset, config: PreprocessConfig | None = None, background: Floats | None = None
 ) -> Floats:
     """Patterns as the network sees them, `(sample, values)`; background: by default their mean."""
-    config = settled(config or PreprocessConfig(), ds.patterns)
+    config = decide_preprocess(config or PreprocessConfig(), ds.patterns)
     values = binned_patterns(ds.patterns, config).values
     shape = (schema.input_shape(ds)[0], *values.shape[-len(schema.input_shape(ds)[1:]) :])
     stored = torch.from_numpy(values.reshape(-1, *shape))

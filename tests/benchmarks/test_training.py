@@ -23,7 +23,7 @@ from vaearr.computing.device import pick_device
 from vaearr.config import TrainConfig
 from vaearr.models import for_training
 from vaearr.models.artifacts import TrainedModel
-from vaearr.run.train import settled, train
+from vaearr.run.train import decide_settings, train
 from vaearr.store import open_store
 from vaearr.training.step import Step, make_optimizer
 
@@ -90,7 +90,7 @@ def test_training_against_the_bare_step(store: Path) -> None:
     and the whole call (reading, background, neighbours, health, publishing) against the bare
     epochs.
     """
-    config = settled(
+    config = decide_settings(
         TrainConfig(epochs=EPOCHS, split={"fraction": 0.0}, objective={"target": "neighbour"}),
         open_store(store, chunks=None),
     )

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from vaearr.config import AugmentConfig, PreprocessConfig
 from vaearr.models.augmentation import add_noise, draw_geometry, moved
-from vaearr.models.preprocess import Preprocess, remove_static, settled
+from vaearr.models.preprocess import Preprocess, decide_preprocess, remove_static
 
 from ..data import random_patterns_dataset
 
@@ -59,9 +59,9 @@ def test_undo_is_the_inverse(static, mode):
 
 def test_a_background_to_take_off_decides_what_auto_means() -> None:
     patterns = random_patterns_dataset({"sample": 4}, {"y": 12, "x": 13}).patterns
-    assert settled(PreprocessConfig(), patterns).normalise == "symmetric"
+    assert decide_preprocess(PreprocessConfig(), patterns).normalise == "symmetric"
     divided = PreprocessConfig(static_background="divide")
-    assert settled(divided, patterns).normalise == "quantile"
+    assert decide_preprocess(divided, patterns).normalise == "quantile"
 
 
 EVERYTHING = AugmentConfig(

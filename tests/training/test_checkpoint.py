@@ -22,7 +22,7 @@ from vaearr.config import TrainConfig
 from vaearr.errors import DataError, NoInputError, TrainingError, UsageError
 from vaearr.models.tensors import read_header, read_tensors, write_tensors
 from vaearr.store import create_store, open_table, run_folder, run_names
-from vaearr.training import checkpoint, joined
+from vaearr.training import checkpoint, joined_processes
 from vaearr.training.checkpoint import CHECKPOINT
 
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
@@ -253,5 +253,8 @@ def test_processes_cannot_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "vaearr.training.processes.pick_device", lambda name: torch.device("cuda:0")
     )
-    with pytest.raises(UsageError, match="2 processes cannot share cuda:0"), joined("cuda:0"):
+    with (
+        pytest.raises(UsageError, match="2 processes cannot share cuda:0"),
+        joined_processes("cuda:0"),
+    ):
         pass

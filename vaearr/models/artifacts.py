@@ -30,7 +30,9 @@ from vaearr.store.listing import SEAL, read_seal
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 MAX_VALUES = 2**20  # pixels of samples at once in a network with feature maps of their size
-SEEN = "seen"  # in a manifest: fingerprint of training patterns that are not those of the store
+OTHER_PATTERNS = (
+    "seen"  # in a manifest: fingerprint of training patterns that are not those of the store
+)
 KEPT_ATTRS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units")  # of patterns, in their reconstruction
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 
@@ -404,7 +406,7 @@ def check_fits(
     those that the caller has compared (`is_given`).
     """
     trained = f"run {manifest.get('run')!r} was trained on"
-    if SEEN in manifest.get("data", {}) and not is_given:
+    if OTHER_PATTERNS in manifest.get("data", {}) and not is_given:
         raise UsageError(
             f"{trained} a Dataset whose patterns are not the store's own; give that Dataset, as in "
             "va.encode(ds, run=…), or make a store of it: va.ingest(ds, 'NEW.zarr')."

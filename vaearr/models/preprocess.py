@@ -35,7 +35,7 @@ class Preprocess(nn.Module):
     Parameters
     ----------
     config : PreprocessConfig
-        Settled settings.
+        Settings without `auto`.
     input_shape : tuple of int
         Shape of a stored sample, channels first.
     """
@@ -246,8 +246,7 @@ def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
     """
     if config.range is None:
         raise ValueError(
-            f"normalise {config.normalise!r} needs a range; `preprocess.settled` takes it from "
-            "the data."
+            f"normalise {config.normalise!r} needs a range; `decide_preprocess` takes it from the data."
         )
     low, high = config.range
     if config.normalise == "symmetric":
@@ -255,7 +254,7 @@ def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
     return low, high - low, 0.0
 
 
-def settled(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfig:
+def decide_preprocess(config: PreprocessConfig, patterns: xr.DataArray) -> PreprocessConfig:
     """Decide `auto` and the range for stored patterns.
 
     Raises UsageError where no range is known, and for blocks that are larger than a pattern.

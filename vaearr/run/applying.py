@@ -17,7 +17,7 @@ from vaearr.recipe import FINGERPRINTS, Recipe, is_made
 from vaearr.run import Run, StoreOrRun, path_of
 from vaearr.run.concat import SCAN, scan_of
 from vaearr.run.importing import import_model
-from vaearr.run.train import SCANS, TRAINED, joined_fingerprint, named_maps
+from vaearr.run.train import SCAN_FINGERPRINTS, TRAINED, joined_fingerprint, named_maps
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -70,7 +70,7 @@ def apply_run(
 def _number_of_scan(run: Run, store_path: Path) -> int | None:
     """Number of the store among the scans of the training; None if it is none of them."""
     store_id = open_store(store_path, chunks=None).attrs.get(n.STORE_ID)
-    for number, scan in run.manifest.get("data", {}).get(SCANS, {}).items():
+    for number, scan in run.manifest.get("data", {}).get(SCAN_FINGERPRINTS, {}).items():
         if scan["store_id"] == store_id:
             return int(number)
     return None
@@ -79,7 +79,7 @@ def _number_of_scan(run: Run, store_path: Path) -> int | None:
 def _copy_run(run: Run, number: int, store_path: Path, name: str, *, overwrite: bool) -> Run:
     """Publish a run in the store of another scan of its training, with the maps of that scan."""
     check_patterns(store_path)
-    data = joined_fingerprint(run.manifest["data"][SCANS], number)
+    data = joined_fingerprint(run.manifest["data"][SCAN_FINGERPRINTS], number)
     if name in run_names(store_path):
         inputs = {"kind": TRAINED, "weights_sha256": run.manifest["weights_sha256"], "data": data}
         stored = {"kind": TRAINED, **run_manifest(store_path, name)}

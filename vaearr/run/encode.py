@@ -30,13 +30,13 @@ from vaearr.computing.progress import Progress
 from vaearr.config import EncodeConfig
 from vaearr.config.keywords import EncodeSettings
 from vaearr.errors import UsageError
-from vaearr.models.artifacts import SEEN, TrainedModel, check_fits, check_network
+from vaearr.models.artifacts import OTHER_PATTERNS, TrainedModel, check_fits, check_network
 from vaearr.models.preprocess import binned_patterns
 from vaearr.models.windows import AGREEMENT, window_agreement
 from vaearr.recipe import Recipe
 from vaearr.run import Run, StoreOrRun, load_run
 from vaearr.run.step import is_stored, replaced, step_recipe
-from vaearr.run.stream import BlockResult, Values, through, write_blocks
+from vaearr.run.stream import BlockResult, Values, encode_and_decode, write_blocks
 from vaearr.run.train import data_fingerprint
 from vaearr.store import (
     Staging,
@@ -48,10 +48,9 @@ from vaearr.store import (
     sampled_fingerprint,
     staged_variables,
 )
+from vaearr.store.remove import ENCODED
 
 log = logging.getLogger("vaearr")
-
-ENCODED = [name for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
 
 
 def encode(
@@ -118,15 +117,15 @@ def encode_run(
         raise UsageError(
             f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave out draws."
         )
-    region = run.variable(n.ROI).load()
-    ds, data_record = _as_trained(ds, store_ds, run.manifest, region)
+    roi = run.variable(n.ROI).load()
+    ds, patterns_record = _trained_patterns(ds, store_ds, run.manifest, roi)
     chunked = in_chunks(ds[n.PATTERNS], schema.navigation_dims(store_ds))
     patterns = binned_patterns(chunked, model.preprocess_config)
-    chosen = evenly_spread(region, settings.max_points)
+    chosen = evenly_spread(roi, settings.max_points)
     coords = latent_coords(ds, model, run.name, draws=settings.draws)
-    provenance = {n.PROVENANCE: recipe.stamp() | {"data": data_record}}
+    provenance = {n.PROVENANCE: recipe.stamp() | {"data": patterns_record}}
     specs = _specs(store_ds, coords, settings, provenance)
-    request = recipe.as_attrs() | {"data": data_record}
+    request = recipe.as_attrs() | {"data": patterns_record}
     replacing = replaced(run, variables=variables)
     with staged_variables(
         path, specs, coords=coords, request=request, replacing=replacing
@@ -136,7 +135,8 @@ def encode_run(
             _check_windows(model, patterns, chosen, settings.window, settings.overlap)
         results = _encode_blocks(model, store_ds, patterns, chosen, staging, settings)
         write_blocks(staging, results, what="encoding", progress=progress)
-        if len(model.latent_shape) > 1 or not schema.is_scan(store_ds):
+        has_channels = len(model.latent_shape) > 1
+        if has_channels or not schema.is_scan(store_ds):
             split = run.variable(n.SPLIT).load()
             _add_channel_attrs(staging.arrays[latents], specs[latents].dims, split)
         publish_staged(staging, replacing=replacing)
@@ -175,15 +175,15 @@ def _specs(
     return specs
 
 
-def evenly_spread(region: xr.DataArray, max_points: int | None) -> xr.DataArray:
-    """At most `max_points` points of a region, evenly spread.
+def evenly_spread(roi: xr.DataArray, max_points: int | None) -> xr.DataArray:
+    """At most `max_points` points of a map, evenly spread.
 
     Points are ordered along a Z-order curve, on which neighbours stay together, and evenly spaced
     ones are kept.
     """
-    points = np.argwhere(region.values)
+    points = np.argwhere(roi.values)
     if max_points is None or len(points) <= max_points:
-        return region
+        return roi
     n_dims = points.shape[1]
     codes = np.zeros(len(points), np.int64)
     for bit in range(int(points.max()).bit_length()):
@@ -191,9 +191,9 @@ def evenly_spread(region: xr.DataArray, max_points: int | None) -> xr.DataArray:
             codes |= ((points[:, dim] >> bit) & 1) << (bit * n_dims + dim)
     numbers = np.linspace(0, len(points) - 1, max_points).round().astype(int)
     kept = points[np.argsort(codes)[numbers]]
-    values = np.zeros(region.shape, bool)
+    values = np.zeros(roi.shape, bool)
     values[tuple(kept.T)] = True
-    return region.copy(data=values)
+    return roi.copy(data=values)
 
 
 def _encode_blocks(
@@ -209,7 +209,7 @@ def _encode_blocks(
     if model.network.elements:
         elements = model.network.content(store_ds).reshape(chosen.size, -1)
     blocks = Blocks(patterns.chunk(sides(staging.regions)), list(map(str, chosen.dims)))
-    unwritten = pending(staging)
+    unwritten = pending(staging)  # before the first block is written
     for block in read_chosen(
         blocks, chosen.values, model.preprocess.shape, unwritten, model.device
     ):
@@ -232,8 +232,8 @@ def _check_windows(
     sample = np.asarray(patterns.isel(first).values).reshape(1, *model.preprocess.shape)
     sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
     target = model.preprocess(torch.from_numpy(sample).to(model.device))
-    agreement, sides = window_agreement(model.network, target, window, overlap)
-    size = " x ".join(map(str, sides))
+    agreement, size_px = window_agreement(model.network, target, window, overlap)
+    size = " x ".join(map(str, size_px))
     words = (
         "away from the borders, latents by windows correlate with those of an undivided sample of "
         f"{size} px by r = {agreement:.4f}"
@@ -247,7 +247,7 @@ def _check_windows(
         )
 
 
-def _as_trained(
+def _trained_patterns(
     ds: xr.Dataset, store_ds: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
 ) -> tuple[xr.Dataset, dict[str, Any]]:
     """The patterns on the grid of the store, and their fingerprint.
@@ -258,7 +258,7 @@ def _as_trained(
     if ds is store_ds:
         return ds, record
     check_grid(ds, store_ds)
-    trained_on = manifest.get("data", {}).get(SEEN)
+    trained_on = manifest.get("data", {}).get(OTHER_PATTERNS)
     if not same_patterns(
         sampled_fingerprint(ds, roi), trained_on or sampled_fingerprint(store_ds, roi)
     ):
@@ -267,8 +267,9 @@ def _as_trained(
             "Dataset; give the Dataset with the same steps as for training."
         )
     if trained_on:
-        record |= {SEEN: trained_on}
-    on_store_grid = on_grid(ds[[n.PATTERNS]], store_ds, fill=0)  # read inside the region only
+        record |= {OTHER_PATTERNS: trained_on}
+    # points outside the ROI, such as the filled ones, are not read
+    on_store_grid = on_grid(ds[[n.PATTERNS]], store_ds, fill=0)
     return on_store_grid.assign_attrs(store_ds.attrs), record
 
 
@@ -296,10 +297,12 @@ def _encoded(
         if elements is not None:
             content = elements[numbers[batch]]
         with autocast(model.device, precision):
-            passed = through(model, stored[batch], settings.window, settings.overlap, content)
-        mean = passed.mean.float()
-        std = (0.5 * passed.logvar.float()).exp()
-        residual = (passed.target - passed.decoded).flatten(1)
+            output = encode_and_decode(
+                model, stored[batch], settings.window, settings.overlap, content
+            )
+        mean = output.mean.float()
+        std = (0.5 * output.logvar.float()).exp()
+        residual = (output.target - output.decoded).flatten(1)
         error = torch.linalg.vector_norm(residual, dim=1).square() / residual.shape[1]
         values = {n.LATENTS: mean, n.LATENTS_STD: std, n.RECONSTRUCTION_ERROR: error}
         if settings.draws:

@@ -16,7 +16,7 @@ from vaearr.models.preprocess import value_range
 from vaearr.models.quality import SSIM_SIDE, can_ssim, compression_ratio, image_metrics
 from vaearr.run import Run
 from vaearr.run.decode import scale_attrs
-from vaearr.run.stream import PARTS, example_points, through
+from vaearr.run.stream import PARTS, encode_and_decode, example_points
 from vaearr.sources.nifti import ORIENTATION
 
 EXAMPLE, PART, METRIC, STATISTIC = "example", "part", "metric", "statistic"
@@ -68,10 +68,10 @@ class Evaluation:
         """Samples and their reconstructions in the chosen units."""
         model = self.run.model
         raw = samples.to(model.device)
-        passed = through(model, raw, self.config.window, self.config.overlap)
-        decoded = passed.decoded.float()
+        output = encode_and_decode(model, raw, self.config.window, self.config.overlap)
+        decoded = output.decoded.float()
         if self.config.units != "stored":
-            return passed.target, decoded
+            return output.target, decoded
         return raw.float(), model.preprocess.undo(decoded, raw)
 
     @torch.inference_mode()

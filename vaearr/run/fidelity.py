@@ -13,7 +13,7 @@ from vaearr.errors import DataError, UsageError, did_you_mean, need
 from vaearr.models.quality import frechet_distance
 from vaearr.run import Run
 from vaearr.run.draw import check_source, prior_warnings_of, sampled_latents
-from vaearr.run.stream import batches_of, part_map, subset_map, through
+from vaearr.run.stream import encode_and_decode, part_map, pattern_batches, subset_map
 
 MIN_SAMPLES = 2048  # with fewer, the Fréchet distance is biased upwards
 
@@ -106,13 +106,13 @@ def _all_features(extract: FeatureFunction, batches: Iterable[torch.Tensor]) -> 
 
 @torch.inference_mode()
 def _preprocessed(run: Run, mask: xr.DataArray) -> Iterator[torch.Tensor]:
-    for patterns in batches_of(run, mask):
+    for patterns in pattern_batches(run, mask):
         yield run.model.preprocess(patterns)
 
 
 def _reconstructed(run: Run, mask: xr.DataArray) -> Iterator[torch.Tensor]:
-    for patterns in batches_of(run, mask):
-        yield through(run.model, patterns).decoded
+    for patterns in pattern_batches(run, mask):
+        yield encode_and_decode(run.model, patterns).decoded
 
 
 def _warnings(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], features: str) -> list[str]:

@@ -28,7 +28,7 @@ from vaearr.models.artifacts import (
     save_model,
 )
 from vaearr.models.foreign import in_words, infer_options, load_foreign, read_foreign
-from vaearr.models.preprocess import settled
+from vaearr.models.preprocess import decide_preprocess
 from vaearr.models.quality import latent_health
 from vaearr.recipe import Recipe, is_made, now, versions
 from vaearr.run import Run
@@ -275,7 +275,7 @@ def _model_of_file(
     with torch.random.fork_rng(devices=[]):  # weights are initialised, then replaced
         model = TrainedModel(
             model=config.replace(options=options, latent_dim=settings.latent_dim),
-            preprocess=settled(preprocess, ds[n.PATTERNS]),
+            preprocess=decide_preprocess(preprocess, ds[n.PATTERNS]),
             input_shape=shape,
             signal_dims=schema.signal_dims(ds),
             input_dtype=str(ds[n.PATTERNS].dtype),

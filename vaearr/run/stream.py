@@ -1,4 +1,4 @@
-"""Read samples of a store block by block, pass them through the network, write results back."""
+"""Read samples of a store block by block, encode and decode them, write results back."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def chosen_blocks(run: Run, chosen: xr.DataArray) -> tuple[int, Iterator[Block]]
     return len(blocks.regions), read_chosen(blocks, chosen.values, run.model.input_shape)
 
 
-def batches_of(run: Run, chosen: xr.DataArray) -> Iterator[torch.Tensor]:
+def pattern_batches(run: Run, chosen: xr.DataArray) -> Iterator[torch.Tensor]:
     """Stored patterns `(k, C, …)` of chosen points, on the device of the model.
 
     Samples with values that are not finite are left out.
@@ -81,7 +81,7 @@ def batches_of(run: Run, chosen: xr.DataArray) -> Iterator[torch.Tensor]:
             yield patterns[start : start + size].to(run.model.device)
 
 
-class Passed(NamedTuple):
+class Decoded(NamedTuple):
     """Preprocessed samples, their posterior mean and log-variance, and the decoded mean."""
 
     target: torch.Tensor
@@ -91,13 +91,13 @@ class Passed(NamedTuple):
 
 
 @torch.inference_mode()
-def through(
+def encode_and_decode(
     model: TrainedModel,
     stored: torch.Tensor,
     window: Sequence[int] | None = None,
     overlap: float = 0.25,
     elements: np.ndarray | None = None,
-) -> Passed:
+) -> Decoded:
     """Preprocess, encode and decode stored patterns `(B, C, …)`.
 
     window, overlap: of spatial latents, see `vaearr.models.windows`. elements: content of each
@@ -107,10 +107,10 @@ def through(
     target = model.preprocess(stored.to(model.device, non_blocking=True))
     if window is not None:
         mean, logvar = encode_windows(network, target, window, overlap)
-        return Passed(target, mean, logvar, decode_windows(network, mean, window, overlap))
+        return Decoded(target, mean, logvar, decode_windows(network, mean, window, overlap))
     extra = () if elements is None else (elements,)
     mean, logvar = network.encode(target, *extra)
-    return Passed(target, mean, logvar, network.decode(mean))
+    return Decoded(target, mean, logvar, network.decode(mean))
 
 
 def write_blocks(

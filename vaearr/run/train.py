@@ -20,7 +20,7 @@ from vaearr.config import RoiConfig, TrainConfig, refuse_unknown, resolved
 from vaearr.config.keywords import TrainSettings
 from vaearr.config.parts import parts_of_users, trusted_names
 from vaearr.errors import UsageError, did_you_mean, listed, need
-from vaearr.models.artifacts import SEEN
+from vaearr.models.artifacts import OTHER_PATTERNS
 from vaearr.recipe import FINGERPRINTS, Recipe, is_made, nested
 from vaearr.run import Run
 from vaearr.run.concat import SCAN, scan_of, stores_of
@@ -48,7 +48,7 @@ log = logging.getLogger("vaearr")
 FEW_SAMPLES = 16
 GIVEN_AS_MAP = "given as a map"
 TRAINED = "trained"  # kind of a run; others are imported and attached
-SCANS = "scans"  # in a manifest: fingerprints of each of the joined scans, by number
+SCAN_FINGERPRINTS = "scans"  # in a manifest: fingerprints of each of the joined scans, by number
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
@@ -83,8 +83,8 @@ def train(
     run : str
         Name of the run.
     store : str or Path, optional
-        Store of the run. Default: the one that the Dataset was opened from, of joined scans the
-        first. `Run.apply` copies the run into other stores.
+        Store of the run. Default: the one that the Dataset was opened from; for joined scans,
+        that of the first. `Run.apply` copies the run into other stores.
     roi : xarray.DataArray or RoiConfig, optional
         A map from `va.roi`, or conditions. Default: the ROI of the default run if the store has
         one, otherwise all measured points.
@@ -98,11 +98,12 @@ def train(
         Replace an existing run of this name, with its latents and tables, once the new one is
         trained.
     trust : str or sequence of str
-        Networks of your packages, as `package.module:Name`, that the run or model folder of `init`
-        or of the perceptual term may name, see `va.load_run`. Parts that your settings name need
+        Networks of your packages, as `package.module:Name`, see `va.load_run`. Models that
+        `init` or the perceptual term loads may contain them. Parts that your settings name need
         not be listed.
     on_step : callable, optional
-        Called with (epoch, step) after every batch.
+        Called with (epoch, step) after every batch: the running epoch from 0, and the number of
+        batches since the start of the training.
     progress : bool or callable
         Show a progress bar, or call a function with the epochs done, the largest number of epochs
         and a text with the losses.
@@ -133,31 +134,31 @@ def train(
     check_run_name(run)
     check_extras(settings)
     store_path = _store_to_train_in(data, store)
-    from vaearr.training import joined, train_model
+    from vaearr.training import joined_processes, train_model
 
-    with joined(settings.device) as team, ExitStack() as stack:
+    with joined_processes(settings.device) as team, ExitStack() as stack:
         show = stack.enter_context(showing(progress, "training"))
-        scan = open_training_data(data, store_path, roi)
-        settings = settled(settings, scan.ds, trusted)
-        recipe = _recipe(scan, settings)
-        if team.first_does(_is_trained, scan, run, recipe, overwrite):
+        training_data = open_training_data(data, store_path, roi)
+        settings = decide_settings(settings, training_data.ds, trusted)
+        recipe = _recipe(training_data, settings)
+        if team.first_does(_is_trained, training_data, run, recipe, overwrite):
             return Run(store_path, run, trust=trusted)
-        split = split_samples(scan.ds, scan.roi, settings)
-        replaced = team.first_does(removable, store_path, [f"{n.RUNS}/{run}"])
-        staged = staged_run(store_path, run, keep=n.MODEL, replacing=replaced)
-        folder = team.first_does(stack.enter_context, staged)  # only this process locks the store
+        split = split_samples(training_data.ds, training_data.roi, settings)
+        to_replace = team.first_does(removable, store_path, [f"{n.RUNS}/{run}"])
+        staged = staged_run(store_path, run, keep=n.MODEL, replacing=to_replace)
+        folder = team.first_does(stack.enter_context, staged)  # only this one locks the store
 
         def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
             show(epoch, settings.epochs, _loss_text(losses))
 
         tables, manifest = train_model(
-            scan.ds,
+            training_data.ds,
             split,
             settings,
             folder / n.MODEL,
             team=team,
-            fingerprints={"patterns": scan.fingerprint, **_map_fingerprints(scan, split, settings)},
-            init=_model_folder(store_path, settings.init),
+            fingerprints=_fingerprints(training_data, split, settings),
+            init=_model_path(store_path, settings.init),
             perceptual_from=_perceptual_from(store_path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
@@ -167,11 +168,11 @@ def train(
             on_epoch=on_epoch,
         )
         manifest |= {"run": run, FINGERPRINTS: dict(recipe.fingerprints)}
-        manifest |= region_facts(scan.store_roi)
-        if scan.number is not None:
-            tables[n.SCANS] = joined_maps(scan.roi, split, scan.ds[SCAN])
-        maps = scan.store_maps(split, run)
-        publish = partial(publish_run, tables=tables, replacing=replaced)
+        manifest |= region_facts(training_data.store_roi)
+        if training_data.number is not None:
+            tables[n.SCANS] = joined_maps(training_data.roi, split, training_data.ds[SCAN])
+        maps = training_data.store_maps(split, run)
+        publish = partial(publish_run, tables=tables, replacing=to_replace)
         team.first_does(publish, store_path, run, folder, manifest, maps)
         for warning in tables[n.HEALTH].attrs["warnings"]:
             log.warning(warning)
@@ -185,30 +186,31 @@ def _loss_text(losses: Mapping[str, float]) -> str:
     return f"training, loss {losses['loss']:.1f}{validation} nats per sample"
 
 
-def _recipe(scan: TrainingData, settings: TrainConfig) -> Recipe:
+def _recipe(training_data: TrainingData, settings: TrainConfig) -> Recipe:
     """The recipe of a training: its settings, patterns, region, and the maps that it reads."""
     split_by = settings.split.by or SPLIT_BY.get(settings.split.method)
     names = [n.PATTERNS, settings.objective.label, settings.balance, split_by]
-    fingerprints = check_inputs(scan.store_path, [name for name in names if name])
+    fingerprints = check_inputs(training_data.store_path, [name for name in names if name])
     inputs = {
         "kind": TRAINED,
-        "data": scan.fingerprint,
-        "region": region_fingerprint(scan.store_roi),
+        "data": training_data.fingerprint,
+        "region": region_fingerprint(training_data.store_roi),
     }
     return Recipe(settings, inputs, fingerprints)
 
 
-def _map_fingerprints(
-    scan: TrainingData, split: xr.DataArray, settings: TrainConfig
-) -> dict[str, str]:
-    """Fingerprints of the maps of a training, which a checkpoint must share to be resumed."""
+def _fingerprints(
+    training_data: TrainingData, split: xr.DataArray, settings: TrainConfig
+) -> dict[str, Any]:
+    """Fingerprints of patterns and maps, which a checkpoint must share to be resumed."""
     from vaearr.training import fingerprint
 
-    maps = {"roi": scan.roi.values, "split": split.values}
+    maps = {"roi": training_data.roi.values, "split": split.values}
     for name in (settings.objective.label, settings.balance):
         if name:
-            maps[name] = grid.class_map(scan.ds, name)[0]
-    return {name: fingerprint(values) for name, values in maps.items()}
+            maps[name] = grid.class_map(training_data.ds, name)[0]
+    hashes = {name: fingerprint(values) for name, values in maps.items()}
+    return {"patterns": training_data.fingerprint, **hashes}
 
 
 def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) -> Path:
@@ -266,7 +268,7 @@ def open_training_data(
     if stores:
         return _joined_data(ds, mask, store_path, [check_store(path) for path in stores if path])
     store_roi, fingerprint = _scan_inputs(ds, mask, store_ds)
-    if SEEN in fingerprint:  # lazy steps have made some attributes untrue
+    if OTHER_PATTERNS in fingerprint:  # lazy steps have made some attributes untrue
         patterns = ds[n.PATTERNS].copy(deep=False)
         for key in OF_THE_VALUES:
             patterns.attrs.pop(key, None)
@@ -296,14 +298,20 @@ def _joined_data(
 
 
 def joined_fingerprint(scans: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Identify the patterns of joined scans in the store of one. scans: by number, as text."""
-    return scans[str(number)] | {SCANS: dict(scans)}
+    """Return the fingerprint of joined scans, for the store of scan `number`.
+
+    scans: fingerprints of all scans, by number as text.
+    """
+    return scans[str(number)] | {SCAN_FINGERPRINTS: dict(scans)}
 
 
 def _scan_inputs(
     ds: xr.Dataset, roi: xr.DataArray, store_ds: xr.Dataset
 ) -> tuple[xr.DataArray, dict[str, Any]]:
-    """ROI on the grid of the store, and fingerprints of patterns, sampled ones if they differ."""
+    """ROI on the grid of the store, and the fingerprint of the patterns.
+
+    It contains a sampled fingerprint if the patterns differ from those of the store.
+    """
     check_grid(ds, store_ds)
     store_roi = on_grid(roi, store_ds, fill=False)
     fingerprint = data_fingerprint(store_ds)
@@ -311,7 +319,7 @@ def _scan_inputs(
         sampled = sampled_fingerprint(ds, store_roi)
         if not same_patterns(sampled, sampled_fingerprint(store_ds, store_roi)):
             log.info("the patterns differ from those of the store; encode needs this Dataset, too")
-            fingerprint |= {SEEN: sampled}
+            fingerprint |= {OTHER_PATTERNS: sampled}
     return store_roi, fingerprint
 
 
@@ -339,21 +347,24 @@ def joined_maps(roi: xr.DataArray, split: xr.DataArray, scan: xr.DataArray) -> x
     return maps.rename({dim: f"{SCAN}_{dim}" for dim in roi.dims})
 
 
-def _is_trained(scan: TrainingData, run: str, recipe: Recipe, overwrite: bool) -> bool:
-    """Whether the run exists, trained on the same patterns and ROI with the same settings."""
-    if run not in run_names(scan.store_path):
+def _is_trained(training_data: TrainingData, run: str, recipe: Recipe, overwrite: bool) -> bool:
+    """Whether the run exists, trained on the same patterns and ROI with the same settings.
+
+    Raises ExistsError if it was trained differently, unless it may be overwritten.
+    """
+    if run not in run_names(training_data.store_path):
         return False
-    manifest = run_manifest(scan.store_path, run)
+    manifest = run_manifest(training_data.store_path, run)
     stored = {
         "kind": manifest.get("kind", TRAINED),
         "data": manifest.get("data"),
-        "region": region_fingerprint(scan.store_ds[n.run_name(n.ROI, run)]),
+        "region": region_fingerprint(training_data.store_ds[n.run_name(n.ROI, run)]),
         "config": manifest["config"],
         FINGERPRINTS: manifest.get(FINGERPRINTS),
     }
-    if stored["kind"] != TRAINED:  # without settings of a training; the kind is the difference
+    if stored["kind"] != TRAINED:  # without settings of a training: only the kind counts
         stored["config"] = recipe.as_attrs()["config"]
-    existing = f"{scan.store_path} already has a run {run!r}"
+    existing = f"{training_data.store_path} already has a run {run!r}"
     other_name = "choose another name with run='…' (--run)"
     return is_made(existing, stored, recipe, instead=other_name, overwrite=overwrite)
 
@@ -361,7 +372,7 @@ def _is_trained(scan: TrainingData, run: str, recipe: Recipe, overwrite: bool) -
 def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
     """Split the samples of the ROI into training and validation.
 
-    Raises UsageError if the map that the split goes by does not exist.
+    Raises UsageError if the map that the split is made by does not exist.
     """
     config = settings.split
     n_samples = int(roi.sum())
@@ -390,8 +401,8 @@ def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> x
     return split
 
 
-def _model_folder(store: Path, source: str | None) -> Path | None:
-    """The model folder of a run of this store, or a path to another folder or checkpoint."""
+def _model_path(store: Path, source: str | None) -> Path | None:
+    """Path of a model: the folder of a run of this store, another folder, or a checkpoint."""
     if not source:
         return None
     if n.is_valid_name(source):
@@ -414,10 +425,12 @@ def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:
             "objective.perceptual.kind 'encoder' needs a trained run: set objective.perceptual.run "
             "to its name or to a model folder."
         )
-    return _model_folder(store, perceptual.run)
+    return _model_path(store, perceptual.run)
 
 
-def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) -> TrainConfig:
+def decide_settings(
+    settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()
+) -> TrainConfig:
     """Replace `auto` in the settings by what fits a Dataset.
 
     Parameters
@@ -440,12 +453,12 @@ def settled(settings: TrainConfig, ds: xr.Dataset, trust: tuple[str, ...] = ()) 
         If the target is a neighbour but the samples have no grid.
     """
     from vaearr.models import is_fitted
-    from vaearr.models.preprocess import settled as settled_preprocess
+    from vaearr.models.preprocess import decide_preprocess
 
     preprocess = settings.preprocess
     if settings.model.name == "nmf" and preprocess.normalise == "auto":
         preprocess = preprocess.replace(normalise="none")  # no value may be negative
-    preprocess = settled_preprocess(preprocess, ds[n.PATTERNS])
+    preprocess = decide_preprocess(preprocess, ds[n.PATTERNS])
     settings = settings.replace(preprocess=preprocess.to_attrs())
     if is_fitted(settings.model.name, trust):
         return settings

@@ -7,7 +7,7 @@ over one object, `Training`.
 from __future__ import annotations
 
 from vaearr.training.checkpoint import fingerprint
-from vaearr.training.processes import joined
+from vaearr.training.processes import joined_processes
 from vaearr.training.train import train_model
 
-__all__ = ["fingerprint", "joined", "train_model"]
+__all__ = ["fingerprint", "joined_processes", "train_model"]

@@ -94,7 +94,7 @@ def _weights(state: Training) -> Tensors:
 
 
 def _set_moment(optimizer: torch.optim.Optimizer, key: str, value: torch.Tensor) -> None:
-    """Set an entry of an optimizer's state, named by the parameter and the entry, such as "3.exp_avg"."""
+    """Set an entry of an optimizer's state. key: number of the parameter and name, "3.exp_avg"."""
     number, _, name = key.partition(".")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     parameter = parameters[int(number)]

@@ -30,7 +30,7 @@ from vaearr.training.checkpoint import (
 )
 from vaearr.training.objective import ADVERSARIAL, KL
 from vaearr.training.records import write_history, write_sheet
-from vaearr.training.state import History, Training
+from vaearr.training.state import Row, Training
 from vaearr.training.step import Sums, seed_step, seeded
 
 log = logging.getLogger("vaearr")
@@ -39,7 +39,7 @@ AGREE_EVERY = 16  # updates after which several processes ask each other whether
 MAX_VALIDATED = 2048  # samples by which an epoch is evaluated
 MAX_UNVALIDATED = 256  # training samples by which latents are measured without validation
 
-OnEpoch = Callable[[int, History], object]
+OnEpoch = Callable[[int, Row], object]
 OnStep = Callable[[int, int], None]
 
 
@@ -72,7 +72,8 @@ def fit(
     on_epochs : sequence of callable
         Called with (number of the epoch from 1, row of the history) after every epoch.
     on_step : callable, optional
-        Called with (epoch, step) after every update.
+        Called with (epoch, step) after every update: the running epoch from 0, and the number of
+        updates since the start of the training.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def fit(
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(config.deterministic or was_deterministic)
     try:
-        with signals_wait() as signals, seeded(config.seed, state.model.device):
+        with collected_signals() as signals, seeded(config.seed, state.model.device):
             _run_epochs(state, signals, on_epochs, on_step)
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
@@ -99,7 +100,7 @@ def fit(
 
 
 @contextmanager
-def signals_wait() -> Iterator[list[int]]:
+def collected_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in the list until the block ends, then raise the last one again.
 
     A second signal ends the block at once.
@@ -122,16 +123,16 @@ def signals_wait() -> Iterator[list[int]]:
 def _run_epochs(
     state: Training, signals: list[int], on_epochs: Sequence[OnEpoch], on_step: OnStep | None
 ) -> None:
-    step = state.team.parallel(state.loss_step)
+    loss_step = state.team.parallel(state.loss_step)
     discriminator_loss = None
     if state.discriminator_loss is not None:
         discriminator_loss = state.team.parallel(state.discriminator_loss)
     stream = _stream(state)
     while not state.is_over:
         began = time.perf_counter() - state.seconds
-        step.train()  # with the model and the perceptual term, which validation sets to evaluation
+        loss_step.train()  # with its model and perceptual term, after validation in eval mode
         while state.batch < state.epoch_batches:
-            _update(state, next(stream), step, discriminator_loss)
+            _update(state, next(stream), loss_step, discriminator_loss)
             if on_step is not None:
                 on_step(state.epoch, state.n_updates_done)
             _save_or_stop(state, signals, time.perf_counter() - began)
@@ -153,7 +154,7 @@ def _stream(state: Training) -> Iterator[Batch]:
 
 
 def _update(
-    state: Training, batch: Batch, step: nn.Module, discriminator_loss: nn.Module | None
+    state: Training, batch: Batch, loss_step: nn.Module, discriminator_loss: nn.Module | None
 ) -> None:
     """One update of the model, and of the discriminator once it is in use."""
     number = state.n_updates_done
@@ -162,7 +163,7 @@ def _update(
     if state.discriminator_loss is not None and state.adversarial_shares[number] > 0:
         discriminator = state.discriminator_loss.network
     seed_step(state.config.seed, state.team.rank, number)
-    output = step(batch.patterns, batch.target, batch.labels, term_weights, discriminator)
+    output = loss_step(batch.patterns, batch.target, batch.labels, term_weights, discriminator)
     state.scaler.scale(output.loss).backward()
     _add(state.sums, output.sums)
     if discriminator_loss is not None and discriminator is not None:
@@ -207,6 +208,7 @@ def _save_or_stop(state: Training, signals: list[int], seconds: float) -> None:
     must_end = bool(signals)
     must_save = time.monotonic() > state.next_save
     if state.team.size > 1:
+        # they exchange votes every few updates, and after each epoch
         if state.n_updates_done % AGREE_EVERY and state.batch:
             return
         votes = torch.tensor([must_end, must_save], dtype=torch.float32, device=state.model.device)
@@ -221,10 +223,10 @@ def _save_or_stop(state: Training, signals: list[int], seconds: float) -> None:
         log.info(f"saved after {state.progress}; run the same command again to resume")
         if not signals:  # the signal went to another process
             signals.append(int(signal.SIGTERM))
-        raise SystemExit(128 + signals[-1])  # `signals_wait` raises the signal
+        raise SystemExit(128 + signals[-1])  # `collected_signals` raises the signal
 
 
-def _finish_epoch(state: Training, began: float) -> History:
+def _finish_epoch(state: Training, began: float) -> Row:
     """Complete an epoch: history, validation, best weights, checkpoints."""
     config = state.config
     state.team.copy_buffers(state.model.network)
@@ -254,7 +256,7 @@ def _finish_epoch(state: Training, began: float) -> History:
     return row
 
 
-def _check_finite(state: Training, row: History) -> None:
+def _check_finite(state: Training, row: Row) -> None:
     """Raise TrainingError if the losses of an epoch are not finite; its checkpoint is removed."""
     if math.isfinite(row["loss"] + row.get("val_loss", 0.0)):
         return
@@ -269,7 +271,7 @@ def _check_finite(state: Training, row: History) -> None:
     )
 
 
-def _keep_if_best(state: Training, row: History) -> None:
+def _keep_if_best(state: Training, row: Row) -> None:
     """Keep the weights if the epoch is the best so far; without validation the last one is."""
     score = row.get("val_loss", math.inf)
     if state.has_full_adversarial(state.epoch) and not state.has_full_adversarial(state.epoch - 1):
@@ -283,7 +285,7 @@ def _keep_if_best(state: Training, row: History) -> None:
 
 
 @torch.inference_mode()
-def evaluate(state: Training) -> History:
+def evaluate(state: Training) -> Row:
     """Evaluate the terms of the loss on the validation samples, and the latents, after an epoch.
 
     The posterior mean is decoded, and the terms have their final weights. The adversarial term is
@@ -291,13 +293,13 @@ def evaluate(state: Training) -> History:
     latents are measured, on a few training samples. The model and the random state do not change.
     """
     model = state.model
-    step = state.loss_step.eval()
-    term_weights = torch.tensor([term.weight for term in step.terms], device=model.device)
+    loss_step = state.loss_step.eval()
+    term_weights = torch.tensor([term.weight for term in loss_step.terms], device=model.device)
     sums: Sums = {}
     latents = torch.zeros(3, *model.latent_shape, dtype=torch.float64)
     n_samples = 0
     for batch in _evaluation_batches(state):
-        output = step.forward(batch.patterns, batch.target, batch.labels, term_weights)
+        output = loss_step.forward(batch.patterns, batch.target, batch.labels, term_weights)
         kl = output.prediction.kl
         mean = output.prediction.mean
         _add(sums, output.sums)
@@ -321,7 +323,7 @@ def _evaluation_batches(state: Training) -> Iterator[Batch]:
     return islice(batches, n_batches)
 
 
-def _latent_columns(state: Training, sums: torch.Tensor, n_samples: int) -> History:
+def _latent_columns(state: Training, sums: torch.Tensor, n_samples: int) -> Row:
     """KL divergence of each latent dimension and number of active ones.
 
     sums: of the KL divergence, the posterior mean and its square over samples, `(3, L, …)`.
@@ -338,7 +340,7 @@ def _latent_columns(state: Training, sums: torch.Tensor, n_samples: int) -> Hist
     }
 
 
-def _means(sums: Mapping[str, Sequence[float]]) -> History:
+def _means(sums: Mapping[str, Sequence[float]]) -> Row:
     """Means of the terms, the loss first, from their sums over samples and the number of these."""
     means = {}
     for name, (total, n_samples) in sums.items():

@@ -168,7 +168,7 @@ def _adversarial(batch: Prediction, kind: str, precision: torch.dtype) -> Measur
 
 
 def _label(batch: Prediction) -> Measured | None:
-    """In the loss its share of all samples, in the history the mean over the labelled ones."""
+    """The loss averages over all samples, the history over the labelled ones."""
     if batch.class_logits is None or batch.labels is None:
         return None
     nll = losses.classification_nll(batch.class_logits, batch.labels)

@@ -87,8 +87,8 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[Processes]:
-    """Yield this process among those of torchrun; alone without torchrun.
+def joined_processes(device: str = "auto") -> Iterator[Processes]:
+    """Yield rank, number and device of this process among those of torchrun, or alone.
 
     `torchrun --nproc-per-node 4 -m vaearr -- train …` gives each process the GPU of its local rank,
     or the CPU.

@@ -21,7 +21,7 @@ from vaearr.models.tensors import read_tensors, write_tensors
 from vaearr.recipe import as_json
 from vaearr.store.folders import replace_file
 from vaearr.training.objective import ADVERSARIAL, KL
-from vaearr.training.state import History, Training
+from vaearr.training.state import Row, Training
 
 SHEETS = "sheets"  # folder of the files
 SHEET_DIM = "sheet_"
@@ -153,14 +153,14 @@ def read_sheets(folder: Path, signal_dims: tuple[str, ...]) -> dict[str, xr.Data
 @contextmanager
 def tensorboard(
     folder: Path, run: str, settings: TrainConfig
-) -> Iterator[Callable[[int, History], object]]:
+) -> Iterator[Callable[[int, Row], object]]:
     """Yield a function that writes the row of an epoch to TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder / "tensorboard" / run)) as writer:
         writer.add_text("settings", f"```{settings.to_attrs()}```")
 
-        def log(epoch: int, row: History) -> None:
+        def log(epoch: int, row: Row) -> None:
             for name, value in row.items():
                 if name == "latent_kl":
                     writer.add_histogram(name, np.asarray(value), epoch)

@@ -25,7 +25,7 @@ from vaearr.training.step import DiscriminatorLoss, Step, Sums, make_optimizer, 
 GRADIENT_SCALE = 4096.0  # at the start, of a training in float16
 
 Tensors = dict[str, torch.Tensor]
-History = dict[str, Any]  # of an epoch: numbers by name; latent_kl is a list, one per dimension
+Row = dict[str, Any]  # of an epoch: numbers by name; latent_kl is a list, one per dimension
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Training:
     batch: int = 0
     sums: Sums = field(default_factory=dict)
     seconds: float = 0.0
-    rows: list[History] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     best: float = math.inf
     best_epoch: int = -1
     best_weights: Tensors = field(default_factory=dict)

@@ -96,7 +96,7 @@ def train_model(
     logs : tuple of (Path, str)
         Folder and name for loggers.
     on_step : callable or None
-        Called with (epoch, step) after every update.
+        Called with (epoch, step) after every update, see `fit`.
     on_epoch : callable
         Called with (number of the epoch from 1, row of the history) after every epoch.
 

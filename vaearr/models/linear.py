@@ -158,7 +158,9 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
             "all patterns of the region are equal, so no variance can be explained; choose "
             "another region."
         )
-    solver = "covariance_eigh" if rows.shape[1] <= EXACT_VALUES else "randomized"
+    solver = "randomized"
+    if rows.shape[1] <= EXACT_VALUES:
+        solver = "full" if len(rows) < rows.shape[1] else "covariance_eigh"
     pca = Components(n_components, svd_solver=solver, random_state=seed).fit(rows)
     pca.at_limit_ = False
     if count == AUTO:

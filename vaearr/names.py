@@ -24,17 +24,9 @@ LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstr
 Z_DRAWS, DRAW = "z_draws", "draw"  # samples of the posterior, over dim draw
 QUATERNION = "quaternion"  # orientations, over dim quaternion_component
 CLUSTERS, PCA, COMPONENT = "clusters", "pca", "component"
-OF_A_RUN = (
-    ROI,
-    SPLIT,
-    LATENT,
-    *POSITIONS,
-    LATENTS,
-    LATENTS_STD,
-    RECONSTRUCTION_ERROR,
-    Z_DRAWS,
-    DRAW,
-)
+# variables and coordinates of an encoding; a user names the first to remove all
+ENCODED = (LATENTS, LATENT, *POSITIONS, LATENTS_STD, RECONSTRUCTION_ERROR, Z_DRAWS, DRAW)
+OF_A_RUN = (ROI, SPLIT, *ENCODED)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
 SCANS = "scans"  # table of a run that was trained on several scans: roi and split of all of them
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"

@@ -1,8 +1,8 @@
 """What a result was made from, and the one rule for "does it exist, made the same way?".
 
 Every result keeps its recipe in the attribute `provenance` (a run in its manifest): the settings
-that decide its values, what it was made from, versions and time. Each step asks `is_made` before it
-works. With the same inputs and settings the existing result is returned; otherwise an error names
+that decide its values, what it was made from, versions and time. Each step asks `can_reuse` first.
+With the same inputs and settings the existing result is returned; otherwise an error names
 the differences and both ways out, another name or `overwrite`.
 """
 
@@ -106,7 +106,7 @@ def changed_inputs(
     return [name for name in common if stored[name] != present[name]]
 
 
-def is_made(
+def can_reuse(
     what: str,
     stored: Any,
     recipe: Recipe,

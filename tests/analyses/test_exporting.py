@@ -12,7 +12,7 @@ import pytest
 import vaearr as va
 from vaearr.errors import UsageError
 from vaearr.store import create_store
-from vaearr.store.folders import staged
+from vaearr.store.folders import output_folder
 
 from ..data import random_patterns_dataset
 
@@ -41,7 +41,7 @@ def test_a_folder_of_ours_is_whole_while_it_is_replaced(
     folder, names = tmp_path / "report", ["index.html", "png/a.png", "report.json"]
 
     def write(text: str, *files: str) -> None:
-        with staged(folder, last="report.json") as aside:
+        with output_folder(folder, last="report.json") as aside:
             (aside / "png").mkdir()
             for file in files:
                 (aside / file).write_text(text)

@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
 
 
 @pytest.mark.parametrize(
-    "broken", ["vaearr.training.train.latent_health", "vaearr.run.train.publish_run"]
+    "broken", ["vaearr.training.train.latent_health", "vaearr.run.train.finish_run"]
 )
 def test_a_failure_after_the_last_epoch_repeats_no_training(
     store: Path, monkeypatch: pytest.MonkeyPatch, broken: str

@@ -104,8 +104,8 @@ def folder_of(out: Path | None) -> Iterator[Path | None]:
     if out is None:
         yield None
         return
-    from vaearr.store.folders import staged
+    from vaearr.store.folders import output_folder
 
-    with staged(out) as folder:
+    with output_folder(out) as folder:
         yield folder
     say(f"files are in {out}")

@@ -351,11 +351,11 @@ def write_folder(result: Any, out: Path, name: str) -> None:
     """Write the sheet, single pictures, and the latents as a table with a row for each picture."""
     import numpy as np
 
-    from vaearr.store.folders import staged
+    from vaearr.store.folders import output_folder
     from vaearr.views import save
     from vaearr.views.pictures import save_pictures
 
-    with staged(out) as folder:
+    with output_folder(out) as folder:
         save(result, folder / f"{name}.png")
         save_pictures(result["decoded"], folder, name)
         latents = result["latents"].values

@@ -37,16 +37,16 @@ from vaearr.ingestion.values import (
     rows_of,
     rows_of_array,
 )
-from vaearr.recipe import Recipe, is_made, nested
+from vaearr.recipe import Recipe, can_reuse, nested
 from vaearr.schema import flags, grid
 from vaearr.sources.ebsd_maps import NO_PHASE
 from vaearr.sources.element_maps import map_files
 from vaearr.sources.tables import ReadAs, read_table
 from vaearr.store import (
     check_run_name,
+    finish_run,
     open_store,
-    publish_run,
-    staged_run,
+    stage_run,
     store_of,
     write_results,
 )
@@ -199,12 +199,12 @@ def _given_attributes(values: Any, kind: str, units: str | None) -> dict[str, An
 def _is_attached(
     path: Path, existing: xr.DataArray | None, recipe: Recipe, *, overwrite: bool
 ) -> bool:
-    """Whether a variable was attached by the same recipe. Raises ExistsError, see `is_made`."""
+    """Whether a variable was attached by the same recipe. Raises ExistsError, see `can_reuse`."""
     if existing is None:
         return False
     stored = nested(existing.attrs, n.PROVENANCE)
     is_attached = isinstance(stored, Mapping) and str(stored.get("kind")).startswith(n.ATTACHED)
-    return is_made(
+    return can_reuse(
         f"{path} already holds {existing.name!r}",
         stored if is_attached else None,
         recipe,
@@ -250,8 +250,8 @@ def _publish_latents(
         "versions": stamp["versions"],
         "time": stamp["time"],
     }
-    with staged_run(path, run, replacing=replaced) as folder:
-        publish_run(path, run, folder, manifest, maps, replacing=replaced)
+    with stage_run(path, run, replacing=replaced) as folder:
+        finish_run(path, run, folder, manifest, maps, replacing=replaced)
     return maps
 
 

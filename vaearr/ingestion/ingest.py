@@ -23,7 +23,7 @@ from vaearr.config import IngestConfig, refuse_unknown, resolved
 from vaearr.config.keywords import IngestSettings
 from vaearr.errors import DataError, ExistsError, UsageError, VaearrError
 from vaearr.ingestion.attaching import side_map
-from vaearr.recipe import Recipe, is_made, nested, now, versions
+from vaearr.recipe import Recipe, can_reuse, nested, now, versions
 from vaearr.schema.grid import measured
 from vaearr.sources import COLLECTION_SETTINGS, Detected, detect
 from vaearr.sources.orientation_maps import side_maps
@@ -196,7 +196,7 @@ def _is_ingested(store: Path, source: SourceData, config: IngestConfig, *, overw
         compared = {key: stored_origin.get(key) for key in origin}
         stored = {"source": compared, "config": stored.get("ingest")}
     recipe = Recipe(config, {"source": origin})
-    return is_made(
+    return can_reuse(
         f"{store} already exists", stored, recipe, instead="give another path", overwrite=overwrite
     )
 

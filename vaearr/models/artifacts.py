@@ -30,9 +30,7 @@ from vaearr.store.listing import SEAL, read_seal
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 MAX_VALUES = 2**20  # pixels of samples at once in a network with feature maps of their size
-OTHER_PATTERNS = (
-    "seen"  # in a manifest: fingerprint of training patterns that are not those of the store
-)
+OTHER_PATTERNS = "seen"  # in a manifest: sampled identity of patterns that the store lacks
 KEPT_ATTRS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units")  # of patterns, in their reconstruction
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 

@@ -17,7 +17,7 @@ from vaearr import schema
 from vaearr.errors import ExistsError, NoInputError, UsageError, did_you_mean, need
 from vaearr.ingestion.placing import step_numbers_of
 from vaearr.recipe import as_json, nested
-from vaearr.store.folders import staged
+from vaearr.store.folders import output_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def export_run(
         if (parent / "zarr.json").exists():
             raise ExistsError(f"{parent} is a zarr store; export into a folder outside it.")
     selected = select_latents(run, latents)
-    with staged(folder) as temporary:
+    with output_folder(folder) as temporary:
         FORMATS[format](run, selected, variables, temporary)
     return folder
 

@@ -20,7 +20,7 @@ from vaearr.errors import DataError, ExistsError, NoInputError
 from vaearr.output.exporting import clusterings_of, file_name, is_encoded, write_json
 from vaearr.recipe import FINGERPRINTS, nested, now, versions
 from vaearr.store import check_inputs, has_table, published_at
-from vaearr.store.folders import staged
+from vaearr.store.folders import output_folder
 from vaearr.views import on_paper, show, view
 from vaearr.views.common import holoviews, unit
 from vaearr.views.describe import describe
@@ -74,7 +74,7 @@ def write_report(run: Run, out: str | Path | None) -> Path:
     heading = f"Latents of run “{run.name}” of {contents.source}"
     text = page(heading, introduction(contents), [*sections, provenance(run)])
     record = record_of(contents, folder, left_out) | {FINGERPRINTS: fingerprints}
-    with staged(folder, last=RECORD) as temporary:
+    with output_folder(folder, last=RECORD) as temporary:
         (temporary / "png").mkdir()
         for name, figure in contents.figures.items():
             (temporary / "png" / f"{name}.png").write_bytes(file_of(figure, ".png", PNG_DPI))

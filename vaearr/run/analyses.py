@@ -25,7 +25,7 @@ from vaearr.computing.progress import Progress
 from vaearr.config import AssociateConfig, ClusterConfig, ProbeConfig
 from vaearr.errors import NoInputError, RoiError, did_you_mean
 from vaearr.run import Run
-from vaearr.run.step import check_name, is_stored, publish, step_recipe, stored_or_computed
+from vaearr.run.step import check_name, is_stored, step_recipe, store_result, stored_or_computed
 from vaearr.store import has_table, open_store
 
 PARTITIONS, PROBE = "partitions", "probe"
@@ -180,7 +180,7 @@ def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Datas
     provenance = recipe.stamp("scikit-learn", "hdbscan")
     for result in (labels, *tables.values()):
         result.attrs[n.PROVENANCE] = provenance
-    publish(run, variables=labels.to_dataset(), tables=tables)
+    store_result(run, variables=labels.to_dataset(), tables=tables)
     return tables.get(table_name, no_clusters).assign({config.name: labels})
 
 

@@ -13,21 +13,21 @@ from vaearr.batching.blocks import on_grid
 from vaearr.config import RoiConfig
 from vaearr.errors import UsageError
 from vaearr.models.artifacts import read_about
-from vaearr.recipe import FINGERPRINTS, Recipe, is_made
+from vaearr.recipe import FINGERPRINTS, Recipe, can_reuse
 from vaearr.run import Run, StoreOrRun, path_of
 from vaearr.run.concat import SCAN, scan_of
 from vaearr.run.importing import import_model
-from vaearr.run.train import SCAN_FINGERPRINTS, TRAINED, joined_fingerprint, named_maps
+from vaearr.run.train import SCAN_IDENTITIES, TRAINED, joined_identity, named_maps
 from vaearr.store import (
     check_patterns,
     check_run_name,
+    finish_run,
     has_table,
     open_store,
-    publish_run,
     run_folder,
     run_manifest,
     run_names,
-    staged_run,
+    stage_run,
 )
 from vaearr.store.remove import removable
 
@@ -70,7 +70,7 @@ def apply_run(
 def _number_of_scan(run: Run, store_path: Path) -> int | None:
     """Number of the store among the scans of the training; None if it is none of them."""
     store_id = open_store(store_path, chunks=None).attrs.get(n.STORE_ID)
-    for number, scan in run.manifest.get("data", {}).get(SCAN_FINGERPRINTS, {}).items():
+    for number, scan in run.manifest.get("data", {}).get(SCAN_IDENTITIES, {}).items():
         if scan["store_id"] == store_id:
             return int(number)
     return None
@@ -79,14 +79,14 @@ def _number_of_scan(run: Run, store_path: Path) -> int | None:
 def _copy_run(run: Run, number: int, store_path: Path, name: str, *, overwrite: bool) -> Run:
     """Publish a run in the store of another scan of its training, with the maps of that scan."""
     check_patterns(store_path)
-    data = joined_fingerprint(run.manifest["data"][SCAN_FINGERPRINTS], number)
+    data = joined_identity(run.manifest["data"][SCAN_IDENTITIES], number)
     if name in run_names(store_path):
         inputs = {"kind": TRAINED, "weights_sha256": run.manifest["weights_sha256"], "data": data}
         stored = {"kind": TRAINED, **run_manifest(store_path, name)}
         existing = f"{store_path} already has a run {name!r}"
         instead = "choose another name with name='…'"
         recipe = Recipe(None, inputs)
-        if is_made(existing, stored, recipe, instead=instead, overwrite=overwrite):
+        if can_reuse(existing, stored, recipe, instead=instead, overwrite=overwrite):
             return Run(store_path, name, trust=run.trust)
     store_ds = open_store(store_path)
     joined = run.table(n.SCANS)
@@ -101,11 +101,11 @@ def _copy_run(run: Run, number: int, store_path: Path, name: str, *, overwrite: 
     manifest.pop(FINGERPRINTS, None)  # of the inputs in the other store
     replaced = removable(store_path, [f"{n.RUNS}/{name}"])
     tables = {table: run.table(table) for table in TABLES if has_table(run.path, run.name, table)}
-    with staged_run(store_path, name, replacing=replaced) as folder:
+    with stage_run(store_path, name, replacing=replaced) as folder:
         model_folder = run_folder(run.path, run.name) / n.MODEL
         shutil.copytree(model_folder, folder / n.MODEL)
         model_config = read_about(model_folder) | {"data": data}
         (folder / n.MODEL / n.MODEL_CONFIG).write_text(json.dumps(model_config, indent=2))
         maps = named_maps(roi, split, name)
-        publish_run(store_path, name, folder, manifest, maps, tables=tables, replacing=replaced)
+        finish_run(store_path, name, folder, manifest, maps, tables=tables, replacing=replaced)
     return Run(store_path, name, trust=run.trust)

@@ -35,20 +35,19 @@ from vaearr.models.preprocess import binned_patterns
 from vaearr.models.windows import AGREEMENT, window_agreement
 from vaearr.recipe import Recipe
 from vaearr.run import Run, StoreOrRun, load_run
-from vaearr.run.step import is_stored, replaced, step_recipe
+from vaearr.run.step import is_stored, step_recipe, to_replace
 from vaearr.run.stream import BlockResult, Values, encode_and_decode, write_blocks
-from vaearr.run.train import data_fingerprint
+from vaearr.run.train import patterns_identity
 from vaearr.store import (
-    Staging,
+    StagedVariables,
     VariableSpec,
+    finish_variables,
     open_store,
     pending,
-    publish_staged,
     same_patterns,
-    sampled_fingerprint,
-    staged_variables,
+    sampled_identity,
+    stage_variables,
 )
-from vaearr.store.remove import ENCODED
 
 log = logging.getLogger("vaearr")
 
@@ -101,7 +100,7 @@ def encode_run(
     check_network(run.manifest, run.name, "encode")
     path = run.path
     store_ds = open_store(path)
-    variables = [n.run_name(name, run.name) for name in ENCODED]
+    variables = [n.run_name(name, run.name) for name in n.ENCODED]
     latents = n.run_name(n.LATENTS, run.name)
     recipe = _recipe(run, settings)
     instead = (
@@ -126,20 +125,20 @@ def encode_run(
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": patterns_record}}
     specs = _specs(store_ds, coords, settings, provenance)
     request = recipe.as_attrs() | {"data": patterns_record}
-    replacing = replaced(run, variables=variables)
-    with staged_variables(
+    replacing = to_replace(run, variables=variables)
+    with stage_variables(
         path, specs, coords=coords, request=request, replacing=replacing
-    ) as staging:
+    ) as staged:
         log.info(f"encoding {int(chosen.sum())} {schema.samples_word(store_ds)}")
         if settings.window is not None:
             _check_windows(model, patterns, chosen, settings.window, settings.overlap)
-        results = _encode_blocks(model, store_ds, patterns, chosen, staging, settings)
-        write_blocks(staging, results, what="encoding", progress=progress)
+        results = _encode_blocks(model, store_ds, patterns, chosen, staged, settings)
+        write_blocks(staged, results, what="encoding", progress=progress)
         has_channels = len(model.latent_shape) > 1
         if has_channels or not schema.is_scan(store_ds):
             split = run.variable(n.SPLIT).load()
-            _add_channel_attrs(staging.arrays[latents], specs[latents].dims, split)
-        publish_staged(staging, replacing=replacing)
+            _add_channel_attrs(staged.arrays[latents], specs[latents].dims, split)
+        finish_variables(staged, replacing=replacing)
     return open_store(path)
 
 
@@ -201,15 +200,15 @@ def _encode_blocks(
     store_ds: xr.Dataset,
     patterns: xr.DataArray,
     chosen: xr.DataArray,
-    staging: Staging,
+    staged: StagedVariables,
     settings: EncodeConfig,
 ) -> Iterator[BlockResult]:
     """Latents of the blocks that are not written yet."""
     elements = None
     if model.network.elements:
         elements = model.network.content(store_ds).reshape(chosen.size, -1)
-    blocks = Blocks(patterns.chunk(sides(staging.regions)), list(map(str, chosen.dims)))
-    unwritten = pending(staging)  # before the first block is written
+    blocks = Blocks(patterns.chunk(sides(staged.regions)), list(map(str, chosen.dims)))
+    unwritten = pending(staged)  # before the first block is written
     for block in read_chosen(
         blocks, chosen.values, model.preprocess.shape, unwritten, model.device
     ):
@@ -250,18 +249,16 @@ def _check_windows(
 def _trained_patterns(
     ds: xr.Dataset, store_ds: xr.Dataset, manifest: Mapping[str, Any], roi: xr.DataArray
 ) -> tuple[xr.Dataset, dict[str, Any]]:
-    """The patterns on the grid of the store, and their fingerprint.
+    """The patterns on the grid of the store, and their identity.
 
     Raises UsageError if the run was trained on other patterns.
     """
-    record = data_fingerprint(store_ds)
+    record = patterns_identity(store_ds)
     if ds is store_ds:
         return ds, record
     check_grid(ds, store_ds)
     trained_on = manifest.get("data", {}).get(OTHER_PATTERNS)
-    if not same_patterns(
-        sampled_fingerprint(ds, roi), trained_on or sampled_fingerprint(store_ds, roi)
-    ):
+    if not same_patterns(sampled_identity(ds, roi), trained_on or sampled_identity(store_ds, roi)):
         raise UsageError(
             f"run {manifest.get('run')!r} was trained on other patterns than those of this "
             "Dataset; give the Dataset with the same steps as for training."

@@ -30,23 +30,23 @@ from vaearr.models.artifacts import (
 from vaearr.models.foreign import in_words, infer_options, load_foreign, read_foreign
 from vaearr.models.preprocess import decide_preprocess
 from vaearr.models.quality import latent_health
-from vaearr.recipe import Recipe, is_made, now, versions
+from vaearr.recipe import Recipe, can_reuse, now, versions
 from vaearr.run import Run
-from vaearr.run.train import TRAINED, data_fingerprint, named_maps, region_facts, resolve_roi
+from vaearr.run.train import TRAINED, named_maps, patterns_identity, region_facts, resolve_roi
 from vaearr.store import (
     check_patterns,
     check_run_name,
     check_store,
+    finish_run,
     open_store,
     open_table,
-    publish_run,
     run_manifest,
     run_names,
-    staged_run,
+    stage_run,
 )
 from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
-from vaearr.training import fingerprint
+from vaearr.training import array_sha256
 
 log = logging.getLogger("vaearr")
 
@@ -136,14 +136,14 @@ def import_model(
         raise RoiError("the ROI has no scan point; widen it.")
     sha256 = sha256_of(file)
     if exists:
-        region = fingerprint(mask.values)
+        region = array_sha256(mask.values)
         recipe = Recipe(settings, {"kind": n.IMPORTED, "weights_sha256": sha256, "region": region})
         stored = _stored_recipe(ds, run, path, settings)
         existing = f"{path} already has a run {run!r}"
-        if is_made(existing, stored, recipe, instead=OTHER_NAME, overwrite=overwrite):
+        if can_reuse(existing, stored, recipe, instead=OTHER_NAME, overwrite=overwrite):
             return Run(path, run, trust=trusted)
     replaced = removable(path, [f"{n.RUNS}/{run}"])
-    with staged_run(path, run, replacing=replaced) as folder:
+    with stage_run(path, run, replacing=replaced) as folder:
         split = _validation_split(mask)
         if is_run:
             model, origin = _model_of_run(ds, file.parent, settings, trusted)
@@ -165,14 +165,14 @@ def import_model(
             **region_facts(mask),
             "n_train": 0,
             "n_validation": int(mask.sum()),
-            "data": data_fingerprint(ds),
+            "data": patterns_identity(ds),
             "versions": versions(),
             "time": now(),
         }
         manifest = {**save_model(model, folder / n.MODEL, facts), "run": run}
         maps = named_maps(mask, split, run)
         tables = {n.HEALTH: health}
-        publish_run(path, run, folder, manifest, maps, tables=tables, replacing=replaced)
+        finish_run(path, run, folder, manifest, maps, tables=tables, replacing=replaced)
     for warning in health.attrs["warnings"]:
         log.warning(warning)
     return Run(path, run, trust=trusted)
@@ -194,7 +194,7 @@ def _stored_recipe(ds: xr.Dataset, run: str, path: Path, settings: ImportConfig)
     return {
         "kind": manifest.get("kind", TRAINED),
         "weights_sha256": imported.get("sha256", manifest.get("weights_sha256")),
-        "region": fingerprint(ds[n.run_name(n.ROI, run)].values),
+        "region": array_sha256(ds[n.run_name(n.ROI, run)].values),
         "config": imported.get("settings", settings.to_attrs()),
     }
 

@@ -18,7 +18,7 @@ from vaearr.recipe import Recipe
 from vaearr.run import Run
 from vaearr.run.evaluation import LONG_NAMES, METRIC, Evaluation
 from vaearr.run.sample_files import SampleFiles
-from vaearr.run.step import check_name, is_stored, publish, replaced, step_recipe
+from vaearr.run.step import check_name, is_stored, step_recipe, store_result, to_replace
 from vaearr.run.stream import (
     BlockResult,
     chosen_blocks,
@@ -27,9 +27,9 @@ from vaearr.run.stream import (
     write_blocks,
 )
 from vaearr.run.train import resolve_roi
-from vaearr.store import VariableSpec, pending, publish_staged, staged_variables
-from vaearr.store.folders import staged
-from vaearr.training import fingerprint
+from vaearr.store import VariableSpec, finish_variables, pending, stage_variables
+from vaearr.store.folders import output_folder
+from vaearr.training import array_sha256
 
 RESERVED = (n.RESERVED | {n.SHEETS, n.LATENT_STATISTICS, "layers"}) - {n.RECONSTRUCTION}
 RESERVED_BEGINNINGS = ("association", "partitions", f"{n.CLUSTERS}_", *n.OF_LATER_RUNS)
@@ -52,7 +52,7 @@ def reconstruct(
     chosen = _chosen_points(run, config, roi)
     inputs = {
         **run.result_attrs,
-        "points": fingerprint(chosen.values),
+        "points": array_sha256(chosen.values),
         "data": run.manifest["data"],
     }
     recipe = step_recipe(run, config, [n.PATTERNS, n.run_name(n.ROI, run.name)], inputs)
@@ -65,7 +65,7 @@ def reconstruct(
     with ExitStack() as stack:
         files = None
         if folder is not None:
-            files = SampleFiles(run.ds, chosen, stack.enter_context(staged(Path(folder))))
+            files = SampleFiles(run.ds, chosen, stack.enter_context(output_folder(Path(folder))))
         n_blocks, blocks = chosen_blocks(run, chosen)
         results = _reconstruct_blocks(evaluation, blocks, variable, files)
         if variables and not exists:
@@ -76,7 +76,7 @@ def reconstruct(
         if exists:
             return run.table(config.name)
         table = evaluation.table().assign_attrs({n.PROVENANCE: recipe.stamp()})
-        publish(run, tables={config.name: table})
+        store_result(run, tables={config.name: table})
     return table
 
 
@@ -93,20 +93,20 @@ def _write_variable(
     name = evaluation.config.name
     dims = (*schema.navigation_dims(run.ds), *schema.signal_dims(run.ds))
     attrs = {"long_name": LONG_NAMES["reconstruction"], **evaluation.scale, **provenance}
-    old = replaced(run, variables=[variable])
-    with staged_variables(
+    old = to_replace(run, variables=[variable])
+    with stage_variables(
         run.path,
         {variable: VariableSpec(dims=dims, attrs=attrs)},
         coords=xr.Dataset(),
         request={"name": variable, **recipe.as_attrs()},
         replacing=old,
-    ) as staging:
-        unwritten = pending(staging)  # all blocks are evaluated again
+    ) as staged:
+        unwritten = pending(staged)  # all blocks are evaluated again
         missing = (result for result in results if result.region in unwritten)
-        write_blocks(staging, missing, what="reconstructing", progress=progress)
+        write_blocks(staged, missing, what="reconstructing", progress=progress)
         table = evaluation.table().assign_attrs(provenance)
-        old += replaced(run, tables=[name])
-        publish_staged(staging, run=run.name, tables={name: table}, replacing=old)
+        old += to_replace(run, tables=[name])
+        finish_variables(staged, run=run.name, tables={name: table}, replacing=old)
     return table
 
 

@@ -15,7 +15,7 @@ from vaearr import schema
 from vaearr.errors import NoInputError
 from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.run import Run
-from vaearr.run.step import current_table, publish, step_recipe
+from vaearr.run.step import current_table, step_recipe, store_result
 from vaearr.store import read_block
 
 MIN_VARIANCE = 1e-12
@@ -47,7 +47,7 @@ def stored_statistics(run: Run) -> xr.Dataset:
     statistics = latent_statistics(run)
     names = [n.run_name(name, run.name) for name in (n.LATENTS, n.LATENTS_STD)]
     statistics.attrs[n.PROVENANCE] = step_recipe(run, None, names).stamp()
-    publish(run, tables={n.LATENT_STATISTICS: statistics})
+    store_result(run, tables={n.LATENT_STATISTICS: statistics})
     return statistics
 
 

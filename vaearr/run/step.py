@@ -14,7 +14,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import Config
 from vaearr.errors import UsageError
-from vaearr.recipe import BY_NAME, FINGERPRINTS, Recipe, changed_inputs, is_made, nested
+from vaearr.recipe import BY_NAME, FINGERPRINTS, Recipe, can_reuse, changed_inputs, nested
 from vaearr.run import Run
 from vaearr.store import check_inputs, has_table, write_results
 from vaearr.store.listing import attributes_of
@@ -61,7 +61,7 @@ def is_stored(
         attrs = attributes_of(run.path / key)
         stored = nested(attrs, n.PROVENANCE) or nested(attrs, OF_TABLES)
         existing = f"{run.path} already holds {name!r}"
-        n_current += is_made(existing, stored, recipe, instead=instead, overwrite=overwrite)
+        n_current += can_reuse(existing, stored, recipe, instead=instead, overwrite=overwrite)
     return n_current == len(variables) + len(tables)
 
 
@@ -82,11 +82,11 @@ def stored_or_computed(
         return run.table(name)
     table = compute()
     table.attrs[n.PROVENANCE] = recipe.stamp(*packages)
-    publish(run, tables={name: table})
+    store_result(run, tables={name: table})
     return table
 
 
-def publish(
+def store_result(
     run: Run, *, variables: xr.Dataset | None = None, tables: Mapping[str, xr.Dataset] | None = None
 ) -> None:
     """Publish the parts of a result together; existing ones of the same names are replaced."""
@@ -95,11 +95,11 @@ def publish(
         variables=variables,
         run=run.name,
         tables=tables,
-        replacing=replaced(run, variables=variables or (), tables=tables or ()),
+        replacing=to_replace(run, variables=variables or (), tables=tables or ()),
     )
 
 
-def replaced(run: Run, *, variables: Iterable[Any] = (), tables: Iterable[str] = ()) -> list[str]:
+def to_replace(run: Run, *, variables: Iterable[Any] = (), tables: Iterable[str] = ()) -> list[str]:
     """The keys of those variables and tables that exist and can be replaced."""
     return removable(run.path, [*map(str, variables), *(_key(run, name) for name in tables)])
 

@@ -19,7 +19,7 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.run.decode import BATCH_SIZE
-from vaearr.store import Region, Staging, pending, read_ahead, write_block
+from vaearr.store import Region, StagedVariables, pending, read_ahead, write_block
 
 log = logging.getLogger("vaearr")
 
@@ -114,7 +114,7 @@ def encode_and_decode(
 
 
 def write_blocks(
-    staging: Staging,
+    staged: StagedVariables,
     results: Iterable[BlockResult],
     *,
     what: str,
@@ -122,26 +122,26 @@ def write_blocks(
 ) -> None:
     """Fill the staged variables; one block is written while the next is computed.
 
-    results: of the blocks that are `pending` in the staging. what: the work, in a word.
+    results: of the blocks that are `pending`. what: the work, in a word.
     """
-    total = len(staging.regions)
-    done = total - len(pending(staging))
+    total = len(staged.regions)
+    done = total - len(pending(staged))
     if done:
         log.info(f"resuming {what}: {done} of {total} blocks exist")
     with showing(progress, what) as show:
-        for _ in read_ahead(partial(write_result, staging), results):
+        for _ in read_ahead(partial(write_result, staged), results):
             done += 1
             show(done, total)
 
 
-def write_result(staging: Staging, result: BlockResult) -> None:
+def write_result(staged: StagedVariables, result: BlockResult) -> None:
     """Write the values of a block into every staged variable, NaN at points not chosen."""
     values = result.values
     blocks = {}
-    for name, array in staging.arrays.items():
+    for name, array in staged.arrays.items():
         sample_shape = array.shape[result.inside.ndim :]
         block = np.full((*result.inside.shape, *sample_shape), np.nan, np.float32)
         if name in values:
             block[result.inside] = values[name].reshape(-1, *sample_shape)
         blocks[name] = block
-    write_block(staging, result.region, blocks)
+    write_block(staged, result.region, blocks)

@@ -21,7 +21,7 @@ from vaearr.config.keywords import TrainSettings
 from vaearr.config.parts import parts_of_users, trusted_names
 from vaearr.errors import UsageError, did_you_mean, listed, need
 from vaearr.models.artifacts import OTHER_PATTERNS
-from vaearr.recipe import FINGERPRINTS, Recipe, is_made, nested
+from vaearr.recipe import FINGERPRINTS, Recipe, can_reuse, nested
 from vaearr.run import Run
 from vaearr.run.concat import SCAN, scan_of, stores_of
 from vaearr.schema import grid
@@ -31,14 +31,14 @@ from vaearr.store import (
     check_patterns,
     check_run_name,
     check_store,
+    finish_run,
     open_store,
-    publish_run,
     run_folder,
     run_manifest,
     run_names,
     same_patterns,
-    sampled_fingerprint,
-    staged_run,
+    sampled_identity,
+    stage_run,
     store_of,
 )
 from vaearr.store.remove import removable
@@ -48,7 +48,7 @@ log = logging.getLogger("vaearr")
 FEW_SAMPLES = 16
 GIVEN_AS_MAP = "given as a map"
 TRAINED = "trained"  # kind of a run; others are imported and attached
-SCAN_FINGERPRINTS = "scans"  # in a manifest: fingerprints of each of the joined scans, by number
+SCAN_IDENTITIES = "scans"  # in a manifest: identity of each of the joined scans, by number
 SPLIT_BY = {"groups": "subject", "stratified": "label"}
 
 
@@ -145,7 +145,7 @@ def train(
             return Run(store_path, run, trust=trusted)
         split = split_samples(training_data.ds, training_data.roi, settings)
         to_replace = team.first_does(removable, store_path, [f"{n.RUNS}/{run}"])
-        staged = staged_run(store_path, run, keep=n.MODEL, replacing=to_replace)
+        staged = stage_run(store_path, run, keep=n.MODEL, replacing=to_replace)
         folder = team.first_does(stack.enter_context, staged)  # only this one locks the store
 
         def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
@@ -157,7 +157,7 @@ def train(
             settings,
             folder / n.MODEL,
             team=team,
-            fingerprints=_fingerprints(training_data, split, settings),
+            identities=_identities(training_data, split, settings),
             init=_model_path(store_path, settings.init),
             perceptual_from=_perceptual_from(store_path, settings),
             resume=Path(resume).expanduser().resolve() if resume else None,
@@ -172,7 +172,7 @@ def train(
         if training_data.number is not None:
             tables[n.SCANS] = joined_maps(training_data.roi, split, training_data.ds[SCAN])
         maps = training_data.store_maps(split, run)
-        publish = partial(publish_run, tables=tables, replacing=to_replace)
+        publish = partial(finish_run, tables=tables, replacing=to_replace)
         team.first_does(publish, store_path, run, folder, manifest, maps)
         for warning in tables[n.HEALTH].attrs["warnings"]:
             log.warning(warning)
@@ -193,24 +193,24 @@ def _recipe(training_data: TrainingData, settings: TrainConfig) -> Recipe:
     fingerprints = check_inputs(training_data.store_path, [name for name in names if name])
     inputs = {
         "kind": TRAINED,
-        "data": training_data.fingerprint,
-        "region": region_fingerprint(training_data.store_roi),
+        "data": training_data.identity,
+        "region": region_identity(training_data.store_roi),
     }
     return Recipe(settings, inputs, fingerprints)
 
 
-def _fingerprints(
+def _identities(
     training_data: TrainingData, split: xr.DataArray, settings: TrainConfig
 ) -> dict[str, Any]:
     """Fingerprints of patterns and maps, which a checkpoint must share to be resumed."""
-    from vaearr.training import fingerprint
+    from vaearr.training import array_sha256
 
     maps = {"roi": training_data.roi.values, "split": split.values}
     for name in (settings.objective.label, settings.balance):
         if name:
             maps[name] = grid.class_map(training_data.ds, name)[0]
-    hashes = {name: fingerprint(values) for name, values in maps.items()}
-    return {"patterns": training_data.fingerprint, **hashes}
+    hashes = {name: array_sha256(values) for name, values in maps.items()}
+    return {"patterns": training_data.identity, **hashes}
 
 
 def _store_to_train_in(data: str | Path | xr.Dataset, store: str | Path | None) -> Path:
@@ -235,7 +235,7 @@ class TrainingData:
 
     `ds` and `roi` lie on the grid of the training, `store_roi` on that of the store. They differ
     for a part of a store, and for joined scans, of which the store holds scan `number`.
-    `fingerprint` identifies the patterns.
+    `identity`: what identifies the patterns.
     """
 
     store_path: Path
@@ -243,7 +243,7 @@ class TrainingData:
     roi: xr.DataArray
     store_ds: xr.Dataset
     store_roi: xr.DataArray
-    fingerprint: dict[str, Any]
+    identity: dict[str, Any]
     number: int | None = None
 
     def store_maps(self, split: xr.DataArray, run: str) -> xr.Dataset:
@@ -267,13 +267,13 @@ def open_training_data(
     stores = stores_of(ds)
     if stores:
         return _joined_data(ds, mask, store_path, [check_store(path) for path in stores if path])
-    store_roi, fingerprint = _scan_inputs(ds, mask, store_ds)
-    if OTHER_PATTERNS in fingerprint:  # lazy steps have made some attributes untrue
+    store_roi, identity = _scan_inputs(ds, mask, store_ds)
+    if OTHER_PATTERNS in identity:  # lazy steps have made some attributes untrue
         patterns = ds[n.PATTERNS].copy(deep=False)
         for key in OF_THE_VALUES:
             patterns.attrs.pop(key, None)
         ds = ds.assign({n.PATTERNS: patterns})
-    return TrainingData(store_path, ds, mask, store_ds, store_roi, fingerprint)
+    return TrainingData(store_path, ds, mask, store_ds, store_roi, identity)
 
 
 def _joined_data(
@@ -282,45 +282,45 @@ def _joined_data(
     """Training data of scans joined by `va.concat`."""
     stores = []
     rois = []
-    fingerprints: dict[str, Any] = {}
+    identities: dict[str, Any] = {}
     for number, path in enumerate(paths):
         check_patterns(path)
         store_ds = open_store(path)
         patterns = scan_of(ds[n.PATTERNS], ds[SCAN], number, store_ds)
         scan_mask = scan_of(mask, ds[SCAN], number, store_ds)
-        roi, fingerprint = _scan_inputs(patterns.to_dataset(), scan_mask, store_ds)
-        fingerprints[str(number)] = fingerprint | {"region": region_fingerprint(roi)}
+        roi, identity = _scan_inputs(patterns.to_dataset(), scan_mask, store_ds)
+        identities[str(number)] = identity | {"region": region_identity(roi)}
         stores.append(store_ds)
         rois.append(roi)
     number = paths.index(store_path)
-    fingerprint = joined_fingerprint(fingerprints, number)
-    return TrainingData(store_path, ds, mask, stores[number], rois[number], fingerprint, number)
+    identity = joined_identity(identities, number)
+    return TrainingData(store_path, ds, mask, stores[number], rois[number], identity, number)
 
 
-def joined_fingerprint(scans: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return the fingerprint of joined scans, for the store of scan `number`.
+def joined_identity(scans: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the identity of joined scans, for the store of scan `number`.
 
-    scans: fingerprints of all scans, by number as text.
+    scans: identities of all scans, by number as text.
     """
-    return scans[str(number)] | {SCAN_FINGERPRINTS: dict(scans)}
+    return scans[str(number)] | {SCAN_IDENTITIES: dict(scans)}
 
 
 def _scan_inputs(
     ds: xr.Dataset, roi: xr.DataArray, store_ds: xr.Dataset
 ) -> tuple[xr.DataArray, dict[str, Any]]:
-    """ROI on the grid of the store, and the fingerprint of the patterns.
+    """ROI on the grid of the store, and the identity of the patterns.
 
-    It contains a sampled fingerprint if the patterns differ from those of the store.
+    It contains a sampled identity if the patterns differ from those of the store.
     """
     check_grid(ds, store_ds)
     store_roi = on_grid(roi, store_ds, fill=False)
-    fingerprint = data_fingerprint(store_ds)
+    identity = patterns_identity(store_ds)
     if ds is not store_ds and bool(store_roi.any()):
-        sampled = sampled_fingerprint(ds, store_roi)
-        if not same_patterns(sampled, sampled_fingerprint(store_ds, store_roi)):
+        sampled = sampled_identity(ds, store_roi)
+        if not same_patterns(sampled, sampled_identity(store_ds, store_roi)):
             log.info("the patterns differ from those of the store; encode needs this Dataset, too")
-            fingerprint |= {OTHER_PATTERNS: sampled}
-    return store_roi, fingerprint
+            identity |= {OTHER_PATTERNS: sampled}
+    return store_roi, identity
 
 
 def region_facts(roi: xr.DataArray) -> dict[str, Any]:
@@ -328,11 +328,11 @@ def region_facts(roi: xr.DataArray) -> dict[str, Any]:
     return {"roi": nested(roi.attrs, "config") or GIVEN_AS_MAP, "n_roi": int(roi.sum())}
 
 
-def region_fingerprint(roi: xr.DataArray) -> dict[str, Any]:
+def region_identity(roi: xr.DataArray) -> dict[str, Any]:
     """Identify an ROI."""
-    from vaearr.training import fingerprint
+    from vaearr.training import array_sha256
 
-    return {"points": int(roi.sum()), "sha256": fingerprint(roi.values)}
+    return {"points": int(roi.sum()), "sha256": array_sha256(roi.values)}
 
 
 def named_maps(roi: xr.DataArray, split: xr.DataArray, run: str) -> xr.Dataset:
@@ -358,7 +358,7 @@ def _is_trained(training_data: TrainingData, run: str, recipe: Recipe, overwrite
     stored = {
         "kind": manifest.get("kind", TRAINED),
         "data": manifest.get("data"),
-        "region": region_fingerprint(training_data.store_ds[n.run_name(n.ROI, run)]),
+        "region": region_identity(training_data.store_ds[n.run_name(n.ROI, run)]),
         "config": manifest["config"],
         FINGERPRINTS: manifest.get(FINGERPRINTS),
     }
@@ -366,7 +366,7 @@ def _is_trained(training_data: TrainingData, run: str, recipe: Recipe, overwrite
         stored["config"] = recipe.as_attrs()["config"]
     existing = f"{training_data.store_path} already has a run {run!r}"
     other_name = "choose another name with run='…' (--run)"
-    return is_made(existing, stored, recipe, instead=other_name, overwrite=overwrite)
+    return can_reuse(existing, stored, recipe, instead=other_name, overwrite=overwrite)
 
 
 def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:
@@ -531,7 +531,7 @@ def resolve_roi(ds: xr.Dataset, roi: xr.DataArray | RoiConfig | None) -> xr.Data
     return mask.rename(n.ROI).drop_attrs().assign_attrs(attrs)
 
 
-def data_fingerprint(ds: xr.Dataset) -> dict[str, Any]:
+def patterns_identity(ds: xr.Dataset) -> dict[str, Any]:
     """Identify the patterns of a store: its id, their checksum, shape and dtype."""
     patterns = ds[n.PATTERNS]
     return {

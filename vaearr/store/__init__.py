@@ -9,7 +9,7 @@ from vaearr.store.fingerprints import (
     check_inputs,
     check_patterns,
     same_patterns,
-    sampled_fingerprint,
+    sampled_identity,
     variable_fingerprint,
 )
 from vaearr.store.layout import Region, read_ahead
@@ -31,15 +31,15 @@ from vaearr.store.read import (
     stored_bytes,
 )
 from vaearr.store.write import (
-    Staging,
+    StagedVariables,
     VariableSpec,
     check_run_name,
     create_store,
+    finish_run,
+    finish_variables,
     pending,
-    publish_run,
-    publish_staged,
-    staged_run,
-    staged_variables,
+    stage_run,
+    stage_variables,
     write_block,
     write_results,
 )

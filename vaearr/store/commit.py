@@ -34,7 +34,7 @@ from vaearr.store.folders import (
 )
 from vaearr.store.listing import (
     attributes_of,
-    is_of,
+    is_at_or_below,
     listed_in,
     refresh_listing,
     seal,
@@ -90,7 +90,7 @@ def edit_store(store: Path) -> Iterator[None]:
     """Lock a store for writing, after an interrupted publication is completed."""
     with lock_store(store):
         with write_errors(store):
-            _complete(store)
+            _apply_journal(store)
             for name in (NEW, RESULTS, REPLACED):
                 shutil.rmtree(staging_root(store) / name, ignore_errors=True)
             remove_if_empty(staging_root(store))
@@ -99,11 +99,11 @@ def edit_store(store: Path) -> Iterator[None]:
         yield
 
 
-def complete_publication(store: Path) -> None:
+def recover(store: Path) -> None:
     """Complete an interrupted publication, if one exists and no process writes now."""
     if _journal(store).exists():
         with suppress(LockedError, WriteError), lock_store(store), write_errors(store):
-            _complete(store)
+            _apply_journal(store)
 
 
 def identify(store: Path) -> None:
@@ -131,7 +131,7 @@ def write_identity(store: Path, attributes: Mapping[str, Any]) -> None:
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
     (store / n.RUNS).mkdir(exist_ok=True)
     replace_file(store / n.RUNS / METADATA, json.dumps(metadata, indent=2).encode())
-    _complete(store)
+    _apply_journal(store)
 
 
 def _journal(store: Path) -> Path:
@@ -147,7 +147,7 @@ def journalled(store: Path) -> dict[str, str | None]:
 
 
 @contextmanager
-def staged_work(store: Path, name: str, keep: str = "") -> Iterator[Path]:
+def work_folder(store: Path, name: str, keep: str = "") -> Iterator[Path]:
     """Yield a folder in `staging_root` for unfinished work. Needs the lock (`edit_store`).
 
     Its content is removed at the beginning and at the end, except for the subfolder `keep`, which
@@ -212,7 +212,7 @@ def publish(
         Before any change, if a key exists and is not among `replacing`.
     """
     staging = staging_root(store)
-    taken = [key for key in existing_keys(store, staged) if not is_of(key, replacing)]
+    taken = [key for key in existing_keys(store, staged) if not is_at_or_below(key, replacing)]
     if taken:
         names = ", ".join(taken) or "a store"
         raise ExistsError(f"{store} already holds {names}; nothing was changed.")
@@ -226,13 +226,13 @@ def publish(
         staging.mkdir(parents=True, exist_ok=True)
         sync_path(staging)
         replace_file(_journal(store), json.dumps(moves, indent=2).encode())
-        _complete(store)
+        _apply_journal(store)
     if staged and replaced:
         names = ", ".join(filter(None, replaced)) or "the store"
         log.info(f"{store}: {names} replaced")
 
 
-def _complete(store: Path) -> None:
+def _apply_journal(store: Path) -> None:
     """Do what the journal lists and is not done yet, list the result, remove the journal."""
     if not _journal(store).exists():
         return

@@ -1,8 +1,9 @@
-"""Fingerprints of stored variables, and checks of their chunks.
+"""What identifies stored values, and checks of their chunks.
 
 Each chunk file that vaearr writes ends with a checksum of its content (CRC32C, or that of zstd). A
 fingerprint is computed from these, so it costs one short read per chunk and is the same for a copy
-of the store. Recipes hold the fingerprints of the inputs of a result.
+of the store. Recipes hold the fingerprints of the inputs of a result. Patterns changed by lazy steps
+are identified by samples instead.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from vaearr.store.paths import METADATA
 
 VALUE_METADATA = ("shape", "data_type", "chunk_grid", "codecs", "fill_value")
 CHECKSUM_BYTES = 4
-FINGERPRINT_SAMPLES = 16
-FINGERPRINT_TOLERANCE = 1e-3  # relative and absolute difference that another machine may cause
+IDENTITY_SAMPLES = 16
+IDENTITY_TOLERANCE = 1e-3  # relative and absolute difference that another machine may cause
 
 
 def variable_fingerprint(store: Path, name: str) -> str:
@@ -164,7 +165,7 @@ def _check_input(store: Path, name: str, fingerprints: dict[str, str]) -> None:
             )
 
 
-def sampled_fingerprint(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
+def sampled_identity(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
     """Identify the patterns of a Dataset with lazy steps by a few of them, spread over a region.
 
     Parameters
@@ -188,7 +189,7 @@ def sampled_fingerprint(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
         If a chosen pattern holds NaN or infinite values.
     """
     samples = to_samples(roi, roi)
-    n_chosen = min(FINGERPRINT_SAMPLES, samples.size)
+    n_chosen = min(IDENTITY_SAMPLES, samples.size)
     numbers = np.linspace(0, samples.size - 1, n_chosen).astype(int)
     points = {dim: samples[dim][numbers] for dim in roi.dims}
     try:
@@ -217,7 +218,7 @@ def sampled_fingerprint(ds: xr.Dataset, roi: xr.DataArray) -> dict[str, Any]:
 
 
 def same_patterns(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two sampled fingerprints are of the same patterns."""
+    """Whether two sampled identities are of the same patterns."""
     for key in ("sample_shape", "dtype"):
         if first[key] != second[key]:
             return False
@@ -225,4 +226,4 @@ def same_patterns(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     others = np.array([second["mean"], second["std"]])
     if moments.shape != others.shape:
         return False
-    return np.allclose(moments, others, FINGERPRINT_TOLERANCE, FINGERPRINT_TOLERANCE)
+    return np.allclose(moments, others, IDENTITY_TOLERANCE, IDENTITY_TOLERANCE)

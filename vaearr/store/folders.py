@@ -172,7 +172,7 @@ def sync_tree(folder: Path) -> None:
 
 
 @contextmanager
-def staged(folder: Path, *, last: str | None = None) -> Iterator[Path]:
+def output_folder(folder: Path, *, last: str | None = None) -> Iterator[Path]:
     """Yield a hidden folder next to `folder`, whose files are renamed into it at the end.
 
     A new folder appears in one rename, with all its files. Raises ExistsError, with nothing

@@ -57,7 +57,7 @@ def is_group(folder: Path) -> bool:
         return False
 
 
-def is_of(name: str, keys: Collection[str]) -> bool:
+def is_at_or_below(name: str, keys: Collection[str]) -> bool:
     """Whether a name is one of the keys or below one."""
     return name in keys or name.startswith(tuple(f"{key}/" for key in keys))
 
@@ -120,7 +120,7 @@ def refresh_listing(
         metadata = entries(store)
         changed = ()
     outdated = [*changed, *without]
-    metadata = {key: entry for key, entry in metadata.items() if not is_of(key, outdated)}
+    metadata = {key: entry for key, entry in metadata.items() if not is_at_or_below(key, outdated)}
     for key in changed:
         metadata |= entries(store / key, key)
     if (store / n.RUNS / METADATA).exists():

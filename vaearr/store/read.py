@@ -27,7 +27,7 @@ from vaearr.errors import (
     need,
 )
 from vaearr.recipe import parsed
-from vaearr.store.commit import complete_publication, journalled
+from vaearr.store.commit import journalled, recover
 from vaearr.store.fingerprints import check_chunks, damaged, undecodable
 from vaearr.store.folders import file_sizes, has_file
 from vaearr.store.layout import Region
@@ -54,7 +54,7 @@ def refuse_taken(path: str | Path) -> None:
 
     An interrupted publication of a store is completed first, so that store exists.
     """
-    complete_publication(store_path(path))
+    recover(store_path(path))
     target = Path(path).expanduser()
     if target.exists() or target.is_symlink():
         raise ExistsError(
@@ -69,7 +69,7 @@ def check_store(path: str | Path) -> Path:
     Raises NoInputError or DataError for anything but a store, UsageError for a URL.
     """
     store = store_path(path)
-    complete_publication(store)
+    recover(store)
     open_group(store)
     return store
 
@@ -178,7 +178,7 @@ def open_store(path: str | Path, *, chunks: Literal["shards"] | None = "shards")
     url = as_url(path)
     if url is None:
         store: str | Path = store_path(path)
-        complete_publication(store_path(path))
+        recover(store_path(path))
         group = open_group(store)
     else:
         store = url

@@ -11,7 +11,6 @@ from vaearr.store.commit import edit_store, existing_keys, publish
 from vaearr.store.listing import listed_in
 from vaearr.store.read import check_store, run_names
 
-ENCODED = [name for name in n.OF_A_RUN if name not in (n.ROI, n.SPLIT)]
 TRAINING_PARTS = (n.MODEL, n.HISTORY, n.HEALTH, n.SHEETS, n.SCANS)  # removed only with the run
 
 
@@ -63,7 +62,7 @@ def removable(store: Path, names: Iterable[str]) -> list[str]:
 
 
 def written_together(store: Path, name: str) -> list[str]:
-    """Return the names that one command wrote together with a name, the one to remove first."""
+    """Return the names that one command wrote together with a name; the first one stands for all."""
     root, *parts = name.split("/")
     if root == n.RUNS and parts:
         run, *table = parts
@@ -71,7 +70,7 @@ def written_together(store: Path, name: str) -> list[str]:
             return [f"{n.RUNS}/{run}/{table[0]}"]
         return _trained(run)
     for run in run_names(store):
-        encoded = _of_run([n.LATENTS, *ENCODED], run)
+        encoded = _of_run(n.ENCODED, run)
         if name in encoded:
             return encoded
         if name in _of_run([n.ROI, n.SPLIT], run):

@@ -13,7 +13,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.computing.progress import Progress, Show, showing
 from vaearr.errors import DamagedError, DataError, NoInputError, UsageError, VaearrError, listed
-from vaearr.store.commit import complete_publication, edit_store, staging_root, write_identity
+from vaearr.store.commit import edit_store, recover, staging_root, write_identity
 from vaearr.store.fingerprints import check_patterns, undecodable, variable_fingerprint
 from vaearr.store.folders import file_sizes, sha256_of, write_errors
 from vaearr.store.layout import read_ahead
@@ -121,7 +121,7 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
         If there is no store.
     """
     store = store_path(path)
-    complete_publication(store)
+    recover(store)
     if not store.is_dir():
         raise NoInputError(
             f"there is no store at {store}; create one with 'vaearr ingest SOURCE {store}'."

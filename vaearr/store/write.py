@@ -19,7 +19,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
-from vaearr.store.commit import NEW, RESULTS, edit_store, existing_keys, publish, staged_work
+from vaearr.store.commit import NEW, RESULTS, edit_store, existing_keys, publish, work_folder
 from vaearr.store.fingerprints import undecodable, variable_fingerprint
 from vaearr.store.folders import PART, move, sha256_of, write_errors
 from vaearr.store.layout import Region, flat, plain, read_ahead
@@ -48,7 +48,7 @@ class VariableSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Staging:
+class StagedVariables:
     """Unpublished variables that are written block by block."""
 
     store: Path
@@ -99,31 +99,31 @@ def create_store(
         refuse_taken(path)
     schema.validate(ds)
     store = store_path(path)
-    with edit_store(store), staged_work(store, NEW) as work, write_errors(store):
-        staged = work / "store"
-        group = zarr.create_group(staged, zarr_format=3)
-        array = _new_patterns(ds, staged)
+    with edit_store(store), work_folder(store, NEW) as work, write_errors(store):
+        folder = work / "store"
+        group = zarr.create_group(folder, zarr_format=3)
+        array = _new_patterns(ds, folder)
         checksums = {}
         # closed, so that no thread continues to write after an error
-        with closing(_stream(ds, array, staged / n.PATTERNS, transform)) as written:
+        with closing(_stream(ds, array, folder / n.PATTERNS, transform)) as written:
             for chunk, checksum in written:
                 checksums[chunk] = checksum
                 if progress:
                     progress(len(checksums), array.nchunks)
         final = finalise(ds) if finalise else ds
         array.attrs.update(flat(final[n.PATTERNS].attrs))
-        _write_small(final.drop_vars(n.PATTERNS), staged)
+        _write_small(final.drop_vars(n.PATTERNS), folder)
         attributes = flat(final.attrs) | {"Conventions": "CF-1.11"}
         group.attrs.update(attributes)
         identity = {
             n.SCHEMA_VERSION: n.SCHEMA,
             n.STORE_ID: uuid.uuid4().hex,
-            n.PATTERNS_FINGERPRINT: variable_fingerprint(staged, n.PATTERNS),
+            n.PATTERNS_FINGERPRINT: variable_fingerprint(folder, n.PATTERNS),
         }
         group.create_group(n.RUNS, attributes=attributes | identity)
-        refresh_listing(staged)
+        refresh_listing(folder)
         replacing = [""] if overwrite else []
-        publish(store, {"": staged}, replacing=replacing, checksums=checksums)
+        publish(store, {"": folder}, replacing=replacing, checksums=checksums)
     return store
 
 
@@ -191,41 +191,42 @@ def _write_group(ds: xr.Dataset, folder: Path, attributes: Mapping[str, Any]) ->
 
 
 @contextmanager
-def staged_variables(
+def stage_variables(
     path: str | Path,
     specs: Mapping[str, VariableSpec],
     *,
     coords: xr.Dataset,
     request: Mapping[str, Any],
     replacing: Collection[str] = (),
-) -> Iterator[Staging]:
-    """Stage new variables: write every pending block, then call `publish_staged`.
+) -> Iterator[StagedVariables]:
+    """Stage new variables: write every pending block, then call `finish_variables`.
 
     coords: coordinates of dims that the store does not have yet, and variables in memory.
     request: everything that decides the values; interrupted work of the same request is resumed.
-    replacing: variables that `publish_staged` will replace (`store.remove.removable`).
+    replacing: variables that `finish_variables` will replace (`store.remove.removable`).
     Raises ExistsError if a variable exists already.
     """
     store = check_store(path)
     name = f"variables-{'-'.join(sorted(specs))[:60]}"
-    key = hashlib.sha256(json.dumps(plain(request), sort_keys=True).encode()).hexdigest()[:16]
-    with edit_store(store), staged_work(store, name, keep=key) as work:
-        existing = _kept(store, replacing)
+    request_text = json.dumps(plain(request), sort_keys=True)
+    request_hash = hashlib.sha256(request_text.encode()).hexdigest()[:16]
+    with edit_store(store), work_folder(store, name, keep=request_hash) as work:
+        existing = _not_replaced(store, replacing)
         _check_new(existing, store, [*specs, *map(str, coords.variables)])
         block = block_shape(existing)
-        folder = work / key
+        folder = work / request_hash
         with write_errors(store):
             if not folder.exists():
-                unfinished = work / f".{key}{PART}"
+                unfinished = work / f".{request_hash}{PART}"
                 _write_group(coords, unfinished, {})
                 sizes = {**existing.sizes, **coords.sizes}
                 chunk_sizes = sizes | block
                 for variable, spec in specs.items():
                     _new_variable(unfinished / variable, spec, sizes, chunk_sizes)
                 move(unfinished, folder)
-        arrays = {variable: _staged_array(folder / variable) for variable in specs}
+        arrays = {variable: _resumable_array(folder / variable) for variable in specs}
         regions = list(layout.blocks({dim: existing.sizes[dim] for dim in block}, block))
-        yield Staging(store=store, folder=folder, arrays=arrays, regions=regions)
+        yield StagedVariables(store=store, folder=folder, arrays=arrays, regions=regions)
 
 
 def _new_variable(
@@ -239,7 +240,7 @@ def _new_variable(
     array.attrs.update(flat(spec.attrs))
 
 
-def _staged_array(folder: Path) -> zarr.Array:
+def _resumable_array(folder: Path) -> zarr.Array:
     """Open a staged array, without chunks that cannot be decoded: they are written again."""
     array = zarr.open_array(folder, mode="r+", zarr_format=3).with_config(ALL_WRITTEN)
     for chunk, _ in undecodable(array):  # left by a power failure
@@ -267,42 +268,42 @@ def _new_array(
     )
 
 
-def pending(staging: Staging) -> list[Region]:
+def pending(staged: StagedVariables) -> list[Region]:
     """Return the blocks for which a chunk of any variable does not exist yet."""
     regions = []
-    for region in staging.regions:
-        for name, array in staging.arrays.items():
+    for region in staged.regions:
+        for name, array in staged.arrays.items():
             chunk = layout.chunk_name(array, tuple(region.values()))
-            if not (staging.folder / name / chunk).exists():
+            if not (staged.folder / name / chunk).exists():
                 regions.append(region)
                 break
     return regions
 
 
-def write_block(staging: Staging, region: Region, values: Mapping[str, np.ndarray]) -> None:
+def write_block(staged: StagedVariables, region: Region, values: Mapping[str, np.ndarray]) -> None:
     """Write one block of every staged variable. Raises WriteError."""
-    with write_errors(staging.store):
-        for name, array in staging.arrays.items():
+    with write_errors(staged.store):
+        for name, array in staged.arrays.items():
             array[tuple(region.values())] = values[name]
 
 
-def publish_staged(
-    staging: Staging,
+def finish_variables(
+    staged: StagedVariables,
     *,
     run: str = "",
     tables: Mapping[str, xr.Dataset] | None = None,
     replacing: Collection[str] = (),
 ) -> None:
-    """Publish all variables of the staging in one step, after a check that every block is written.
+    """Publish all staged variables in one step, after a check that every block is written.
 
     run, tables: tables that are published in the same step. replacing: variables and tables that
-    are removed in it. See `write_results`.
+    are removed in the same step. See `write_results`.
     """
-    n_pending = len(pending(staging))
+    n_pending = len(pending(staged))
     if n_pending:
-        raise RuntimeError(f"{n_pending} of {len(staging.regions)} blocks are not written.")
-    staged = {folder.name: folder for folder in staging.folder.iterdir() if folder.is_dir()}
-    _publish(staging.store, staged, None, run, tables, replacing)
+        raise RuntimeError(f"{n_pending} of {len(staged.regions)} blocks are not written.")
+    folders = {folder.name: folder for folder in staged.folder.iterdir() if folder.is_dir()}
+    _write_and_publish(staged.store, folders, run=run, tables=tables, replacing=replacing)
 
 
 def write_results(
@@ -340,33 +341,37 @@ def write_results(
     if tables:
         run_folder(store, run)
     with edit_store(store):
-        _publish(store, {}, variables, run, tables, replacing)
+        _write_and_publish(
+            store, {}, variables=variables, run=run, tables=tables, replacing=replacing
+        )
 
 
-def _publish(
+def _write_and_publish(
     store: Path,
-    staged: Mapping[str, Path],
-    variables: xr.Dataset | None,
-    run: str,
-    tables: Mapping[str, xr.Dataset] | None,
-    replacing: Collection[str],
+    folders: Mapping[str, Path],
+    *,
+    variables: xr.Dataset | None = None,
+    run: str = "",
+    tables: Mapping[str, xr.Dataset] | None = None,
+    replacing: Collection[str] = (),
 ) -> None:
     """Publish finished folders together with variables and tables in memory. Needs the lock."""
-    with staged_work(store, RESULTS) as folder:
-        moves = dict(staged)
+    with work_folder(store, RESULTS) as work:
+        moves = dict(folders)
         if variables is not None:
-            new = _new_variables(_kept(store, replacing), store, variables)
+            new = _new_variables(_not_replaced(store, replacing), store, variables)
             with write_errors(store):
-                _write_group(new, folder / "variables", {})
+                _write_group(new, work / "variables", {})
             for name in map(str, new.variables):
-                moves[name] = folder / "variables" / name
+                moves[name] = work / "variables" / name
         for name, table in (tables or {}).items():
-            moves[f"{n.RUNS}/{run}/{name}"] = folder / "tables" / name
-            _write_table(table, folder / "tables" / name, run)
+            folder = work / "tables" / name
+            _write_table(table, folder, run)
+            moves[f"{n.RUNS}/{run}/{name}"] = folder
         publish(store, moves, replacing=replacing)
 
 
-def _kept(store: Path, replacing: Collection[str]) -> xr.Dataset:
+def _not_replaced(store: Path, replacing: Collection[str]) -> xr.Dataset:
     """Return the variables of a store that are not replaced."""
     return open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
 
@@ -407,10 +412,10 @@ def _write_table(ds: xr.Dataset, folder: Path, run: str) -> None:
 
 
 @contextmanager
-def staged_run(
+def stage_run(
     path: str | Path, run: str, *, keep: str = "", replacing: Collection[str] = ()
 ) -> Iterator[Path]:
-    """Lock the store and yield a folder for a new run; `publish_run` publishes it.
+    """Lock the store and yield a folder for a new run; `finish_run` publishes it.
 
     The subfolder `keep` of an interrupted training still exists. Raises ExistsError if the run, or
     a variable that it or its encoding will write, exists already and is not replaced.
@@ -424,12 +429,12 @@ def staged_run(
                 f"{store} already has a run {run!r}; choose another name with run='…' (--run)."
             )
         names = [n.run_name(name, run) for name in n.OF_A_RUN]
-        _check_new(_kept(store, replacing), store, names)
-        with staged_work(store, f"run-{run}", keep) as folder:
+        _check_new(_not_replaced(store, replacing), store, names)
+        with work_folder(store, f"run-{run}", keep) as folder:
             yield folder
 
 
-def publish_run(
+def finish_run(
     path: str | Path,
     run: str,
     folder: Path,
@@ -439,13 +444,14 @@ def publish_run(
     tables: Mapping[str, xr.Dataset] | None = None,
     replacing: Collection[str] = (),
 ) -> None:
-    """Publish the folder of `staged_run` with tables and maps (`roi`, `split`) as `/runs/<run>`."""
+    """Publish the folder of `stage_run` with tables and maps (`roi`, `split`) as `/runs/<run>`."""
     store = check_store(path)
     for name, table in (tables or {}).items():  # they are published with the folder
         _write_table(table, folder / name, run)
-    with write_errors(store):
+    with write_errors(store):  # nested attributes stay; only tables go to netCDF
         _write_group(xr.Dataset(), folder, plain(manifest))
-    _publish(store, {f"{n.RUNS}/{run}": folder}, variables, run, None, replacing)
+    folders = {f"{n.RUNS}/{run}": folder}
+    _write_and_publish(store, folders, variables=variables, replacing=replacing)
     with suppress(OSError):  # the run is published already; a checkpoint does no harm
         (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink()
 

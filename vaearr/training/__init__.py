@@ -6,8 +6,8 @@ over one object, `Training`.
 
 from __future__ import annotations
 
-from vaearr.training.checkpoint import fingerprint
+from vaearr.training.checkpoint import array_sha256
 from vaearr.training.processes import joined_processes
 from vaearr.training.train import train_model
 
-__all__ = ["fingerprint", "joined_processes", "train_model"]
+__all__ = ["array_sha256", "joined_processes", "train_model"]

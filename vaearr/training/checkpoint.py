@@ -124,6 +124,6 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
-def fingerprint(values: Any) -> str:
+def array_sha256(values: Any) -> str:
     """Return a short hash of an array."""
     return hashlib.sha256(values.tobytes()).hexdigest()[:16]

@@ -53,15 +53,15 @@ def new_model(
 def model_facts(
     model: TrainedModel,
     settings: TrainConfig,
-    fingerprints: Mapping[str, Any],
+    identities: Mapping[str, Any],
     n_train: int,
     n_validation: int,
 ) -> dict[str, Any]:
-    """Return entries of the manifest of a run. fingerprints: see `train_model`."""
+    """Return entries of the manifest of a run. identities: see `train_model`."""
     return {
         "state": "trained",
         "config": settings.to_attrs(),
-        "data": dict(fingerprints["patterns"]),
+        "data": dict(identities["patterns"]),
         "n_train": n_train,
         "n_validation": n_validation,
         "n_weights": n_weights(model),
@@ -81,12 +81,12 @@ def fit_model(
     settings: TrainConfig,
     folder: Path,
     device: torch.device,
-    fingerprints: Mapping[str, Any],
+    identities: Mapping[str, Any],
     trust: tuple[str, ...],
 ) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
     """Fit a model to the training samples, save it in `folder`, and measure its latents.
 
-    split: map of the parts. fingerprints: of the patterns and of the maps that choose among them.
+    split: map of the parts. identities: of the patterns and of the maps that choose among them.
     Returns the tables of the run, and its manifest.
     """
     _check_settings(settings)
@@ -113,7 +113,7 @@ def fit_model(
     health = health.assign(findings.data_vars)
     facts = dict(findings.attrs)
     health.attrs["warnings"] += facts.pop("warnings", [])
-    manifest = model_facts(model, settings, fingerprints, n_training, int(validation.sum())) | {
+    manifest = model_facts(model, settings, identities, n_training, int(validation.sum())) | {
         "latent_dim": n_latents,
         "fit": facts,
         "versions": versions("scipy"),

@@ -57,7 +57,7 @@ def train_model(
     folder: Path,
     *,
     team: Processes,
-    fingerprints: Mapping[str, Any],
+    identities: Mapping[str, Any],
     init: Path | None,
     perceptual_from: Path | None,
     resume: Path | None,
@@ -81,7 +81,7 @@ def train_model(
         Gets config.json, weights, history and, during the training, checkpoints.
     team : Processes
         The processes that train together, and the device of this one.
-    fingerprints : mapping
+    identities : mapping
         Of the patterns, and of the maps that choose among them.
     init : Path or None
         Model folder, or third-party checkpoint file, whose weights to start from.
@@ -107,7 +107,7 @@ def train_model(
     """
     if is_fitted(settings.model.name, trust):
         return team.first_does(
-            fit_model, ds, split, settings, folder, team.device, fingerprints, trust
+            fit_model, ds, split, settings, folder, team.device, identities, trust
         )
     labels, classes = _class_map(ds, settings.objective.label)
     balance, _ = _class_map(ds, settings.balance)
@@ -118,7 +118,7 @@ def train_model(
     validation = part_batches(n.VALIDATION, team, labels=labels) if can_validate else None
     identity = {
         "settings": settings.deciding(),
-        "data": dict(fingerprints),
+        "data": dict(identities),
         "processes": team.size,
         "streamed": train.tier == "streamed",  # the order of samples depends on it
     }
@@ -136,7 +136,7 @@ def train_model(
     _fit_or_clear(state, checkpoint, logs, on_step, on_epoch)
     health = latent_health(model, _health_samples(state, part_batches, n_validation))
     tables = {n.HISTORY: history_dataset(state), n.HEALTH: health}
-    manifest = _manifest(state, fingerprints, n_validation)
+    manifest = _manifest(state, identities, n_validation)
     saved = team.first_does(save_model, model, folder, manifest)
     manifest["weights_sha256"] = saved["weights_sha256"]
     return tables | read_sheets(folder, schema.signal_dims(ds)), manifest
@@ -352,13 +352,9 @@ def _health_samples(
     return samples
 
 
-def _manifest(
-    state: Training, fingerprints: Mapping[str, Any], n_validation: int
-) -> dict[str, Any]:
+def _manifest(state: Training, identities: Mapping[str, Any], n_validation: int) -> dict[str, Any]:
     config = state.config
-    facts = model_facts(
-        state.model, config, fingerprints, state.train.n_samples_total, n_validation
-    )
+    facts = model_facts(state.model, config, identities, state.train.n_samples_total, n_validation)
     return facts | {
         "best_epoch": state.best_epoch + 1,  # counted from 1, as in the history
         "epochs_run": state.epoch,

@@ -19,7 +19,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association.points import navigation_of, steps_of
+from vaearr.analysis.association.points import navigation_of, spacing_of
 from vaearr.analysis.association.surrogates import (
     LagTable,
     block_side,
@@ -287,7 +287,7 @@ def _sample(
         groups = _codes(by, target.values)
         left_out = str(by.name or "groups")
         inside = inside & (groups >= 0)
-    spacing = steps_of(target.values, target.values.dims)
+    spacing = spacing_of(target.values, target.values.dims)
     lags = None if spacing is None else lag_table(inside, spacing)
     if lags is not None and isinstance(by, str) and by == BLOCKS:
         groups, side = _blocks(lags, values)

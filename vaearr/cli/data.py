@@ -29,7 +29,7 @@ from vaearr.cli.common import (
 )
 from vaearr.cli.settings import settings_options
 from vaearr.computing.cluster import computing_on
-from vaearr.config import IngestConfig, over
+from vaearr.config import IngestConfig, merged
 from vaearr.errors import DataError, NoInputError, VaearrError
 from vaearr.names import BC
 
@@ -73,7 +73,7 @@ def ingest(
             BC in settings.get("maps", {}),
             f"--bc and --map {BC} are the same map; give one of them.",
         )
-        settings = over(settings, {"maps": {BC: bc}})
+        settings = merged(settings, {"maps": {BC: bc}})
     with computing_on(scheduler):
         va.ingest(source, store, overwrite=overwrite, **settings)
     say(f"{store} is ready; look at it with 'vaearr info {store}'")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import click
 import cloup
 
-from vaearr.config import Config, RoiConfig, Setting, group_of, over, placed, settings_of
+from vaearr.config import Config, RoiConfig, Setting, group_of, grouped, merged, settings_of
 from vaearr.errors import UsageError
 
 Command = Callable[..., None]
@@ -154,9 +154,9 @@ def settings_options(
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def call(config: Path | None, sets: Sequence[str], **values: Any) -> None:
-            chosen = placed(kind, settings_file(config) if config else {})
-            chosen = over(chosen, placed(kind, nested_values(sets, "--set")))
-            chosen = over(chosen, placed(kind, options.taken_from(values)))
+            chosen = grouped(kind, settings_file(config) if config else {})
+            chosen = merged(chosen, grouped(kind, nested_values(sets, "--set")))
+            chosen = merged(chosen, grouped(kind, options.taken_from(values)))
             command(**values, settings=chosen)
 
         return cloup.option_group("Settings", *options.as_click(), config_option, set_option)(call)

@@ -27,7 +27,7 @@ from vaearr.cli.common import (
 )
 from vaearr.cli.settings import roi_options, settings_options
 from vaearr.computing.cluster import computing_on
-from vaearr.config import ProbeConfig, over, resolved
+from vaearr.config import ProbeConfig, merged, resolved
 from vaearr.config.presets import preset_settings
 
 Settings = dict[str, Any]
@@ -97,7 +97,7 @@ def train(
         points and roi, "--points lists the points of the ROI; leave out --x, --y, --z and --where."
     )
     if preset:
-        settings = over(preset_settings(preset), settings)
+        settings = merged(preset_settings(preset), settings)
     if points:
         roi = read_kept_coordinates(va.open_store(store, chunks=None), points)
     chosen = resolved(config.TrainConfig, None, settings)
@@ -275,7 +275,7 @@ def associate(
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
     if significance:
-        settings = over({"significance": {}}, settings)
+        settings = merged({"significance": {}}, settings)
     chosen = resolved(config.AssociateConfig, None, settings)
     run = va.load_run(store, chosen.run)
     partitions = None

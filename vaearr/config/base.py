@@ -67,9 +67,9 @@ class Config(BaseModel):
 
     Attributes
     ----------
-    passing : tuple of str
+    not_deciding : tuple of str
         Settings that change how fast or where a result is computed, but not its values.
-    needed : dict
+    effective_with : dict
         Setting -> another one, without which it has no effect.
     without_effect : dict
         Settings of earlier versions -> the value that had no effect.
@@ -84,8 +84,8 @@ class Config(BaseModel):
         allow_inf_nan=False,
         defer_build=True,
     )
-    passing: ClassVar[tuple[str, ...]] = ()
-    needed: ClassVar[Mapping[str, str]] = {}
+    not_deciding: ClassVar[tuple[str, ...]] = ()
+    effective_with: ClassVar[Mapping[str, str]] = {}
     without_effect: ClassVar[Mapping[str, Any]] = {}
     shortcuts: ClassVar[Mapping[str, str]] = {}
 
@@ -122,8 +122,8 @@ class Config(BaseModel):
         """Return the settings that decide values, as plain JSON; files by name, without folders."""
         values = {}
         for key in type(self).model_fields:
-            has_effect = key not in self.needed or getattr(self, self.needed[key])
-            if has_effect and key not in self.passing:
+            has_effect = key not in self.effective_with or getattr(self, self.effective_with[key])
+            if has_effect and key not in self.not_deciding:
                 values[key] = _with_file_names(getattr(self, key))
         plain: dict[str, Any] = to_jsonable_python(values)
         return plain
@@ -242,15 +242,15 @@ def settings_of(config: type[Config]) -> dict[str, Setting]:
     return settings
 
 
-def over(base: Any, changes: Any) -> Any:
-    """Return settings with others over them: mappings key by key, everything else replaced."""
+def merged(base: Any, changes: Any) -> Any:
+    """Return settings with changes: mappings are merged key by key, other values replaced."""
     if not (isinstance(base, Mapping) and isinstance(changes, Mapping)):
         return changes
-    return {**base, **{key: over(base.get(key), value) for key, value in changes.items()}}
+    return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
 
 
-def placed(kind: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested settings, as a config is created from, of settings by their names.
+def grouped(kind: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in the groups of a config, from settings by their names.
 
     Parameters
     ----------
@@ -283,16 +283,14 @@ def placed(kind: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
         path = (name,) if is_group else setting.path
         for key in reversed(path):
             value = {key: value}
-        values = over(values, value)
+        values = merged(values, value)
     return values
 
 
 def resolved(kind: type[C], config: C | None, settings: Mapping[str, Any]) -> C:
-    """Return the settings `config`, by default all defaults, with single ones replaced, see
-    `placed`.
-    """
+    """Return a config with single settings replaced, see `grouped`; without one, of the defaults."""
     base = {} if config is None else config.model_dump(exclude_unset=True)
-    return kind.from_attrs(over(base, placed(kind, settings)))
+    return kind.from_attrs(merged(base, grouped(kind, settings)))
 
 
 def refuse_unknown(

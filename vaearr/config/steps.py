@@ -17,8 +17,8 @@ TARGETS = "variables; empty = BC, every element and phase, if present"
 class EncodeConfig(Config):
     """How latents are written."""
 
-    passing: ClassVar = ("run", "batch_size", "device")
-    needed: ClassVar = {"overlap": "window", "seed": "draws"}
+    not_deciding: ClassVar = ("run", "batch_size", "device")
+    effective_with: ClassVar = {"overlap": "window", "seed": "draws"}
 
     run: str = field(DEFAULT_RUN, RUN)
     batch_size: int = field(1024, "samples at once", ge=1)
@@ -46,8 +46,8 @@ class EncodeConfig(Config):
 class ReconstructConfig(Config):
     """What is reconstructed and how it is evaluated."""
 
-    passing: ClassVar = ("out", "device", "batch_size", "name")
-    needed: ClassVar = {"overlap": "window"}
+    not_deciding: ClassVar = ("out", "device", "batch_size", "name")
+    effective_with: ClassVar = {"overlap": "window"}
 
     run: str = field(DEFAULT_RUN, RUN)
     name: str = field(RECONSTRUCTION, "table of the run and, with out, variable of the store")
@@ -100,7 +100,7 @@ class SignificanceConfig(Config):
 class AssociateConfig(Config):
     """Which metrics are computed for which targets."""
 
-    passing: ClassVar = ("name",)
+    not_deciding: ClassVar = ("name",)
 
     run: str = field(DEFAULT_RUN, RUN)
     targets: tuple[str, ...] = field((), TARGETS)
@@ -117,7 +117,7 @@ class AssociateConfig(Config):
 class ClusterConfig(Config):
     """How points are grouped, and by which variables."""
 
-    passing: ClassVar = ("name",)
+    not_deciding: ClassVar = ("name",)
 
     run: str = field(DEFAULT_RUN, "run whose latents and region of interest are used")
     name: Name = field("clusters", "variable that the labels are written to")
@@ -163,7 +163,7 @@ class ClusterConfig(Config):
 class ProbeConfig(Config):
     """How well targets can be predicted from features, at points that were left out."""
 
-    passing: ClassVar = ("name",)
+    not_deciding: ClassVar = ("name",)
 
     run: str = field(DEFAULT_RUN, RUN)
     targets: tuple[str, ...] = field((), TARGETS)

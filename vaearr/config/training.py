@@ -173,7 +173,7 @@ class AugmentConfig(Config):
 class TrainConfig(Config):
     """Everything that decides a training."""
 
-    passing: ClassVar = (
+    not_deciding: ClassVar = (
         "device",
         "device_memory",
         "checkpoint_minutes",
@@ -257,7 +257,7 @@ class ImportConfig(Config):
     """How a checkpoint is read."""
 
     without_effect: ClassVar = {"model": "autoencoder-kl", "layout": "auto"}
-    passing: ClassVar = ("device",)
+    not_deciding: ClassVar = ("device",)
 
     prefix: str | None = field(
         None, "prefix of the names of the weights; default: the only one that fits"

@@ -24,7 +24,15 @@ from vaearr.training.step import seeded
 log = logging.getLogger("vaearr")
 
 # settings with an effect on a fit, or on where and how fast it runs
-OF_A_FIT = ("model", "preprocess", "split", "seed", "batch_size", "memory", *TrainConfig.passing)
+OF_A_FIT = (
+    "model",
+    "preprocess",
+    "split",
+    "seed",
+    "batch_size",
+    "memory",
+    *TrainConfig.not_deciding,
+)
 
 
 def new_model(

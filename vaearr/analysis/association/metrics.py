@@ -35,8 +35,8 @@ class Metric:
     reference: str
     higher: str  # what a larger (absolute) value means
     is_usual: bool = False  # one of "all"
-    trend_degree: int | None = None  # of the trend removed from the values; None: by ranks
-    interval: float = np.nan  # half-width of arctanh(value) for n_effective = 4
+    trend_degree: int | None = None  # of the removed trend; None: n_effective is that of ranks
+    interval: float = np.nan  # half-width of that of arctanh(value) at n_effective = 4
 
     def describe(self) -> dict[str, str | bool]:
         """The metadata, ready for attributes."""

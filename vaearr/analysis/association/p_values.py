@@ -56,11 +56,11 @@ def significance(
     """p-values and related numbers `(metric, L, T)` by name, of observed associations.
 
     `association.surrogates` documents how the surrogates are made and where they fail. `spacing`:
-    see `steps_of`.
+    see `spacing_of`.
     """
     result = {name: np.full(observed.shape, np.nan) for name in LONG_NAMES}
     is_observed = np.isfinite(observed)
-    result[N_EFFECTIVE][is_observed] = 0.0
+    result[N_EFFECTIVE][is_observed] = 0.0  # stays where too few points are left for a test
     # points where all latents are finite; a latent that is NaN everywhere excludes no point
     is_known = np.isfinite(points.latents)
     is_empty = ~is_known.any(axis=0)
@@ -71,12 +71,12 @@ def significance(
             has_values = is_observed[..., members].any()
             if inside.sum() < MIN_POINTS or not has_values:
                 continue
-            region = _region(points, inside, spacing, metrics)
+            latents = _prepare(points, inside, spacing, metrics)
             for t in members.tolist():
                 label = points.target_labels[t]
                 seed = np.random.SeedSequence([settings.seed, zlib.crc32(label.encode())])
                 target = points.targets[inside, t].astype("f8")
-                tests = _test_target(region, target, observed[..., t], settings, seed)
+                tests = _test_target(latents, target, observed[..., t], settings, seed)
                 for name, numbers in tests.items():
                     result[name][..., t] = numbers
                 show(t + 1, len(points.target_labels), f"surrogate maps of {label}")
@@ -93,33 +93,33 @@ def with_tests(
     return ds.assign_attrs(config=settings.to_attrs(), warnings=_too_smooth(ds))
 
 
-class _Region(NamedTuple):
-    """The points where the latents and a group of targets are finite."""
+class _PreparedLatents(NamedTuple):
+    """Latents at the points where they and a group of targets are finite."""
 
     metrics: Sequence[Metric]
-    latents: np.ndarray  # (n, L)
+    values: np.ndarray  # (n, L)
     positions: np.ndarray  # (n, d)
     prepared: dict[str, np.ndarray]  # latents by metric, of metrics with a transform
     lags: LagTable | None  # None of samples, which have no neighbours
     weights: list[np.ndarray]  # covariance weights of the latents, and of their ranks
 
 
-def _region(
+def _prepare(
     points: Points, inside: np.ndarray, spacing: np.ndarray | None, metrics: Sequence[Metric]
-) -> _Region:
-    latents = points.latents[inside].astype("f8")
+) -> _PreparedLatents:
+    values = points.latents[inside].astype("f8")
     positions = points.positions[inside]
     prepared = {}
     for metric in metrics:
         if metric.transform is not None:
-            prepared[metric.name] = metric.prepare(latents, positions)
+            prepared[metric.name] = metric.prepare(values, positions)
     if spacing is None:
-        return _Region(metrics, latents, positions, prepared, None, [])
+        return _PreparedLatents(metrics, values, positions, prepared, None, [])
     mask = points.inside.copy()
     mask[points.inside] = inside  # over the complete grid
     lags = lag_table(mask, spacing)
-    weights = _weights(latents, lags)
-    return _Region(metrics, latents, positions, prepared, lags, weights)
+    weights = _weights(values, lags)
+    return _PreparedLatents(metrics, values, positions, prepared, lags, weights)
 
 
 def _weights(values: np.ndarray, lags: LagTable) -> list[np.ndarray]:
@@ -135,46 +135,46 @@ def _weights(values: np.ndarray, lags: LagTable) -> list[np.ndarray]:
 
 
 def _test_target(
-    region: _Region,
+    latents: _PreparedLatents,
     target: np.ndarray,
     observed: np.ndarray,
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
 ) -> dict[str, np.ndarray]:
     """p-values and related numbers `(metric, latent)` of one target `(n,)`."""
-    effective = _effective_points(region, target)
+    effective = _effective_points(latents, target)
     effective[np.isnan(observed)] = np.nan
-    low, high = _interval(observed, effective, region.metrics)
+    low, high = _interval(observed, effective, latents.metrics)
     numbers = {N_EFFECTIVE: effective, LOW: low, HIGH: high}
     is_tested = np.isfinite(observed)
-    if region.lags is not None:
+    if latents.lags is not None:
         is_tested &= effective >= MIN_EFFECTIVE
     if not is_tested.any():
         return numbers
-    strength, null = _observed_and_null(region, target, settings, seed)
+    strength, null = _observed_and_null(latents, target, settings, seed)
     strength[~is_tested] = np.nan
     numbers[P_VALUE] = _p_values(strength, null)
     numbers[P_ADJUSTED] = np.maximum(numbers[P_VALUE], _max_p_values(strength, null))
     return numbers
 
 
-def _effective_points(region: _Region, target: np.ndarray) -> np.ndarray:
+def _effective_points(latents: _PreparedLatents, target: np.ndarray) -> np.ndarray:
     """Effective number of independent points (metric, latent) of each latent with a target.
 
     By the values, less one for each term of the trend, or by the ranks.
     """
-    n_points, n_latents = region.latents.shape
+    n_points, n_latents = latents.values.shape
     by_values = by_ranks = np.full(n_latents, float(n_points))
-    if region.lags is not None:
-        values, ranks = _weights(target[:, None], region.lags)
-        by_values = effective_points(region.lags, region.weights[0], values)[:, 0]
-        by_ranks = effective_points(region.lags, region.weights[1], ranks)[:, 0]
+    if latents.lags is not None:
+        values, ranks = _weights(target[:, None], latents.lags)
+        by_values = effective_points(latents.lags, latents.weights[0], values)[:, 0]
+        by_ranks = effective_points(latents.lags, latents.weights[1], ranks)[:, 0]
     effective = []
-    for metric in region.metrics:
+    for metric in latents.metrics:
         if metric.trend_degree is None:
             effective.append(by_ranks)
         else:
-            n_terms = polynomials(region.positions, metric.trend_degree).shape[1] - 1
+            n_terms = polynomials(latents.positions, metric.trend_degree).shape[1] - 1
             effective.append(np.maximum(by_values - n_terms, 0))
     return np.stack(effective)
 
@@ -197,7 +197,7 @@ def _interval(
 
 
 def _observed_and_null(
-    region: _Region,
+    latents: _PreparedLatents,
     target: np.ndarray,
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
@@ -211,35 +211,35 @@ def _observed_and_null(
         rng = np.random.default_rng(seed.spawn(1)[0])
         points = rng.choice(points, settings.max_points, replace=False)
         points.sort()
-    surrogates = surrogate_maps(region.lags, target, settings.n_surrogates, seed)
+    surrogates = surrogate_maps(latents.lags, target, settings.n_surrogates, seed)
     maps = itertools.chain([target], surrogates)
     batch_size = max(1, min(MAX_BATCH, SURROGATE_MEMORY // target.nbytes))
     batches = []
     while batch := list(itertools.islice(maps, batch_size)):
-        batches.append(_map_strengths(region, np.column_stack(batch), points))
+        batches.append(_map_strengths(latents, np.column_stack(batch), points))
     strength = np.concatenate(batches)
     return strength[0], strength[1:]
 
 
-def _map_strengths(region: _Region, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _map_strengths(latents: _PreparedLatents, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
     """|value| of signed metrics, the value of the rest, `(map, metric, latent)`, of maps `(n, k)`.
 
     Metrics with a transform use all points; the others use `points` and the dask scheduler in use.
     """
-    shape = (len(region.metrics), region.latents.shape[1], maps.shape[1])
+    shape = (len(latents.metrics), latents.values.shape[1], maps.shape[1])
     values = np.empty(shape)
     slow = []
-    for i, metric in enumerate(region.metrics):
+    for i, metric in enumerate(latents.metrics):
         if metric.transform is None:
             slow.append(i)
         else:
-            targets = metric.prepare(maps, region.positions)
-            values[i] = metric.compare(region.prepared[metric.name], targets)
+            targets = metric.prepare(maps, latents.positions)
+            values[i] = metric.compare(latents.prepared[metric.name], targets)
     if slow:
-        slow_metrics = [region.metrics[i] for i in slow]
-        positions = region.positions[points]
-        values[slow], _ = apply(slow_metrics, region.latents[points], maps[points], positions)
-    is_signed = np.array([metric.signed for metric in region.metrics])
+        slow_metrics = [latents.metrics[i] for i in slow]
+        positions = latents.positions[points]
+        values[slow], _ = apply(slow_metrics, latents.values[points], maps[points], positions)
+    is_signed = np.array([metric.signed for metric in latents.metrics])
     values[is_signed] = np.abs(values[is_signed])
     return np.moveaxis(values, -1, 0)
 

@@ -124,16 +124,16 @@ def _axis(latents: xr.DataArray, name: str) -> xr.DataArray:
     return axis.drop_vars(axis.coords)
 
 
-def steps_of(array: xr.DataArray, dims: Sequence[Hashable]) -> np.ndarray | None:
+def spacing_of(array: xr.DataArray, dims: Sequence[Hashable]) -> np.ndarray | None:
     """Distance of neighbouring points along each dim; None of samples, which have no neighbours.
 
     1 for a dim without a numeric coordinate.
     """
     if n.SAMPLE in dims:
         return None
-    steps = np.ones(len(dims))
+    spacing = np.ones(len(dims))
     for i, dim in enumerate(dims):
         axis = _axis(array, str(dim)).values
         if len(axis) > 1:
-            steps[i] = np.median(np.abs(np.diff(axis))) or 1.0
-    return steps
+            spacing[i] = np.median(np.abs(np.diff(axis))) or 1.0
+    return spacing

@@ -68,7 +68,7 @@ class LagTable(NamedTuple):
     """
 
     mask: np.ndarray  # (*grid) bool
-    spacing: np.ndarray  # (d,) step along each axis, in units of the smallest
+    steps: np.ndarray  # (d,) spacing along each axis, in units of the smallest
     torus: tuple[int, ...]
     atoms: list[Atom]
     on_torus: np.ndarray  # flat index on the torus of each lag
@@ -86,7 +86,7 @@ class LagTable(NamedTuple):
 def lag_table(mask: np.ndarray, spacing: np.ndarray) -> LagTable:
     """Table of lags between the true points of `mask` (*grid).
 
-    `spacing`: steps along each axis. Axes of length 1 are fine. Lags reach REACH of each side.
+    `spacing`: distance of neighbours along each axis. Axes of length 1 are fine. Lags reach REACH of each side.
     """
     import scipy.fft
 
@@ -152,7 +152,8 @@ def _directions(ndim: int) -> np.ndarray:
 def _bin_lags(h: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lags that are kept, at most LAGS_PER_BIN evenly from each bin, and the bin of each.
 
-    A bin is a ring of distances in one direction.
+    A bin is a ring of distances in one direction: up to 3 steps a ring for each distance, beyond
+    that rings that widen by RING. The 100 keeps the numbers of both apart.
     """
     r = np.linalg.norm(h, axis=1)
     wide_ring = np.floor(np.log(np.maximum(r, 1)) / np.log(RING))
@@ -180,6 +181,7 @@ def _atoms(longest: float, directions: np.ndarray, ndim: int) -> list[Atom]:
 
 def _gaussian(atom: Atom, h: np.ndarray, periods: np.ndarray) -> np.ndarray:
     """Covariance at offsets h (..., d), summed over its periodic images."""
+    # no images of a Gaussian that falls to exp(-7^2 / 2) = 2e-11 within half a period
     widest = max(atom.length, atom.length / atom.stretch)
     images = [range(-1, 2) if 14 * widest > period else range(1) for period in periods]
     total = np.zeros(h.shape[:-1])
@@ -203,6 +205,7 @@ def semivariograms(lags: LagTable, values: np.ndarray) -> np.ndarray:
         grid[lags.mask] = column - column.mean()
         transformed = scipy.fft.rfftn(grid, lags.torus)
         transformed_squares = scipy.fft.rfftn(grid**2, lags.torus)
+        # the real part is the mean over h and -h, so the square of each point of a pair counts half
         of_squares = (np.conj(transformed_squares) * mask).real
         of_products = np.abs(transformed) ** 2
         sums = scipy.fft.irfftn(of_squares - of_products, lags.torus)
@@ -237,8 +240,8 @@ def _covariance(lags: LagTable, component: np.integer) -> np.ndarray:
         nugget = np.zeros(lags.torus)
         nugget.flat[0] = 1.0
         return nugget
-    offsets = _torus_offsets(lags.torus) * lags.spacing
-    periods = np.array(lags.torus) * lags.spacing
+    offsets = _torus_offsets(lags.torus) * lags.steps
+    periods = np.array(lags.torus) * lags.steps
     values = _gaussian(lags.atoms[component], offsets, periods)
     return np.asarray(values / values.flat[0])
 
@@ -272,9 +275,10 @@ def effective_points(lags: LagTable, first: np.ndarray, second: np.ndarray) -> n
         convolved = scipy.fft.irfftn(scipy.fft.rfftn(values) * mask, lags.torus)
         sums[row] = _on_points(lags, convolved)
     total = sums.sum(axis=1)
+    # tr(HCHD) of each two components
     cross = by_lag @ by_lag.T - 2 / lags.n * sums @ sums.T
     cross += np.outer(total, total) / lags.n**2
-    trace = lags.n - total / lags.n
+    trace = lags.n - total / lags.n  # tr(HC) of each component, C its covariance matrix
     a = first[:, used]
     b = second[:, used]
     traces = np.outer(a @ trace, b @ trace)
@@ -304,16 +308,16 @@ def _fit_map(lags: LagTable, values: np.ndarray, rng: np.random.Generator) -> np
     """Weights (component,) of the field whose surrogates are on average as smooth as a map."""
     scores = _normal_scores(values)
     observed = semivariograms(lags, scores[:, None])
-    target = observed
-    weights = covariance_weights(lags, target)[0]
+    aim = observed
+    weights = covariance_weights(lags, aim)[0]
     if not np.isfinite(weights).all():
         return weights
     for _ in range(CORRECTIONS):
         trials = np.column_stack(list(_rearranged(lags, weights, scores, N_TRIALS, rng)))
         simulated = semivariograms(lags, trials).mean(axis=0)
         ratio = np.divide(observed, simulated, out=np.ones_like(observed), where=simulated > 0)
-        target = target * np.clip(ratio, 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
-        weights = covariance_weights(lags, target)[0]
+        aim = aim * np.clip(ratio, 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+        weights = covariance_weights(lags, aim)[0]
     return weights
 
 

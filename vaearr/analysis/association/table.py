@@ -11,7 +11,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.association import p_values
 from vaearr.analysis.association.metrics import ASSOCIATION, METRIC, METRICS, apply, choose
-from vaearr.analysis.association.points import gather, latent_dims, steps_of
+from vaearr.analysis.association.points import gather, latent_dims, spacing_of
 from vaearr.analysis.association.targets import TARGET
 from vaearr.computing.progress import Progress, showing_tasks
 from vaearr.config import SignificanceConfig
@@ -87,7 +87,8 @@ def associate(
         Coordinate `n` counts the finite points of each target, `signed` marks the metrics that have
         a direction. NaN where latent or target is constant or has too few points: below 3; below 8
         for mutual information, 4 for unbiased estimates; for partial Pearson below 2 more than the
-        trend has terms, since any two maps of fewer points correlate by 1 or -1. Spatial trends are polynomials of the coordinates, or of the index where there are none.
+        trend has terms, since any two maps of fewer points correlate by 1 or -1. Spatial trends are
+        polynomials of the coordinates, or of the index where there are none.
     xarray.Dataset
         With `significance`: `association` as above, and of the same shape, NaN where the
         association is:
@@ -160,7 +161,7 @@ def associate(
     _, dims = latent_dims(latents)
     result: xr.DataArray | xr.Dataset = table
     if settings:
-        spacing = steps_of(latents, dims)
+        spacing = spacing_of(latents, dims)
         tests = p_values.significance(points, chosen, values, settings, spacing, progress)
         result = p_values.with_tests(table, tests, settings)
     if isinstance(target, xr.Dataset) or is_categorical(target):

@@ -26,7 +26,7 @@ RGB_TEXT = re.compile(r"\s*rgb\((.*)\)\s*")
 TERM = re.compile(  # such as - 0.5*Ni or 'Fe Ka'
     r"\s*([+-]?)\s*(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?(\w+|'[^']+')\s*"
 )
-COMPUTED = (n.PATTERNS, n.LATENTS, n.ROI, n.SPLIT, n.PRESENT)  # no targets unless named
+COMPUTED = (n.PATTERNS, n.LATENTS, n.ROI, n.SPLIT, n.PRESENT)  # never targets
 Quantiles = tuple[float, float]
 
 
@@ -90,7 +90,7 @@ def targets_of(
 
 
 def _is_computed(name: str) -> bool:
-    """Whether a variable is a target only if it is named."""
+    """Whether a variable is never a target, whatever its run."""
     return any(name == item or name.startswith(f"{item}_") for item in COMPUTED)
 
 

@@ -41,7 +41,8 @@ def environment(home: Path, url: str | None = None, **further: str) -> dict[str,
     known = {"PREFECT_API_URL": url} if url else {}
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**kept, **known, "PREFECT_HOME": str(home), "PYTHONPATH": python_path, "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "OMP_NUM_THREADS": "1", **further}  # fmt: skip
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1", "OMP_NUM_THREADS": "1", **further}  # fmt: skip
 
 
 class Server:

@@ -45,7 +45,7 @@ WRITES: dict[str, Callable[[Path, str], None]] = {"whole": whole, "region": regi
 STEPS: dict[str, tuple[object, ...]] = {
     "train": ("train", "--run", "b", "--epochs", 1, *TINY),
     "encode": ("encode",),
-    "associate": ("associate", "--metric", "all"),
+    "associate": ("associate", "--metric", "pearson"),
     "cluster": (
         "cluster",
         "--method",
@@ -78,8 +78,10 @@ def made_template(template: Callable[..., Path], trained_template: Path) -> Path
 
     def make(folder: Path) -> None:
         store = shutil.copytree(trained_template, folder / "scan.zarr")
-        for name in ("cluster", "probe", "reconstruct"):
-            vaearr(STEPS[name][0], store, *STEPS[name][1:], *["--overwrite"] * (name == "cluster"))
+        for name in ("associate", "cluster"):
+            vaearr(STEPS[name][0], store, *STEPS[name][1:], "--overwrite")
+        for name in ("probe", "reconstruct"):
+            vaearr(STEPS[name][0], store, *STEPS[name][1:])
 
     return template("all-steps", make) / "scan.zarr"
 

@@ -97,8 +97,9 @@ def test_views_of_a_latent_space(words: list[str], images_template: Path, tmp_pa
         for label in ("disc", "bar", "both"):
             assert (f"'{label}'" in made.out) is (label in chosen), made.out
     picture(tmp_path / "sheet.png")
-    vaearr("look", name, images_template, *options, "--out", tmp_path / "page.html")
-    offline(tmp_path / "page.html")
+    if name == "prototypes":  # a page is written in one way for all of them
+        vaearr("look", name, images_template, *options, "--out", tmp_path / "page.html")
+        offline(tmp_path / "page.html")
 
 
 def test_volumes_are_seen_in_three_slices(volumes_store: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,11 +41,38 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def run(installed: dict[str, str], *arguments: object) -> str:
-    command = [sys.executable, "-m", "vaearr", *map(str, arguments)]
+COMMANDS = """
+import json, sys
+from vaearr.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["vaearr", *words]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, words
+"""
+VIEWS = """
+import sys, vaearr as va
+ds = va.open_store(sys.argv[1])
+result = ds.latents[..., 0].assign_attrs(kind="example")
+print(type(va.view(result)).__name__, type(va.view(ds.roi, kind="vaearr_example:show")).__name__)
+print(va.load_run(sys.argv[1]).decode(ds.latents[:2, :2]).shape)
+"""
+
+
+def python(installed: dict[str, str], script: str, argument: object) -> str:
+    """What a script prints in that environment."""
+    command = [sys.executable, "-c", script, str(argument)]
     done = subprocess.run(command, env=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run(installed: dict[str, str], *commands: tuple[object, ...]) -> str:
+    """What commands print, one after the other in one process."""
+    return python(
+        installed, COMMANDS, json.dumps([[str(word) for word in words] for words in commands])
+    )
 
 
 @pytest.mark.slow
@@ -54,8 +82,6 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
     patterns[:6] += 100
     with (tmp_path / "scan.stack").open("wb") as file:
         np.save(file, patterns)
-    run(installed, "ingest", tmp_path / "scan.stack", store)
-    np.testing.assert_array_equal(xr.open_zarr(store).patterns, patterns)
     choice = (
         "--model",
         "linear",
@@ -64,19 +90,10 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
         "--set",
         "objective.likelihood=cauchy",
     )
-    run(
-        installed,
-        "train",
-        store,
-        *choice,
-        "--epochs",
-        2,
-        "--set",
-        "model.latent_dim=3",
-        "--device",
-        "cpu",
-    )
-    run(installed, "encode", store)
+    train = ("train", store, *choice, "--epochs", 2, "--set", "model.latent_dim=3")
+    ingest = ("ingest", tmp_path / "scan.stack", store)
+    run(installed, ingest, (*train, "--device", "cpu"), ("encode", store))
+    np.testing.assert_array_equal(xr.open_zarr(store).patterns, patterns)
     ds = va.open_store(store)
     bc = xr.DataArray(rng.normal(size=(12, 11)), dims=("y", "x"))
     va.keep(ds, brightness=ds.patterns.mean(("dy", "dx")) + 0 * bc)
@@ -88,20 +105,11 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
         "--metric",
         "vaearr_example:agreement",
     )
-    assert "agreement" in run(installed, *associate, "--target", "brightness")
-    given = f'cluster={{"method": "halves", "name": "groups", "run": "vae"}}'  # noqa: F541
-    run(installed, "run", "cluster", "-p", f"store={store}", "-p", given)
+    given = 'cluster={"method": "halves", "name": "groups", "run": "vae"}'
+    cluster = ("run", "cluster", "-p", f"store={store}", "-p", given)
+    assert "agreement" in run(installed, (*associate, "--target", "brightness"), cluster)
     assert set(np.unique(xr.open_zarr(store).groups)) <= {0, 1}
-    script = (
-        "import sys, vaearr as va; ds = va.open_store(sys.argv[1]);"
-        "result = ds.latents[..., 0].assign_attrs(kind='example');"
-        "print(type(va.view(result)).__name__, type(va.view(ds.roi, kind='vaearr_example:show')).__name__);"
-        "print(va.load_run(sys.argv[1]).decode(ds.latents[:2, :2]).shape)"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", script, str(store)], env=installed, capture_output=True, text=True
-    )
-    assert told.stdout.splitlines() == ["Curve Curve", "(2, 2, 16, 16)"], told.stderr
+    assert python(installed, VIEWS, store).splitlines() == ["Curve Curve", "(2, 2, 16, 16)"]
 
 
 def test_functions_in_the_place_of_names(known_template: Path) -> None:

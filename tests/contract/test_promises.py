@@ -26,9 +26,9 @@ LONG = (
     "--x",
     "0:2",
     "--epochs",
-    8,
+    4,
     "--set",
-    "batch_size=8",
+    "batch_size=16",
     "--set",
     "checkpoint_minutes=1e-6",
     *TINY,
@@ -72,7 +72,7 @@ def test_killed_training_goes_on_bit_for_bit(scan_template: Path, tmp_path: Path
         for name in ("killed", "whole")
     )
     before = tree(killed)
-    with stopped_at(": 2 of 8", "train", killed, *LONG) as process:
+    with stopped_at(": 2 of 4", "train", killed, *LONG) as process:
         assert tree(killed) == before
         xr.testing.assert_identical(zarr(killed), zarr(whole))
         np.save(tmp_path / "map.npy", inputs.quality())
@@ -219,7 +219,7 @@ def test_nothing_connects_or_listens(
     vaearr("info", trained_store)
     vaearr("train", trained_store, "--run", "b", "--epochs", 1, *TINY)
     vaearr("encode", trained_store, "--run", "b")
-    vaearr("associate", trained_store, "--run", "b")
+    vaearr("associate", trained_store, "--run", "b", "--metric", "pearson")
     vaearr("look", "sample", trained_store, "--n", 1)
     vaearr("verify", trained_store)
     vaearr("export", trained_store, tmp_path / "out")

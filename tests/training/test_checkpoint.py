@@ -5,6 +5,7 @@ refused with instructions.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from vaearr.training.checkpoint import CHECKPOINT
 from ..conftest import SMALL_NETWORK, TINY_TRAINING
 from ..data import random_patterns_dataset
 
-CONFIG = TINY_TRAINING.replace(epochs=3)
+CONFIG = TINY_TRAINING.replace(epochs=2)
 STREAMED = 60 * 9 * 11 / 2**30  # GiB: 60 patterns, so that several buffers are needed
 SELF = {"target": "self", "input_noise": 0.0}
 CRITIC = {
@@ -50,8 +51,28 @@ MANY = TINY_TRAINING.replace(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
+    return _scan(tmp_path)
+
+
+def _scan(folder: Path) -> Path:
     ds = random_patterns_dataset({"y": 16, "x": 16}, {"dy": 9, "dx": 11})
-    return create_store(ds, tmp_path / "scan.zarr")
+    return create_store(ds, folder / "scan.zarr")
+
+
+@pytest.fixture(scope="module")
+def whole_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scan with a run `whole`, trained without an interruption, with a checkpoint of each
+    epoch.
+    """
+    path = _scan(tmp_path_factory.mktemp("whole"))
+    va.train(path, run="whole", config=CONFIG.replace(checkpoint_every=1))
+    return path
+
+
+@pytest.fixture
+def whole_store(whole_template: Path, tmp_path: Path) -> Path:
+    """A copy of `whole_template` to change."""
+    return Path(shutil.copytree(whole_template, tmp_path / "scan.zarr"))
 
 
 def _staged(store: Path) -> Path:
@@ -88,7 +109,7 @@ OPTIONS: dict[
     "streamed": (17, {"memory": STREAMED}),
     "sgd": (18, {"optimizer": "sgd", "learning_rate": 1e-4}),
     "batch-norm": (
-        31,
+        25,
         {"model": {"latent_dim": 3, "options": {"norm": "batch", "dropout": 0.2, "width": 8}}},
     ),
     "adversarial": (17, {"objective": {**SELF, "adversarial": CRITIC}}),
@@ -114,19 +135,20 @@ def test_an_interrupted_training_is_resumed_bit_for_bit(
     assert not _staged(store).exists()
 
 
-def test_a_second_signal_ends_at_once_and_the_last_checkpoint_is_resumed(store: Path) -> None:
+def test_a_second_signal_ends_at_once_and_the_last_checkpoint_is_resumed(whole_store: Path) -> None:
     config = CONFIG.replace(checkpoint_minutes=1e-9)
-    va.train(store, run="whole", config=config)
-    _interrupted(store, config, times=2)
-    state = read_header(_staged(store) / CHECKPOINT)["state"]
+    _interrupted(whole_store, config, times=2)
+    state = read_header(_staged(whole_store) / CHECKPOINT)["state"]
     assert (state["epoch"], state["batch"]) < (1, 6)  # nothing was saved for the signal
-    va.train(store, run="cut", config=config)
-    _assert_same_training(store, "whole", "cut")
+    va.train(whole_store, run="cut", config=config)
+    _assert_same_training(whole_store, "whole", "cut")
 
 
-def test_checkpoints_of_other_trainings_are_refused_and_kept(store: Path, tmp_path: Path) -> None:
-    va.train(store, run="other", config=CONFIG.replace(checkpoint_every=1))
-    kept = run_folder(store, "other") / n.MODEL / "checkpoint-0001.safetensors"
+def test_checkpoints_of_other_trainings_are_refused_and_kept(
+    whole_store: Path, tmp_path: Path
+) -> None:
+    store = whole_store
+    kept = run_folder(store, "whole") / n.MODEL / "checkpoint-0001.safetensors"
     _interrupted(store)
     before = (_staged(store) / CHECKPOINT).read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
@@ -153,7 +175,7 @@ def test_checkpoints_of_other_trainings_are_refused_and_kept(store: Path, tmp_pa
             va.train(store, run="cut", config=CONFIG.replace(**changes), resume=resume)
         assert (_staged(store) / CHECKPOINT).read_bytes() == before
     va.train(store, run="cut", config=CONFIG, resume=kept, restart=True)
-    _assert_same_training(store, "other", "cut")
+    _assert_same_training(store, "whole", "cut")
 
 
 def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
@@ -174,12 +196,13 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(
     "broken", ["vaearr.training.train.latent_health", "vaearr.run.train.finish_run"]
 )
 def test_a_failure_after_the_last_epoch_repeats_no_training(
-    store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    whole_store: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
+    store = whole_store
+
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    va.train(store, run="whole", config=CONFIG)
     with monkeypatch.context() as patch:
         patch.setattr(broken, full)
         with pytest.raises(OSError, match="No space left"):

@@ -15,7 +15,7 @@ from vaearr.batching.blocks import in_chunks
 from vaearr.errors import SchemaError, UsageError
 from vaearr.recipe import as_json, differing, stored_and_requested
 from vaearr.run import StoreOrRun, path_of
-from vaearr.schema.pattern_steps import OF_THE_VALUES
+from vaearr.schema.pattern_steps import VALUE_ATTRS
 from vaearr.store import open_store
 
 SCAN = "scan"  # coordinate along the first navigation dim: the number of the scan of a row
@@ -82,7 +82,7 @@ def concat(scans: Sequence[StoreOrRun]) -> xr.Dataset:
         n_rows += piece.sizes[first]
     joined = xr.concat(pieces, first, combine_attrs="override")
     joined = joined.isel({first: slice(n_rows - gap)})  # no gap after the last scan
-    for key in OF_THE_VALUES:  # of the first scan only
+    for key in VALUE_ATTRS:  # of the first scan only
         joined[n.PATTERNS].attrs.pop(key, None)
     joined = joined.assign_coords({dim: np.arange(joined.sizes[dim]) for dim in navigation})
     joined[SCAN].attrs = {"long_name": "number of the scan", STORES: stores, FIRST_ROWS: first_rows}

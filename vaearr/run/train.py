@@ -25,7 +25,7 @@ from vaearr.recipe import FINGERPRINTS, Recipe, can_reuse, nested
 from vaearr.run import Run
 from vaearr.run.concat import SCAN, scan_of, stores_of
 from vaearr.schema import grid
-from vaearr.schema.pattern_steps import OF_THE_VALUES
+from vaearr.schema.pattern_steps import VALUE_ATTRS
 from vaearr.store import (
     check_inputs,
     check_patterns,
@@ -270,7 +270,7 @@ def open_training_data(
     store_roi, identity = _scan_inputs(ds, mask, store_ds)
     if OTHER_PATTERNS in identity:  # lazy steps have made some attributes untrue
         patterns = ds[n.PATTERNS].copy(deep=False)
-        for key in OF_THE_VALUES:
+        for key in VALUE_ATTRS:
             patterns.attrs.pop(key, None)
         ds = ds.assign({n.PATTERNS: patterns})
     return TrainingData(store_path, ds, mask, store_ds, store_roi, identity)

@@ -240,10 +240,11 @@ def split(
 ) -> xr.DataArray:
     """Split a ROI into points for training and validation, deterministic by seed.
 
-    `blocks` keeps square blocks of scan points together, because neighbours show nearly the same;
-    the side is halved until there are enough blocks. `random` draws single points. `groups` keeps
-    points with one value of `by` together; `stratified` draws the same share of each class of `by`,
-    at least one of two; points without a class form one class. by: over the dims of the ROI.
+    `blocks` keeps square blocks of scan points together, because neighbouring patterns are similar;
+    the side is halved until there are enough blocks. `random` samples single points. `groups` keeps
+    points with the same value of `by` together; `stratified` samples the same share of each class
+    of `by`, at least one point if the class has two; points without a class form one class. by:
+    over the dims of the ROI.
 
     Returns an int8 map with `names.OUTSIDE`, `TRAIN`, `VALIDATION`. Raises RoiError for a ROI or a
     number of groups below 2, or a point without a group; SchemaError without `by`.
@@ -282,7 +283,7 @@ def _blocks_within(inside: np.ndarray, config: SplitConfig) -> tuple[int, np.nda
 
 
 def _some_groups(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Which points lie in groups drawn until they hold the fraction; at least one, never all."""
+    """Which points lie in groups, sampled until they hold the fraction; one or more, never all."""
     ids, sizes = np.unique(member, return_counts=True)
     order = rng.permutation(len(ids))
     count = 0
@@ -294,7 +295,7 @@ def _some_groups(member: np.ndarray, fraction: float, rng: np.random.Generator) 
 
 
 def _share_of_each(member: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Points drawn from each class, at least one where there are two."""
+    """Which points are sampled: a share of each class, at least one of a class with two points."""
     chosen = np.zeros(len(member), bool)
     for value in np.unique(member):
         points = rng.permutation(np.flatnonzero(member == value))
@@ -364,9 +365,9 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xr.DataArray
-        The points in row-major order. Their navigation coordinates come along as coordinates of
-        `sample`, so that `to_grid` puts each sample back where it came from, in whatever order the
-        samples are by then.
+        The points in row-major order. Their navigation coordinates become coordinates of
+        `sample`, so that `to_grid` puts each sample back at its point, whatever the order of the
+        samples is then.
 
     Examples
     --------

@@ -33,7 +33,7 @@ from vaearr.schema.grid import laid_over
 
 STEPS = "steps"
 DETECTOR, CENTRE, BINNING = "detector", "projection_centre", "binning"
-OF_THE_VALUES = (
+VALUE_ATTRS = (
     "value_min",
     "value_max",
     "n_constant",
@@ -42,7 +42,7 @@ OF_THE_VALUES = (
     "sha256_of",
     "preprocess",
     PROVENANCE,
-)
+)  # attributes that describe the values, untrue once these change
 
 DARK = 1e-3  # share of the background's maximum below which a detector pixel holds no signal
 Operation = Literal["subtract", "divide"]
@@ -543,8 +543,8 @@ def _mapping(stored: Any) -> dict[str, Any]:
 
 
 def _with_step(patterns: xr.DataArray, step: dict[str, Any]) -> dict[str, Any]:
-    """Attributes without those that described the old values, and with the step."""
-    attrs = {key: value for key, value in patterns.attrs.items() if key not in OF_THE_VALUES}
+    """The attributes without VALUE_ATTRS, and with the step."""
+    attrs = {key: value for key, value in patterns.attrs.items() if key not in VALUE_ATTRS}
     steps = attrs.get(STEPS, [])
     if isinstance(steps, str):  # as a store keeps it
         steps = json.loads(steps)

@@ -41,7 +41,7 @@ def test_to_grid_refuses_what_does_not_fit(scan: xr.Dataset) -> None:
     ):
         grid.to_grid(samples.values, roi)
     with pytest.raises(
-        SchemaError, match=r"carry the coordinates \['x'\], expected \['y', 'x'\].*va\.to_samples"
+        SchemaError, match=r"carry the coordinates \['x'\], expected \['x', 'y'\].*va\.to_samples"
     ):
         grid.to_grid(samples.drop_vars("y"), roi)
     outside = grid.to_samples(scan.BC, ~roi)[0]

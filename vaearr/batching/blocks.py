@@ -29,7 +29,7 @@ from vaearr.errors import SchemaError
 from vaearr.store import Region, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 
-NEIGHBOURS = 27  # a task that serves more blocks than a block has neighbours is computed once
+NEIGHBOURS = 27  # blocks in a neighbourhood; a result for more blocks is computed once
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 
@@ -98,8 +98,9 @@ class Blocks:
 
 
 def shared_keys(graph: HighLevelGraph, block_keys: Sequence[Any]) -> list[Any]:
-    """Return the keys of tasks that serve more blocks than lie side by side, without what they
-    need.
+    """Return the keys of tasks whose results more than `NEIGHBOURS` blocks need.
+
+    Tasks that only these tasks need are left out.
     """
     most = max(min(NEIGHBOURS, len(block_keys) - 1), 1)
     needs = graph.get_all_dependencies()

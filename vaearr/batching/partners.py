@@ -45,8 +45,7 @@ class Paths(NamedTuple):
 def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch.device) -> Paths:
     """Find the similar neighbours of held samples `(n, C, …)` with grid points `(n, n_nav)`.
 
-    Some samples at a time, with the neighbours of these: samples of one shard lie next to each
-    other.
+    Some samples are compared at a time, together with their neighbours.
     """
     adjacent = torch.from_numpy(_neighbour_positions(points).astype(np.int64))
     neighbours = torch.empty_like(adjacent)

@@ -1,6 +1,6 @@
 """Plan an epoch, without reading anything: what is read together, in which order, cut where.
 
-The samples of an epoch form one stream: buffer after buffer, each shuffled by itself. Batches are
+The samples of an epoch form one stream: buffer after buffer, each shuffled separately. Batches are
 cut from the stream at positions that do not depend on the buffers, so their number and sizes are
 the same in every tier of memory, and a batch may begin in one buffer and end in the next.
 """
@@ -31,11 +31,11 @@ class Piece(NamedTuple):
 def piece_samples(capacity: int, block: int) -> int:
     """Return the largest size of a piece, so that a buffer holds several regions of the grid.
 
-    With batches from few regions the loss falls less: on a simulated scan of 3072 points, buffers
-    of 384 samples from 4, 24 and 64 regions reached 84, 95 and 97 % of the fall of training in
-    memory. A block that is larger than a piece is read more than once, at most `MAX_READS` times
-    where that leaves a buffer `MIN_PIECES`. Larger buffers, which hold many regions anyway, are
-    filled with complete blocks.
+    With batches from few regions the loss decreases less: on a simulated scan of 3072 points,
+    buffers of 384 samples from 4, 24 and 64 regions reached 84, 95 and 97 % of the decrease of a
+    training in memory. A block that is larger than a piece is read more than once, at most
+    `MAX_READS` times where that leaves a buffer `MIN_PIECES`. Larger buffers, which hold many
+    regions anyway, are filled with complete blocks.
     """
     n_pieces = MIN_PIECES
     if capacity < LARGE_BUFFER:
@@ -43,24 +43,25 @@ def piece_samples(capacity: int, block: int) -> int:
     return max(1, capacity // n_pieces, min(block // MAX_READS, capacity // MIN_PIECES))
 
 
-def in_tiles(points: np.ndarray, limit: int) -> np.ndarray:
-    """Return an order of points `(n, n_nav)` with about `limit` successive ones close together."""
-    if len(points) <= limit:
+def in_tiles(points: np.ndarray, tile_samples: int) -> np.ndarray:
+    """Return an order of points `(n, n_nav)`: tile after tile of about `tile_samples` points."""
+    if len(points) <= tile_samples:
         return np.arange(len(points))
-    side = max(1, round(limit ** (1 / points.shape[1])))
+    side = max(1, round(tile_samples ** (1 / points.shape[1])))
     tiles = points // side
     return np.lexsort((*points.T[::-1], *tiles.T[::-1]))
 
 
-def plan_pieces(counts: Sequence[int], limit: int, low: int, high: int) -> list[Piece]:
-    """Return pieces of at most `limit` samples that hold samples `low` to `high` of all blocks.
+def plan_pieces(counts: Sequence[int], max_samples: int, low: int, high: int) -> list[Piece]:
+    """Return pieces of at most `max_samples` that hold samples `low` to `high` of all blocks.
 
-    counts: chosen points of each block. Only the cuts at `low` and `high` depend on these.
+    counts: chosen points of each block. The blocks are divided in the same way for all `low` and
+    `high`; pieces that contain these two samples are cut there.
     """
     pieces = []
     first = 0
     for block, count in enumerate(counts):
-        n_pieces = math.ceil(count / limit)
+        n_pieces = math.ceil(count / max_samples)
         cuts = batch_bounds(count, max(1, n_pieces)).tolist()
         for start, stop in itertools.pairwise(cuts):
             begin = max(start, low - first)
@@ -109,27 +110,27 @@ def deal(points: np.ndarray, n_batches: int, rng: np.random.Generator) -> np.nda
     n_nav) -> (n,)` positions.
 
     A buffer is a part of the scan, so neighbours would meet in a batch far more often than in a
-    shuffle of the complete scan. The grid is coloured by `points @ weights % n_colours`, like a
+    shuffle of the complete scan. The grid is coloured by `points @ factors % n_colours`, like a
     chequerboard of many colours, and batches are cut from one colour after the other.
     """
     n_colours = min(n_batches, MAX_COLOURS)
     if n_colours < 2:
         return rng.permutation(len(points))
-    weights = rng.choice(_colour_weights(points.shape[1], n_colours))
-    colours = points @ weights % n_colours
+    factors = rng.choice(_colour_factors(points.shape[1], n_colours))
+    colours = points @ factors % n_colours
     order = rng.permutation(len(points))
     rank = rng.permutation(n_colours)
     return order[np.argsort(rank[colours[order]], kind="stable")]
 
 
-def _colour_weights(n_dims: int, n_colours: int) -> np.ndarray:
-    """Weights `(k, n_dims)` that give fewest points within two steps the same colour."""
+def _colour_factors(n_dims: int, n_colours: int) -> np.ndarray:
+    """Factors `(k, n_dims)` that give fewest points within two steps the same colour."""
     others = itertools.product(range(n_colours), repeat=n_dims - 1)
-    weights = np.array([(1, *rest) for rest in others])
+    factors = np.array([(1, *rest) for rest in others])
     steps = grid_steps(n_dims, 2)
-    has_same_colour = steps @ weights.T % n_colours == 0
+    has_same_colour = steps @ factors.T % n_colours == 0
     score = (1 / np.square(steps).sum(1)) @ has_same_colour
-    return weights[np.isclose(score, score.min())]
+    return factors[np.isclose(score, score.min())]
 
 
 def grid_steps(n_dims: int, reach: int) -> np.ndarray:

@@ -53,7 +53,7 @@ class Buffer(NamedTuple):
 
 
 class PatternBatches:
-    """Shuffled torch batches of a Dataset's patterns, each sample once per epoch.
+    """Shuffled torch batches of a Dataset's patterns; an epoch is one pass over all samples.
 
     Iterating yields patterns `(B, C, …)` in their stored dtype, of the next epoch each time.
     `epoch` yields any epoch from any batch on, with targets, labels and positions. The same seed
@@ -132,14 +132,15 @@ class PatternBatches:
         _check_numbers(batch_size, memory)
         if balance is not None and (not shuffle or world_size > 1):
             raise UsageError(
-                "balance draws samples at random from the whole scan: shuffle=True, in one process."
+                "balance draws samples at random from the complete scan; set shuffle=True and use "
+                "one process."
             )
         values, self.sample_shape = _samples_of(ds, variable)
         if roi is None and variable != n.PATTERNS:
             roi = ds.get(_roi_name(variable))
         self.inside = _chosen(ds, roi, split, part)
         self.labels = _class_map("labels", labels, ds)
-        self.weights = sample_weights(_class_map("balance", balance, ds), self.inside)
+        self.sample_weights = sample_weights(_class_map("balance", balance, ds), self.inside)
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -150,7 +151,7 @@ class PatternBatches:
         # samples of a buffer, of which there are two
         self.capacity = max(1, int(self.allowed["memory"] / sample_bytes / 2))
         piece_samples = plan.piece_samples(self.capacity, self.blocks.largest)
-        self.limit = piece_samples if shuffle else self.capacity
+        self.max_piece_samples = piece_samples if shuffle else self.capacity
         self.n_samples_total = int(self.inside.sum())
         largest_share = math.ceil(self.n_samples_total / world_size)
         self.nbytes = largest_share * sample_bytes
@@ -174,18 +175,18 @@ class PatternBatches:
         n_chosen = [
             int(self.inside[tuple(region.values())].sum()) for region in self.blocks.regions
         ]
-        self.pieces = plan.plan_pieces(n_chosen, self.limit, first, stop)
+        self.pieces = plan.plan_pieces(n_chosen, self.max_piece_samples, first, stop)
         self.counts = [piece.stop - piece.start for piece in self.pieces]
         n_batches = math.ceil(math.ceil(total / world_size) / batch_size)
         if n_batches > self.n_samples:
             raise UsageError(
                 "the ranks' shares differ by one sample, so batch_size must be at least 2."
             )
-        self.bounds = plan.batch_bounds(self.n_samples, n_batches)
+        self.batch_bounds = plan.batch_bounds(self.n_samples, n_batches)
 
     def __len__(self) -> int:
         """Batches of an epoch; the same for every epoch and on every rank."""
-        return len(self.bounds) - 1
+        return len(self.batch_bounds) - 1
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.sample_shape))
@@ -212,12 +213,12 @@ class PatternBatches:
         Parameters
         ----------
         number : int
-            The epoch.
+            Number of the pass over all samples. A training may count shorter epochs.
         start : int
             The first batch; buffers that lie completely before it are not read.
         walk : Walk, optional
-            How to find a partner for each sample, another one every epoch, among the chosen samples
-            that are held at the same time. `target` is then the partner's pattern.
+            How to find a partner for each sample among the samples that are held at the same time;
+            another one in every epoch. `target` is then the partner's pattern.
 
         Yields
         ------
@@ -226,43 +227,48 @@ class PatternBatches:
         """
         if start >= len(self):
             return
-        buffers, ends = self._plan(number)
-        first = int(np.searchsorted(ends, self.bounds[start], side="right")) - 1
-        cuts = self.bounds[start:]
-        batch_ends = set(cuts.tolist())
-        parts: list[Batch] = []  # of a batch, which may begin in the buffer before
-        for i, buffer in enumerate(self._read_buffers(buffers, ends, number, first), first):
+        buffers, buffer_bounds = self._plan(number)
+        first = int(np.searchsorted(buffer_bounds, self.batch_bounds[start], side="right")) - 1
+        bounds = self.batch_bounds[start:]
+        batch_ends = set(bounds.tolist())
+        parts: list[Batch] = []  # of a batch, which may begin in the previous buffer
+        held = self._read_buffers(buffers, buffer_bounds, number, first)
+        for i, buffer in enumerate(held, first):
+            begin = buffer_bounds[i]
             partners = None
             if walk is not None:
                 partners = self._partners(buffer, walk, self._generator(number, WALK, i))
-            for low, high in plan.batch_cuts(cuts, ends[i], ends[i + 1]):
-                rows = buffer.order[low - ends[i] : high - ends[i]]
+            for low, high in plan.batch_cuts(bounds, begin, buffer_bounds[i + 1]):
+                rows = buffer.order[low - begin : high - begin]
                 parts.append(self._part(buffer, rows, partners))
                 if high in batch_ends:
                     yield self._batch(parts)
                     parts = []
 
     def _plan(self, number: int) -> tuple[list[list[int]], np.ndarray]:
-        """Pieces of each buffer of an epoch; buffer i holds samples `ends[i]` to `ends[i + 1]`."""
+        """Pieces of each buffer of an epoch, and the bounds of the buffers in the stream.
+
+        With balance, a buffer yields samples in proportion to the weights of those it holds.
+        """
         buffers = [list(range(len(self.pieces)))]
         if self.tier == "streamed":
             rng = self._generator(number, ORDER) if self.shuffle else None
             buffers = plan.plan_buffers(self.counts, self.capacity, rng)
         sizes = np.array(self.counts, float)
-        if self.weights is not None:
+        if self.sample_weights is not None:
             for i in range(len(sizes)):
                 points = self._points(i)
-                sizes[i] = self.weights[tuple(points.T)].sum()
+                sizes[i] = self.sample_weights[tuple(points.T)].sum()
         buffer_sizes = [sizes[pieces].sum() for pieces in buffers]
-        ends = np.cumsum([0.0, *buffer_sizes])
-        ends = np.round(ends / ends[-1] * self.n_samples)
-        return buffers, ends.astype(int)
+        buffer_bounds = np.cumsum([0.0, *buffer_sizes])
+        buffer_bounds = np.round(buffer_bounds / buffer_bounds[-1] * self.n_samples)
+        return buffers, buffer_bounds.astype(int)
 
     def _generator(self, number: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, number, self.rank, *purpose])
 
     def _read_buffers(
-        self, buffers: list[list[int]], ends: np.ndarray, number: int, first: int
+        self, buffers: list[list[int]], buffer_bounds: np.ndarray, number: int, first: int
     ) -> Iterator[Buffer]:
         """Yield buffers from `first` on, while the next one is read."""
         if self.tier != "streamed":
@@ -278,7 +284,7 @@ class PatternBatches:
 
         def read(i: int) -> Buffer:
             buffer = self._read(buffers[i], memories[i % 2])
-            n_samples = int(ends[i + 1] - ends[i])
+            n_samples = int(buffer_bounds[i + 1] - buffer_bounds[i])
             return buffer._replace(order=self._order(buffer.points, number, i, n_samples))
 
         yield from read_ahead(read, range(first, len(buffers)))
@@ -293,7 +299,7 @@ class PatternBatches:
         points = np.concatenate(piece_points)
         patterns = memory[: len(points)]
         targets = patterns.split([self.counts[i] for i in pieces])
-        _ = self.blocks.graph  # shared results are computed before the threads begin
+        _ = self.blocks.graph  # computes shared results before the threads start
         n_threads = max(1, min(MAX_READERS, self.capacity // self.blocks.largest))
         with ThreadPoolExecutor(n_threads) as pool:
             list(pool.map(self._read_piece, pieces, piece_points, targets))
@@ -304,7 +310,7 @@ class PatternBatches:
         block, start, stop = self.pieces[i]
         region = self.blocks.regions[block]
         points = np.argwhere(self.inside[tuple(region.values())])
-        order = plan.in_tiles(points, self.limit)[start:stop]
+        order = plan.in_tiles(points, self.max_piece_samples)[start:stop]
         return points[order] + corner(region)
 
     def _read_piece(self, i: int, points: np.ndarray, target: torch.Tensor) -> None:
@@ -321,12 +327,12 @@ class PatternBatches:
             target.copy_(host)
 
     def _order(self, points: np.ndarray, number: int, i: int, n_samples: int) -> np.ndarray:
-        """Positions in buffer i, which has these grid points, in the order of the stream."""
+        """Positions in buffer i, with these grid points, in the order of the stream."""
         if not self.shuffle:
             return np.arange(len(points))
         rng = self._generator(number, BUFFER, i)
-        if self.weights is not None:
-            weights = self.weights[tuple(points.T)]
+        if self.sample_weights is not None:
+            weights = self.sample_weights[tuple(points.T)]
             return rng.choice(len(points), n_samples, p=weights / weights.sum())
         if self.tier != "streamed":
             return rng.permutation(len(points))
@@ -334,7 +340,10 @@ class PatternBatches:
         return plan.deal(points, n_batches, rng)
 
     def _partners(self, buffer: Buffer, walk: Walk, rng: np.random.Generator) -> np.ndarray:
-        """Position of each sample's partner; paths between samples that stay are kept."""
+        """Position of each sample's partner.
+
+        If the samples stay in memory, their paths are kept while `walk.view` is the same object.
+        """
         if self.tier == "streamed" or self._paths is None or self._paths[0] is not walk.view:
             paths = find_paths(buffer.patterns, buffer.points, walk.view, self.device)
             self._paths = walk.view, paths
@@ -367,18 +376,18 @@ class PatternBatches:
     def _batch(self, parts: Sequence[Batch]) -> Batch:
         patterns, targets, labels, index = zip(*parts, strict=True)
         return Batch(
-            self._joined(patterns),
-            self._joined(targets),
-            self._joined(labels),
+            self._concatenated(patterns),
+            self._concatenated(targets),
+            self._concatenated(labels),
             torch.cat(index),
         )
 
-    def _joined(self, parts: Sequence[torch.Tensor | None]) -> Any:
-        """One tensor on the device; the copy does not wait."""
+    def _concatenated(self, parts: Sequence[torch.Tensor | None]) -> Any:
+        """One tensor on the device, copied without waiting."""
         if parts[0] is None:
             return None
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts)  # type: ignore[arg-type]
-        return joined.to(self.device, non_blocking=True)
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)  # type: ignore[arg-type]
+        return tensor.to(self.device, non_blocking=True)
 
 
 batches = PatternBatches

@@ -21,7 +21,7 @@ from vaearr.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
-# kind -> name -> module:what makes it; the module is imported when the network is built
+# kind -> name -> module:class or function; the module is imported when the network is built
 REGISTERED: dict[str, dict[str, str]] = {
     "model": {
         "conv": "vaearr.models.networks:ConvVAE",
@@ -36,7 +36,7 @@ REGISTERED: dict[str, dict[str, str]] = {
 }
 MODELS = REGISTERED["model"]
 OF_NEIGHBOURS = {"hidden": 512, "squeeze": 64}
-# arguments of a network that are not the user's to set
+# arguments of a network that users cannot set as options
 NO_OPTIONS = ("latent_dim", "is_deterministic")
 
 
@@ -107,8 +107,9 @@ class Network(Protocol):
 
 
 def _maker(kind: str, name: str, trust: Collection[str]) -> tuple[Callable[..., Any], list[str]]:
-    """What makes the registered network of a kind, and its arguments. Raises UsageError for an
-    unknown name.
+    """The class or function of a registered network, and the names of its arguments.
+
+    Raises UsageError for an unknown name.
     """
     make: Callable[..., Any] = part(kind, name, REGISTERED[kind], trust=trust)
     return make, list(inspect.signature(make).parameters)
@@ -179,14 +180,13 @@ def is_fitted(name: str, trust: Collection[str] = ()) -> bool:
 def for_training(
     config: ModelConfig, *, likelihood: str, normalise: str, target: str = "self"
 ) -> ModelConfig:
-    """The model that a user asks for as likelihood and preprocessing need it, with the options that
-    follow from them.
+    """The settings of a network, with the options that follow from other settings.
 
-    bernoulli: a sigmoid on the decoder, so that `decode` gives probabilities wherever the model is
-    loaded. contrast, for a network that knows it: on where patterns have standard deviation 1,
-    unless the user says otherwise. hidden and
-    squeeze: larger where a scan's neighbours are predicted, or small rotations inside grains are
-    lost. Raises UsageError for a model with another head.
+    The bernoulli likelihood needs a sigmoid on the decoder, so that `decode` gives probabilities
+    wherever the model is loaded. If the network has the option contrast, it is on where patterns
+    have standard deviation 1, unless it is set. hidden and squeeze are larger where neighbours are
+    predicted, otherwise small rotations inside grains are lost. Raises UsageError for a model with
+    another head.
     """
     if config.latent_dim == "auto":
         raise UsageError(

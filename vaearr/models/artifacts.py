@@ -210,15 +210,15 @@ class TrainedModel(nn.Module):
 
     def _in_batches(
         self,
-        step: Callable[[torch.Tensor], torch.Tensor],
+        function: Callable[[torch.Tensor], torch.Tensor],
         array: xr.DataArray,
         core: Sequence[str],
         sizes: Mapping[str, int],
         batch_size: int,
     ) -> xr.DataArray:
-        """Apply a step to batches of samples over the dims `core`, lazily on dask chunks.
+        """Apply a function to batches of samples over the dims `core`, lazily on dask chunks.
 
-        sizes: dims and sizes of its results. Samples with values that are not finite give NaN.
+        sizes: of the dims of its results. Samples with values that are not finite give NaN.
         """
         shape = self.latent_shape if core[0].startswith(n.LATENT) else self.input_shape
         size = self.fitting(batch_size)
@@ -228,7 +228,7 @@ class TrainedModel(nn.Module):
             samples = samples.reshape(-1, *shape)
             result = np.empty((len(samples), *sizes.values()), np.float32)
             for start in range(0, len(samples), size):
-                batch = step(torch.from_numpy(samples[start : start + size]))
+                batch = function(torch.from_numpy(samples[start : start + size]))
                 result[start : start + size] = batch.cpu().numpy().reshape(-1, *sizes.values())
             if samples.dtype.kind == "f":
                 is_finite = np.isfinite(samples).all(axis=tuple(range(1, samples.ndim)))
@@ -285,7 +285,7 @@ def pooled(latents: torch.Tensor) -> torch.Tensor:
 
 
 def save_model(model: TrainedModel, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write weights, then config.json with their checksum; returns what config.json holds."""
+    """Write weights, then config.json with their checksum; return the contents of config.json."""
     sha256 = write_tensors(folder / WEIGHTS, model.state_dict())
     record = model.record.to_attrs() | {"signal_dims": list(model.signal_dims)}
     described = {"format": FORMAT, **record, "weights_sha256": sha256, **facts}
@@ -398,13 +398,14 @@ def check_network(manifest: Mapping[str, Any], run: str, use: str) -> None:
 
 
 def check_fits(
-    ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_given: bool = False
+    ds: xr.Dataset, manifest: Mapping[str, Any], model: TrainedModel, *, is_compared: bool = False
 ) -> None:
-    """Raise UsageError unless the model was trained on samples such as these: those of a store, or
-    those that the caller has compared (`is_given`).
+    """Raise UsageError unless the model was trained on samples such as those of a Dataset.
+
+    is_compared: the caller has compared the patterns, which need not be those of the store.
     """
     trained = f"run {manifest.get('run')!r} was trained on"
-    if OTHER_PATTERNS in manifest.get("data", {}) and not is_given:
+    if OTHER_PATTERNS in manifest.get("data", {}) and not is_compared:
         raise UsageError(
             f"{trained} a Dataset whose patterns are not the store's own; give that Dataset, as in "
             "va.encode(ds, run=…), or make a store of it: va.ingest(ds, 'NEW.zarr')."

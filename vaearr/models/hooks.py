@@ -1,4 +1,4 @@
-"""Hooks that receive what the layers of a network put out, in the order of execution."""
+"""Hooks that receive the outputs of the layers of a network, in the order of execution."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ OnOutput = Callable[[str, nn.Module, torch.Tensor], None]
 
 @contextmanager
 def watching(network: nn.Module, on_output: OnOutput) -> Iterator[None]:
-    """Call `on_output(name, module, output)` for each layer as it is run, with the output's own
-    memory.
+    """Call `on_output(name, module, output)` after each layer; the output is not copied.
 
     A layer is a module without modules inside that changes values. A layer that is run twice is
-    met twice. Of several outputs the first is taken; what is no tensor is left out. The hooks are
-    removed afterwards in any case.
+    reported twice. Of several outputs the first is used; what is no tensor is skipped. The hooks
+    are removed afterwards in any case.
     """
 
     def leave(name: str, module: nn.Module, _: Any, output: Any) -> None:

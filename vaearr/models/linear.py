@@ -33,7 +33,8 @@ KNEE_LIMIT = 64  # components among which the knee is looked for
 class Samples:
     """Samples that a model is fitted to, read block by block as often as they are needed.
 
-    ds: their patterns and maps. inside: which ones, over the navigation dims, out of a `region`.
+    ds: patterns and maps. inside: the samples, boolean over the navigation dims. region:
+    training and validation samples, likewise.
     """
 
     ds: xr.Dataset

@@ -130,7 +130,7 @@ def shape_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
 
 
 def amplitude_nll(target: Tensor, recon: Tensor, nll: Nll) -> Tensor:
-    """Return `nll` of the point's own pattern, `(B,)`, with a gradient to the amplitude only."""
+    """Return `nll` of the point's pattern, `(B,)`, with a gradient to the amplitude only."""
     size = _size(recon)
     return nll(target, size * (recon / size).detach())
 
@@ -221,8 +221,8 @@ def _mean_over_maps(loss: OfLogit, maps: Maps) -> Tensor:
 def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake: Tensor) -> Tensor:
     """Return how far the discriminator is from slope 1 between data and decoded samples.
 
-    mean (|grad D(x)| - 1)^2 at x = u real + (1 - u) fake with one u ~ U(0, 1) per sample, drawn by
-    torch's own generator; D is the mean over positions and maps, |.| the Euclidean norm over a
+    mean (|grad D(x)| - 1)^2 at x = u real + (1 - u) fake with one u ~ U(0, 1) per sample,
+    from torch's generator; D is the mean over positions and maps, |.| the Euclidean norm over a
     sample's values. Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, eq. 3.
     In float32 also inside autocast; differentiable in the discriminator's weights alone.
     """
@@ -240,8 +240,8 @@ def gradient_penalty(discriminator: Callable[[Tensor], Maps], real: Tensor, fake
 class Discriminator(nn.Module):
     """Scores samples `(B, C, …)` in 2-D and 3-D: one map of logits per stack of layers.
 
-    least: smallest side of a sample. score: one logit for the whole sample, made of the mean over
-    the last grid. Raises UsageError for samples that are too small.
+    least: smallest side of a sample. score: layer that computes one logit for the complete sample
+    from the mean over the last grid. Raises UsageError for samples that are too small.
     """
 
     def __init__(

@@ -246,7 +246,8 @@ def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
     """
     if config.range is None:
         raise ValueError(
-            f"normalise {config.normalise!r} needs a range; `decide_preprocess` takes it from the data."
+            f"normalise {config.normalise!r} needs a range; `decide_preprocess` takes it from the "
+            "data."
         )
     low, high = config.range
     if config.normalise == "symmetric":

@@ -106,7 +106,7 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
 def health_warnings(
     n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False
 ) -> list[str]:
-    """Return what users should know about the latent space, in sentences; empty if all is well."""
+    """Return warnings about the latent space, in sentences; empty if there are none."""
     in_use = f"Only {n_active} of {latent_dim} latent dimensions"
     is_few = n_active < FEW * latent_dim
     warnings = []

@@ -111,7 +111,7 @@ def encode_run(
         return store_ds
     model = run.to(settings.device).model
     ds = store_ds if data is None else data
-    check_fits(ds, run.manifest, model, is_given=data is not None)
+    check_fits(ds, run.manifest, model, is_compared=data is not None)
     if settings.draws and model.network.is_deterministic:
         raise UsageError(
             f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave out draws."

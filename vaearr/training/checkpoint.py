@@ -48,7 +48,7 @@ def save_checkpoint(
                     tensors[f"{prefix}.{number}.{name}"] = value
     numbers = {name: getattr(state, name) for name in STATE_FIELDS}
     numbers |= {"seconds": seconds, "sums": dict(sums), "scaler": state.scaler.state_dict()}
-    write_tensors(path, tensors, {"format": FORMAT, "about": state.identity, "state": numbers})
+    write_tensors(path, tensors, {"format": FORMAT, "about": state.must_agree, "state": numbers})
 
 
 def load_checkpoint(state: Training, path: Path) -> None:
@@ -57,7 +57,7 @@ def load_checkpoint(state: Training, path: Path) -> None:
     Raises UsageError if it belongs to a training with other settings, and DataError for a file that
     is damaged or holds other networks.
     """
-    check_checkpoint(path, state.identity)
+    check_checkpoint(path, state.must_agree)
     tensors, header = read_tensors(path)
     expected = _weights(state)
     weights = {}
@@ -104,14 +104,14 @@ def _set_moment(optimizer: torch.optim.Optimizer, key: str, value: torch.Tensor)
     optimizer.state[parameter][name] = moment
 
 
-def check_checkpoint(path: Path, identity: Mapping[str, Any]) -> None:
+def check_checkpoint(path: Path, must_agree: Mapping[str, Any]) -> None:
     """Raise UsageError or DataError unless the header is that of a checkpoint of this training."""
     header = read_header(path)
     if header.get("format") != FORMAT:
         raise DataError(
             f"{path} is not a checkpoint of this vaearr (format {header.get('format')})."
         )
-    differences = stored_and_requested(differing(header["about"], identity))
+    differences = stored_and_requested(differing(header["about"], must_agree))
     if differences:
         raise UsageError(
             f"{path} belongs to a training with other settings ({differences}); give the same."

@@ -34,7 +34,7 @@ class Training:
 
     Attributes
     ----------
-    identity : mapping
+    must_agree : mapping
         Settings, data and processes, which a checkpoint must share to be resumed.
     perceptual : torch.nn.Module or None
         The network that `objective.perceptual` asks for.
@@ -62,7 +62,7 @@ class Training:
     config: TrainConfig
     folder: Path
     team: Processes = ALONE
-    identity: Mapping[str, Any] = field(default_factory=dict)
+    must_agree: Mapping[str, Any] = field(default_factory=dict)
     perceptual: nn.Module | None = None
     epoch_samples: int = 0
 

@@ -116,13 +116,13 @@ def train_model(
     n_validation = int((split == n.VALIDATION).sum())
     can_validate = n_validation >= team.size
     validation = part_batches(n.VALIDATION, team, labels=labels) if can_validate else None
-    identity = {
+    must_agree = {
         "settings": settings.deciding(),
         "data": dict(identities),
         "processes": team.size,
         "streamed": train.tier == "streamed",  # the order of samples depends on it
     }
-    checkpoint = team.first_does(_checkpoint_to_resume, folder, identity, resume, restart)
+    checkpoint = team.first_does(_checkpoint_to_resume, folder, must_agree, resume, restart)
     model = new_model(ds, _network(settings), settings, team.device, trust, classes)
     if checkpoint is None:  # a checkpoint holds the weights and the background
         _start_from(model, init, trust)
@@ -130,7 +130,7 @@ def train_model(
     perceptual = _perceptual(model, settings.objective.perceptual, perceptual_from, trust)
     epoch_samples = _epoch_samples(ds, settings, train.n_samples_total)
     state = Training(
-        model, train, validation, settings, folder, team, identity, perceptual, epoch_samples
+        model, train, validation, settings, folder, team, must_agree, perceptual, epoch_samples
     )
     _log_start(state, schema.samples_word(ds), n_validation, checkpoint)
     _fit_or_clear(state, checkpoint, logs, on_step, on_epoch)
@@ -185,7 +185,7 @@ def _part_batches(
 
 
 def _checkpoint_to_resume(
-    folder: Path, identity: Mapping[str, Any], resume: Path | None, restart: bool
+    folder: Path, must_agree: Mapping[str, Any], resume: Path | None, restart: bool
 ) -> Path | None:
     """The checkpoint to resume, if any: the given one, or what an interruption left in the folder.
 
@@ -197,7 +197,7 @@ def _checkpoint_to_resume(
         left_over = None
     ways_out = "discard it with restart=True (--restart), or choose another run name."
     if resume is not None:
-        check_checkpoint(resume, identity)
+        check_checkpoint(resume, must_agree)
         if left_over is not None and not resume.is_relative_to(folder):
             raise UsageError(
                 f"an interrupted training of this run is at {left_over}; leave --resume out, "
@@ -205,7 +205,7 @@ def _checkpoint_to_resume(
             )
     elif left_over is not None:
         try:
-            check_checkpoint(left_over, identity)
+            check_checkpoint(left_over, must_agree)
         except VaearrError as error:
             raise type(error)(
                 f"an interrupted training of this run is in the way: {error} Or {ways_out}"

@@ -25,7 +25,7 @@ log = logging.getLogger("vaearr")
 
 PACKAGES = ("vaearr", "torch", "numpy", "xarray", "zarr")
 FINGERPRINTS = "fingerprints"
-IDENTITIES = {"sha256", "fingerprint"}  # of the patterns; recipes of earlier versions lack one
+IDENTITIES = {"sha256", "fingerprint"}  # of the patterns; an earlier version recorded one of them
 MAX_DIFFERENCES = 6
 MAX_CHARACTERS = 40  # of a value in a message
 BY_NAME = "choose another name with name='…' (--name)"
@@ -50,30 +50,31 @@ class Recipe:
             recipe["config"] = self.config.deciding()
         if self.fingerprints:
             recipe[FINGERPRINTS] = dict(self.fingerprints)
-        plain: dict[str, Any] = json.loads(json.dumps(as_json(recipe)))
-        return plain
+        return dict(as_json(recipe))
 
     def stamp(self, *packages: str) -> dict[str, Any]:
         """What the result keeps: the recipe with versions (of `packages` too) and time."""
         return {**self.as_attrs(), "versions": versions(*packages), "time": now()}
 
-    def differences(self, stored: Any) -> str | None:
-        """How a stored recipe differs, as text; None if this step did not make the result."""
-        stored_recipe = parsed(stored)
-        if not isinstance(stored_recipe, Mapping):
-            return None
+    def is_of_step(self, stored: Any) -> bool:
+        """Whether a stored recipe is of the same step."""
+        if not isinstance(stored, Mapping):
+            return False
+        return self.config is None or _stored_settings(self.config, stored) is not None
+
+    def differences(self, stored: Mapping[str, Any]) -> str:
+        """How a stored recipe of this step differs, as text; "" if it does not."""
         requested = self.as_attrs()
-        present = {key: stored_recipe.get(key) for key in requested}
+        fingerprints = requested.pop(FINGERPRINTS, None)
+        changed = changed_inputs(stored.get(FINGERPRINTS), fingerprints)
+        present = {key: stored.get(key) for key in requested}
         if self.config is not None:
-            present["config"] = _stored_settings(type(self.config), stored_recipe)
-            if present["config"] is None:
-                return None
-        changed = changed_inputs(present.pop(FINGERPRINTS, None), requested.pop(FINGERPRINTS, None))
+            present["config"] = _stored_settings(self.config, stored)
         settings = []
         for difference in differing(present, requested):
             if not difference[0].endswith("fingerprint"):
                 settings.append(difference)
-            elif "patterns" not in changed:
+            elif "patterns" not in changed:  # "data.fingerprint" is that of the patterns
                 changed.append("patterns")
         reasons = []
         if settings:
@@ -83,15 +84,16 @@ class Recipe:
         return ", ".join(reasons)
 
 
-def _stored_settings(kind: type[Config], recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The deciding settings of a stored recipe; None if they are not of this kind.
+def _stored_settings(config: Config, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The deciding settings of a stored recipe; None if they are not those of the same step.
 
     A setting of an earlier version that was left empty had no effect.
     """
     try:
         stored = dict(recipe["config"])
-        settings = {key: stored[key] for key in stored if key in kind.model_fields or stored[key]}
-        return kind.from_attrs(settings).deciding()
+        fields = type(config).model_fields
+        settings = {key: stored[key] for key in stored if key in fields or stored[key]}
+        return config.from_attrs(settings).deciding()
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -139,9 +141,10 @@ def can_reuse(
     ExistsError
         If it was made differently and `overwrite` is False, or by another step.
     """
-    differences = recipe.differences(stored)
-    if differences is None:
+    stored_recipe = parsed(stored)
+    if not recipe.is_of_step(stored_recipe):
         raise ExistsError(f"{what}, and it is no result of this step; {instead}.")
+    differences = recipe.differences(stored_recipe)
     if differences and not overwrite:
         raise ExistsError(
             f"{what}, {differences}; {instead}, or replace it with overwrite=True (--overwrite)."

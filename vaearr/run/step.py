@@ -34,7 +34,7 @@ def step_recipe(
     used: list[str] = []
     for name in names:
         variable = name.split(": ")[0]
-        if variable not in ds.variables:
+        if variable not in ds.variables:  # an element, or a sum of elements
             variable = n.ELEMENTS
         if variable in ds.variables and variable not in used:
             used.append(variable)

@@ -109,8 +109,8 @@ def recover(store: Path) -> None:
 def identify(store: Path) -> None:
     """Record in `/runs` what identifies a store, unless it is recorded. Needs the lock.
 
-    Stores of earlier versions have it in the attributes of the root. A copy by plain xarray, which
-    has no `/runs`, gets a new identity.
+    Stores of earlier versions have it in the attributes of the root; what `/runs` records wins. A
+    copy by plain xarray, which has no `/runs`, gets a new identity.
     """
     is_copy = not (store / n.RUNS / METADATA).exists()
     recorded = attributes_of(store / n.RUNS)
@@ -127,7 +127,7 @@ def identify(store: Path) -> None:
 def write_identity(store: Path, attributes: Mapping[str, Any]) -> None:
     """Change the attributes of `/runs` and their listed copy in one step. Needs the lock."""
     staging_root(store).mkdir(exist_ok=True)
-    replace_file(_journal(store), b"{}")
+    replace_file(_journal(store), b"{}")  # moves nothing, but has `/runs` listed even after a kill
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
     (store / n.RUNS).mkdir(exist_ok=True)
     replace_file(store / n.RUNS / METADATA, json.dumps(metadata, indent=2).encode())
@@ -185,7 +185,7 @@ def existing_keys(store: Path, keys: Collection[str]) -> list[str]:
 
 def publish(
     store: Path,
-    staged: Mapping[str, Path],
+    folders: Mapping[str, Path],
     *,
     replacing: Collection[str] = (),
     checksums: Mapping[Path, str] | None = None,
@@ -199,12 +199,12 @@ def publish(
     ----------
     store
         The folder of the store.
-    staged
+    folders
         Finished folders below `staging_root` by their keys in the store (`latents`, `runs/vae`).
     replacing
-        Keys that are removed in the same step. Their names may be used by `staged`.
+        Keys that are removed in the same step. Their names may be used by `folders`.
     checksums
-        Checksums of files in the staged folders that are known already.
+        Checksums of files in these folders that are known already.
 
     Raises
     ------
@@ -212,14 +212,14 @@ def publish(
         Before any change, if a key exists and is not among `replacing`.
     """
     staging = staging_root(store)
-    taken = [key for key in existing_keys(store, staged) if not is_at_or_below(key, replacing)]
+    taken = [key for key in existing_keys(store, folders) if not is_at_or_below(key, replacing)]
     if taken:
         names = ", ".join(taken) or "a store"
         raise ExistsError(f"{store} already holds {names}; nothing was changed.")
     replaced = existing_keys(store, replacing)
     moves: dict[str, str | None] = dict.fromkeys(replaced)
     with write_errors(store):
-        for key, folder in staged.items():
+        for key, folder in folders.items():
             seal(folder, checksums)
             sync_tree(folder)
             moves[key] = folder.relative_to(staging).as_posix()
@@ -227,7 +227,7 @@ def publish(
         sync_path(staging)
         replace_file(_journal(store), json.dumps(moves, indent=2).encode())
         _apply_journal(store)
-    if staged and replaced:
+    if folders and replaced:
         names = ", ".join(filter(None, replaced)) or "the store"
         log.info(f"{store}: {names} replaced")
 
@@ -241,7 +241,8 @@ def _apply_journal(store: Path) -> None:
     _move(store, moves)
     refresh_listing(store, moves)
     for folder in (REPLACED, *filter(None, moves.values())):
-        shutil.rmtree(staging / Path(folder).parts[0], ignore_errors=True)
+        work = Path(folder).parts[0]
+        shutil.rmtree(staging / work, ignore_errors=True)
     _journal(store).unlink()
     remove_if_empty(staging)
 
@@ -249,11 +250,12 @@ def _apply_journal(store: Path) -> None:
 def _move(store: Path, moves: Mapping[str, str | None]) -> None:
     """Rename replaced folders away and staged folders in, unless that is done."""
     staging = staging_root(store)
+    # removed keys, and keys whose new folder is not in the store yet
     pending = [key for key, folder in moves.items() if not folder or (staging / folder).exists()]
     replaced = [key for key in pending if os.path.lexists(store / key)]
     trash = staging / REPLACED / uuid.uuid4().hex
     if replaced:
-        if any(replaced):
+        if replaced != [""]:  # a store that is replaced disappears with its list
             refresh_listing(store, (), without=replaced)  # old metadata must not meet new chunks
         trash.mkdir(parents=True)
     for key in pending:

@@ -141,13 +141,14 @@ def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:
     DataError
         If one of the variables was created from values that have changed since.
     """
-    fingerprints = {n.PATTERNS: check_patterns(store)}
+    fingerprints = {n.PATTERNS: check_patterns(store)}  # checked even if not named
     for name in names:
         _check_input(store, name, fingerprints)
     return {name: fingerprints[name] for name in names if name in fingerprints}
 
 
 def _check_input(store: Path, name: str, fingerprints: dict[str, str]) -> None:
+    """Add the fingerprints of a variable and of all its inputs, after a check of each."""
     if name in fingerprints or not has_file(store, f"{name}/{METADATA}"):
         return
     fingerprints[name] = variable_fingerprint(store, name)

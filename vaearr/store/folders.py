@@ -41,10 +41,10 @@ CANNOT_WRITE = {
 
 @contextmanager
 def try_lock(file: Path, folder: Path) -> Iterator[bool]:
-    """Lock a file without waiting; yields whether that succeeded. A dead process keeps no lock.
+    """Lock a file and a folder without waiting; yield whether that succeeded.
 
-    The folder is locked too, in case somebody removes the file. On Windows that is neither possible
-    nor needed: a file that is in use cannot be removed.
+    The locks of a dead process are free. The folder's lock holds if somebody removes the file; on
+    Windows only the file is locked, which cannot be removed while it is in use.
     """
     with ExitStack() as stack:
         try:
@@ -181,7 +181,7 @@ def output_folder(folder: Path, *, last: str | None = None) -> Iterator[Path]:
     last: for a folder that is replaced: this file is moved after the others, then old files are
     removed. A kill in between leaves each file complete, the old or the new one.
     """
-    new_folder = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    new_folder = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{PART}")
     with write_errors(folder):
         try:
             if folder.exists() and not folder.is_dir():

@@ -33,7 +33,7 @@ def files_by_node(folder: Path) -> dict[str, list[str]]:
     nodes = {""}
     for path in paths:
         parent, _, name = path.rpartition("/")
-        if name in (METADATA, SEAL) or f"/{parent}".endswith(f"/{n.MODEL}"):
+        if name in (METADATA, SEAL) or Path(parent).name == n.MODEL:
             nodes.add(parent)
     files: dict[str, list[str]] = {node: [] for node in sorted(nodes)}
     for path in paths:

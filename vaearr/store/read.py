@@ -92,7 +92,7 @@ def store_of(data: str | Path | xr.Dataset, store: str | Path | None = None) -> 
 
 
 def open_group(path: str | Path) -> zarr.Group:
-    """Return the root group of a store for reading, opened once for each list of variables."""
+    """Return the root group of a store for reading, cached until its list of variables changes."""
     store = store_path(path)
     if not store.exists():
         raise NoInputError(
@@ -108,7 +108,7 @@ def open_group(path: str | Path) -> zarr.Group:
 
 @lru_cache(maxsize=8)
 def _group(store: Path, version: Hashable) -> zarr.Group:
-    """Open the root group. version: of the list of variables."""
+    """Open the root group. version: changes with the list of variables."""
     try:
         has_file(store, METADATA)
         group = zarr.open_group(LocalStore(store, read_only=True), mode="r", zarr_format=3)
@@ -314,6 +314,7 @@ def has_table(path: str | Path, run: str, name: str) -> bool:
     """Whether a run has a table (`history`, `health`, `association`…)."""
     store, root = _with_run(path, run)
     key = f"{n.RUNS}/{run}/{name}"
+    # while a table is replaced, only the journal has it
     return key in root or journalled(store).get(key) is not None
 
 

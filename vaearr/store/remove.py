@@ -87,7 +87,7 @@ def _derived(store: Path, name: str) -> list[str]:
         is_reserved = key in n.RESERVED and key != n.RECONSTRUCTION
         if n.PROVENANCE in listed[key].get("attributes", {}) and not is_reserved:
             derived.add(key)
-    owners = [key for key in derived if f"{name}_".startswith(f"{key}_")]
+    owners = [key for key in derived if name == key or name.startswith(f"{key}_")]
     if not owners:
         raise UsageError(
             f"{store}: {name} came with the source and cannot be removed; ingest anew."

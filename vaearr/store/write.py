@@ -35,7 +35,6 @@ from vaearr.store.read import (
 )
 
 Transform = Callable[[np.ndarray, Region], np.ndarray]
-Progress = Callable[[int, int], object]
 ALL_WRITTEN: Any = {"write_empty_chunks": True}  # a chunk of NaN must exist to count as written
 
 
@@ -63,7 +62,7 @@ def create_store(
     *,
     transform: Transform | None = None,
     finalise: Callable[[xr.Dataset], xr.Dataset] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], object] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a Dataset as a new store, streaming `patterns` by chunk, and publish it in one step.
@@ -457,7 +456,7 @@ def finish_run(
 
 
 def check_run_name(run: str) -> None:
-    """Raise UsageError for a name that cannot name a run."""
+    """Raise UsageError for a name that cannot name a run; `latents_std` is that of the run `vae`."""
     if not n.is_valid_name(run) or run.startswith("std"):
         raise UsageError(
             f"{run!r} cannot name a run; use letters, digits and _, a letter first, and not 'std…'."

@@ -302,7 +302,7 @@ def finish_variables(
     if n_pending:
         raise RuntimeError(f"{n_pending} of {len(staged.regions)} blocks are not written.")
     folders = {folder.name: folder for folder in staged.folder.iterdir() if folder.is_dir()}
-    _write_and_publish(staged.store, folders, run=run, tables=tables, replacing=replacing)
+    _write_and_publish(staged.store, folders, replacing, run=run, tables=tables)
 
 
 def write_results(
@@ -340,19 +340,17 @@ def write_results(
     if tables:
         run_folder(store, run)
     with edit_store(store):
-        _write_and_publish(
-            store, {}, variables=variables, run=run, tables=tables, replacing=replacing
-        )
+        _write_and_publish(store, {}, replacing, variables=variables, run=run, tables=tables)
 
 
 def _write_and_publish(
     store: Path,
     folders: Mapping[str, Path],
+    replacing: Collection[str],
     *,
     variables: xr.Dataset | None = None,
     run: str = "",
     tables: Mapping[str, xr.Dataset] | None = None,
-    replacing: Collection[str] = (),
 ) -> None:
     """Publish finished folders together with variables and tables in memory. Needs the lock."""
     with work_folder(store, RESULTS) as work:
@@ -450,7 +448,7 @@ def finish_run(
     with write_errors(store):  # nested attributes stay; only tables go to netCDF
         _write_group(xr.Dataset(), folder, plain(manifest))
     folders = {f"{n.RUNS}/{run}": folder}
-    _write_and_publish(store, folders, variables=variables, replacing=replacing)
+    _write_and_publish(store, folders, replacing, variables=variables)
     with suppress(OSError):  # the run is published already; a checkpoint does no harm
         (store / n.RUNS / run / n.MODEL / n.CHECKPOINT).unlink()
 

@@ -132,8 +132,7 @@ class PatternBatches:
         _check_numbers(batch_size, memory)
         if balance is not None and (not shuffle or world_size > 1):
             raise UsageError(
-                "balance draws samples at random from the complete scan; set shuffle=True and use "
-                "one process."
+                "balance draws samples at random; set shuffle=True and use one process."
             )
         values, self.sample_shape = _samples_of(ds, variable)
         if roi is None and variable != n.PATTERNS:

@@ -134,8 +134,7 @@ def encode_run(
             _check_windows(model, patterns, chosen, settings.window, settings.overlap)
         results = _encode_blocks(model, store_ds, patterns, chosen, staged, settings)
         write_blocks(staged, results, what="encoding", progress=progress)
-        has_channels = len(model.latent_shape) > 1
-        if has_channels or not schema.is_scan(store_ds):
+        if len(model.latent_shape) > 1 or not schema.is_scan(store_ds):  # for diffusion models
             split = run.variable(n.SPLIT).load()
             _add_channel_attrs(staged.arrays[latents], specs[latents].dims, split)
         finish_variables(staged, replacing=replacing)

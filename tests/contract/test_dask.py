@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -99,3 +100,4 @@ def test_an_address_without_a_scheduler_is_refused(trained_template: Path, tmp_p
     for scheduler in (nobody, tmp_path / "nowhere.json", "somewhere"):
         refused = vaearr("encode", store, "--overwrite", "--scheduler", scheduler, code=USAGE)
         assert f"--scheduler {scheduler}: no Dask scheduler answers there" in refused.error
+        assert dask.config.get("scheduler", None) is None, "later work is not sent there"

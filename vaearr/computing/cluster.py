@@ -43,10 +43,11 @@ def computing_on(scheduler: str | None) -> Iterator[None]:
         address = scheduler
         if scheduler.endswith(".json"):
             address = json.loads(Path(scheduler).read_text())["address"]
-        client = Client(address, timeout=10)
+        # a client that fails to connect would stay the default of this process
+        Client(address, timeout=10, set_as_default=False).close()
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"--scheduler {scheduler}: no Dask scheduler answers there ({error})."
         ) from None
-    with client:
+    with Client(address):
         yield

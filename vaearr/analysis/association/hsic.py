@@ -10,6 +10,8 @@ without points are shortened to REACH, which changes no kernel that is not zero.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +22,8 @@ CHUNK_VALUES = 2**20  # kernels of pairs held at once
 ROUNDING = 1e-13  # of a kernel's values; smaller differences after centring are noise
 
 
-class Kernel(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Kernel:
     """The Gaussian kernel of a column of n points."""
 
     positions: np.ndarray  # (n,) in kernel widths, long gaps shortened
@@ -31,6 +34,11 @@ class Kernel(NamedTuple):
     def n_waves(self) -> int:
         """Number of waves above 0."""
         return len(self.weights) // 2
+
+    @cached_property
+    def trace(self) -> float:
+        """tr(KHKH), of the column with itself."""
+        return kernel_sums(self, self).centred
 
 
 class Sums(NamedTuple):
@@ -54,10 +62,9 @@ def hsic_normalised(x: Kernel, y: Kernel) -> float:
     NaN where all distances of a column are so much smaller than the kernel's least width, 1e-6,
     that its kernel is 1.
     """
-    traces = np.array([kernel_sums(x, x).centred, kernel_sums(y, y).centred])
-    if (traces <= (ROUNDING * len(x.positions)) ** 2).any():
+    if min(x.trace, y.trace) <= (ROUNDING * len(x.positions)) ** 2:
         return np.nan
-    return min(kernel_sums(x, y).centred / math.sqrt(traces.prod()), 1.0)
+    return min(kernel_sums(x, y).centred / math.sqrt(x.trace * y.trace), 1.0)
 
 
 def hsic_unbiased(x: Kernel, y: Kernel) -> float:
@@ -90,10 +97,17 @@ def kernel_sums(first: Kernel, second: Kernel) -> Sums:
     a = first.weights * series[:, second.n_waves]
     b = second.weights * series[first.n_waves]
     cross = first.weights[:, None] * series * second.weights
-    centred = np.abs(cross - np.outer(a, b) / n)
-    rows = (a.conj() @ cross @ b.conj()).real
-    sums = (centred**2, np.abs(cross) ** 2, rows, np.abs(a) ** 2, np.abs(b) ** 2)
-    return Sums(*(float(np.sum(values)) for values in sums))
+    return Sums(
+        centred=_squared_norm(cross - np.outer(a, b) / n),
+        products=_squared_norm(cross),
+        rows=float((a.conj() @ cross @ b.conj()).real),
+        first=_squared_norm(a),
+        second=_squared_norm(b),
+    )
+
+
+def _squared_norm(values: np.ndarray) -> float:
+    return float(np.sum(np.abs(values) ** 2))
 
 
 def _sums_of_pairs(x: np.ndarray, y: np.ndarray) -> Sums:

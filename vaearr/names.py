@@ -22,7 +22,6 @@ GROUPS = frozenset({"subject", "person", "patient", "site", "scanner", "group", 
 ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
 Z_DRAWS, DRAW = "z_draws", "draw"  # samples of the posterior, over dim draw
-QUATERNION = "quaternion"  # orientations, over dim quaternion_component
 CLUSTERS, PCA, COMPONENT = "clusters", "pca", "component"
 # variables and coordinates of an encoding; a user names the first to remove all
 ENCODED = (LATENTS, LATENT, *POSITIONS, LATENTS_STD, RECONSTRUCTION_ERROR, Z_DRAWS, DRAW)

@@ -167,7 +167,7 @@ def coloured(da: xr.DataArray) -> Colouring:
     return Colouring(values, colors_of(SEQUENTIAL), limits, even_ticks(*limits), [])
 
 
-def is_volume(da: xr.DataArray) -> bool:
+def has_depth(da: xr.DataArray) -> bool:
     """Whether samples have a depth along which they are sliced."""
     return n.Z in da.dims or n.DZ in da.dims
 

@@ -22,9 +22,9 @@ from vaearr.app.samples import (
     as_pictures,
     coloured,
     encoded_samples,
+    has_depth,
     has_network,
     is_map,
-    is_volume,
     layers_of,
     names_of,
     png,
@@ -194,7 +194,7 @@ def _sliders(run: Run, samples: Encoded) -> Section:
     units = f"Stored units ({attrs['units']})"
     if attrs["scale"] != "stored":
         units = "Preprocessed units"
-    volumes = "Middle slices of volumes. " if is_volume(decoded) else ""
+    volumes = "Middle slices of volumes. " if has_depth(decoded) else ""
     section.caption(
         f"Each dimension alone (at most the {MAX_DIMS} that vary most), moved by up to {REACH:g} "
         f"of its standard deviations from {text(traversal.attrs['base'])}. {volumes}{units}, "

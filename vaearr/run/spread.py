@@ -16,7 +16,6 @@ from vaearr.schema.classes import CLASS
 
 N_PAIRED = 6  # dimensions of a pair plot by default
 MIN_BINS, MAX_BINS = 5, 50
-N_POINTS = 2000  # samples in a figure by default
 
 
 def histograms(

@@ -231,7 +231,7 @@ def _rendered(layout: Any, max_width: float) -> tuple[Any, list[Any]]:
     with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
     views = [view.map(_for_matplotlib, with_options) for view in layout]
     converted = hv.Layout(views).cols(n_columns).opts(**LAYOUT_OPTIONS, backend="matplotlib")
-    figure = hv.render(converted, backend="matplotlib")
+    figure = hv.renderer("matplotlib").get_plot(converted).state  # `hv.render` plots it twice
     pyplot.close(figure)
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     grid = panels[0].get_gridspec()

@@ -268,6 +268,14 @@ def test_what_is_made_from_what_was_replaced_is_made_otherwise(trained_store: Pa
     )
 
 
+def test_other_initial_weights_are_another_training(scan_store: Path) -> None:
+    for run, init in (("first", ()), ("second", ("--init", "first"))):
+        vaearr("train", scan_store, "--run", run, *init, *EPOCHS, *TINY)
+    vaearr("train", scan_store, "--run", "first", *EPOCHS, *TINY, "--beta", 2, "--overwrite")
+    again = ("train", scan_store, "--run", "second", "--init", "first", *EPOCHS, *TINY)
+    assert "initial weights changed since" in vaearr(*again, code=EXISTS).error
+
+
 def test_a_run_is_replaced_with_all_that_was_made_by_it(trained_store: Path) -> None:
     vaearr("train", trained_store, *EPOCHS, *TINY, "--beta", 2, "--overwrite")
     ds = zarr(trained_store)

@@ -13,6 +13,7 @@ import xarray as xr
 from sklearn.feature_selection import mutual_info_regression
 
 import vaearr as va
+from vaearr.config import AssociateConfig, SignificanceConfig
 from vaearr.errors import SchemaError
 
 from . import inputs
@@ -240,6 +241,22 @@ def test_no_p_value_without_an_association() -> None:
     assert few.p_value.isnull().all()
     assert few.association.sel(metric="pearson").notnull().all()
     assert np.isfinite(found.p_value.sel(metric="pearson")).all()
+
+
+def test_p_values_of_a_config_are_kept(known_store: Path) -> None:
+    run = va.load_run(known_store, "theirs")
+    config = AssociateConfig(significance=SignificanceConfig(n_surrogates=99, seed=7))
+    table = run.associate("BC", metrics="pearson", config=config, significance=True, name="seven")
+    assert table.attrs["config"]["seed"] == 7
+
+
+def test_a_class_without_a_point_in_the_subset_gets_no_p_value() -> None:
+    latents, target = maps((60, 50))
+    is_rare = target == target[3, 4]  # a single point
+    settings = SignificanceConfig(n_surrogates=19, max_points=100)
+    table = va.associate(latents[..., :1], is_rare.astype(float), "kendall", significance=settings)
+    assert table.association.notnull().all()
+    assert table.p_value.isnull().all()
 
 
 def test_elements_are_scaled_between_quantiles_on_request(known_store: Path) -> None:

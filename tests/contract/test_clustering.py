@@ -239,6 +239,16 @@ def test_the_same_again_is_there_already_and_other_settings_are_refused(known_st
     assert tree(known_store) == before
 
 
+def test_tables_of_replaced_clusters_do_not_survive(known_store: Path) -> None:
+    run = va.load_run(known_store, "theirs")
+    assert run.cluster(["BC"], method="kmeans", k=3, name="spots").sizes["cluster"] == 3
+    nothing_dense = {"method": "dbscan", "eps": 1e-9, "name": "spots"}
+    for overwrite in (True, False):  # computed, and as stored
+        replaced = run.cluster(["BC"], overwrite=overwrite, **nothing_dense)
+        assert replaced.sizes["cluster"] == 0
+    assert "clusters_spots_scores" not in xr.open_datatree(known_store)["runs/theirs"]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

@@ -82,3 +82,17 @@ def test_a_dataset_from_nowhere_names_its_store(store: Path) -> None:
     made = xr.Dataset({"BC": (("y", "x"), np.ones((2, 2)))})
     with pytest.raises(UsageError, match="which store"):
         va.keep(made, some=made.BC)
+
+
+def test_a_source_map_whose_name_begins_with_that_of_a_result_is_left(
+    scan_files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "scan.zarr"
+    ds = va.ingest(scan_files["patterns"], path, maps={"grain_id": scan_files["BC"]})
+    va.train(path, model="pca", latent_dim=2)
+    va.keep(path, grain=ds.grain_id > 0)
+    va.keep(path, grain=ds.grain_id > 1, overwrite=True)
+    with pytest.raises(UsageError, match="came with the source"):
+        va.keep(path, grain_id=ds.grain_id + 1, overwrite=True)
+    vaearr("verify", path, "--remove", "grain")
+    xr.testing.assert_equal(xr.open_zarr(path).grain_id, ds.grain_id)

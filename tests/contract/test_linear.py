@@ -242,6 +242,8 @@ def test_collections_colours_and_volumes(images_store: Path, tmp_path: Path) -> 
         (("nmf", "--set", "model.options.endmembers=[[2, 1], [2, 1]]"), "depend on each other"),
         (("nmf", "--set", "model.options.classes=phases"), "'phase'"),
         (("nmf", "--latent-dim", 2, "--set", 'model.options.elements=["Xx"]'), "Xx"),
+        (("pca", "--restart"), "leave out"),
+        (("pca", "--resume", "nothing.safetensors"), "leave out"),
         (("nmf", "--set", "preprocess.normalise=zscore"), "non-negative amounts"),
     ],
 )

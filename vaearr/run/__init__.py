@@ -577,10 +577,11 @@ class Run:
 
         refuse_unknown(Run.associate, AssociateSettings, settings)
         values = {**settings, "targets": _listed(targets)}
+        if significance is True:
+            configured = config.significance if config else None
+            significance = configured or SignificanceConfig()
         if significance is not None:
-            values["significance"] = (
-                SignificanceConfig() if significance is True else significance or None
-            )
+            values["significance"] = significance or None
         chosen = self._settings(AssociateConfig, config, values)
         return associate_run(self, chosen, overwrite=overwrite, progress=progress)
 

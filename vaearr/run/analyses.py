@@ -171,6 +171,7 @@ def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Datas
     labels = clustered(features, config, method, ds.get(roi_name))
     labels = labels.rename(config.name).reset_coords(drop=True)
     tables = {}
+    outdated = {f"{table_name}_scores", table_name}  # of the clusters that are replaced
     if (labels >= 0).any():
         summary = _cluster_summary(ds, features, labels)
         scores = _scores(ds, labels)
@@ -181,7 +182,7 @@ def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Datas
     provenance = recipe.stamp("scikit-learn", "hdbscan")
     for result in (labels, *tables.values()):
         result.attrs[n.PROVENANCE] = provenance
-    store_result(run, variables=labels.to_dataset(), tables=tables)
+    store_result(run, variables=labels.to_dataset(), tables=tables, outdated=outdated)
     return tables.get(table_name, no_clusters).assign({config.name: labels})
 
 

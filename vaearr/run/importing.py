@@ -18,7 +18,7 @@ from vaearr.computing.device import pick_device
 from vaearr.config import ImportConfig, RoiConfig, refuse_unknown, resolved
 from vaearr.config.keywords import ImportSettings
 from vaearr.config.parts import trusted_names
-from vaearr.errors import DataError, RoiError, UsageError
+from vaearr.errors import DataError, NoInputError, RoiError, UsageError
 from vaearr.models.artifacts import (
     CONFIG,
     WEIGHTS,
@@ -101,6 +101,8 @@ def import_model(
     ------
     ExistsError
         If a different run of this name exists.
+    NoInputError
+        If the checkpoint does not exist.
     UsageError
         If the model does not fit the samples, or a model folder fixes a setting that is given.
     UntrustedError
@@ -179,11 +181,19 @@ def import_model(
 
 
 def _weights_of(checkpoint: str | Path) -> tuple[Path, bool]:
-    """The file with the weights, and whether it lies in the model folder of a run."""
+    """The file with the weights, and whether it lies in the model folder of a run.
+
+    Raises NoInputError if it does not exist.
+    """
     file = Path(checkpoint).expanduser().resolve()
     folder = file.parent if file.name == WEIGHTS else file
     if (folder / CONFIG).is_file():
         return folder / WEIGHTS, True
+    if not file.is_file():
+        raise NoInputError(
+            f"{file} does not exist, or is no model folder; give a .safetensors, .pt, .pth or .ckpt "
+            "file, or the folder 'model' of a run."
+        )
     return file, False
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr.config import Config
-from vaearr.errors import UsageError
+from vaearr.errors import DamagedError, DataError, UsageError
 from vaearr.recipe import BY_NAME, FINGERPRINTS, Recipe, can_reuse, changed_inputs, nested
 from vaearr.run import Run
 from vaearr.store import check_inputs, has_table, write_results
@@ -87,15 +87,22 @@ def stored_or_computed(
 
 
 def store_result(
-    run: Run, *, variables: xr.Dataset | None = None, tables: Mapping[str, xr.Dataset] | None = None
+    run: Run,
+    *,
+    variables: xr.Dataset | None = None,
+    tables: Mapping[str, xr.Dataset] | None = None,
+    outdated: Collection[str] = (),
 ) -> None:
-    """Publish the parts of a result together; existing ones of the same names are replaced."""
+    """Publish the parts of a result together; existing ones of the same names are replaced.
+
+    outdated: tables that are removed even if the result has none of this name.
+    """
     write_results(
         run.path,
         variables=variables,
         run=run.name,
         tables=tables,
-        replacing=to_replace(run, variables=variables or (), tables=tables or ()),
+        replacing=to_replace(run, variables=variables or (), tables={*(tables or ()), *outdated}),
     )
 
 
@@ -111,8 +118,13 @@ def current_table(run: Run, name: str) -> xr.Dataset | None:
     table = run.table(name)
     recipe = table.attrs.get(n.PROVENANCE) or table.attrs.get(OF_TABLES) or {}
     fingerprints = recipe.get(FINGERPRINTS) or {}
-    changed = changed_inputs(fingerprints, check_inputs(run.path, fingerprints))
-    return None if changed else table
+    try:
+        present = check_inputs(run.path, fingerprints)
+    except DamagedError:
+        raise
+    except DataError:  # an input was itself created from values that have changed
+        return None
+    return None if changed_inputs(fingerprints, present) else table
 
 
 def check_name(

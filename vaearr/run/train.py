@@ -41,6 +41,7 @@ from vaearr.store import (
     stage_run,
     store_of,
 )
+from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
 
 log = logging.getLogger("vaearr")
@@ -140,7 +141,11 @@ def train(
         show = stack.enter_context(showing(progress, "training"))
         training_data = open_training_data(data, store_path, roi)
         settings = decide_settings(settings, training_data.ds, trusted)
-        recipe = _recipe(training_data, settings)
+        init = _model_path(store_path, settings.init)
+        perceptual_from = _perceptual_from(store_path, settings)
+        weights = {"initial weights": init, "perceptual weights": perceptual_from}
+        used_weights = {name: _weights_sha256(path) for name, path in weights.items() if path}
+        recipe = _recipe(training_data, settings, used_weights)
         if team.first_does(_is_trained, training_data, run, recipe, overwrite):
             return Run(store_path, run, trust=trusted)
         split = split_samples(training_data.ds, training_data.roi, settings)
@@ -157,9 +162,9 @@ def train(
             settings,
             folder / n.MODEL,
             team=team,
-            identities=_identities(training_data, split, settings),
-            init=_model_path(store_path, settings.init),
-            perceptual_from=_perceptual_from(store_path, settings),
+            identities=_identities(training_data, split, settings) | used_weights,
+            init=init,
+            perceptual_from=perceptual_from,
             resume=Path(resume).expanduser().resolve() if resume else None,
             restart=restart,
             trust=trusted,
@@ -186,8 +191,10 @@ def _loss_text(losses: Mapping[str, float]) -> str:
     return f"training, loss {losses['loss']:.1f}{validation} nats per sample"
 
 
-def _recipe(training_data: TrainingData, settings: TrainConfig) -> Recipe:
-    """The recipe of a training: its settings, patterns, region, and the maps that it reads."""
+def _recipe(
+    training_data: TrainingData, settings: TrainConfig, used_weights: Mapping[str, str]
+) -> Recipe:
+    """The recipe of a training: settings, patterns, region, maps and weights that it reads."""
     split_by = settings.split.by or SPLIT_BY.get(settings.split.method)
     names = [n.PATTERNS, settings.objective.label, settings.balance, split_by]
     fingerprints = check_inputs(training_data.store_path, [name for name in names if name])
@@ -196,7 +203,7 @@ def _recipe(training_data: TrainingData, settings: TrainConfig) -> Recipe:
         "data": training_data.identity,
         "region": region_identity(training_data.store_roi),
     }
-    return Recipe(settings, inputs, fingerprints)
+    return Recipe(settings, inputs, {**fingerprints, **used_weights})
 
 
 def _identities(
@@ -408,6 +415,12 @@ def _model_path(store: Path, source: str | None) -> Path | None:
     if n.is_valid_name(source):
         return run_folder(store, source) / n.MODEL
     return Path(source).expanduser().resolve()
+
+
+def _weights_sha256(model: Path) -> str:
+    """Checksum of the weights in a model folder or a checkpoint file; "" if it does not exist."""
+    file = model / n.MODEL_WEIGHTS if model.is_dir() else model
+    return sha256_of(file)[:16] if file.is_file() else ""
 
 
 def _perceptual_from(store: Path, settings: TrainConfig) -> Path | None:

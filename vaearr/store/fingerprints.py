@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def check_patterns(store: Path) -> str:
     )
 
 
-def check_inputs(store: Path, names: Iterable[str]) -> dict[str, str]:
+def check_inputs(store: Path, names: Collection[str]) -> dict[str, str]:
     """Check that variables are current, and return their fingerprints, for a recipe.
 
     Names that do not exist in the store are left out.

@@ -83,18 +83,26 @@ def _derived(store: Path, name: str) -> list[str]:
     listed = listed_in(store)
     variables = [key for key in listed if "/" not in key]
     derived = set()
+    coordinates = set()  # of dims; those of a result begin with its name
     for key in variables:
         is_reserved = key in n.RESERVED and key != n.RECONSTRUCTION
         if n.PROVENANCE in listed[key].get("attributes", {}) and not is_reserved:
             derived.add(key)
-    owners = [key for key in derived if name == key or name.startswith(f"{key}_")]
+        elif listed[key].get("dimension_names") == [key]:
+            coordinates.add(key)
+    is_coordinate = name in coordinates
+    owners = [
+        key for key in derived if name == key or (is_coordinate and name.startswith(f"{key}_"))
+    ]
     if not owners:
         raise UsageError(
             f"{store}: {name} came with the source and cannot be removed; ingest anew."
         )
     owner = max(owners, key=len)
-    others = [key for key in variables if key.startswith(f"{owner}_") and key not in derived]
-    return [owner, *others]
+    return [
+        owner,
+        *(key for key in variables if key in coordinates and key.startswith(f"{owner}_")),
+    ]
 
 
 def _trained(run: str) -> list[str]:

@@ -218,7 +218,7 @@ def _save_or_stop(state: Training, signals: list[int], seconds: float) -> None:
     sums = state.team.totals(state.sums)
     if state.team.is_first:
         save_checkpoint(state, state.folder / CHECKPOINT, sums, seconds)
-        state.next_save = time.monotonic() + 60 * state.config.checkpoint_minutes
+    state.next_save = time.monotonic() + 60 * state.config.checkpoint_minutes
     if must_end:
         log.info(f"saved after {state.progress}; run the same command again to resume")
         if not signals:  # the signal went to another process

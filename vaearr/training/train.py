@@ -106,6 +106,11 @@ def train_model(
         Tables of the run (history, health, and sheets if requested), and its manifest.
     """
     if is_fitted(settings.model.name, trust):
+        if resume or restart:
+            raise UsageError(
+                f"{settings.model.name} is fitted in one pass and has no checkpoints; leave out "
+                "resume and restart (--resume, --restart)."
+            )
         return team.first_does(
             fit_model, ds, split, settings, folder, team.device, identities, trust
         )

@@ -10,7 +10,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.analysis.association.metrics import ASSOCIATION, METRIC
 from vaearr.analysis.association.p_values import P_VALUE
-from vaearr.analysis.association.pairs import MIN_UNBIASED
+from vaearr.analysis.association.pairs import MIN_UNBIASED, load_dcor
 from vaearr.analysis.association.points import gather
 from vaearr.analysis.association.targets import TARGET
 from vaearr.errors import RoiError, UsageError
@@ -82,8 +82,7 @@ def associate_jointly(
     >>> va.associate_jointly(latents, ds.BC, given="position").metric.values.tolist()
     ['distance_correlation_unbiased', 'partial_distance_correlation']
     """
-    import dcor
-
+    dcor = load_dcor()
     if max_points < MIN_UNBIASED:
         raise UsageError(f"max_points is {max_points}; it must be at least {MIN_UNBIASED}.")
     points = gather(latents, target, roi)

@@ -264,6 +264,9 @@ def _max_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     counts as 0.
     """
     is_tested = np.isfinite(observed)
+    p = np.full(observed.shape, np.nan)
+    if not is_tested.any():
+        return p
     values = np.concatenate([observed[None], null])[:, is_tested]
     deviation = np.nanstd(values, axis=0)
     is_same = deviation <= TIE * np.nanmax(np.abs(values), axis=0)
@@ -271,7 +274,6 @@ def _max_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     scaled = offsets / np.where(is_same, 1.0, deviation)
     scaled[:, is_same] *= 0  # NaN stays
     largest = scaled[1:].max(axis=1)  # NaN where a surrogate has no value: counts as stronger
-    p = np.full(observed.shape, np.nan)
     p[is_tested] = _p_values(scaled[0], largest[:, None])
     return p
 
@@ -282,8 +284,8 @@ def _too_smooth(ds: xr.Dataset) -> list[str]:
     if not untested.any():
         return []
     fewest = float(ds[N_EFFECTIVE].where(untested).min())
+    reason = "the maps are too smooth for this test" if fewest else "too few points have all values"
     return [
-        f"{int(untested.sum())} of {untested.size} associations get no p-value: the maps are too "
-        f"smooth for this test. They hold as few as {fewest:.0f} independent points, and "
+        f"{int(untested.sum())} of {untested.size} associations get no p-value: {reason}. They hold as few as {fewest:.0f} independent points, and "
         f"{MIN_EFFECTIVE} are needed (n_effective). Take a larger region."
     ]

@@ -4,7 +4,9 @@ by the caller.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -134,8 +136,15 @@ def distance_correlation(x: Distances, y: Distances) -> float:
 
 def distance_correlation_unbiased(x: np.ndarray, y: np.ndarray) -> float:
     """Bias-corrected squared distance correlation; NaN for fewer than four points."""
-    import dcor
-
+    dcor = load_dcor()
     if len(x) < MIN_UNBIASED:
         return np.nan
     return float(dcor.u_distance_correlation_sqr(x, y))
+
+
+def load_dcor() -> ModuleType:
+    """Import dcor; the number of OpenMP threads of this process, which numba sets, is restored."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return importlib.import_module("dcor")

@@ -1,11 +1,10 @@
-"""The documentation: pages in Markdown, the notebooks as tutorials, references written from the
-code as it is.
+"""The documentation: pages in Markdown, the notebooks as tutorials, references generated from the
+code.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from typing import Any
 import bokeh
 import click
 import panel
+from docutils import nodes
+from docutils.utils.math import latex2mathml
 
 import vaearr
 import vaearr.config
@@ -30,31 +31,39 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
 templates_path = ["_templates"]
 autosummary_generate = True
 exclude_patterns = ["_build"]
+highlight_language = "bash"  # of blocks that name none
 default_role = "code"  # as docstrings use backticks
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {
     "navigation_with_keys": False,
     "navbar_align": "left",
-    "header_links_before_dropdown": 5,
+    "header_links_before_dropdown": 7,
+    "logo": {
+        "text": "vaearr",
+        "image_light": "_static/logo.svg",
+        "image_dark": "_static/logo-dark.svg",
+    },
     "navbar_persistent": [],
     "navbar_end": ["search-field.html", "theme-switcher"],
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
 }
 html_title = "vaearr"
+html_favicon = "_static/logo.svg"
+html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
 autodoc_typehints = "signature"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = os.environ.get("VAEARR_DOCS_NOTEBOOKS", "force")  # "off": quick build
-nb_execution_timeout = 900
-nb_execution_raise_on_error = True
+nb_execution_mode = "off"  # notebooks are stored with their outputs; the tests execute them
 suppress_warnings = ["mystnb.unknown_mime_type"]  # which HoloViews makes for the notebook itself
 nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/png", 10)]
 
@@ -121,8 +130,8 @@ CARRIED = {  # what notebooks would load from other hosts: where it lies in the 
 
 
 def _carry(sphinx: Any, error: Exception | None) -> None:
-    """Put the scripts and style sheets of the notebooks' pictures beside the pages, which then ask
-    no other host.
+    """Copy the scripts and style sheets of the notebooks' pictures next to the pages, which then
+    request nothing from another host.
     """
     out = Path(sphinx.outdir)
     for page in [] if error else sorted((out / "tutorials").glob("*.html")):
@@ -142,7 +151,19 @@ def _carry(sphinx: Any, error: Exception | None) -> None:
         page.write_text(text, encoding="utf-8")
 
 
+def _inline_math(translator: Any, node: Any) -> None:
+    """Equations as MathML, which browsers show without a script from another host."""
+    translator.body.append(latex2mathml.tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _math_block(translator: Any, node: Any) -> None:
+    translator.body.append(latex2mathml.tex2mathml(node.astext(), as_block=True))
+    raise nodes.SkipNode
+
+
 def setup(sphinx: Any) -> None:
+    sphinx.add_html_math_renderer("mathml", (_inline_math, None), (_math_block, None))
     sphinx.connect("build-finished", _carry)
     for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
         shutil.copyfile(path, HERE / "tutorials" / path.name)

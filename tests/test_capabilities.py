@@ -1,4 +1,4 @@
-"""The page of capabilities names only commands, options, functions and tests that exist."""
+"""The table of capabilities names only commands, options, functions and tests that exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import vaearr as va
 from vaearr.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs/capabilities.md").read_text()
+PAGE = (ROOT / "tests/capabilities.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \| (.*) \| (.*) \| (.*) \|$", PAGE, re.MULTILINE)
 CODE = re.findall(r"`([^`]+)`", PAGE)
 

@@ -23,6 +23,7 @@ PAGES = (
     "own-parts",
     "meaning",
     "crystals",
+    "troubleshooting",
 )
 NEEDED = {
     "anndata": "anndata",

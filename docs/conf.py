@@ -61,6 +61,7 @@ html_show_sourcelink = False
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
 autodoc_typehints = "signature"
+maximum_signature_line_length = 90  # longer ones: a parameter per line
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks are stored with their outputs; the tests execute them

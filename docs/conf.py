@@ -58,6 +58,7 @@ html_title = "vaearr"
 html_favicon = "_static/logo.svg"
 html_math_renderer = "mathml"
 html_show_sourcelink = False
+html_sidebars = {"index": [], "gallery": []}
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
 autodoc_typehints = "signature"

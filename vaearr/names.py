@@ -23,7 +23,7 @@ ROI, SPLIT = "roi", "split"
 LATENTS, LATENTS_STD, RECONSTRUCTION_ERROR = "latents", "latents_std", "reconstruction_error"
 Z_DRAWS, DRAW = "z_draws", "draw"  # samples of the posterior, over dim draw
 CLUSTERS, PCA, COMPONENT = "clusters", "pca", "component"
-# variables and coordinates of an encoding; a user names the first to remove all
+# variables and coordinates of an encoding; removing the first, latents, removes all
 ENCODED = (LATENTS, LATENT, *POSITIONS, LATENTS_STD, RECONSTRUCTION_ERROR, Z_DRAWS, DRAW)
 OF_A_RUN = (ROI, SPLIT, *ENCODED)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
@@ -37,9 +37,10 @@ CHECKPOINT = "checkpoint.safetensors"
 # names that maps and analyses may not take
 RESERVED = {PATTERNS, PRESENT, ELEMENTS, PHASE, RUNS, HISTORY, HEALTH, MODEL, RECONSTRUCTION}
 RESERVED |= {*SCAN_DIMS, DZ, DY, DX, CHANNEL, SAMPLE, ELEMENT, EPOCH, *OF_A_RUN}
-# prefixes of the variables of other runs than the default one, see run_name
-_PREFIXES = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS, Z_DRAWS, DRAW))
-OF_LATER_RUNS = (*_PREFIXES, LATENTS, RECONSTRUCTION_ERROR)
+# beginnings of the variables of runs other than the default one, see run_name; no other name may
+# begin with latents or reconstruction_error, with or without an underscore
+_WITH_UNDERSCORE = tuple(f"{name}_" for name in (ROI, SPLIT, LATENT, *POSITIONS, Z_DRAWS, DRAW))
+PREFIXES_OF_RUNS = (*_WITH_UNDERSCORE, LATENTS, RECONSTRUCTION_ERROR)
 
 # layers of a network, and parts of it
 LAYER, PAIR, DIFFERENCE_MAP = "layer", "pair", "difference_map"

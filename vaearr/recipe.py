@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from vaearr import names as n
 from vaearr.config import Config
 from vaearr.errors import ExistsError
 
@@ -25,10 +26,11 @@ log = logging.getLogger("vaearr")
 
 PACKAGES = ("vaearr", "torch", "numpy", "xarray", "zarr")
 FINGERPRINTS = "fingerprints"
-IDENTITIES = {"sha256", "fingerprint"}  # of the patterns; an earlier version recorded one of them
+# of the patterns: `data.fingerprint`, in earlier versions `data.sha256`
+IDENTITIES = {"fingerprint", "sha256"}
 MAX_DIFFERENCES = 6
 MAX_CHARACTERS = 40  # of a value in a message
-BY_NAME = "choose another name with name='…' (--name)"
+OTHER_NAME = "choose another name with name='…' (--name)"
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ class Recipe:
             present["config"] = _stored_settings(self.config, stored)
         settings = []
         for difference in differing(present, requested):
-            if not difference[0].endswith("fingerprint"):
+            if not _is_fingerprint(difference[0]):
                 settings.append(difference)
-            elif "patterns" not in changed:  # "data.fingerprint" is that of the patterns
-                changed.append("patterns")
+            elif n.PATTERNS not in changed:
+                changed.append(n.PATTERNS)
         reasons = []
         if settings:
             reasons.append(f"created with different settings ({stored_and_requested(settings)})")
@@ -84,10 +86,16 @@ class Recipe:
         return ", ".join(reasons)
 
 
+def _is_fingerprint(name: str) -> bool:
+    """Whether a value identifies patterns: data.fingerprint, of joined scans data.scans.0.…"""
+    return name.endswith(".fingerprint")
+
+
 def _stored_settings(config: Config, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
     """The deciding settings of a stored recipe; None if they are not those of the same step.
 
-    A setting of an earlier version that was left empty had no effect.
+    Settings of an earlier version that no longer exist are ignored if they were empty, so had no
+    effect. With any other the result counts as one of another step.
     """
     try:
         stored = dict(recipe["config"])
@@ -113,7 +121,7 @@ def can_reuse(
     stored: Any,
     recipe: Recipe,
     *,
-    instead: str = BY_NAME,
+    way_out: str = OTHER_NAME,
     overwrite: bool = False,
 ) -> bool:
     """Whether an existing result was made by this recipe, and can be returned.
@@ -126,8 +134,8 @@ def can_reuse(
         Its recipe.
     recipe
         The recipe of the requested result.
-    instead
-        What to do other than replacing it.
+    way_out
+        What to do other than replacing it, for the message.
     overwrite
         Whether another result is replaced.
 
@@ -143,11 +151,11 @@ def can_reuse(
     """
     stored_recipe = parsed(stored)
     if not recipe.is_of_step(stored_recipe):
-        raise ExistsError(f"{what}, and it is no result of this step; {instead}.")
+        raise ExistsError(f"{what}, and it is no result of this step; {way_out}.")
     differences = recipe.differences(stored_recipe)
     if differences and not overwrite:
         raise ExistsError(
-            f"{what}, {differences}; {instead}, or replace it with overwrite=True (--overwrite)."
+            f"{what}, {differences}; {way_out}, or replace it with overwrite=True (--overwrite)."
         )
     if not differences:
         log.info(f"{what}, created with the same settings")
@@ -163,7 +171,7 @@ def differing(stored: Any, requested: Any, name: str = "") -> list[tuple[str, An
             old = stored.get(key)
             new = requested.get(key)
             if key in IDENTITIES and None in (old, new):
-                continue
+                continue  # recorded by one of two versions only
             differences += differing(old, new, f"{prefix}{key}")
         return differences
     if json.loads(json.dumps(stored)) == json.loads(json.dumps(requested)):

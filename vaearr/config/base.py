@@ -55,7 +55,8 @@ Quantiles = Annotated[tuple[float, float], AfterValidator(_ordered_quantiles)]
 def field(default: Any, text: str, **limits: Any) -> Any:
     """Return a setting: its default, its help text, and limits such as `ge=1`.
 
-    A config instead of a default stands for its own defaults, so that importing builds no validator.
+    Instead of a default, a class of settings can be given: its own defaults then count. So
+    importing builds no validator.
     """
     if isinstance(default, type):
         return Field(default_factory=default, description=text, **limits)
@@ -110,7 +111,7 @@ class Config(BaseModel):
             return values
         kept = dict(values)
         for key, usual in cls.without_effect.items():
-            if kept.get(key, ...) in (None, usual):
+            if key in kept and kept[key] in (None, usual):
                 del kept[key]
         return kept
 

@@ -42,7 +42,7 @@ class PreprocessConfig(Config):
     )
 
     def deciding(self) -> dict[str, Any]:
-        """Without a `bin` that has no effect, which earlier versions did not have."""
+        """`bin` is left out where it has no effect: recipes of earlier versions lack it."""
         values = super().deciding()
         if self.bin in (1, "auto"):
             del values["bin"]

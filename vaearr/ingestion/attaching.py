@@ -208,7 +208,7 @@ def _is_attached(
         f"{path} already holds {existing.name!r}",
         stored if is_attached else None,
         recipe,
-        instead="attach under another name",
+        way_out="attach under another name",
         overwrite=overwrite,
     )
 
@@ -295,7 +295,7 @@ def _target(kind: str, run: str | None, name: str | None) -> str:
     if not chosen or run is not None:
         raise UsageError(f"{kind} are attached as a variable: give name='…' (and no run).")
     is_reserved = chosen in n.RESERVED - {n.PHASE, n.RECONSTRUCTION, kind}
-    if not n.is_valid_name(chosen) or is_reserved or chosen.startswith(n.OF_LATER_RUNS):
+    if not n.is_valid_name(chosen) or is_reserved or chosen.startswith(n.PREFIXES_OF_RUNS):
         raise UsageError(
             f"{chosen!r} cannot name {kind}: it is reserved or no name of letters, digits and _, "
             "a letter first; choose another one."

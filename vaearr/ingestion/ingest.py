@@ -197,7 +197,7 @@ def _is_ingested(store: Path, source: SourceData, config: IngestConfig, *, overw
         stored = {"source": compared, "config": stored.get("ingest")}
     recipe = Recipe(config, {"source": origin})
     return can_reuse(
-        f"{store} already exists", stored, recipe, instead="give another path", overwrite=overwrite
+        f"{store} already exists", stored, recipe, way_out="give another path", overwrite=overwrite
     )
 
 
@@ -220,7 +220,7 @@ def _origin(source: SourceData, config: IngestConfig) -> dict[str, Any]:
 def preflight(ds: xr.Dataset, config: IngestConfig) -> xr.Dataset:
     """Join the side maps and check everything that does not need the patterns' values."""
     for name in config.maps:
-        if name in n.RESERVED or name in ds.coords or name.startswith(n.OF_LATER_RUNS):
+        if name in n.RESERVED or name in ds.coords or name.startswith(n.PREFIXES_OF_RUNS):
             raise UsageError(f"{name!r} cannot name a map, it is reserved; choose another one.")
     if n.PRESENT in ds and not ds[n.PRESENT].all():
         n_absent = int((~ds[n.PRESENT]).sum())

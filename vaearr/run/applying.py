@@ -84,9 +84,9 @@ def _copy_run(run: Run, number: int, store_path: Path, name: str, *, overwrite: 
         inputs = {"kind": TRAINED, "weights_sha256": run.manifest["weights_sha256"], "data": data}
         stored = {"kind": TRAINED, **run_manifest(store_path, name)}
         existing = f"{store_path} already has a run {name!r}"
-        instead = "choose another name with name='…'"
+        way_out = "choose another name with name='…'"
         recipe = Recipe(None, inputs)
-        if can_reuse(existing, stored, recipe, instead=instead, overwrite=overwrite):
+        if can_reuse(existing, stored, recipe, way_out=way_out, overwrite=overwrite):
             return Run(store_path, name, trust=run.trust)
     store_ds = open_store(store_path)
     joined = run.table(n.SCANS)

@@ -161,7 +161,7 @@ def _map_kinds(ds: xr.Dataset) -> dict[str, Any]:
     kinds = {}
     for name in schema.maps(ds):
         attrs = ds[name].attrs
-        is_of_a_run = name in n.OF_A_RUN or name.startswith(n.OF_LATER_RUNS)
+        is_of_a_run = name in n.OF_A_RUN or name.startswith(n.PREFIXES_OF_RUNS)
         if is_of_a_run or n.PROVENANCE in attrs or name == n.PRESENT:
             continue
         meaning = as_json([attrs.get(key) for key in ("units", "flag_values", "flag_meanings")])

@@ -103,11 +103,11 @@ def encode_run(
     variables = [n.run_name(name, run.name) for name in n.ENCODED]
     latents = n.run_name(n.LATENTS, run.name)
     recipe = _recipe(run, settings)
-    instead = (
+    way_out = (
         f"apply the run under another name with run.apply('{path}', name='…') "
         f"(--from {path} --name …)"
     )
-    if is_stored(run, recipe, variables=[latents], instead=instead, overwrite=overwrite):
+    if is_stored(run, recipe, variables=[latents], way_out=way_out, overwrite=overwrite):
         return store_ds
     model = run.to(settings.device).model
     ds = store_ds if data is None else data

@@ -52,7 +52,7 @@ log = logging.getLogger("vaearr")
 
 N_HEALTH = 256  # samples that the health of the latents is computed from
 MIN_ODDS = 0.5  # of the explained variance, relative to training; below it data count as different
-OTHER_NAME = "choose another name with run='…' (--run; of encode: name='…', --name)"
+OTHER_RUN_NAME = "choose another name with run='…' (--run; of encode: name='…', --name)"
 
 
 def import_model(
@@ -142,7 +142,7 @@ def import_model(
         recipe = Recipe(settings, {"kind": n.IMPORTED, "weights_sha256": sha256, "region": region})
         stored = _stored_recipe(ds, run, path, settings)
         existing = f"{path} already has a run {run!r}"
-        if can_reuse(existing, stored, recipe, instead=OTHER_NAME, overwrite=overwrite):
+        if can_reuse(existing, stored, recipe, way_out=OTHER_RUN_NAME, overwrite=overwrite):
             return Run(path, run, trust=trusted)
     replaced = removable(path, [f"{n.RUNS}/{run}"])
     with stage_run(path, run, replacing=replaced) as folder:

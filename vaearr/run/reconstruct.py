@@ -32,7 +32,7 @@ from vaearr.store.folders import output_folder
 from vaearr.training import array_sha256
 
 RESERVED = (n.RESERVED | {n.SHEETS, n.LATENT_STATISTICS, "layers"}) - {n.RECONSTRUCTION}
-RESERVED_BEGINNINGS = ("association", "partitions", f"{n.CLUSTERS}_", *n.OF_LATER_RUNS)
+RESERVED_BEGINNINGS = ("association", "partitions", f"{n.CLUSTERS}_", *n.PREFIXES_OF_RUNS)
 
 
 def reconstruct(

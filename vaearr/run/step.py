@@ -14,7 +14,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config import Config
 from vaearr.errors import DamagedError, DataError, UsageError
-from vaearr.recipe import BY_NAME, FINGERPRINTS, Recipe, can_reuse, changed_inputs, nested
+from vaearr.recipe import FINGERPRINTS, OTHER_NAME, Recipe, can_reuse, changed_inputs, nested
 from vaearr.run import Run
 from vaearr.store import check_inputs, has_table, write_results
 from vaearr.store.listing import attributes_of
@@ -47,12 +47,13 @@ def is_stored(
     *,
     variables: Sequence[str] = (),
     tables: Sequence[str] = (),
-    instead: str = BY_NAME,
+    way_out: str = OTHER_NAME,
     overwrite: bool = False,
 ) -> bool:
     """Whether all these variables and tables exist, created by this recipe.
 
-    Raises ExistsError if one was created differently and is not to be replaced.
+    Raises ExistsError if one was created differently and is not to be replaced. way_out: what to do
+    other than replacing it, for the message.
     """
     keys = [(name, name) for name in variables if name in run.ds.variables]
     keys += [(name, _key(run, name)) for name in tables if has_table(run.path, run.name, name)]
@@ -61,7 +62,7 @@ def is_stored(
         attrs = attributes_of(run.path / key)
         stored = nested(attrs, n.PROVENANCE) or nested(attrs, OF_TABLES)
         existing = f"{run.path} already holds {name!r}"
-        n_current += can_reuse(existing, stored, recipe, instead=instead, overwrite=overwrite)
+        n_current += can_reuse(existing, stored, recipe, way_out=way_out, overwrite=overwrite)
     return n_current == len(variables) + len(tables)
 
 
@@ -128,7 +129,7 @@ def current_table(run: Run, name: str) -> xr.Dataset | None:
 
 
 def check_name(
-    name: str, taken: Collection[str] = n.RESERVED, beginnings: tuple[str, ...] = n.OF_LATER_RUNS
+    name: str, taken: Collection[str] = n.RESERVED, beginnings: tuple[str, ...] = n.PREFIXES_OF_RUNS
 ) -> None:
     """Raise UsageError for a name that a result cannot have."""
     if not n.is_valid_name(name):

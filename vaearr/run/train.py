@@ -373,7 +373,7 @@ def _is_trained(training_data: TrainingData, run: str, recipe: Recipe, overwrite
         stored["config"] = recipe.as_attrs()["config"]
     existing = f"{training_data.store_path} already has a run {run!r}"
     other_name = "choose another name with run='…' (--run)"
-    return can_reuse(existing, stored, recipe, instead=other_name, overwrite=overwrite)
+    return can_reuse(existing, stored, recipe, way_out=other_name, overwrite=overwrite)
 
 
 def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> xr.DataArray:

@@ -143,7 +143,7 @@ def as_dataset(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
             numbers = np.arange(ds.sizes[dim])
             ds = ds.assign_coords({dim: (dim, numbers, attrs)})
     variables = map(str, ds.variables)
-    of_runs = [v for v in variables if v in n.OF_A_RUN or v.startswith(n.OF_LATER_RUNS)]
+    of_runs = [v for v in variables if v in n.OF_A_RUN or v.startswith(n.PREFIXES_OF_RUNS)]
     if of_runs:
         note = f"left out, of runs that stay behind: {', '.join(of_runs)}"
         ds = ds.drop_vars(of_runs).assign_attrs(notes=[note])

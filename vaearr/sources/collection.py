@@ -268,7 +268,7 @@ def _add_column(name: str, cells: pd.Series, coords: dict[str, Any], data: dict[
     Numbers with leading zeros, such as 0012, are names, and stay text.
     """
     plain = re.sub(r"[^0-9A-Za-z_]+", "_", name).strip("_")
-    is_reserved = plain in n.RESERVED or plain.startswith(n.OF_LATER_RUNS)
+    is_reserved = plain in n.RESERVED or plain.startswith(n.PREFIXES_OF_RUNS)
     if is_reserved or plain in coords or plain in data or not n.is_valid_name(plain):
         raise DataError(
             f"the manifest's column {name!r} has a name that is taken, or no name; rename it."

@@ -43,6 +43,7 @@ from vaearr.store.paths import METADATA
 
 log = logging.getLogger("vaearr")
 
+STORE_KEY = ""  # of a complete store
 # folders of unfinished work that no command resumes
 NEW = "new"
 RESULTS = "results"
@@ -127,7 +128,8 @@ def identify(store: Path) -> None:
 def write_identity(store: Path, attributes: Mapping[str, Any]) -> None:
     """Change the attributes of `/runs` and their listed copy in one step. Needs the lock."""
     staging_root(store).mkdir(exist_ok=True)
-    replace_file(_journal(store), b"{}")  # moves nothing, but has `/runs` listed even after a kill
+    # moves nothing; applied after a kill it lists `/runs` again, as `refresh_listing` always does
+    replace_file(_journal(store), b"{}")
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
     (store / n.RUNS).mkdir(exist_ok=True)
     replace_file(store / n.RUNS / METADATA, json.dumps(metadata, indent=2).encode())
@@ -160,6 +162,7 @@ def work_folder(store: Path, name: str, keep: str = "") -> Iterator[Path]:
     try:
         yield folder
     finally:
+        # a publication that is not complete still needs the folder
         if not _journal(store).exists():
             _remove_unless_kept(folder, keep)
             remove_if_empty(staging_root(store))
@@ -214,7 +217,7 @@ def publish(
     staging = staging_root(store)
     taken = [key for key in existing_keys(store, folders) if not is_at_or_below(key, replacing)]
     if taken:
-        names = ", ".join(taken) or "a store"
+        names = "a store" if taken == [STORE_KEY] else ", ".join(taken)
         raise ExistsError(f"{store} already holds {names}; nothing was changed.")
     replaced = existing_keys(store, replacing)
     moves: dict[str, str | None] = dict.fromkeys(replaced)
@@ -228,7 +231,7 @@ def publish(
         replace_file(_journal(store), json.dumps(moves, indent=2).encode())
         _apply_journal(store)
     if folders and replaced:
-        names = ", ".join(filter(None, replaced)) or "the store"
+        names = "the store" if replaced == [STORE_KEY] else ", ".join(replaced)
         log.info(f"{store}: {names} replaced")
 
 
@@ -241,7 +244,7 @@ def _apply_journal(store: Path) -> None:
     _move(store, moves)
     refresh_listing(store, moves)
     for folder in (REPLACED, *filter(None, moves.values())):
-        work = Path(folder).parts[0]
+        work = Path(folder).parts[0]  # the work folder, out of which everything was moved
         shutil.rmtree(staging / work, ignore_errors=True)
     _journal(store).unlink()
     remove_if_empty(staging)
@@ -255,7 +258,7 @@ def _move(store: Path, moves: Mapping[str, str | None]) -> None:
     replaced = [key for key in pending if os.path.lexists(store / key)]
     trash = staging / REPLACED / uuid.uuid4().hex
     if replaced:
-        if replaced != [""]:  # a store that is replaced disappears with its list
+        if replaced != [STORE_KEY]:  # a store that is replaced disappears with its list
             refresh_listing(store, (), without=replaced)  # old metadata must not meet new chunks
         trash.mkdir(parents=True)
     for key in pending:

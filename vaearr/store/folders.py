@@ -43,8 +43,8 @@ CANNOT_WRITE = {
 def try_lock(file: Path, folder: Path) -> Iterator[bool]:
     """Lock a file and a folder without waiting; yield whether that succeeded.
 
-    The locks of a dead process are free. The folder's lock holds if somebody removes the file; on
-    Windows only the file is locked, which cannot be removed while it is in use.
+    The locks of a dead process are free. The folder is locked too, in case somebody deletes the
+    file; on Windows only the file is locked, which cannot be deleted while it is in use.
     """
     with ExitStack() as stack:
         try:

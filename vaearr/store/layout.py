@@ -51,7 +51,8 @@ def pattern_chunks(nav: tuple[int, ...], signal: tuple[int, ...], itemsize: int)
         growing = [i for i, side in enumerate(sides) if side < nav[i]]
         if not growing:
             break
-        sides[min(growing, key=lambda i: (sides[i], -i))] *= 2
+        shortest = min(growing, key=lambda i: (sides[i], -i))  # of equal sides the last
+        sides[shortest] *= 2
     return (*sides, *signal)
 
 

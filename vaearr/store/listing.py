@@ -110,7 +110,8 @@ def refresh_listing(
         The folder of the store.
     changed
         Keys that are listed again, with everything below them. Other keys keep their published
-        entries, so that later damage is not accepted. None lists everything again.
+        entries: metadata that were damaged since then still differ from the list, so `verify`
+        finds them. None lists everything again.
     without
         Keys that are no longer listed.
     """

@@ -62,7 +62,10 @@ def removable(store: Path, names: Iterable[str]) -> list[str]:
 
 
 def written_together(store: Path, name: str) -> list[str]:
-    """Return the names that one command wrote together with a name; the first one stands for all."""
+    """Return the names that one command wrote together with a name.
+
+    Messages name the first one; `remove` removes all of them with it.
+    """
     root, *parts = name.split("/")
     if root == n.RUNS and parts:
         run, *table = parts

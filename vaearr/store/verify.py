@@ -42,6 +42,7 @@ GONE = "it is listed, but missing"
 NOT_A_FILE = "it is a symbolic link, or not an ordinary file"
 ACCEPTABLE = (CHANGED, UNLISTED, OTHER_METADATA, GONE)  # by `seal_store`, if all can be decoded
 RESTORE = "restore it from a copy or ingest again"
+RESUMABLE = "*-*"  # work folders that a command resumes: run-NAME, variables-NAMES
 _FILES_AT_ONCE = 8
 
 
@@ -137,7 +138,7 @@ def verify_store(path: str | Path, *, progress: Progress = True) -> Verification
             result.find(n.PATTERNS, n.PATTERNS, CHANGED)
     if all(finding.found in ACCEPTABLE for finding in result.findings):
         _check_layout(result)
-    for work in staging_root(store).glob("*-*"):
+    for work in staging_root(store).glob(RESUMABLE):
         result.notes.append(f"{work} is unfinished work; run its command again, or remove it.")
     if result.unsealed:
         result.notes.append(
@@ -184,8 +185,9 @@ def _check_listing(result: Verification) -> None:
 
 def _differing_metadata(node: Path, listed_metadata: dict[str, Any]) -> str:
     """Return the problem of metadata that is not as listed, "" for none."""
+    no_listing = {LISTING: None}  # lists of variables are not compared
     try:
-        is_same = read_metadata(node) | {LISTING: None} == listed_metadata | {LISTING: None}
+        is_same = read_metadata(node) | no_listing == listed_metadata | no_listing
     except BAD_JSON:
         return "its metadata cannot be read"
     return "" if is_same else OTHER_METADATA

@@ -19,7 +19,15 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.errors import ExistsError, SchemaError, UsageError
 from vaearr.store import layout
-from vaearr.store.commit import NEW, RESULTS, edit_store, existing_keys, publish, work_folder
+from vaearr.store.commit import (
+    NEW,
+    RESULTS,
+    STORE_KEY,
+    edit_store,
+    existing_keys,
+    publish,
+    work_folder,
+)
 from vaearr.store.fingerprints import undecodable, variable_fingerprint
 from vaearr.store.folders import PART, move, sha256_of, write_errors
 from vaearr.store.layout import Region, flat, plain, read_ahead
@@ -121,8 +129,8 @@ def create_store(
         }
         group.create_group(n.RUNS, attributes=attributes | identity)
         refresh_listing(folder)
-        replacing = [""] if overwrite else []
-        publish(store, {"": folder}, replacing=replacing, checksums=checksums)
+        replacing = [STORE_KEY] if overwrite else []
+        publish(store, {STORE_KEY: folder}, replacing=replacing, checksums=checksums)
     return store
 
 
@@ -210,7 +218,7 @@ def stage_variables(
     request_text = json.dumps(plain(request), sort_keys=True)
     request_hash = hashlib.sha256(request_text.encode()).hexdigest()[:16]
     with edit_store(store), work_folder(store, name, keep=request_hash) as work:
-        existing = _not_replaced(store, replacing)
+        existing = _open_without(store, replacing)
         _check_new(existing, store, [*specs, *map(str, coords.variables)])
         block = block_shape(existing)
         folder = work / request_hash
@@ -356,7 +364,7 @@ def _write_and_publish(
     with work_folder(store, RESULTS) as work:
         moves = dict(folders)
         if variables is not None:
-            new = _new_variables(_not_replaced(store, replacing), store, variables)
+            new = _new_variables(_open_without(store, replacing), store, variables)
             with write_errors(store):
                 _write_group(new, work / "variables", {})
             for name in map(str, new.variables):
@@ -368,8 +376,8 @@ def _write_and_publish(
         publish(store, moves, replacing=replacing)
 
 
-def _not_replaced(store: Path, replacing: Collection[str]) -> xr.Dataset:
-    """Return the variables of a store that are not replaced."""
+def _open_without(store: Path, replacing: Collection[str]) -> xr.Dataset:
+    """Open a store without the variables to be replaced."""
     return open_store(store, chunks=None).drop_vars(list(replacing), errors="ignore")
 
 
@@ -426,7 +434,7 @@ def stage_run(
                 f"{store} already has a run {run!r}; choose another name with run='…' (--run)."
             )
         names = [n.run_name(name, run) for name in n.OF_A_RUN]
-        _check_new(_not_replaced(store, replacing), store, names)
+        _check_new(_open_without(store, replacing), store, names)
         with work_folder(store, f"run-{run}", keep) as folder:
             yield folder
 

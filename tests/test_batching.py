@@ -41,7 +41,7 @@ def test_buffers_hold_every_piece_once_within_the_capacity(
     st.integers(1, 60),
 )
 def test_pieces_hold_every_sample_once(counts: list[int], n_shares: int, limit: int) -> None:
-    seen, bounds = [], plan.batch_bounds(sum(counts), n_shares)
+    seen, bounds = [], plan.even_bounds(sum(counts), n_shares)
     for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         pieces = plan.plan_pieces(counts, limit, low, high)
         assert all(0 < stop - start <= limit for _, start, stop in pieces)

@@ -29,7 +29,7 @@ from vaearr.errors import SchemaError
 from vaearr.store import Region, read_ahead, reading
 from vaearr.store.layout import pattern_chunks
 
-NEIGHBOURS = 27  # blocks in a neighbourhood; a result for more blocks is computed once
+NEIGHBOURS = 27  # 3 x 3 x 3 blocks; a result that more of them need is computed once and kept
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 
@@ -100,7 +100,7 @@ class Blocks:
 def shared_keys(graph: HighLevelGraph, block_keys: Sequence[Any]) -> list[Any]:
     """Return the keys of tasks whose results more than `NEIGHBOURS` blocks need.
 
-    Tasks that only these tasks need are left out.
+    Tasks that are needed only to compute these results are not listed.
     """
     most = max(min(NEIGHBOURS, len(block_keys) - 1), 1)
     needs = graph.get_all_dependencies()

@@ -87,6 +87,7 @@ def _neighbour_positions(points: np.ndarray) -> np.ndarray:
     """Positions of the samples on adjacent grid points: `(n, n_nav) -> (n, k)`, -1 for none."""
     padded = points - points.min(0) + 1  # a border keeps look-ups inside
     shape = padded.max(0) + 2
+    # of row-major cells: 1 for the last dim, the product of the later sides for each other one
     strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
     cells = padded @ strides
     position = np.full(math.prod(shape.tolist()), -1, np.int32)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 MIN_PIECES, MAX_PIECES = 4, 64  # of a buffer
-LARGE_BUFFER = 4096  # samples; of smaller buffers more pieces are held
+LARGE_BUFFER = 4096  # samples; smaller buffers hold more pieces
+PIECES_BELOW_LARGE = 8  # of a buffer that is hardly smaller; of half the size, twice as many
 MAX_READS = 4  # of a block in an epoch
 MAX_COLOURS = 16
 
@@ -33,14 +34,16 @@ def piece_samples(capacity: int, block: int) -> int:
 
     With batches from few regions the loss decreases less: on a simulated scan of 3072 points,
     buffers of 384 samples from 4, 24 and 64 regions reached 84, 95 and 97 % of the decrease of a
-    training in memory. A block that is larger than a piece is read more than once, at most
-    `MAX_READS` times where that leaves a buffer `MIN_PIECES`. Larger buffers, which hold many
-    regions anyway, are filled with complete blocks.
+    training in memory. Large buffers, which hold many regions anyway, get few pieces. A block that
+    is larger than a piece is read several times. So pieces are enlarged until that is at most
+    `MAX_READS` times, but not further than to `MIN_PIECES` of a buffer.
     """
     n_pieces = MIN_PIECES
     if capacity < LARGE_BUFFER:
-        n_pieces = min(MAX_PIECES, 8 * LARGE_BUFFER // capacity)
-    return max(1, capacity // n_pieces, min(block // MAX_READS, capacity // MIN_PIECES))
+        n_pieces = min(MAX_PIECES, PIECES_BELOW_LARGE * LARGE_BUFFER // capacity)
+    for_regions = capacity // n_pieces
+    for_few_reads = min(block // MAX_READS, capacity // MIN_PIECES)
+    return max(1, for_regions, for_few_reads)
 
 
 def in_tiles(points: np.ndarray, tile_samples: int) -> np.ndarray:
@@ -62,7 +65,7 @@ def plan_pieces(counts: Sequence[int], max_samples: int, low: int, high: int) ->
     first = 0
     for block, count in enumerate(counts):
         n_pieces = math.ceil(count / max_samples)
-        cuts = batch_bounds(count, max(1, n_pieces)).tolist()
+        cuts = even_bounds(count, max(1, n_pieces)).tolist()
         for start, stop in itertools.pairwise(cuts):
             begin = max(start, low - first)
             end = min(stop, high - first)
@@ -94,9 +97,9 @@ def plan_buffers(
     return buffers
 
 
-def batch_bounds(n_samples: int, n_batches: int) -> np.ndarray:
-    """Return the first sample of each batch and the end, `(n_batches + 1,)`, evenly spread."""
-    return np.arange(n_batches + 1) * n_samples // n_batches
+def even_bounds(n_samples: int, n_parts: int) -> np.ndarray:
+    """Return the first sample of each of the even parts, and the end: `(n_parts + 1,)`."""
+    return np.arange(n_parts + 1) * n_samples // n_parts
 
 
 def batch_cuts(bounds: np.ndarray, low: int, high: int) -> list[tuple[int, int]]:

@@ -167,7 +167,7 @@ class PatternBatches:
             raise UsageError(
                 f"{total} samples cannot be shared by {world_size} processes; use fewer."
             )
-        shares = plan.batch_bounds(total, world_size).tolist()
+        shares = plan.even_bounds(total, world_size).tolist()
         first = shares[self.rank]
         stop = shares[self.rank + 1]
         self.n_samples = stop - first
@@ -181,7 +181,7 @@ class PatternBatches:
             raise UsageError(
                 "the ranks' shares differ by one sample, so batch_size must be at least 2."
             )
-        self.batch_bounds = plan.batch_bounds(self.n_samples, n_batches)
+        self.batch_bounds = plan.even_bounds(self.n_samples, n_batches)
 
     def __len__(self) -> int:
         """Batches of an epoch; the same for every epoch and on every rank."""
@@ -367,7 +367,7 @@ class PatternBatches:
             selected = host_tensor(shape, held.dtype, self.device)
             take_rows(held.numpy(), rows, selected.numpy())
             return selected
-        # torch selects no unsigned integers of more than 8 bits, but their bytes
+        # index_select does not take uint16 and uint32, so their bytes are selected
         numbers = torch.from_numpy(rows).to(held.device)
         selected = held.view(torch.uint8).index_select(0, numbers)
         return selected.view(held.dtype)

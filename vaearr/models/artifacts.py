@@ -30,7 +30,8 @@ from vaearr.store.listing import SEAL, read_seal
 FORMAT = 1
 CONFIG, WEIGHTS = n.MODEL_CONFIG, n.MODEL_WEIGHTS
 MAX_VALUES = 2**20  # pixels of samples at once in a network with feature maps of their size
-OTHER_PATTERNS = "seen"  # in a manifest: sampled identity of patterns that the store lacks
+# key of a manifest, for the sampled identity of patterns other than the store's
+OTHER_PATTERNS = "seen"
 KEPT_ATTRS = (n.NAVIGATION_DIMS, n.SIGNAL_DIMS, "units")  # of patterns, in their reconstruction
 Array = TypeVar("Array", xr.DataArray, np.ndarray)
 

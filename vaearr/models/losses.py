@@ -167,9 +167,8 @@ def classification_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
     logits `(B, K)`, labels `(B,)` int64, -1 for none.
 
-    The mean over all samples of the batch, to which those without a label add 0: it is their share
-    of the sum over the data set, whatever the batch, so batches and processes average exactly. 0
-    with gradient 0 where all lack one.
+    The sum is divided by the size of the batch, not by the number of labels, so that averages over
+    batches and processes are exact. 0 with gradient 0 where all samples lack a label.
     """
     total = F.cross_entropy(logits.float(), labels, ignore_index=MISSING, reduction="sum")
     return total / len(labels)

@@ -241,9 +241,7 @@ def _is_constant(x: torch.Tensor) -> torch.Tensor:
 
 
 def _fixed(config: PreprocessConfig) -> tuple[float, float, float]:
-    """Of a fixed range: its lower end, stored units per preprocessed unit, the preprocessed lower
-    end.
-    """
+    """Low, size and start of a fixed range: stored = (preprocessed - start) * size + low."""
     if config.range is None:
         raise ValueError(
             f"normalise {config.normalise!r} needs a range; `decide_preprocess` takes it from the "

@@ -18,9 +18,10 @@ from vaearr import names as n
 from vaearr.errors import DataError, TrainingError, UsageError
 from vaearr.models.tensors import check_fit, read_header, read_tensors, write_tensors
 from vaearr.recipe import differing, stored_and_requested
+from vaearr.training.objective import DISCRIMINATOR
 from vaearr.training.state import Tensors, Training
 
-CHECKPOINT, KEPT = n.CHECKPOINT, "checkpoint-*.safetensors"
+CHECKPOINT = n.CHECKPOINT
 FORMAT = 3
 REMEDY = "Lower learning_rate, use precision='float32'"
 STATE_FIELDS = ("epoch", "batch", "seconds", "rows", "best", "best_epoch")
@@ -63,7 +64,7 @@ def load_checkpoint(state: Training, path: Path) -> None:
     weights = {}
     for key, value in tensors.items():
         prefix, _, name = key.partition(".")
-        if prefix in ("weights", "critic"):
+        if prefix in ("weights", DISCRIMINATOR):
             weights[key] = value
         elif prefix == "best":
             state.best_weights[name] = value
@@ -73,7 +74,7 @@ def load_checkpoint(state: Training, path: Path) -> None:
         expected, weights, f"{path} holds other networks; discard it with restart=True (--restart)"
     )
     for name, value in expected.items():
-        value.copy_(weights[name])
+        value.copy_(weights[name])  # into the networks: `expected` holds their own tensors
     numbers = header["state"]
     for name in STATE_FIELDS:
         setattr(state, name, numbers[name])
@@ -89,7 +90,7 @@ def _weights(state: Training) -> Tensors:
     tensors = {f"weights.{name}": value for name, value in state.model.state_dict().items()}
     if state.discriminator_loss is not None:
         for name, value in state.discriminator_loss.network.state_dict().items():
-            tensors[f"critic.{name}"] = value
+            tensors[f"{DISCRIMINATOR}.{name}"] = value
     return tensors
 
 
@@ -116,6 +117,11 @@ def check_checkpoint(path: Path, must_agree: Mapping[str, Any]) -> None:
         raise UsageError(
             f"{path} belongs to a training with other settings ({differences}); give the same."
         )
+
+
+def kept_checkpoint(epoch: int) -> str:
+    """Return the name of the checkpoint that is kept after an epoch, counted from 1."""
+    return f"checkpoint-{epoch:04d}.safetensors"
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

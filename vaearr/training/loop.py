@@ -22,13 +22,13 @@ from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.models.tensors import write_tensors
 from vaearr.training.checkpoint import (
     CHECKPOINT,
-    KEPT,
     REMEDY,
+    kept_checkpoint,
     load_checkpoint,
     newest_checkpoint,
     save_checkpoint,
 )
-from vaearr.training.objective import ADVERSARIAL, KL
+from vaearr.training.objective import ADVERSARIAL, DISCRIMINATOR, KL
 from vaearr.training.records import write_history, write_sheet
 from vaearr.training.state import Row, Training
 from vaearr.training.step import Sums, seed_step, seeded
@@ -124,15 +124,16 @@ def _run_epochs(
     state: Training, signals: list[int], on_epochs: Sequence[OnEpoch], on_step: OnStep | None
 ) -> None:
     loss_step = state.team.parallel(state.loss_step)
-    discriminator_loss = None
+    parallel_discriminator = None
     if state.discriminator_loss is not None:
-        discriminator_loss = state.team.parallel(state.discriminator_loss)
+        parallel_discriminator = state.team.parallel(state.discriminator_loss)
     stream = _stream(state)
     while not state.is_over:
+        # when the epoch would have begun without an interruption
         began = time.perf_counter() - state.seconds
         loss_step.train()  # with its model and perceptual term, after validation in eval mode
         while state.batch < state.epoch_batches:
-            _update(state, next(stream), loss_step, discriminator_loss)
+            _update(state, next(stream), loss_step, parallel_discriminator)
             if on_step is not None:
                 on_step(state.epoch, state.n_updates_done)
             _save_or_stop(state, signals, time.perf_counter() - began)
@@ -146,7 +147,10 @@ def _run_epochs(
 
 
 def _stream(state: Training) -> Iterator[Batch]:
-    """Batches from where the training stands, pass after pass over the samples, without an end."""
+    """Batches from where the training stands, pass after pass over the samples, without an end.
+
+    An epoch that is shorter than a pass begins where the previous one ended.
+    """
     first_pass, start = divmod(state.n_updates_done, len(state.train))
     for number in count(first_pass):
         yield from state.train.epoch(number, start=start, walk=state.walk)
@@ -154,9 +158,12 @@ def _stream(state: Training) -> Iterator[Batch]:
 
 
 def _update(
-    state: Training, batch: Batch, loss_step: nn.Module, discriminator_loss: nn.Module | None
+    state: Training, batch: Batch, loss_step: nn.Module, parallel_discriminator: nn.Module | None
 ) -> None:
-    """One update of the model, and of the discriminator once it is in use."""
+    """One update of the model, and of the discriminator once it is in use.
+
+    loss_step, parallel_discriminator: those of `state`, over all processes.
+    """
     number = state.n_updates_done
     term_weights = state.term_weights[number]
     discriminator = None
@@ -166,15 +173,15 @@ def _update(
     output = loss_step(batch.patterns, batch.target, batch.labels, term_weights, discriminator)
     state.scaler.scale(output.loss).backward()
     _add(state.sums, output.sums)
-    if discriminator_loss is not None and discriminator is not None:
-        loss = discriminator_loss(
+    if parallel_discriminator is not None and discriminator is not None:
+        loss = parallel_discriminator(
             output.prediction.target, output.prediction.decoded_values.detach()
         )
         state.scaler.scale(loss).backward()
         n_samples = loss.new_full((), len(batch.patterns))
         pair = torch.stack([loss.detach() * n_samples, n_samples])
-        _add(state.sums, {"critic": pair})
-        _take_step(state, state.optimizers["critic_optimizer"])
+        _add(state.sums, {DISCRIMINATOR: pair})
+        _take_step(state, state.optimizers[f"{DISCRIMINATOR}_optimizer"])
     _take_step(state, state.optimizers["optimizer"])
     state.scaler.update()
     state.batch += 1
@@ -233,7 +240,7 @@ def _finish_epoch(state: Training, began: float) -> Row:
     row = _means(state.team.totals(state.sums))
     if config.objective.adversarial is not None:
         row.setdefault(ADVERSARIAL, math.nan)
-        row.setdefault("critic", math.nan)
+        row.setdefault(DISCRIMINATOR, math.nan)
     row |= evaluate(state)
     last_update = state.n_updates_done - 1
     names = [term.name for term in state.loss_step.terms]
@@ -252,7 +259,7 @@ def _finish_epoch(state: Training, began: float) -> Row:
         if config.sheets_every and state.epoch % config.sheets_every == 0:
             write_sheet(state)
         if config.checkpoint_every and state.epoch % config.checkpoint_every == 0:
-            save_checkpoint(state, state.folder / KEPT.replace("*", f"{state.epoch:04d}"), {})
+            save_checkpoint(state, state.folder / kept_checkpoint(state.epoch), {})
     return row
 
 

@@ -19,6 +19,7 @@ from vaearr.models import losses
 from vaearr.models.artifacts import TrainedModel
 
 KL, ADVERSARIAL = "kl", "adversarial"
+DISCRIMINATOR = "critic"  # its name in histories and checkpoints
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Term:
 
     `measure` returns None for a batch without the term. The weight rises linearly from 0 to
     `weight`: it begins after the share `start` of all updates, and takes the share `rise` of them.
-    With `counts_before_start` the loss contains the value from the beginning, without gradient
-    until `start`.
+    With `counts_before_start` the loss contains the complete value at every weight; the weight
+    scales only the gradient.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Term:
         """Return what a measured term adds to the loss at a weight."""
         if self.counts_before_start:
             held = measured.value.detach()
+            # the difference is 0, with the gradient of the value
             return held + weight * (measured.value - held)
         if measured.penalty is not None:
             return weight * measured.penalty
@@ -135,7 +137,7 @@ def loss_terms(
 
 
 def _reconstruction(batch: Prediction, likelihood: losses.Nll, has_amplitude: bool) -> Measured:
-    """Compare shapes only with the pattern of a partner, if the amplitude has a separate term."""
+    """With a partner's pattern only the shape is compared, if the amplitude has its own term."""
     if batch.is_partner and has_amplitude:
         return Measured(losses.shape_nll(batch.target, batch.decoded, likelihood).mean())
     return Measured(likelihood(batch.target, batch.decoded).mean())

@@ -20,7 +20,7 @@ from vaearr.models.quality import ACTIVE_VARIANCE
 from vaearr.models.tensors import read_tensors, write_tensors
 from vaearr.recipe import as_json
 from vaearr.store.folders import replace_file
-from vaearr.training.objective import ADVERSARIAL, KL
+from vaearr.training.objective import ADVERSARIAL, DISCRIMINATOR, KL
 from vaearr.training.state import Row, Training
 
 SHEETS = "sheets"  # folder of the files
@@ -50,7 +50,7 @@ COLUMNS = {
         "share of the labelled samples that the head classifies correctly",
         "1",
     ),
-    "critic": ("loss of the discriminator, of the updates with one", "1"),
+    DISCRIMINATOR: ("loss of the discriminator, of the updates with one", "1"),
     "beta": ("weight of the KL divergence at the end of the epoch", "1"),
     "learning_rate": ("learning rate of the epoch's last update", "1"),
     "seconds": ("time of the epoch, validation included", "s"),

@@ -18,7 +18,7 @@ from vaearr.config import AdversarialConfig, TrainConfig
 from vaearr.errors import UsageError
 from vaearr.models import build
 from vaearr.models.artifacts import TrainedModel
-from vaearr.training.objective import ADVERSARIAL
+from vaearr.training.objective import ADVERSARIAL, DISCRIMINATOR
 from vaearr.training.processes import ALONE, Processes
 from vaearr.training.step import DiscriminatorLoss, Step, Sums, make_optimizer, rate_shares, seeded
 
@@ -82,7 +82,7 @@ class Training:
         model.network.to(memory_format=layout)
         self.loss_step = Step(model, config, self.perceptual)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        # by the prefix of their tensors in a checkpoint
+        # keys: the prefixes of the optimizers' tensors in a checkpoint
         self.optimizers = {"optimizer": make_optimizer(parameters, config)}
         self.discriminator_loss: DiscriminatorLoss | None = None
         if config.objective.adversarial is not None:
@@ -112,15 +112,15 @@ class Training:
             network.to(device)
         rate = adversarial.learning_rate or self.config.learning_rate
         config = self.config.replace(learning_rate=rate, weight_decay=0.0)
-        self.optimizers["critic_optimizer"] = make_optimizer(network.parameters(), config)
+        self.optimizers[f"{DISCRIMINATOR}_optimizer"] = make_optimizer(network.parameters(), config)
         return DiscriminatorLoss(network, adversarial.kind, self.loss_step.precision)
 
     def _plan_updates(self) -> None:
         """Set the length of an epoch, and what changes from one update to the next.
 
-        An epoch of fewer samples than there are continues where the previous one has ended. For
-        each update: `term_weights` `(update, term)` on the device, `adversarial_shares` of the
-        weight of the adversarial term, and `rate_shares` of the highest learning rate.
+        For each update: `term_weights` `(update, term)` on the device; `adversarial_shares`, by
+        which the weight of the adversarial term is multiplied; `rate_shares`, by which the highest
+        learning rate is.
         """
         self.epoch_batches = len(self.train)
         if self.epoch_samples:

@@ -111,7 +111,8 @@ class Step(nn.Module):
         moved = move(sample)
         if self.config.objective.target == "unmoved":
             return moved, wanted
-        return moved, move(wanted) if is_partner else moved
+        target = move(wanted) if is_partner else moved
+        return moved, target
 
     def _with_noise(self, sample: torch.Tensor) -> torch.Tensor:
         augment = self.config.augment

@@ -180,7 +180,7 @@ def _part_batches(
         memory=settings.memory * share,
         device_memory=settings.device_memory * share,
         device=team.device,
-        # only a part of many validation samples is used, which stands for all of them
+        # of more validation samples only the first batches are used, which must represent all
         shuffle=part == n.TRAIN or n_samples > MAX_VALIDATED,
         rank=team.rank,
         world_size=team.size,

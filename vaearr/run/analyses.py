@@ -56,7 +56,7 @@ def associate_run(
         "targets": [str(label) for label in targets[TARGET].values],
         "metrics": [metric.name for metric in choose_metrics(config.metrics)],
     }
-    # the default targets always count as read
+    # of the default targets changes are detected even if others were chosen
     used = [str(latents.name), roi_name, n.BC, n.ELEMENTS, n.PHASE, *config.targets]
     recipe = step_recipe(run, config, used, inputs)
 

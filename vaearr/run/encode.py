@@ -39,7 +39,7 @@ from vaearr.run.step import is_stored, step_recipe, to_replace
 from vaearr.run.stream import BlockResult, Values, encode_and_decode, write_blocks
 from vaearr.run.train import patterns_identity
 from vaearr.store import (
-    StagedVariables,
+    Region,
     VariableSpec,
     finish_variables,
     open_store,
@@ -112,10 +112,7 @@ def encode_run(
     model = run.to(settings.device).model
     ds = store_ds if data is None else data
     check_fits(ds, run.manifest, model, is_compared=data is not None)
-    if settings.draws and model.network.is_deterministic:
-        raise UsageError(
-            f"run {run.name!r} is an autoencoder, whose posterior has no spread; leave out draws."
-        )
+    _check_draws(run.name, model, settings)
     roi = run.variable(n.ROI).load()
     ds, patterns_record = _trained_patterns(ds, store_ds, run.manifest, roi)
     chunked = in_chunks(ds[n.PATTERNS], schema.navigation_dims(store_ds))
@@ -123,22 +120,31 @@ def encode_run(
     chosen = evenly_spread(roi, settings.max_points)
     coords = latent_coords(ds, model, run.name, draws=settings.draws)
     provenance = {n.PROVENANCE: recipe.stamp() | {"data": patterns_record}}
-    specs = _specs(store_ds, coords, settings, provenance)
+    specs = _specs(store_ds, coords, run.name, settings, provenance)
     request = recipe.as_attrs() | {"data": patterns_record}
     replacing = to_replace(run, variables=variables)
     with stage_variables(
         path, specs, coords=coords, request=request, replacing=replacing
     ) as staged:
+        unwritten = pending(staged)
         log.info(f"encoding {int(chosen.sum())} {schema.samples_word(store_ds)}")
         if settings.window is not None:
             _check_windows(model, patterns, chosen, settings.window, settings.overlap)
-        results = _encode_blocks(model, store_ds, patterns, chosen, staged, settings)
-        write_blocks(staged, results, what="encoding", progress=progress)
+        patterns = patterns.chunk(sides(staged.regions))
+        results = _encode_blocks(run.name, model, store_ds, patterns, unwritten, chosen, settings)
+        write_blocks(staged, unwritten, results, what="encoding", progress=progress)
         if len(model.latent_shape) > 1 or not schema.is_scan(store_ds):  # for diffusion models
             split = run.variable(n.SPLIT).load()
             _add_channel_attrs(staged.arrays[latents], specs[latents].dims, split)
         finish_variables(staged, replacing=replacing)
     return open_store(path)
+
+
+def _check_draws(run: str, model: TrainedModel, settings: EncodeConfig) -> None:
+    if settings.draws and model.network.is_deterministic:
+        raise UsageError(
+            f"run {run!r} is an autoencoder, whose posterior has no spread; leave out draws."
+        )
 
 
 def _recipe(run: Run, settings: EncodeConfig) -> Recipe:
@@ -150,11 +156,15 @@ def _recipe(run: Run, settings: EncodeConfig) -> Recipe:
 
 
 def _specs(
-    ds: xr.Dataset, coords: xr.Dataset, settings: EncodeConfig, attrs: Mapping[str, Any]
+    ds: xr.Dataset,
+    coords: xr.Dataset,
+    run: str,
+    settings: EncodeConfig,
+    attrs: Mapping[str, Any],
 ) -> dict[str, VariableSpec]:
     """Dims and attributes of the variables to write, by name."""
     navigation = schema.navigation_dims(ds)
-    draw = n.run_name(n.DRAW, settings.run)
+    draw = n.run_name(n.DRAW, run)
     latent = [str(dim) for dim in coords.sizes if dim != draw]
     dims = {
         n.LATENTS: (*navigation, *latent),
@@ -168,7 +178,7 @@ def _specs(
         variable_attrs = {**n.ATTRS[variable], **attrs}
         if variable == n.Z_DRAWS:
             variable_attrs["seed"] = settings.seed
-        name = n.run_name(variable, settings.run)
+        name = n.run_name(variable, run)
         specs[name] = VariableSpec(dims=variable_dims, attrs=variable_attrs)
     return specs
 
@@ -195,25 +205,25 @@ def evenly_spread(roi: xr.DataArray, max_points: int | None) -> xr.DataArray:
 
 
 def _encode_blocks(
+    run: str,
     model: TrainedModel,
     store_ds: xr.Dataset,
     patterns: xr.DataArray,
+    unwritten: Sequence[Region],
     chosen: xr.DataArray,
-    staged: StagedVariables,
     settings: EncodeConfig,
 ) -> Iterator[BlockResult]:
-    """Latents of the blocks that are not written yet."""
+    """Latents of the blocks that are not written yet, with the names of the run."""
     elements = None
     if model.network.elements:
         elements = model.network.content(store_ds).reshape(chosen.size, -1)
-    blocks = Blocks(patterns.chunk(sides(staged.regions)), list(map(str, chosen.dims)))
-    unwritten = pending(staged)  # before the first block is written
-    for block in read_chosen(
-        blocks, chosen.values, model.preprocess.shape, unwritten, model.device
-    ):
+    blocks = Blocks(patterns, list(map(str, chosen.dims)))
+    shape = model.preprocess.shape  # the patterns are binned already
+    for block in read_chosen(blocks, chosen.values, shape, unwritten, model.device):
         numbers = np.ravel_multi_index(tuple(block.points.T), chosen.shape)
         values = _encoded(model, block.stored, numbers, settings, elements)
-        yield BlockResult(block.region, block.inside, values)
+        named = {n.run_name(variable, run): values[variable] for variable in values}
+        yield BlockResult(block.region, block.inside, named)
 
 
 @torch.inference_mode()
@@ -306,7 +316,7 @@ def _encoded(
             noise = _noise(numbers[batch], shape, settings.seed).to(mean.device)
             values[n.Z_DRAWS] = mean[:, None] + std[:, None] * noise
         for variable, value in values.items():
-            batches.setdefault(n.run_name(variable, settings.run), []).append(value)
+            batches.setdefault(variable, []).append(value)
     return {name: torch.cat(parts).numpy(force=True) for name, parts in batches.items()}
 
 

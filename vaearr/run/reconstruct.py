@@ -103,7 +103,7 @@ def _write_variable(
     ) as staged:
         unwritten = pending(staged)  # all blocks are evaluated again
         missing = (result for result in results if result.region in unwritten)
-        write_blocks(staged, missing, what="reconstructing", progress=progress)
+        write_blocks(staged, unwritten, missing, what="reconstructing", progress=progress)
         table = evaluation.table().assign_attrs(provenance)
         old += to_replace(run, tables=[name])
         finish_variables(staged, run=run.name, tables={name: table}, replacing=old)

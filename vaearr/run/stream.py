@@ -19,7 +19,7 @@ from vaearr.models.artifacts import TrainedModel
 from vaearr.models.windows import decode_windows, encode_windows
 from vaearr.run import Run
 from vaearr.run.decode import BATCH_SIZE
-from vaearr.store import Region, StagedVariables, pending, read_ahead, write_block
+from vaearr.store import Region, StagedVariables, read_ahead, write_block
 
 log = logging.getLogger("vaearr")
 
@@ -115,6 +115,7 @@ def encode_and_decode(
 
 def write_blocks(
     staged: StagedVariables,
+    unwritten: Sequence[Region],
     results: Iterable[BlockResult],
     *,
     what: str,
@@ -122,10 +123,11 @@ def write_blocks(
 ) -> None:
     """Fill the staged variables; one block is written while the next is computed.
 
-    results: of the blocks that are `pending`. what: the work, in a word.
+    unwritten: the blocks that were `pending` at the start. results: of these. what: the work, in a
+    word.
     """
     total = len(staged.regions)
-    done = total - len(pending(staged))
+    done = total - len(unwritten)
     if done:
         log.info(f"resuming {what}: {done} of {total} blocks exist")
     with showing(progress, what) as show:

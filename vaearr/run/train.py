@@ -151,7 +151,8 @@ def train(
         split = split_samples(training_data.ds, training_data.roi, settings)
         to_replace = team.first_does(removable, store_path, [f"{n.RUNS}/{run}"])
         staged = stage_run(store_path, run, keep=n.MODEL, replacing=to_replace)
-        folder = team.first_does(stack.enter_context, staged)  # only this one locks the store
+        # only the first process enters it, and so locks the store
+        folder = team.first_does(stack.enter_context, staged)
 
         def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
             show(epoch, settings.epochs, _loss_text(losses))
@@ -194,7 +195,11 @@ def _loss_text(losses: Mapping[str, float]) -> str:
 def _recipe(
     training_data: TrainingData, settings: TrainConfig, used_weights: Mapping[str, str]
 ) -> Recipe:
-    """The recipe of a training: settings, patterns, region, maps and weights that it reads."""
+    """The recipe of a training: settings, patterns, region, maps and weights that it reads.
+
+    It decides whether the run exists already. Whether a checkpoint can be resumed is decided by the
+    settings and the `identities` of `train_model`.
+    """
     split_by = settings.split.by or SPLIT_BY.get(settings.split.method)
     names = [n.PATTERNS, settings.objective.label, settings.balance, split_by]
     fingerprints = check_inputs(training_data.store_path, [name for name in names if name])

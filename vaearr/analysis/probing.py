@@ -31,7 +31,7 @@ from vaearr.analysis.clustering.features import FEATURE, columns_of, variables_o
 from vaearr.config import ProbeConfig, refuse_unknown, resolved
 from vaearr.config.keywords import ProbeArraySettings
 from vaearr.errors import RoiError, UsageError, did_you_mean
-from vaearr.schema.grid import laid_over
+from vaearr.schema.grid import checked_map
 from vaearr.schema.pattern_steps import bin_patterns
 
 FEATURES, METHOD, CLASS, RECALL = "features", "probe", "class", "recall"
@@ -157,13 +157,13 @@ def probe(
     grid = next(iter(sets.values()))
     is_known = np.ones([grid.sizes[dim] for dim in nav], bool)
     if roi is not None:
-        is_known &= laid_over(grid, roi, nav).values
+        is_known &= checked_map(grid, roi, nav).values
     for columns_of_set in sets.values():
         if FEATURE in columns_of_set.dims:
             is_known &= np.isfinite(columns_of_set.values).all(axis=0)
     results = []
     for label, target_map, classes in _targets(target, nav):
-        values = laid_over(grid, target_map.rename(label), nav, boolean=False)
+        values = checked_map(grid, target_map.rename(label), nav, boolean=False)
         item = Target(label, values, classes)
         inside = is_known & np.isfinite(values.values)
         if inside.sum() < MIN_POINTS:
@@ -253,7 +253,7 @@ def _maps_of_groups(
 
 def _codes(groups: xr.DataArray, values: xr.DataArray) -> np.ndarray:
     """Numbers of the groups in a map, -1 where it is negative or not finite."""
-    labels = laid_over(values, groups, values.dims, boolean=False).values
+    labels = checked_map(values, groups, values.dims, boolean=False).values
     if labels.dtype.kind == "f":
         labels = np.where(np.isfinite(labels), labels, -1)
     codes = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)

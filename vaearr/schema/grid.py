@@ -249,7 +249,7 @@ def split(
     Returns an int8 map with `names.OUTSIDE`, `TRAIN`, `VALIDATION`. Raises RoiError for a ROI or a
     number of groups below 2, or a point without a group; SchemaError without `by`.
     """
-    inside = laid_over(roi, roi, roi.dims).values
+    inside = checked_map(roi, roi, roi.dims).values
     if inside.sum() < MIN_ROI:
         raise RoiError(
             f"the ROI has {int(inside.sum())} scan points; at least {MIN_ROI} are needed. Widen it."
@@ -375,7 +375,7 @@ def to_samples(data: xr.DataArray, roi: xr.DataArray) -> xr.DataArray:
     >>> samples.dims
     ('sample', 'latent')
     """
-    inside = laid_over(data, roi, roi.dims)
+    inside = checked_map(data, roi, roi.dims)
     positions = np.nonzero(inside.values)
     points = {}
     for dim, along in zip(roi.dims, positions, strict=True):
@@ -417,7 +417,7 @@ def to_grid(samples: xr.DataArray, roi: xr.DataArray, *, fill: float = np.nan) -
     >>> va.to_grid(samples, ds.roi).equals(ds.latents)
     True
     """
-    inside = laid_over(roi, roi, roi.dims)
+    inside = checked_map(roi, roi, roi.dims)
     if not isinstance(samples, xr.DataArray) or n.SAMPLE not in samples.dims:
         dims = getattr(samples, "dims", "no dims")
         raise SchemaError(
@@ -465,7 +465,7 @@ def align_samples(reference: xr.DataArray | xr.Dataset, data: Samples, what: str
     names = _sample_coords(data)
     expected_names = _sample_coords(reference)
     if names != expected_names:
-        if {n.SAMPLE} >= {*names, *expected_names}:
+        if {*names, *expected_names} == {n.SAMPLE}:
             return data  # numbered and unnumbered samples are matched by position
         raise SchemaError(
             f"the samples of {what} carry the coordinates {sorted(names)}, expected "
@@ -501,11 +501,11 @@ def measured(ds: xr.Dataset) -> np.ndarray:
 
 
 def check_map(ds: xr.Dataset, mask: xr.DataArray, *, boolean: bool = True) -> xr.DataArray:
-    """A ROI (`boolean`) or split map, in memory, over the navigation dims, see `laid_over`."""
-    return laid_over(ds, mask, schema.navigation_dims(ds), boolean=boolean)
+    """A ROI (`boolean`) or split map, in memory, over the navigation dims, see `checked_map`."""
+    return checked_map(ds, mask, schema.navigation_dims(ds), boolean=boolean)
 
 
-def laid_over(
+def checked_map(
     data: xr.Dataset | xr.DataArray,
     mask: xr.DataArray,
     dims: tuple[Hashable, ...],

@@ -29,7 +29,7 @@ from vaearr.names import (
     X,
     Y,
 )
-from vaearr.schema.grid import laid_over
+from vaearr.schema.grid import checked_map
 
 STEPS = "steps"
 DETECTOR, CENTRE, BINNING = "detector", "projection_centre", "binning"
@@ -276,7 +276,7 @@ def remove_static_background(
     if background is None:
         counted = patterns
         if roi is not None:
-            counted = patterns.where(laid_over(patterns, roi, tuple(nav)))
+            counted = patterns.where(checked_map(patterns, roi, tuple(nav)))
         values = counted.mean(nav, dtype="f8").values
     else:
         sizes = {dim: patterns.sizes[dim] for dim in signal}
@@ -487,7 +487,7 @@ def neighbour_average(
     counted: xr.DataArray = is_finite.all(signal)
     region = None
     if roi is not None:
-        counted = counted & laid_over(patterns, roi, tuple(nav))
+        counted = counted & checked_map(patterns, roi, tuple(nav))
         region = str(roi.name or "given")
     total = patterns.astype("f4").where(counted, 0)
     weight = counted.astype("f4")

@@ -11,7 +11,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 ROUNDING = 1e-10  # smallest residual, as a share of the column's largest deviation
-MIN_FREE = 2  # points beyond the trend's terms: residuals of fewer lie on one line, r = +-1
+MIN_FREE = 2  # points more than the trend has terms: with fewer, residuals correlate by 1 or -1
 
 
 def unit_values(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -31,7 +31,7 @@ def unit_ranks(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def unit_residuals(values: np.ndarray, positions: np.ndarray, degree: int) -> np.ndarray:
     """What a least-squares polynomial of the position leaves, for partial correlations.
 
-    NaN for fewer points than the polynomial's terms and MIN_FREE.
+    NaN for fewer points than the number of the polynomial's terms plus MIN_FREE.
     """
     basis = polynomials(positions, degree)
     if len(values) < basis.shape[1] + MIN_FREE:

@@ -3,8 +3,8 @@ matrix of pairs.
 
 On an interval the kernel exp(-d^2 / 2) equals, to the last digits of a double, a Fourier series
 whose period is the interval and a margin of REACH. Sums over all pairs of points then follow from
-the sums of exp(i (k x + l y)) over the points, which are a non-uniform Fourier transform. Intervals
-without points are shortened to REACH, which changes no kernel that is not zero.
+the sums of exp(i (k x + l y)) over the points, which are a non-uniform Fourier transform. Gaps
+longer than REACH are shortened to it: across them the kernel is zero before and after.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def kernel(values: np.ndarray) -> Kernel:
     scaled = (ordered - np.median(ordered)) / width
     gaps = np.maximum(np.diff(scaled) - REACH, 0)
     shift = np.r_[0.0, np.cumsum(gaps)]
-    scaled -= shift - shift[values.size // 2]  # none where most points are: digits are kept there
+    # no shift at the median: where most points are, no digits are lost
+    scaled -= shift - shift[values.size // 2]
     period = scaled[-1] - scaled[0] + REACH
     frequency = 2 * math.pi / period
     n_waves = math.ceil(REACH / frequency)

@@ -43,7 +43,7 @@ def neighbour_distance(
     k: int,
     size: int,
 ) -> np.ndarray:
-    """Largest-coordinate distance of each point to its k-th neighbour.
+    """Chebyshev distance (the larger coordinate difference) of each point to its k-th neighbour.
 
     The plane is cut into strips with `size` points, ascending in x, each sorted by y. A search
     starts at the point and ends, in a strip and from strip to strip, where points are farther than

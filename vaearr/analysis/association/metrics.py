@@ -35,8 +35,10 @@ class Metric:
     reference: str
     higher: str  # what a larger (absolute) value means
     is_usual: bool = False  # one of "all"
-    trend_degree: int | None = None  # of the removed trend; None: n_effective is that of ranks
-    interval: float = np.nan  # half-width of that of arctanh(value) at n_effective = 4
+    trend_degree: int = 0  # of the removed trend
+    n_effective_of: str = "ranks"  # or "values"
+    # half-width of the interval of arctanh(value), times sqrt(n_effective - 3)
+    interval: float = np.nan
 
     def describe(self) -> dict[str, str | bool]:
         """The metadata, ready for attributes."""
@@ -70,12 +72,13 @@ def _partial_pearson(degree: int) -> Metric:
         transform=partial(correlations.unit_residuals, degree=degree),
         signed=True,
         formula=f"pearson of the residuals after a least-squares polynomial of degree {degree} in"
-        " the coordinates; NaN for fewer points than its terms and two",
+        " the coordinates; NaN for fewer points than the number of its terms plus two",
         reference="trend surfaces: Legendre, Ecology 74, 1659 (1993), doi:10.2307/1939924",
         higher="closer to a straight line once large-scale trends are removed; the sign is its"
         " direction",
         is_usual=degree == 1,
         trend_degree=degree,
+        n_effective_of="values",
     )
 
 
@@ -88,7 +91,7 @@ ROWS = (
         reference="Pearson, Proc. R. Soc. Lond. 58, 240 (1895), doi:10.1098/rspl.1895.0041",
         higher="closer to a straight line; the sign is its direction",
         is_usual=True,
-        trend_degree=0,
+        n_effective_of="values",
         interval=1.96,
     ),
     Metric(
@@ -119,8 +122,8 @@ ROWS = (
         signed=False,
         formula="psi(n) + psi(k) - <psi(n_latent)> - <psi(n_target)>, k = 7 neighbours in the"
         " larger coordinate difference, n_* the points nearer than the k-th in one coordinate,"
-        " itself included; both scaled to deviation 1, with noise of 1e-10 (seed 0); 0 if below;"
-        " nats",
+        " itself included; both scaled to deviation 1, with noise of 1e-10 (seed 0); negative"
+        " values become 0; nats",
         reference="Kraskov, Stögbauer, Grassberger, Phys. Rev. E 69, 066138 (2004),"
         " doi:10.1103/PhysRevE.69.066138; the numbers of scikit-learn's"
         " mutual_info_regression(latent, target, n_neighbors=7, random_state=0)",
@@ -277,7 +280,7 @@ def apply(
                 continue
             mask = dask.delayed(used, pure=False, traverse=False)
             coords = dask.delayed(positions[used], pure=False, traverse=False)
-            prepared = dask.delayed(_prepared)(metrics, all_targets, mask, target_group, coords)
+            prepared = dask.delayed(_columns)(metrics, all_targets, mask, target_group, coords)
             for latent in latent_group:
                 tasks.append(
                     dask.delayed(_row)(metrics, all_latents, mask, latent, coords, prepared)
@@ -290,7 +293,7 @@ def apply(
     return values, n_points
 
 
-def _prepared(
+def _columns(
     metrics: Sequence[Metric],
     values: np.ndarray,
     used: np.ndarray,
@@ -311,7 +314,7 @@ def _row(
     targets: Sequence[Any],
 ) -> np.ndarray:
     """Values `(metric, target)` of one latent and prepared targets."""
-    columns = _prepared(metrics, latents, used, [latent], positions)
+    columns = _columns(metrics, latents, used, [latent], positions)
     rows = []
     for metric, column, prepared in zip(metrics, columns, targets, strict=True):
         rows.append(metric.compare(column, prepared)[0])

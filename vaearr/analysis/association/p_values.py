@@ -71,7 +71,7 @@ def significance(
             has_values = is_observed[..., members].any()
             if inside.sum() < MIN_POINTS or not has_values:
                 continue
-            latents = _prepare(points, inside, spacing, metrics)
+            latents = _latents_at(points, inside, spacing, metrics)
             for t in members.tolist():
                 label = points.target_labels[t]
                 seed = np.random.SeedSequence([settings.seed, zlib.crc32(label.encode())])
@@ -93,33 +93,33 @@ def with_tests(
     return ds.assign_attrs(config=settings.to_attrs(), warnings=_too_smooth(ds))
 
 
-class _PreparedLatents(NamedTuple):
+class _Latents(NamedTuple):
     """Latents at the points where they and a group of targets are finite."""
 
     metrics: Sequence[Metric]
     values: np.ndarray  # (n, L)
     positions: np.ndarray  # (n, d)
-    prepared: dict[str, np.ndarray]  # latents by metric, of metrics with a transform
+    columns: dict[str, np.ndarray]  # prepared, by the name of each metric with a transform
     lags: LagTable | None  # None of samples, which have no neighbours
     weights: list[np.ndarray]  # covariance weights of the latents, and of their ranks
 
 
-def _prepare(
+def _latents_at(
     points: Points, inside: np.ndarray, spacing: np.ndarray | None, metrics: Sequence[Metric]
-) -> _PreparedLatents:
+) -> _Latents:
     values = points.latents[inside].astype("f8")
     positions = points.positions[inside]
-    prepared = {}
+    columns = {}
     for metric in metrics:
         if metric.transform is not None:
-            prepared[metric.name] = metric.prepare(values, positions)
+            columns[metric.name] = metric.prepare(values, positions)
     if spacing is None:
-        return _PreparedLatents(metrics, values, positions, prepared, None, [])
+        return _Latents(metrics, values, positions, columns, None, [])
     mask = points.inside.copy()
     mask[points.inside] = inside  # over the complete grid
     lags = lag_table(mask, spacing)
     weights = _weights(values, lags)
-    return _PreparedLatents(metrics, values, positions, prepared, lags, weights)
+    return _Latents(metrics, values, positions, columns, lags, weights)
 
 
 def _weights(values: np.ndarray, lags: LagTable) -> list[np.ndarray]:
@@ -135,7 +135,7 @@ def _weights(values: np.ndarray, lags: LagTable) -> list[np.ndarray]:
 
 
 def _test_target(
-    latents: _PreparedLatents,
+    latents: _Latents,
     target: np.ndarray,
     observed: np.ndarray,
     settings: SignificanceConfig,
@@ -158,7 +158,7 @@ def _test_target(
     return numbers
 
 
-def _effective_points(latents: _PreparedLatents, target: np.ndarray) -> np.ndarray:
+def _effective_points(latents: _Latents, target: np.ndarray) -> np.ndarray:
     """Effective number of independent points (metric, latent) of each latent with a target.
 
     By the values, less one for each term of the trend, or by the ranks.
@@ -171,7 +171,7 @@ def _effective_points(latents: _PreparedLatents, target: np.ndarray) -> np.ndarr
         by_ranks = effective_points(latents.lags, latents.weights[1], ranks)[:, 0]
     effective = []
     for metric in latents.metrics:
-        if metric.trend_degree is None:
+        if metric.n_effective_of == "ranks":
             effective.append(by_ranks)
         else:
             n_terms = polynomials(latents.positions, metric.trend_degree).shape[1] - 1
@@ -197,7 +197,7 @@ def _interval(
 
 
 def _observed_and_null(
-    latents: _PreparedLatents,
+    latents: _Latents,
     target: np.ndarray,
     settings: SignificanceConfig,
     seed: np.random.SeedSequence,
@@ -221,7 +221,7 @@ def _observed_and_null(
     return strength[0], strength[1:]
 
 
-def _map_strengths(latents: _PreparedLatents, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _map_strengths(latents: _Latents, maps: np.ndarray, points: np.ndarray) -> np.ndarray:
     """|value| of signed metrics, the value of the rest, `(map, metric, latent)`, of maps `(n, k)`.
 
     Metrics with a transform use all points; the others use `points` and the dask scheduler in use.
@@ -234,7 +234,7 @@ def _map_strengths(latents: _PreparedLatents, maps: np.ndarray, points: np.ndarr
             slow.append(i)
         else:
             targets = metric.prepare(maps, latents.positions)
-            values[i] = metric.compare(latents.prepared[metric.name], targets)
+            values[i] = metric.compare(latents.columns[metric.name], targets)
     if slow:
         slow_metrics = [latents.metrics[i] for i in slow]
         positions = latents.positions[points]
@@ -272,7 +272,7 @@ def _max_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     is_same = deviation <= TIE * np.nanmax(np.abs(values), axis=0)
     offsets = values - np.nanmean(values, axis=0)
     scaled = offsets / np.where(is_same, 1.0, deviation)
-    scaled[:, is_same] *= 0  # NaN stays
+    scaled[:, is_same] *= 0  # numbers become 0, NaN stays NaN
     largest = scaled[1:].max(axis=1)  # NaN where a surrogate has no value: counts as stronger
     p[is_tested] = _p_values(scaled[0], largest[:, None])
     return p

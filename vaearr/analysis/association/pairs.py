@@ -23,7 +23,7 @@ def kendall(x: np.ndarray, y: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Noisy:
-    """A column as scikit-learn changes it: as a latent and as a target, with other noise."""
+    """A column with the noise that scikit-learn adds to a latent, and with that of a target."""
 
     as_latent: Ordered
     as_target: Ordered

@@ -12,7 +12,7 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association.targets import TARGET, columns, stack
 from vaearr.errors import RoiError, SchemaError
-from vaearr.schema.grid import align_samples, laid_over
+from vaearr.schema.grid import align_samples, checked_map
 
 
 class Points(NamedTuple):
@@ -77,7 +77,7 @@ def gather(
     targets = stack(columns(align_samples(latents, target, what), dims), dims)
     inside = np.ones([latents.sizes[dim] for dim in dims], bool)
     if roi is not None:
-        inside = laid_over(latents, roi, dims).values
+        inside = checked_map(latents, roi, dims).values
     if not inside.any():
         raise RoiError("the region of interest holds no scan point; widen it.")
     try:

@@ -28,9 +28,10 @@ How the autocovariance is estimated:
 
 Limits: the map is taken for one sample of a stationary field. Periodic textures (negative
 correlation at some distance) and a smoothness that differs between regions are not reproduced.
-Under a strong plane trend p-values come out too large (about 1 in 100 below 0.05): safe, but weak;
-`partial_pearson` removes the trend. The smoothness of maps with few independent points cannot be
-estimated well enough: `p_values` gives no p-value for these.
+Under a strong plane trend p-values come out too large: of unrelated maps only about one in 100, not
+five, gets a p-value below 0.05. That is safe, but weak; `partial_pearson` removes the trend. The
+smoothness of maps with few independent points cannot be estimated well enough: `p_values` gives no
+p-value for these.
 """
 
 from __future__ import annotations
@@ -152,8 +153,9 @@ def _directions(ndim: int) -> np.ndarray:
 def _bin_lags(h: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lags that are kept, at most LAGS_PER_BIN evenly from each bin, and the bin of each.
 
-    A bin is a ring of distances in one direction: up to 3 steps a ring for each distance, beyond
-    that rings that widen by RING. The 100 keeps the numbers of both apart.
+    A bin is a ring of distances in one direction. Up to a distance of 3 steps each distance has its
+    own ring; beyond, the radii grow by the factor RING. 100 is added to the numbers of the latter,
+    so that the two numberings do not overlap.
     """
     r = np.linalg.norm(h, axis=1)
     wide_ring = np.floor(np.log(np.maximum(r, 1)) / np.log(RING))
@@ -205,7 +207,8 @@ def semivariograms(lags: LagTable, values: np.ndarray) -> np.ndarray:
         grid[lags.mask] = column - column.mean()
         transformed = scipy.fft.rfftn(grid, lags.torus)
         transformed_squares = scipy.fft.rfftn(grid**2, lags.torus)
-        # the real part is the mean over h and -h, so the square of each point of a pair counts half
+        # sum of (a - b)^2 / 2 over pairs = sum of (a^2 + b^2) / 2 - a b. The real part averages the
+        # sums of squares at h and -h, which are those of a and of b
         of_squares = (np.conj(transformed_squares) * mask).real
         of_products = np.abs(transformed) ** 2
         sums = scipy.fft.irfftn(of_squares - of_products, lags.torus)
@@ -256,8 +259,8 @@ def effective_points(lags: LagTable, first: np.ndarray, second: np.ndarray) -> n
     """Effective sample size `(a, b)` of the correlation of maps with these covariance weights.
 
     1 + tr(HA) tr(HB) / tr(HAHB), A and B the covariance matrices at the points and H the removal of
-    the mean (Dutilleul, Biometrics 49, 305 (1993), doi:10.2307/2532625): the variance of r under
-    independence is its 1 / (n_effective - 1). Without forming a matrix: sums over lags and
+    the mean (Dutilleul, Biometrics 49, 305 (1993), doi:10.2307/2532625): under independence the
+    variance of r is 1 / (n_effective - 1). Without forming a matrix: sums over lags and
     convolutions with the mask. NaN for NaN weights.
     """
     import scipy.fft
@@ -275,10 +278,10 @@ def effective_points(lags: LagTable, first: np.ndarray, second: np.ndarray) -> n
         convolved = scipy.fft.irfftn(scipy.fft.rfftn(values) * mask, lags.torus)
         sums[row] = _on_points(lags, convolved)
     total = sums.sum(axis=1)
-    # tr(HCHD) of each two components
+    # tr(HCHD) for each pair of components, C and D their covariance matrices
     cross = by_lag @ by_lag.T - 2 / lags.n * sums @ sums.T
     cross += np.outer(total, total) / lags.n**2
-    trace = lags.n - total / lags.n  # tr(HC) of each component, C its covariance matrix
+    trace = lags.n - total / lags.n  # tr(HC) of each component
     a = first[:, used]
     b = second[:, used]
     traces = np.outer(a @ trace, b @ trace)

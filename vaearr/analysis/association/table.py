@@ -85,10 +85,11 @@ def associate(
         numbers, not of codes, over the navigation dims alone. `latent` carries the coordinate of
         the latents' further dim, whatever its name; the attribute `latents` names the variable.
         Coordinate `n` counts the finite points of each target, `signed` marks the metrics that have
-        a direction. NaN where latent or target is constant or has too few points: below 3; below 8
-        for mutual information, 4 for unbiased estimates; for partial Pearson below 2 more than the
-        trend has terms, since any two maps of fewer points correlate by 1 or -1. Spatial trends are
-        polynomials of the coordinates, or of the index where there are none.
+        a direction. NaN where latent or target is constant or has too few points: fewer than 3;
+        fewer than 8 for mutual information, 4 for unbiased estimates; for partial Pearson fewer
+        than the number of terms of the trend plus 2, since any two maps of fewer points correlate
+        by 1 or -1. Spatial trends are polynomials of the coordinates, or of the index where there
+        are none.
     xarray.Dataset
         With `significance`: `association` as above, and of the same shape, NaN where the
         association is:
@@ -103,10 +104,11 @@ def associate(
           `max_points` points, which is as valid, and weaker.
         - `p_adjusted`: corrected over latents and metrics, for each target.
         - `n_effective`: the number of independent points for which r would vary as much under the
-          null hypothesis [2]_, from the fitted autocovariances: of values for Pearson, less the
-          terms of the trend for its partial forms, of ranks for all other metrics. Where it is
-          below 20, the maps are too smooth to be tested: `p_value` and `p_adjusted` are NaN, and
-          the attribute `warnings` says so.
+          null hypothesis [2]_. For Pearson it follows from the fitted autocovariances of the
+          values; for its partial forms the number of terms of the trend is subtracted from that;
+          for all other metrics it follows from the autocovariances of the ranks. Where it is below
+          20, the maps are too smooth to be tested: `p_value` and `p_adjusted` are NaN, and the
+          attribute `warnings` says so.
         - `low`, `high`, for Pearson and Spearman: ends of the 95 % confidence interval with that
           number of points.
 

@@ -26,7 +26,8 @@ RGB_TEXT = re.compile(r"\s*rgb\((.*)\)\s*")
 TERM = re.compile(  # such as - 0.5*Ni or 'Fe Ka'
     r"\s*([+-]?)\s*(?:(\d+\.?\d*|\.\d+)\s*\*\s*)?(\w+|'[^']+')\s*"
 )
-COMPUTED = (n.PATTERNS, n.LATENTS, n.ROI, n.SPLIT, n.PRESENT)  # never targets
+# with and without a further name, such as roi and roi_b
+NEVER_TARGETS = (n.PATTERNS, n.LATENTS, n.ROI, n.SPLIT, n.PRESENT)
 Quantiles = tuple[float, float]
 
 
@@ -69,7 +70,7 @@ def targets_of(
     dims = schema.navigation_dims(ds)
     maps: dict[str, xr.DataArray] = {}
     for name, variable in ds.data_vars.items():
-        if is_map(variable, dims) and not _is_computed(str(name)):
+        if is_map(variable, dims) and not _is_excluded(str(name)):
             maps[str(name)] = variable
     chosen: dict[str, xr.DataArray] = {}
     for name in names or _default_names(ds, maps):
@@ -89,9 +90,9 @@ def targets_of(
     return stack(chosen.items(), dims)
 
 
-def _is_computed(name: str) -> bool:
+def _is_excluded(name: str) -> bool:
     """Whether a variable is never a target, whatever its run."""
-    return any(name == item or name.startswith(f"{item}_") for item in COMPUTED)
+    return any(name == item or name.startswith(f"{item}_") for item in NEVER_TARGETS)
 
 
 def _default_names(ds: xr.Dataset, maps: dict[str, xr.DataArray]) -> list[str]:
@@ -268,7 +269,8 @@ def _combination(
         channels = element_rgb(ds, names, quantiles, roi=roi)
         return channels.dot(xr.DataArray(list(LUMINANCE), dims=n.CHANNEL), dim=n.CHANNEL)
     weights = _weights(text)
-    if weights is None or list(weights) == [text]:
+    is_plain_name = weights is not None and list(weights) == [text]
+    if weights is None or is_plain_name:
         return None
     shares = xr.DataArray(list(weights.values()), dims=n.ELEMENT)
     total = abs(shares).sum()

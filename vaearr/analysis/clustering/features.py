@@ -16,7 +16,7 @@ from vaearr.analysis.association.points import navigation_of
 from vaearr.analysis.association.targets import TARGET, columns, entry_of, is_map, stack
 from vaearr.errors import DataError, NoInputError, RoiError, SchemaError, UsageError, did_you_mean
 from vaearr.schema import is_categorical
-from vaearr.schema.grid import laid_over
+from vaearr.schema.grid import checked_map
 
 MIN_POINTS = 3
 FEATURE = "feature"
@@ -104,7 +104,7 @@ def feature_table(
     is_finite = xr.apply_ufunc(np.isfinite, table)
     region = xr.ones_like(is_finite[0], bool).drop_vars([FEATURE, "units"])
     if roi is not None:
-        region = region.copy(data=laid_over(table, roi, nav).values)
+        region = region.copy(data=checked_map(table, roi, nav).values)
     inside = is_finite.all(FEATURE) & region
     if inside.sum() < MIN_POINTS:
         missing = (region & ~is_finite).sum(nav).to_series().to_dict()

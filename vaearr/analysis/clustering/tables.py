@@ -13,7 +13,7 @@ from vaearr.analysis.clustering.features import FEATURE, columns_of, variables_o
 from vaearr.analysis.clustering.labels import whole_numbers
 from vaearr.errors import DataError, RoiError, UsageError
 from vaearr.schema import categories
-from vaearr.schema.grid import laid_over
+from vaearr.schema.grid import checked_map
 
 CLUSTER, REFERENCE = "cluster", "reference"
 NOT_DESCRIBED = (n.ROI, n.SPLIT, n.PRESENT, n.LATENTS_STD)
@@ -59,7 +59,7 @@ def cluster_summary(labels: xr.DataArray, ds: xr.Dataset | xr.DataArray) -> xr.D
     """
     nav = navigation_of(labels)
     columns = columns_of(_described(ds, str(labels.name), nav), nav)
-    codes = whole_numbers(laid_over(columns, labels, nav, boolean=False))
+    codes = whole_numbers(checked_map(columns, labels, nav, boolean=False))
     n_clusters = int(codes.max(initial=-1)) + 1
     if n_clusters == 0:
         raise DataError("the labels hold no cluster: every point is noise or outside.")
@@ -150,7 +150,7 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     from sklearn import metrics
 
     clusters = whole_numbers(labels)
-    classes = whole_numbers(laid_over(labels, reference, labels.dims, boolean=False))
+    classes = whole_numbers(checked_map(labels, reference, labels.dims, boolean=False))
     both = (clusters >= 0) & (classes >= 0)
     if not both.any():
         raise RoiError(

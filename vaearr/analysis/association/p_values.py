@@ -284,8 +284,9 @@ def _too_smooth(ds: xr.Dataset) -> list[str]:
     if not untested.any():
         return []
     fewest = float(ds[N_EFFECTIVE].where(untested).min())
-    reason = "the maps are too smooth for this test" if fewest else "too few points have all values"
     return [
-        f"{int(untested.sum())} of {untested.size} associations get no p-value: {reason}. They hold as few as {fewest:.0f} independent points, and "
-        f"{MIN_EFFECTIVE} are needed (n_effective). Take a larger region."
+        f"{int(untested.sum())} of {untested.size} associations get no p-value: the maps are too "
+        "smooth for this test, or have values at too few points in common. They hold as few as "
+        f"{fewest:.0f} independent points, and {MIN_EFFECTIVE} are needed (n_effective). Take a "
+        "larger region."
     ]

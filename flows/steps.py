@@ -30,7 +30,8 @@ from vaearr.config import (
 from vaearr.config.parts import parts_of_users
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN, LATENTS, SCAN_DIMS, run_name
-from vaearr.output.reporting import is_current, rankings, report_folder
+from vaearr.output.contents import rankings
+from vaearr.output.reporting import is_current, report_folder
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
 from vaearr.store import check_store, store_path

@@ -44,10 +44,11 @@ def report(template: Template, trained_template: Path) -> Path:
 
 def test_the_page_holds_all_parts_and_asks_nobody(report: Path) -> None:
     parts = (
-        "Overview of the scan|Latent maps and side maps|Strongest latents, map and scatter linked|"
+        "Latent maps and side maps|Overview of the side maps|Strongest latents|"
+        "Associations of latents and side maps|Clusters|"
+        "Comparison with principal components|Training|Reconstructions|"
+        "Health of the latent space|Model|Parameters and provenance|Files"
     )
-    parts += "Association of latents and side maps|Clusters|Model|Training|"
-    parts += "Health of the latent space|Reconstructions|Parameters and provenance"
     assert headings(report / "index.html") == parts.split("|")
     assert "Left out" not in (report / "index.html").read_text(encoding="utf-8")
 
@@ -81,6 +82,47 @@ def test_its_numbers_for_other_programs(report: Path, trained_template: Path) ->
         assert row["latent"] == int(np.nanargmax(strength))
         assert row["value"] == pytest.approx(float(values[row["latent"]]))
     assert record["roi"]["n_points"] == int(zarr(trained_template).roi.sum())
+
+
+def test_the_first_screen_states_the_strongest_findings(report: Path) -> None:
+    text = (report / "index.html").read_text(encoding="utf-8")
+    head = text.partition("<header>")[2].partition("</header>")[0]
+    assert "explain" in re.findall('class="verdict">(.*?)<', head)[0]
+    assert 'alt="latent maps"' in head
+    sentences = re.findall('class="finding">(.*?)<', head)
+    assert 1 <= len(sentences) <= 3
+    for latent, r in re.findall(r"Latent (\d+) .*?Pearson r = (−?[\d.]+)", " ".join(sentences)):
+        values = pd.read_csv(report / "data" / "association.csv").query("metric == 'pearson'")
+        values = values[values["latent"] == int(latent)]["association"]
+        assert abs(values - float(r.replace("−", "-"))).min() <= 0.005
+
+
+def test_every_figure_and_table_lies_next_to_the_page(report: Path, trained_template: Path) -> None:
+    text = (report / "index.html").read_text(encoding="utf-8")
+    links = {path for path in re.findall('href="([^"#]+)"', text) if not path.startswith("data:")}
+    files = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
+    assert links == files - {"index.html"}
+    stems = [{path.stem for path in (report / kind).iterdir()} for kind in ("png", "svg")]
+    assert stems[0] == stems[1] == set(json.loads((report / "report.json").read_text())["png"])
+    frame, ds = pd.read_csv(report / "data" / "maps.csv"), zarr(trained_template)
+    latents = ds.latents.values[frame["y"], frame["x"], 1]
+    np.testing.assert_allclose(frame["latent_1"], latents, rtol=1e-5)
+    np.testing.assert_array_equal(frame["grains"], ds.grains.values[frame["y"], frame["x"]])
+
+
+def test_the_terms_of_the_loss_add_up(report: Path, trained_template: Path) -> None:
+    text = (report / "index.html").read_text(encoding="utf-8")
+    terms, loss = re.findall(r"samples: ([\d. +−-]+) = ([\d.]+) nats", text)[0]
+    assert sum(map(float, terms.split(" + "))) == pytest.approx(float(loss), abs=0.2)
+    history = zarr(trained_template, "runs/vae/history")
+    assert float(abs(history.val_loss - float(loss)).min()) <= 0.05
+
+
+def test_principal_components_stand_next_to_the_run(report: Path, trained_template: Path) -> None:
+    frame = pd.read_csv(report / "data" / "comparison.csv", index_col=0)
+    for run in ("vae", "pca"):
+        explained = zarr(trained_template, f"runs/{run}/health").attrs["explained_variance"]
+        assert frame[run].iloc[0] == pytest.approx(explained, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -1425,9 +1425,10 @@ class Run:
         return table.assign_attrs(self.result_attrs)
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Write a report of the run: a page that works offline, PNGs and a record of its numbers.
+        """Write a report of the run: a page that works offline, its figures and their numbers.
 
-        An existing report in the folder is replaced file by file, its record last.
+        The page starts with the verdict, the strongest findings and the latent maps. An existing
+        report in the folder is replaced file by file, its record last.
 
         Parameters
         ----------
@@ -1437,7 +1438,8 @@ class Run:
         Returns
         -------
         Path
-            The page ``index.html``; next to it are ``png/`` and ``report.json``.
+            The page ``index.html``; next to it are the figures in ``png/`` and ``svg/``, their numbers
+            in ``data/`` (CSV), and ``report.json``.
 
         Raises
         ------

@@ -23,16 +23,17 @@ from vaearr.views.common import (
 )
 from vaearr.views.kinds import builder
 from vaearr.views.maps import on_grid, with_lines
-from vaearr.views.paper import MAX_NAMES
 from vaearr.views.relations import (
     MOST_POINTS,
     correlation_words,
+    legend_points,
     linked,
     matrix,
     random_rows,
     table_of,
 )
 
+MAX_LEGEND = 10  # of more clusters the largest are named
 WITHIN = (2.0, 98.0)  # percentiles of the latent within a cluster: darkest and brightest
 
 
@@ -68,7 +69,7 @@ def cluster_view(
 
     The hue is that of the cluster, noise is grey; the brightness shows where the latent of a scan
     point lies between the 2 % and 98 % percentiles of its cluster. Selections by box or lasso are
-    linked, also in a saved page.
+    linked, also in a saved page. The legend names at most the ten largest clusters.
 
     Parameters
     ----------
@@ -111,10 +112,11 @@ def cluster_view(
     source["cluster"] = np.array(names)[source["cluster"].astype(int)]
     if len(source) < len(table):
         heading += f", {len(source):,} plotted"
-    legend = []
-    for name, color in list(zip(names, class_colors, strict=True))[:MAX_NAMES]:
-        point = holoviews().Points([(np.nan, np.nan)], [across, up], label=name)
-        legend.append(point.opts(color=color, size=9, line_color=None))
+    sizes = np.bincount(table["cluster"].astype(int), minlength=len(names))
+    largest = np.sort(np.argsort(-sizes, kind="stable")[:MAX_LEGEND])
+    legend = legend_points(
+        [names[i] for i in largest], [class_colors[i] for i in largest], [across, up]
+    )
     return linked(
         with_lines(picture, segments),
         source,

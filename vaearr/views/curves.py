@@ -42,7 +42,7 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
         weight = variable.attrs.get("weight")
         if weight and not str(name).startswith("val_"):
             headings[str(name)] = f"{str(name).replace('_', ' ')} (weight {weight:.4g})"
-    panels = []
+    panels: list[Any] = []
     for term, heading in headings.items():
         columns = history[[name for name in (term, f"val_{term}") if name in history]]
         names = {term: "training", f"val_{term}": "validation"}
@@ -55,13 +55,13 @@ def loss_curves(history: xr.Dataset, **options: Any) -> Any:
             "ylabel": history[term].attrs.get("units", NATS),
             "frame_width": 280,
             "frame_height": 220,
-            "legend": "top_right",
+            "legend": False if panels else "top_right",  # the others have the same colours
         }
         kind = "line" if len(table) > 1 else "scatter"
         panels.append(plot(table, kind, **style | options))
     if not panels:
         raise NoInputError("the history holds no losses; has the run been trained?")
-    return in_columns(panels, 3)
+    return in_columns(panels, 2 if len(panels) == 4 else 3)
 
 
 @builder("probe", "score", "low", "high", "features", "probe")

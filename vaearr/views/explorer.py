@@ -66,7 +66,8 @@ def explorer(
         figure.x_range = first.x_range
         figure.y_range = first.y_range
         figure.add_tools(CrosshairTool(overlay=(across, up)))
-    return row(*(column(select, figure) for select, figure in panels), spacing=20)
+    columns = [column(select, figure) for select, figure in panels]
+    return row(*columns, spacing=20, styles={"flex-wrap": "wrap"})  # below each other if narrow
 
 
 def _panel(maps: Sequence[xr.DataArray], heading: str, roi: xr.DataArray | None) -> tuple[Any, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
 PAGE_DPI = 170
+SCREEN_DPI = 150  # of a figure on a page in pixels of the screen
 ARRAY_SHAPES = {"array", "map", "stack"}  # names that `_names_of` gives to an array
 # builder of each kind, and the names (dims, coordinates, variables) that identify a result
 # without `kind`
@@ -252,7 +253,8 @@ def save(
 def show(section: Section, shown: Any, alt: str) -> None:
     """Add a view to a section of a page: by bokeh, or a matplotlib Figure as a picture."""
     if hasattr(shown, "savefig"):
-        section.picture(shown, alt, dpi=PAGE_DPI)
+        png = file_of(shown, ".png", PAGE_DPI)
+        section.picture(png, alt, SCREEN_DPI * shown.get_figwidth())
     else:
         section.figure(bokeh_model(shown))
 

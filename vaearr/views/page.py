@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,32 +14,57 @@ import numpy as np
 import pandas as pd
 
 from vaearr.views.mosaic import scaled
-from vaearr.views.paper import file_of
 
 _STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light; --page: #eef1f4; --card: #fff; --ink: #1d242b; --soft: #4d5965; --line: #d9dee3;
+  --link: #005a8f; --note: #fff6e0; --good: #e8f5f0; --code: #f5f7f8; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; --page: #12161a; --card: #1c2228; --ink: #e3e8ec; --soft: #a9b4be; --line: #38424c;
+    --link: #7fc3f2; --note: #3b3118; --good: #17362a; --code: #14191e; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: #eceff2; color: #1d242b; line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; font-size: 16px; }
-main { max-width: 1240px; margin: 0 auto; padding: 24px 16px 64px; }
-section, header { background: #fff; border: 1px solid #d9dee3; border-radius: 8px; padding: 20px 28px;
-  margin: 0 0 20px; }
-h1 { font-size: 1.7rem; margin: 0 0 .4rem; line-height: 1.25; }
-h2 { font-size: 1.2rem; margin: 0 0 .6rem; }
+body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5; font-size: 16px;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
+main { max-width: 1400px; margin: 0 auto; padding: 20px 16px 64px; }
+section, header { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: 20px 28px; margin: 0 0 20px; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; margin: 0 0 .4rem; line-height: 1.25; }
+h2 { font-size: 1.25rem; margin: 0 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
+a { color: var(--link); }
 p { margin: .4rem 0; max-width: 90ch; }
-.note { background: #fff6e0; border-left: 4px solid #e69f00; padding: 8px 14px; margin: .8rem 0; }
-.good { background: #e8f5f0; border-left-color: #009e73; }
-.caption { color: #4d5965; font-size: .92rem; margin: .3rem 0 1rem; }
-.figure { overflow-x: auto; }
+.note { background: var(--note); border-left: 4px solid #e69f00; padding: 8px 14px; margin: .8rem 0; }
+.good { background: var(--good); border-left-color: #009e73; }
+.verdict { font-size: 1.1rem; font-weight: 600; margin: .8rem 0; }
+.finding::before { content: "→ "; color: #009e73; }
+.small, .caption { color: var(--soft); font-size: .92rem; }
+.caption { margin: .4rem 0 1.4rem; }
+.files { white-space: nowrap; margin-left: .4rem; }
+.figure { overflow-x: auto; background: #fff; color: #1d242b; color-scheme: light; border-radius: 6px;
+  padding: 6px; max-width: 100%; width: fit-content; margin-top: .8rem; }
+.figure input { position: absolute; opacity: 0; }
+.figure input:focus-visible + img { outline: 2px solid var(--link); }
 img { max-width: 100%; height: auto; display: block; }
+label img { cursor: zoom-in; }
+input:checked + img { position: fixed; inset: 0; z-index: 9; width: 100vw !important; height: 100vh; max-width: none;
+  object-fit: contain; background: #fff; padding: 12px; cursor: zoom-out; }
+.swatch { display: inline-block; white-space: nowrap; margin-right: 1rem; }
+.swatch i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { text-align: left; padding: 3px 14px 3px 0; border-bottom: 1px solid #e4e8eb; vertical-align: top; }
-.scroll { max-height: 420px; overflow: auto; display: inline-block; max-width: 100%; }
+th, td { text-align: left; padding: 3px 16px 3px 0; border-bottom: 1px solid var(--line); vertical-align: top;
+  overflow-wrap: normal; }
+.scroll { overflow-x: auto; margin: .8rem 0; }
+details { margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
-pre { overflow-x: auto; background: #f5f7f8; padding: 12px; font-size: .82rem; border-radius: 6px; }
-nav { font-size: .92rem; margin-top: .8rem; }
-nav a { margin-right: 1rem; color: #005a8f; }
+pre { overflow-x: auto; background: var(--code); padding: 12px; font-size: .82rem; border-radius: 6px; }
+nav { font-size: .92rem; margin-top: .8rem; clear: both; }
+nav a { margin-right: 1rem; display: inline-block; }
+@media (min-width: 1000px) { header .sheet { float: right; width: 60%; margin: 0 0 0 28px; } }
+@media (max-width: 999px) { header { display: flex; flex-direction: column; } header .sheet { order: 1; } nav { order: 2; } }
+@media (max-width: 600px) { main { padding: 8px 6px 40px; } section, header { padding: 14px 12px; }
+  input:checked + img { position: static; width: 900px !important; height: auto; } }
+@media print { body { background: #fff; font-size: 10pt; } main { max-width: none; padding: 0; } nav, .files { display: none; }
+  section, header { border: 0; padding: 0; } h2 { break-after: avoid; }
+  .figure, .caption, tr { break-inside: avoid; } .figure { overflow: visible; } }
 """
 
 
@@ -55,27 +80,41 @@ class Section:
         """Add a paragraph of plain text."""
         self.blocks.append(f'<p class="{style}">{_safe(sentence)}</p>')
 
-    def caption(self, sentence: str) -> None:
-        """Add a sentence that explains the figure above it."""
-        self.say(sentence, "caption")
+    def caption(self, sentence: str, files: Mapping[str, str] | None = None) -> None:
+        """Add a sentence about the figure above it, with links to files that have a path."""
+        links = []
+        for name, path in (files or {}).items():
+            if path:
+                links.append(f'<a href="{_safe(path)}">{_safe(name)}</a>')
+        ending = f'<span class="files">{" · ".join(links)}</span>' if links else ""
+        self.blocks.append(f'<p class="caption">{_safe(sentence)}{ending}</p>')
 
     def figure(self, model: Any) -> None:
         """Add a bokeh model."""
         self.blocks.append(model)
 
-    def picture(self, figure: Any, alt: str, dpi: int = 130) -> None:
-        """Add a matplotlib figure as a PNG within the page."""
-        data = base64.b64encode(file_of(figure, ".png", dpi)).decode("ascii")
-        width = round(150 * figure.get_figwidth())
+    def picture(self, png: bytes, alt: str, width: float) -> None:
+        """Add a PNG within the page, `width` pixels wide if there is room; a click enlarges it."""
+        data = base64.b64encode(png).decode("ascii")
         self.blocks.append(
-            f'<div class="figure"><img src="data:image/png;base64,{data}" alt="{_safe(alt)}" '
-            f'style="width:{width}px"></div>'
+            f'<div class="figure"><label><input type="checkbox" aria-label="enlarge {_safe(alt)}">'
+            f'<img src="data:image/png;base64,{data}" alt="{_safe(alt)}" '
+            f'style="width:{width:.0f}px"></label></div>'
         )
+
+    def legend(self, names: Sequence[str], colors: Sequence[str]) -> None:
+        """Add the names of classes, each with its colour."""
+        items = []
+        for name, color in zip(names, colors, strict=True):
+            items.append(
+                f'<span class="swatch"><i style="background:{color}"></i>{_safe(name)}</span>'
+            )
+        self.blocks.append(f"<p>{' '.join(items)}</p>")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Add a table."""
         frame = pd.DataFrame(list(rows), columns=list(head))
-        table = frame.to_html(index=False, border=0, float_format="{:.4g}".format)
+        table = frame.to_html(index=False, border=0, float_format="{:.3g}".format)
         self.blocks.append(f'<div class="scroll">{table}</div>')
 
     def folded(self, summary: str, content: str) -> None:

@@ -229,7 +229,7 @@ def _rendered(layout: Any, max_width: float) -> tuple[Any, list[Any]]:
     widths = sizes[..., 0].max(axis=0)
     heights = sizes[..., 1].max(axis=1)
     with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
-    views = [view.map(_for_matplotlib, with_options) for view in layout]
+    views = [_visible(view).map(_for_matplotlib, with_options) for view in layout]
     converted = hv.Layout(views).cols(n_columns).opts(**LAYOUT_OPTIONS, backend="matplotlib")
     figure = hv.renderer("matplotlib").get_plot(converted).state  # `hv.render` plots it twice
     pyplot.close(figure)
@@ -244,6 +244,13 @@ def _rendered(layout: Any, max_width: float) -> tuple[Any, list[Any]]:
     figure.set_size_inches(width, scale * heights.sum() + MARGIN * n_rows + 0.2)
     figure.set_layout_engine("constrained")
     return figure, panels
+
+
+def _visible(view: Any) -> Any:
+    """A view without the points that only a selection on the screen shows."""
+    if not isinstance(view, holoviews().Overlay):
+        return view
+    return view.clone([element for element in view if _options_of(element).get("alpha") != 0])
 
 
 def _options_of(view: Any) -> Options:

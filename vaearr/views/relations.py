@@ -96,9 +96,9 @@ def map_scatter(
     """Plot the map of a latent next to that latent against a target; selections are linked.
 
     The link works in a saved page without Python. Many points are plotted as a density; at most
-    `most_points` of them can be selected. Pearson's r in the title is computed from all points. A
-    phase ("phase: fe_bcc") is plotted as the colour of the points, against band contrast if it
-    exists.
+    `most_points` of them can be selected. Pearson's r in the title is computed from all points. For
+    a phase ("phase: fe_bcc") the points have the colours of the phases, plotted against band
+    contrast if it exists.
 
     Parameters
     ----------
@@ -123,33 +123,50 @@ def map_scatter(
     latent_values = latent_map(ds, run, latent)
     targets = targets_of(ds, [target], roi=roi)
     name = str(targets["target"].values[0])
-    values = targets.isel(target=0, drop=True).rename(name)
+    values = targets.isel(target=0, drop=True).rename(name).assign_attrs(long_name=name)
     is_phase = name.startswith(f"{n.PHASE}: ") and n.BC in ds
     vertical = ds[n.BC] if is_phase else ds.get(name, values)
     across = f"latent {latent}"
     up = c.text(vertical.name)
     inside = latent_values if roi is None else latent_values.where(roi)
-    table = table_of(**{across: inside, up: vertical, "target": values})
-    heading = correlation_words(table, across, "target")
-    density: list[Any] = []
+    columns = {across: inside, up: vertical, "target": values}
+    below: list[Any] = []
     points: c.Options = {"size": 4, "color": COLORS[0]} | SELECTION
+    phases = None
     if is_phase:
-        heading = f"{name} (orange): {heading}"
-        points |= {"size": 3, "alpha": 1, "color": "target"}
-        points |= {"cmap": list(COLORS[:2]), "clim": (0, 1)}
+        phases = c.colored_classes(ds[n.PHASE])
+        columns["phase"] = phases.values
+    table = table_of(**columns)
+    heading = correlation_words(table, across, "target")
+    source = random_rows(table, most_points).astype("f4")
+    if phases:
+        heading = f"{name}: {heading}"
+        below = legend_points(phases.names, phases.colors, [across, up])
+        source["phase"] = np.array(phases.names)[source["phase"].astype(int)]
+        colors = dict(zip(phases.names, phases.colors, strict=True))
+        points |= {"size": 3, "alpha": 1, "color": "phase", "cmap": colors, "show_legend": False}
     elif len(table) >= DENSE:
         points = {"size": 4} | HIDDEN
         style: c.Options = {"cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
-        density = [c.plot(table, "hexbin", x=across, y=up, **style)]
+        below = [c.plot(table, "hexbin", x=across, y=up, **style)]
     return linked(
         map_plot(latent_values, roi=roi, **options),
-        random_rows(table, most_points).astype("f4"),
+        source,
         c.map_dims(latent_values)[::-1],
         [across, up],
-        density,
+        below,
         frame={"xlabel": across, "ylabel": c.label(vertical), "title": c.title(heading)},
         **points,
     )
+
+
+def legend_points(names: Sequence[str], colors: Sequence[str], axes: Sequence[str]) -> list[Any]:
+    """Points outside a plane with these axes, which name the classes in its legend."""
+    legend = []
+    for name, color in zip(names, colors, strict=True):
+        point = c.holoviews().Points([(np.nan, np.nan)], list(axes), label=name)
+        legend.append(point.opts(color=color, size=9, line_color=None))
+    return legend
 
 
 def correlation_words(table: pd.DataFrame, across: str, up: str) -> str:

@@ -41,6 +41,7 @@ MAX_CLUSTER_POINTS = 8_000
 MAX_CLUSTER_ROWS = 10
 MAX_FINDINGS = 3
 STRONG = 0.7  # absolute association from which a latent "follows" a map
+MODERATE = 0.5  # from which an association without a p-value is a finding
 METRIC_WORDS = {"pearson": "Pearson r", "spearman": "Spearman ρ"}
 SCORE_WORDS = {
     "majority_accuracy": "share of points in the most frequent phase of their cluster",
@@ -50,7 +51,7 @@ SCORE_WORDS = {
     "ari": "adjusted Rand index (1: clusters and phases are the same partition)",
 }
 RANKING_COLUMNS = {
-    "target": "side map",
+    "target": "map or class",
     "metric": "metric",
     n.LATENT: "strongest latent",
     "value": "value",
@@ -73,7 +74,7 @@ def section_table(contents: Contents) -> list[tuple[str, str, Fill]]:
         table.append(("maps", "Latent maps and side maps", maps))
         table.append(("overview", "Overview of the side maps", overview))
         table.append(("linked", "Strongest latents", linked))
-    table.append(("association", "Associations of latents and side maps", association))
+    table.append(("association", "Associations of the latents", association))
     if contents.is_scan:
         table.append(("clusters", "Clusters", clusters))
     if pca_runs(run):
@@ -105,7 +106,7 @@ def introduction(contents: Contents) -> Section:
     facts = [data_words(contents)]
     for line in lines:
         if line.startswith("warning"):
-            section.say(f"{line[0].upper()}{line[1:]}.", "note")
+            section.say(f"{line[0].upper()}{line[1:].rstrip('.')}.", "note")
         elif not verdict or verdict not in line:
             facts.append(f"{line[0].upper()}{line[1:]}.")
     facts.append(f"Report of {now()}, vaearr {versions()['vaearr']}, store {run.path.name}.")
@@ -175,6 +176,8 @@ def findings(contents: Contents) -> list[str]:
 def association_findings(contents: Contents) -> list[str]:
     """A sentence for each latent that is the strongest of a side map, the largest value first."""
     rows = contents.strongest
+    if rows and P_ADJUSTED not in rows[0]:
+        rows = [row for row in rows if abs(row["value"]) >= MODERATE]
     significant = [row for row in rows if row.get(P_ADJUSTED, 0.0) < ALPHA]
     if rows and not significant:
         return [
@@ -207,7 +210,7 @@ def target_words(contents: Contents, target: str) -> str:
     """The name of a target as it is written in a sentence."""
     if target in contents.run.ds:
         return c.text(contents.run.ds[target].attrs.get("long_name", target))
-    return c.text(target).replace(PHASE_PREFIX, "phase ")
+    return c.text(target).replace(": ", " ")
 
 
 def cluster_finding(contents: Contents, name: str) -> str:
@@ -305,7 +308,7 @@ def association(contents: Contents, section: Section) -> None:
             "p: probability of a value this large for surrogate maps of the same smoothness as "
             "the side map, adjusted for the number of latents."
         )
-    else:
+    elif contents.is_scan:
         section.say(
             "A value alone is no evidence: neighbouring scan points are not independent. "
             "'vaearr associate --significance' tests against surrogate maps of the same smoothness."
@@ -321,7 +324,7 @@ def association(contents: Contents, section: Section) -> None:
             section,
             f"association_{metric}",
             table,
-            f"{metric_words(metric)} of each latent with each side map.{dots}",
+            f"{metric_words(metric)} of each latent with each map or class.{dots}",
             data,
             kind="association",
             metric=metric,

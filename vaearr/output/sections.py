@@ -402,12 +402,12 @@ def pca_runs(run: Run) -> list[str]:
 
 def comparison(contents: Contents, section: Section) -> None:
     """The run next to principal components of the same store."""
-    from vaearr import compare
+    import vaearr as va
 
     run = contents.run
     names = pca_runs(run)
     check_inputs(run.path, [n.run_name(n.LATENTS, name) for name in names])
-    scores = compare([run, *(type(run)(run.path, name) for name in names)])
+    scores = va.compare([run, *(type(run)(run.path, name) for name in names)])
     words = [name for name in RUN_WORDS if name in scores]
     frame = scores[words].to_dataframe().T.rename(RUN_WORDS)
     if "association" in scores:

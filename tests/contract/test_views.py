@@ -260,3 +260,13 @@ def test_options_that_a_view_does_not_have(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         va.view(va.open_store(trained_template).BC, **options)
+
+
+def test_the_legend_of_many_clusters_names_the_largest_ten() -> None:
+    codes = np.repeat(np.arange(12), np.arange(1, 13)).reshape(6, 13).astype("i4")  # 11 is largest
+    grid = {"y": np.arange(6.0), "x": np.arange(13.0)}
+    labels = xr.DataArray(codes, grid, ("y", "x"), "grains")
+    values = labels.astype("f4").rename("v") + np.arange(13)
+    figure = va.view(labels, "matplotlib", kind="clusters", latent=values, target=values)
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    assert [text.get_text() for text in legends[0].get_texts()] == [str(i) for i in range(2, 12)]

@@ -38,7 +38,7 @@ p { margin: .4rem 0; max-width: 90ch; }
 .finding::before { content: "→ "; color: #009e73; }
 .small, .caption { color: var(--soft); font-size: .92rem; }
 .caption { margin: .4rem 0 1.4rem; }
-.files { white-space: nowrap; margin-left: .4rem; }
+.files { margin-left: .4rem; } .files a { white-space: nowrap; }
 .figure { overflow-x: auto; background: #fff; color: #1d242b; color-scheme: light; border-radius: 6px;
   padding: 6px; max-width: 100%; width: fit-content; margin-top: .8rem; }
 .figure input { position: absolute; opacity: 0; }
@@ -61,6 +61,7 @@ nav a { margin-right: 1rem; display: inline-block; }
 @media (min-width: 1000px) { header .sheet { float: right; width: 60%; margin: 0 0 0 28px; } }
 @media (max-width: 999px) { header { display: flex; flex-direction: column; } header .sheet { order: 1; } nav { order: 2; } }
 @media (max-width: 600px) { main { padding: 8px 6px 40px; } section, header { padding: 14px 12px; }
+  th, td { padding-right: 8px; overflow-wrap: anywhere; }
   input:checked + img { position: static; width: 900px !important; height: auto; } }
 @media print { body { background: #fff; font-size: 10pt; } main { max-width: none; padding: 0; } nav, .files { display: none; }
   section, header { border: 0; padding: 0; } h2 { break-after: avoid; }

@@ -27,6 +27,7 @@ CLUSTERS, PCA, COMPONENT = "clusters", "pca", "component"
 ENCODED = (LATENTS, LATENT, *POSITIONS, LATENTS_STD, RECONSTRUCTION_ERROR, Z_DRAWS, DRAW)
 OF_A_RUN = (ROI, SPLIT, *ENCODED)
 RUNS, HISTORY, HEALTH, SHEETS, MODEL = "runs", "history", "health", "sheets", "model"
+GOOD = "good"  # attribute verdict_kind of the health of a run whose latents can be trusted
 SCANS = "scans"  # table of a run that was trained on several scans: roi and split of all of them
 RECONSTRUCTION, LATENT_STATISTICS = "reconstruction", "latent_statistics"
 

@@ -47,7 +47,7 @@ def find_paths(held: torch.Tensor, points: np.ndarray, view: View, device: torch
 
     Some samples are compared at a time, together with their neighbours.
     """
-    adjacent = torch.from_numpy(_neighbour_positions(points).astype(np.int64))
+    adjacent = torch.from_numpy(neighbour_positions(points).astype(np.int64))
     neighbours = torch.empty_like(adjacent)
     n_similar = torch.empty_like(adjacent[:, 0])
     batch_size = max(1, VIEWED_VALUES // held[:1].numel())
@@ -83,8 +83,8 @@ def random_walk(paths: Paths, steps: int, rng: np.random.Generator) -> np.ndarra
     return position.cpu().numpy()
 
 
-def _neighbour_positions(points: np.ndarray) -> np.ndarray:
-    """Positions of the samples on adjacent grid points: `(n, n_nav) -> (n, k)`, -1 for none."""
+def neighbour_positions(points: np.ndarray) -> np.ndarray:
+    """Return positions of the samples on adjacent grid points `(n, n_nav)`: `(n, k)`, -1 for none."""
     padded = points - points.min(0) + 1  # a border keeps look-ups inside
     shape = padded.max(0) + 2
     # of row-major cells: 1 for the last dim, the product of the later sides for each other one

@@ -10,6 +10,7 @@ import cloup
 
 import vaearr as va
 from vaearr import config
+from vaearr import names as n
 from vaearr.cli.common import (
     ANALYSE,
     LEARN,
@@ -105,7 +106,7 @@ def train(
 
 
 def report_run(store: str, run: Any) -> None:
-    """Print how good a run is, and the next command."""
+    """Print a run's epochs and latents, and the next command, after the verdict is logged."""
     manifest = run.manifest
     health = run.health.attrs
     epochs = ""
@@ -113,10 +114,10 @@ def report_run(store: str, run: Any) -> None:
         epochs = f"best epoch {manifest['best_epoch']} of {manifest['epochs_run']}, "
     say(
         f"run {run.name!r}: {epochs}{health['n_active']} of {run.health.sizes['latent']} latent "
-        f"dimensions active, {health['explained_variance']:.1%} of the patterns' variance, noise "
-        "included, explained"
+        "dimensions active"
     )
-    say(f"next: 'vaearr encode {store} --run {run.name}'")
+    is_good = health.get("verdict_kind", n.GOOD) == n.GOOD
+    say(f"{'next' if is_good else 'or'}: 'vaearr encode {store} --run {run.name}'")
 
 
 @command("vaearr import photos.zarr vae.safetensors --run sd", name="import", section=LEARN)

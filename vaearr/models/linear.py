@@ -139,10 +139,10 @@ class PCA(nn.Module):
         return (self.mean + z @ self.components).unflatten(1, self.input_shape)
 
 
-def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
+def fit_pca(rows: np.ndarray, count: int | str, seed: int, *, solver: str | None = None) -> Any:
     """Fit scikit-learn's PCA to rows; "auto": the components before the knee.
 
-    With more than EXACT_VALUES values per row by its randomised method. Raises UsageError for more
+    With more than EXACT_VALUES values per row by its randomised method, unless a solver is given. Raises UsageError for more
     components than possible, DataError for rows that are all equal.
     """
     from sklearn.decomposition import PCA as Components
@@ -159,9 +159,8 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
             "all patterns of the region are equal, so no variance can be explained; choose "
             "another region."
         )
-    solver = "randomized"
-    if rows.shape[1] <= EXACT_VALUES:
-        solver = "full" if len(rows) < rows.shape[1] else "covariance_eigh"
+    if solver is None:
+        solver = _solver(rows)
     pca = Components(n_components, svd_solver=solver, random_state=seed).fit(rows)
     pca.at_limit_ = False
     if count == AUTO:
@@ -171,6 +170,12 @@ def fit_pca(rows: np.ndarray, count: int | str, seed: int) -> Any:
         pca.explained_variance_ = pca.explained_variance_[:kept]
         pca.explained_variance_ratio_ = pca.explained_variance_ratio_[:kept]
     return pca
+
+
+def _solver(rows: np.ndarray) -> str:
+    if rows.shape[1] > EXACT_VALUES:
+        return "randomized"
+    return "full" if len(rows) < rows.shape[1] else "covariance_eigh"
 
 
 def broken_stick(ratio: np.ndarray, n_pieces: int) -> int:

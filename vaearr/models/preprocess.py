@@ -84,6 +84,18 @@ class Preprocess(nn.Module):
             normalised = normalise(corrected, self.config.normalise)
             return torch.where(_is_constant(x), 0.0, normalised)
 
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the scale of each stored pattern, `(B,)`: what is 1 after the preprocessing.
+
+        In units of the corrected patterns where each is scaled by itself; 0 of a constant pattern.
+        """
+        x = self._binned(x)
+        if not self.needs_input:
+            return torch.ones(len(x), device=x.device)
+        corrected = remove_static(x, self.background, self.config.static_background)
+        _, spread = _scale(corrected.flatten(1), self.config.normalise)
+        return torch.where(_is_constant(x).flatten(), 0.0, spread.flatten())
+
     def undo(self, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Convert decoded patterns to units and pixels of the stored `x`, both `(B, C, …)`.
 

@@ -97,16 +97,14 @@ def latent_health(model: TrainedModel, batches: Iterable[torch.Tensor]) -> xr.Da
         "explained_variance": explained,
         "n_samples": int(n_samples),
         "warnings": health_warnings(
-            n_active, latent_dim, explained, is_deterministic=model.network.is_deterministic
+            n_active, latent_dim, is_deterministic=model.network.is_deterministic
         ),
     }
     return xr.Dataset(variables, {n.LATENT: np.arange(latent_dim)}, attrs)
 
 
-def health_warnings(
-    n_active: int, latent_dim: int, explained: float, *, is_deterministic: bool = False
-) -> list[str]:
-    """Return warnings about the latent space, in sentences; empty if there are none."""
+def health_warnings(n_active: int, latent_dim: int, *, is_deterministic: bool = False) -> list[str]:
+    """Return warnings that the verdict does not contain, in sentences; empty if there are none."""
     in_use = f"Only {n_active} of {latent_dim} latent dimensions"
     is_few = n_active < FEW * latent_dim
     warnings = []
@@ -115,21 +113,10 @@ def health_warnings(
             f"{in_use} vary over the patterns (variance > {ACTIVE_VARIANCE}): train longer, or "
             "fewer dimensions would do."
         )
-    elif n_active == 0 and not is_deterministic:
-        warnings.append(
-            f"Posterior collapse: none of the {latent_dim} latent dimensions carries information "
-            "about the patterns, so latent maps show noise only. Lower beta, lengthen the warm-up "
-            "or train longer."
-        )
-    elif is_few:
+    elif is_few and n_active:
         warnings.append(
             f"{in_use} are in use; the others stay at the prior. Fewer dimensions would do, or "
             "lower beta if the reconstructions lack detail."
-        )
-    if n_active and explained <= 0:
-        warnings.append(
-            f"The reconstruction explains none of the patterns' variance ({explained:.1%}): train "
-            "longer or check the preprocessing."
         )
     return warnings
 

@@ -118,6 +118,7 @@ def run_facts(path: str | Path, ds: xr.Dataset, run: str) -> dict[str, Any]:
             facts["latent_dim"] = facts["latent_dim"] or facts["model"]["latent_dim"]
             facts["n_active"] = health["n_active"]
             facts["explained_variance"] = health["explained_variance"]
+            facts["verdict"] = health.get("verdict")  # None of a run of an earlier version
             facts["warnings"] = list(health["warnings"])
     except KeyError as error:
         return {"damaged": f"it lacks {error}"}
@@ -230,8 +231,9 @@ def run_lines(facts: dict[str, Any], samples: str = SCAN_POINTS) -> list[str]:
         "explained, noise included"
     )
     latents = f"encoded as {facts['latents']!r}" if facts["encoded"] else "not encoded yet"
+    verdict = [facts["verdict"]] if facts["verdict"] else []
     warnings = [f"warning: {text}" for text in facts["warnings"]]
-    return [model, region, health, latents, *warnings]
+    return [model, *verdict, region, health, latents, *warnings]
 
 
 def _roi_words(roi: dict[str, Any] | str | None, samples: str) -> str:

@@ -32,7 +32,14 @@ from vaearr.models.preprocess import decide_preprocess
 from vaearr.models.quality import latent_health
 from vaearr.recipe import Recipe, can_reuse, now, versions
 from vaearr.run import Run
-from vaearr.run.train import TRAINED, named_maps, patterns_identity, region_facts, resolve_roi
+from vaearr.run.train import (
+    TRAINED,
+    announce,
+    named_maps,
+    patterns_identity,
+    region_facts,
+    resolve_roi,
+)
 from vaearr.store import (
     check_patterns,
     check_run_name,
@@ -47,6 +54,7 @@ from vaearr.store import (
 from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
 from vaearr.training import array_sha256
+from vaearr.training.verdict import judge
 
 log = logging.getLogger("vaearr")
 
@@ -153,6 +161,7 @@ def import_model(
             model, origin = _model_of_file(ds, file, split, settings)
         sample = _validation_split(mask, seed=settings.seed)
         health = latent_health(model, _batches(ds, sample, model))
+        judge(health, model, ds, split, seed=0, max_samples=N_HEALTH)
         if is_run:
             health.attrs["warnings"] += _likeness(origin["explained_variance"], health.attrs)
         imported = {"file": file.name, "sha256": sha256, **origin}
@@ -175,8 +184,7 @@ def import_model(
         maps = named_maps(mask, split, run)
         tables = {n.HEALTH: health}
         finish_run(path, run, folder, manifest, maps, tables=tables, replacing=replaced)
-    for warning in health.attrs["warnings"]:
-        log.warning(warning)
+    announce(health)
     return Run(path, run, trust=trusted)
 
 

@@ -147,7 +147,9 @@ def train(
         used_weights = {name: _weights_sha256(path) for name, path in weights.items() if path}
         recipe = _recipe(training_data, settings, used_weights)
         if team.first_does(_is_trained, training_data, run, recipe, overwrite):
-            return Run(store_path, run, trust=trusted)
+            trained = Run(store_path, run, trust=trusted)
+            announce(trained.health)
+            return trained
         split = split_samples(training_data.ds, training_data.roi, settings)
         to_replace = team.first_does(removable, store_path, [f"{n.RUNS}/{run}"])
         staged = stage_run(store_path, run, keep=n.MODEL, replacing=to_replace)
@@ -180,9 +182,18 @@ def train(
         maps = training_data.store_maps(split, run)
         publish = partial(finish_run, tables=tables, replacing=to_replace)
         team.first_does(publish, store_path, run, folder, manifest, maps)
-        for warning in tables[n.HEALTH].attrs["warnings"]:
-            log.warning(warning)
+        announce(tables[n.HEALTH])
     return Run(store_path, run, trust=trusted)
+
+
+def announce(health: xr.Dataset) -> None:
+    """Log the verdict on a run, of earlier versions none, and the warnings."""
+    verdict = health.attrs.get("verdict")
+    if verdict:
+        level = logging.INFO if health.attrs["verdict_kind"] == n.GOOD else logging.WARNING
+        log.log(level, verdict)
+    for warning in health.attrs["warnings"]:
+        log.warning(warning)
 
 
 def _loss_text(losses: Mapping[str, float]) -> str:

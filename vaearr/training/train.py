@@ -34,6 +34,7 @@ from vaearr.training.loop import MAX_VALIDATED, OnEpoch, OnStep, fit
 from vaearr.training.processes import Processes
 from vaearr.training.records import history_dataset, read_sheets, tensorboard
 from vaearr.training.state import Training
+from vaearr.training.verdict import judge
 
 log = logging.getLogger("vaearr")
 
@@ -140,7 +141,9 @@ def train_model(
     _log_start(state, schema.samples_word(ds), n_validation, checkpoint)
     _fit_or_clear(state, checkpoint, logs, on_step, on_epoch)
     health = latent_health(model, _health_samples(state, part_batches, n_validation))
-    tables = {n.HISTORY: history_dataset(state), n.HEALTH: health}
+    history = history_dataset(state)
+    judge(health, model, ds, split, seed=settings.seed, history=history, epochs=settings.epochs)
+    tables = {n.HISTORY: history, n.HEALTH: health}
     manifest = _manifest(state, identities, n_validation)
     saved = team.first_does(save_model, model, folder, manifest)
     manifest["weights_sha256"] = saved["weights_sha256"]

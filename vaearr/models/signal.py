@@ -15,7 +15,7 @@ import torch
 from vaearr.batching.partners import neighbour_positions
 
 MIN_PAIRS = 16  # samples with a neighbour, for an estimate
-MIN_SIGNAL = 0.02  # share of the variance below which signal cannot be told from noise
+MIN_SIGNAL = 0.02  # share of the variance below which signal is lost in noise
 STRIPE = 2  # rows of pixels; adjacent ones may share noise
 
 

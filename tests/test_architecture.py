@@ -47,6 +47,7 @@ HOMES = {
     "holoviews": {"views"},
     "bokeh": {"views", "app"},
     "panel": {"app"},
+    "panel_material_ui": {"app"},
     "matplotlib": {"views"},
     "prefect": set(),
     "distributed": {"computing"},

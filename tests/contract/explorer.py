@@ -61,7 +61,8 @@ def says(page: Page, words: str) -> None:
 
 def box(page: Page, words: str) -> list[float]:
     """Left, top, right and bottom in the window of what carries these words, once it is seen."""
-    element = f"deep((e) => !e.children.length && e.textContent.trim() === {json.dumps(words)}).find({SEEN})"
+    own = "[...e.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim() === "
+    element = f"deep((e) => {own}{json.dumps(words)})).find({SEEN})"
     page.until(f"!!{element}")
     return [
         float(v)

@@ -113,6 +113,7 @@ def test_an_ipv6_address(trained_template: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 def test_the_page_is_driven_by_mouse_and_keys(trained_store: Path, tmp_path: Path) -> None:
     with opened(trained_store, tmp_path) as page:
+        page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         says(page, "22 scan points of 20 × 20")
         blank = picture(page, "reconstruction")
         stored = picture(page, "as stored")
@@ -135,11 +136,34 @@ def test_the_page_is_driven_by_mouse_and_keys(trained_store: Path, tmp_path: Pat
         page.drag(on_map(page, 0.25, 0.3), on_map(page, 0.45, 0.6))
         says(page, "most typical of ")
         changed(page, "as stored", stored)
-        press(page, "Samples")
-        says(page, "selected samples, evenly spread")
+        says(page, "mean of ")
+        says(page, "their spread")
+        press(page, "Keep as ROI")
+        says(page, "--points roi.csv")
         press(page, "Traversal")
         press(page, "Draw about the sliders")
         page.until("deep((e) => e.tagName === 'IMG' && e.naturalWidth > 300).length > 0")
+    vaearr("train", trained_store, "--points", tmp_path / "roi.csv", "--run", "part", "--epochs", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_the_address_remembers_what_is_chosen(trained_template: Path, tmp_path: Path) -> None:
+    """Dark without loading again; the address alone opens the page in the same state."""
+    with opened(trained_template, tmp_path) as page:
+        page.run("window.loaded = 1")
+        page.click(*on_map(page, 0.3, 0.3))
+        page.until("location.search.includes('sample=')")
+        press(page, "Selection")
+        page.until("location.search.includes('tab=1')")
+        page.run("deep((e) => e.getAttribute('aria-label') === 'Toggle theme')[0].click()")
+        page.until("location.search.includes('dark=true')")
+        page.until("getComputedStyle(document.body).backgroundColor !== 'rgb(255, 255, 255)'")
+        assert page.run("window.loaded") == 1
+        page.go(page.run("location.href") + "&compare=pca")
+        says(page, "by the other run")
+        says(page, "Keep as ROI")
+        page.until("getComputedStyle(document.body).backgroundColor !== 'rgb(255, 255, 255)'")
 
 
 @pytest.mark.slow
@@ -186,7 +210,7 @@ def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
     vaearr("attach", store, tmp_path / "own.npy", "--run", "own")
     with opened(store, tmp_path, "--run", "own") as page:
         says(page, "onerror")
-        press(page, "Samples")
+        page.drag(on_map(page, 0.15, 0.15), on_map(page, 0.8, 0.85))
         says(page, "selected samples, evenly spread")
         assert (
             page.run("deep((e) => e.tagName === 'IMG' && e.getAttribute('src') === 'x').length")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import panel as pn
+import panel_material_ui as pmui
 from bokeh.models import FixedTicker
 
 from vaearr.analysis.latents import evenly_spaced
@@ -65,7 +66,7 @@ def class_ticks(colouring: Colouring) -> Callable[..., None]:
     return hook
 
 
-def sheet(title: str, names: list[str], images: np.ndarray, width: int) -> Any:
+def sheet(title: str, names: list[str], images: np.ndarray) -> Any:
     """Pictures `(samples, k, H, W[, 3])` on one scale, the k of a sample stacked over its name."""
     limits = robust_limits(images, GREY)
     cells = ""
@@ -76,16 +77,18 @@ def sheet(title: str, names: list[str], images: np.ndarray, width: int) -> Any:
     style = """
     <style>
     section { display: flex; flex-wrap: wrap; gap: 4px; text-align: center; font-size: 11px; }
-    span { width: 98px; } img { height: 72px; display: block; margin: auto; }
+    p { font-size: 13px; } span { width: 98px; } img { height: 72px; display: block; margin: auto; }
     img { image-rendering: pixelated; max-width: 94px; object-fit: contain; }
     </style>
     """
     return pn.pane.HTML(
-        f"{style}<p>{html.escape(title)}</p><section>{cells}</section>", width=width
+        f"{style}<p>{html.escape(title)}</p><section>{cells}</section>", sizing_mode="stretch_width"
     )
 
 
 def index_slider(label: str, size: int) -> Any:
     """A slider over the indices of a dimension, hidden where there is one index only."""
     last = max(1, size - 1)
-    return pn.widgets.IntSlider(label=label, end=last, value=last // 2, visible=size > 1, width=150)
+    return pmui.IntSlider(
+        label=label, end=last, value=last // 2, visible=size > 1, width=150, size="small"
+    )

@@ -13,10 +13,12 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.latents import spatial_structure, typical_index
 from vaearr.errors import UsageError
 from vaearr.schema import is_categorical, meanings
 from vaearr.schema.classes import classes_of
 from vaearr.schema.grid import grid_indices, sample_words
+from vaearr.store import run_names
 from vaearr.views.colors import colors_of
 from vaearr.views.common import SEQUENTIAL, brief, colored_classes, robust_limits, text
 from vaearr.views.explorer import even_ticks
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_WORDS = 60  # characters of a name in the heading
 MAX_CELLS = 1_000_000  # of a map
+CENTRE = 0.8  # share of each side of a scan that is away from its border
 GREY = (0.5, 99.5)  # percentiles between which grey runs
 PICTURE = "picture"
 NO_MODEL = (
@@ -39,24 +42,85 @@ class Encoded:
     """The encoded samples of a run.
 
     numbers: `(k,)`, of the samples in the grid, row-major. latents: `(k, *shape)`, as the decoder
-    takes them.
-    vectors: `(k, latent)`, of spatial latents the means over their positions.
+    takes them. vectors: `(k, latent)`, of spatial latents the means over their positions.
+    importance: `(latent,)`, shares of `measure`, which is KL or variance. structure: `(latent,)`,
+    larger for maps with contrast and connected areas. typical: row of the sample to start from.
     """
 
+    run: Run
     numbers: np.ndarray
     latents: np.ndarray
     vectors: np.ndarray
+    importance: np.ndarray
+    measure: str
+    structure: np.ndarray
+    typical: int
 
     @property
-    def widest(self) -> list[int]:
-        """Latent dimensions, those that vary most first."""
-        return [int(i) for i in np.argsort(-self.vectors.std(0), kind="stable")]
+    def most_important(self) -> list[int]:
+        """Latent dimensions, the most important first."""
+        return np.argsort(-self.importance, kind="stable").tolist()
+
+    @property
+    def most_structured(self) -> list[int]:
+        """Latent dimensions, those whose maps show most first."""
+        return np.argsort(-self.structure, kind="stable").tolist()
+
+    def share(self, dim: int) -> str:
+        """The importance of a dimension in words, such as "12 % of KL"."""
+        return f"{100 * self.importance[dim]:.2g} % of {self.measure}"
 
 
 def encoded_samples(run: Run) -> Encoded:
     """Read the encoded samples of a run. Raises NoInputError where there is none."""
     numbers, latents = run.encoded_latents()
-    return Encoded(numbers, latents, latents.reshape(*latents.shape[:2], -1).mean(-1))
+    vectors = latents.reshape(*latents.shape[:2], -1).mean(-1)
+    measure = "KL"
+    amounts = np.zeros(1)
+    if has_network(run):
+        amounts = run.health["kl"].values
+    if not amounts.sum() > 0:
+        measure = "variance"
+        amounts = vectors.var(0, dtype="f8") + np.finfo("f4").tiny
+    importance = amounts / amounts.sum()
+    structure = importance
+    if is_map(run):
+        shape = schema.navigation_shape(run.ds)
+        maps = np.full((math.prod(shape), vectors.shape[1]), np.nan, np.float32)
+        maps[numbers] = vectors
+        structure = importance * spatial_structure(maps.reshape(*shape, -1))
+    rows = _central_rows(run, numbers)
+    typical = rows[typical_index(vectors[rows], vectors[rows].mean(0))]
+    return Encoded(run, numbers, latents, vectors, importance, measure, structure, int(typical))
+
+
+class Runs:
+    """The encoded runs of a store, each read when it is first used."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.opened = {run.name: encoded_samples(run)}
+        names = run_names(run.path)
+        self.names = [name for name in names if n.run_name(n.LATENTS, name) in run.ds]
+
+    def __getitem__(self, name: str) -> Encoded:
+        if name not in self.opened:
+            first = self.run
+            run = type(first)(first.path, name, device=first.device, trust=first.trust)
+            self.opened[name] = encoded_samples(run)
+        return self.opened[name]
+
+
+def _central_rows(run: Run, numbers: np.ndarray) -> np.ndarray:
+    """Rows of the samples away from the border of the scan, of all samples if there are none."""
+    is_central = np.ones(len(numbers), bool)
+    if is_map(run):
+        indices = [*grid_indices(run.ds, numbers).values()][-2:]
+        for along, size in zip(indices, schema.navigation_shape(run.ds)[-2:], strict=True):
+            is_central &= np.abs(along - (size - 1) / 2) <= CENTRE * size / 2
+    if not is_central.any():
+        is_central[:] = True
+    return np.flatnonzero(is_central)
 
 
 def has_network(run: Run) -> bool:

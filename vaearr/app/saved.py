@@ -118,7 +118,7 @@ def _points(run: Run, samples: Encoded, seed: int) -> Section:
     rows = np.sort(np.random.default_rng(seed).permutation(count)[:MAX_POINTS])
     numbers = samples.numbers[rows]
     layers = layers_of(run)
-    plane = [f"latent {i}" for i in samples.widest[:2]]
+    plane = [f"latent {i}" for i in samples.most_structured[:2]]
     across, up = plane[0], plane[-1]
     columns = {
         "across": layers[across].values.ravel()[numbers],
@@ -171,7 +171,7 @@ def _thumbnails(run: Run, numbers: np.ndarray) -> np.ndarray:
 def _sliders(run: Run, samples: Encoded) -> Section:
     """A slider for each dimension, over pictures that are decoded here."""
     section = Section("sliders", "Sliders")
-    dims = sorted(samples.widest[:MAX_DIMS])
+    dims = sorted(samples.most_important[:MAX_DIMS])
     traversal = run.traverse(dims, span=(-REACH, REACH), steps=STEPS)
     decoded = traversal["decoded"].reset_coords(drop=True)
     frames = [as_pictures(decoded.sel(latent_dim=dim, drop=True)) for dim in dims]

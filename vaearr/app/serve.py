@@ -5,15 +5,14 @@ named.
 from __future__ import annotations
 
 import asyncio
-import html
 import ipaddress
 import logging
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from vaearr.app.samples import Encoded, encoded_samples, has_network, summary
+from vaearr.app.samples import Runs, has_network, summary
 from vaearr.computing import borrowed
 from vaearr.errors import UsageError
 from vaearr.views.common import text
@@ -24,18 +23,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("vaearr")
 
 CHECK = 1000  # milliseconds between looks for pages that were closed
-STYLE = """
-#header { padding: 0 10px; min-height: 40px; height: 40px; } #header .title { font-size: 18px; }
-#content, #sidebar, #main { font-size: 13px; } #main { padding: 4px 8px; }
-#sidebar { padding: 4px; background: var(--background-color); }
-"""
+FONT = {"typography": {"fontFamily": "system-ui, sans-serif", "fontSize": 13}}
+THEME = {
+    "light": {"palette": {"primary": {"main": "#0b63a5"}}, **FONT},
+    "dark": {"palette": {"primary": {"main": "#7cc0f5"}}, **FONT},
+}
+HEADER = {
+    "& .MuiToolbar-root": {"minHeight": "44px !important"},
+    "& .MuiAppBar-root": {"backgroundColor": "#0b63a5"},
+}
 
 
 def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
     """Serve the page of a run, see `Run.explore`."""
     import panel as pn
 
-    samples = encoded_samples(run)
+    runs = Runs(run)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -44,7 +47,7 @@ def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
         if has_network(run):
             run.model.eval()  # loads the network, which takes seconds
         server = pn.serve(
-            lambda: page(run, samples),
+            lambda: page(runs),
             port=port,
             address=host,
             show=False,
@@ -76,30 +79,29 @@ def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
     return server
 
 
-def page(run: Run, samples: Encoded) -> Any:
-    """The page of one visitor, light or dark as its address says."""
+def page(runs: Runs) -> Any:
+    """The page of one visitor, in the state that its address names."""
     import panel as pn
+    import panel_material_ui as pmui
     from panel.io.location import Location
 
     from vaearr.app.page import Explorer
 
-    borrowed.remove_web_fonts(pn.theme.Fast)
-    if pn.state.curdoc is not None:
-        borrowed.set_location(pn.state, Location())
-    explorer = Explorer(run, samples)
-    return pn.template.FastListTemplate(
+    state = {name: values[0].decode() for name, values in pn.state.session_args.items()}
+    name = state.get("run", runs.run.name)
+    explorer = Explorer(runs, name if name in runs.names else runs.run.name)
+    template = pmui.Page(
         title="vaearr",
-        header=[pn.pane.HTML(html.escape(summary(run)), styles={"color": "white"})],
-        sidebar=[explorer.left],
-        main=[explorer.right],
-        main_layout=None,
-        sidebar_width=470,
-        font="system-ui, sans-serif",
-        font_url="",
-        header_background="#0b63a5",
-        accent_base_color="#0b63a5",
-        raw_css=[STYLE],
+        main=[explorer.view()],
+        theme_config=THEME,
+        sx=HEADER,
     )
+    if pn.state.curdoc is not None:
+        location = Location(search=f"?{urlencode(state)}")
+        borrowed.set_location(pn.state, location)
+        location.sync(template, {"dark_theme": "dark"})
+        explorer.remember(location)
+    return template
 
 
 def _guard(server: Any, host: str) -> None:

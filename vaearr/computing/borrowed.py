@@ -10,7 +10,6 @@ from xarray.core.indexing import LazilyIndexedArray
 __all__ = [
     "LazilyIndexedArray",  # an array on disk that xarray reads when it is indexed
     "ZarrArrayWrapper",  # a zarr array as xarray reads it
-    "remove_web_fonts",
     "set_location",
     "tornado_application",
 ]
@@ -19,11 +18,6 @@ __all__ = [
 def tornado_application(server: Any) -> Any:
     """Return the Tornado application of a bokeh server, which has no public name for it."""
     return server._tornado
-
-
-def remove_web_fonts(design: Any) -> None:
-    """Keep a panel design from loading fonts from another host, which no option prevents."""
-    design._resources.pop("font", None)
 
 
 def set_location(state: Any, location: Any) -> None:

@@ -45,14 +45,20 @@ def write_kept_coordinates(ds: xr.Dataset, mask: xr.DataArray, path: str | Path)
     if file.exists():
         raise ExistsError(f"{file} exists; give another name.")
     mask = grid.check_map(ds, mask)
-    points = dict(zip(schema.navigation_dims(ds), np.nonzero(mask.values), strict=True))
-    dims = point_dims(ds)
-    columns = {dim: step_numbers_of(ds, dim)[points[dim]] for dim in dims}
-    columns |= {f"{dim}_position": ds[dim].values[points[dim]] for dim in dims}
-    text = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+    text = points_table(ds, np.flatnonzero(mask.values))
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, text.encode())
     return file
+
+
+def points_table(ds: xr.Dataset, numbers: np.ndarray) -> str:
+    """List points of a scan, given by their row-major numbers, as a CSV for `--points`."""
+    points = grid.grid_indices(ds, numbers)
+    dims = point_dims(ds)
+    columns = {dim: step_numbers_of(ds, dim)[points[dim]] for dim in dims}
+    columns |= {f"{dim}_position": ds[dim].values[points[dim]] for dim in dims}
+    table: str = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+    return table
 
 
 def read_kept_coordinates(ds: xr.Dataset, path: str | Path) -> xr.DataArray:

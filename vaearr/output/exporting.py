@@ -122,14 +122,19 @@ def sample_table(ds: xr.Dataset, columns: dict[str, xr.DataArray]) -> pd.DataFra
     return pd.DataFrame(table)
 
 
+def latent_table(run: Run, latents: xr.DataArray, variables: Sequence[str]) -> pd.DataFrame:
+    """A row for each sample of the grid: x, y[, z], latents, variables."""
+    dim = latents.dims[-1]
+    columns = {f"{n.LATENT}_{label}": latents.sel({dim: label}) for label in latents[dim].values}
+    columns |= select_maps(run, latents, variables)
+    return sample_table(run.ds, columns)
+
+
 def write_sample_table(
     ending: str, run: Run, latents: xr.DataArray, variables: Sequence[str], folder: Path
 ) -> None:
     """`latents.csv` or `latents_<run>.csv`: x, y[, z], latents, variables; NaN is empty."""
-    dim = latents.dims[-1]
-    columns = {f"{n.LATENT}_{label}": latents.sel({dim: label}) for label in latents[dim].values}
-    columns |= select_maps(run, latents, variables)
-    table = sample_table(run.ds, columns)[is_encoded(latents)]
+    table = latent_table(run, latents, variables)[is_encoded(latents)]
     if ending == "csv":
         write_table(table, folder / f"{latents.name}.csv")
     else:

@@ -89,15 +89,15 @@ class Explorer(param.Parameterized):
 
     selected = param.Parameter(doc="rows of the selected samples; marks and views follow")
     sample = param.Integer(doc="number of the sample that is shown, row-major")
-    run_name = param.Selector(
+    run_name: Any = param.Selector(
         check_on_set=True, label="Run", doc="another one loads the page again"
     )
-    layer = param.Selector(check_on_set=True, label="Show")
-    across = param.Selector(check_on_set=True, label="Across")
-    up = param.Selector(check_on_set=True, label="Up")
+    layer: Any = param.Selector(check_on_set=True, label="Show")
+    across: Any = param.Selector(check_on_set=True, label="Across")
+    up: Any = param.Selector(check_on_set=True, label="Up")
     plane = param.Integer(label="Plane")
-    other_name = param.Selector(check_on_set=True, label="Compare with")
-    other_layer = param.Selector(check_on_set=True, label="Show")
+    other_name: Any = param.Selector(check_on_set=True, label="Compare with")
+    other_layer: Any = param.Selector(check_on_set=True, label="Show")
     tab = param.Integer(doc="view below the pictures")
 
     def __init__(self, runs: Runs, name: str) -> None:

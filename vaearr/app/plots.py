@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import panel as pn
 import xarray as xr
-from bokeh.models import CrosshairTool, Span
+from bokeh.models import CrosshairTool
+from bokeh.models.annotations import Span
 
 from vaearr.analysis.latents import evenly_spaced
 from vaearr.app.figures import BOKEH, SMALL, class_ticks, points_plot

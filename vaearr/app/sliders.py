@@ -96,7 +96,7 @@ class Sliders(param.Parameterized):
 
 def filtered(words: str, count: int) -> list[int]:
     """Dimensions below `count` that words such as "3, 8-12" name, in their order."""
-    dims = []
+    dims: list[int] = []
     for word in words.replace(",", " ").split():
         first, _, last = word.partition("-")
         if first.isdecimal() and (last or first).isdecimal():

@@ -112,7 +112,7 @@ def _maps(run: Run) -> Section:
 
 
 def _points(run: Run, samples: Encoded, seed: int) -> Section:
-    """Samples over the two latents that vary most, linked with their positions on the map."""
+    """Samples over the two latents with most structure, linked with their positions on the map."""
     section = Section("samples", "Samples")
     count = len(samples.numbers)
     rows = np.sort(np.random.default_rng(seed).permutation(count)[:MAX_POINTS])
@@ -171,7 +171,7 @@ def _thumbnails(run: Run, numbers: np.ndarray) -> np.ndarray:
 def _sliders(run: Run, samples: Encoded) -> Section:
     """A slider for each dimension, over pictures that are decoded here."""
     section = Section("sliders", "Sliders")
-    dims = sorted(samples.most_important[:MAX_DIMS])
+    dims = samples.most_important[:MAX_DIMS]
     traversal = run.traverse(dims, span=(-REACH, REACH), steps=STEPS)
     decoded = traversal["decoded"].reset_coords(drop=True)
     frames = [as_pictures(decoded.sel(latent_dim=dim, drop=True)) for dim in dims]
@@ -182,7 +182,7 @@ def _sliders(run: Run, samples: Encoded) -> Section:
         for move, image in zip(np.linspace(-REACH, REACH, STEPS), images, strict=True):
             cell += f'<img alt="{move:+.2f} std" src="{png(image, limits, FRAME)}">'
         cell += (
-            f"<span>latent {dim}: <output></output></span>"
+            f"<span>latent {dim} · {samples.share(dim)}: <output></output></span>"
             f"<input type='range' min='0' max='{STEPS - 1}' value='{STEPS // 2}' "
             f"oninput='moved(this)' aria-label='latent {dim}'>"
         )
@@ -196,7 +196,7 @@ def _sliders(run: Run, samples: Encoded) -> Section:
         units = "Preprocessed units"
     volumes = "Middle slices of volumes. " if has_depth(decoded) else ""
     section.caption(
-        f"Each dimension alone (at most the {MAX_DIMS} that vary most), moved by up to {REACH:g} "
+        f"Each dimension alone, the most important {len(dims)} in order, moved by up to {REACH:g} "
         f"of its standard deviations from {text(traversal.attrs['base'])}. {volumes}{units}, "
         "one grey scale for all. 'vaearr explore' decodes any combination."
     )

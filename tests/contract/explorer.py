@@ -46,6 +46,7 @@ def opened(store: Path, folder: Path, *options: str) -> Iterator[Page]:
         page.until(
             "!!window.deep && deep((e) => e.tagName === 'CANVAS').some((e) => e.width > 100)"
         )
+        page.until(f"deep((e) => e.type === 'range').some({SEEN})")
         yield page
         assert page.errors == []
         known = (address, address.replace("http", "ws"), "data:", "about:", "blob:")
@@ -78,14 +79,13 @@ def press(page: Page, words: str) -> None:
     page.click((left + right) / 2, (top + bottom) / 2)
 
 
-def picture(page: Page, heading: str) -> bytes:
-    """What is seen below a heading, as PNG."""
-    left, _, _, bottom = box(page, heading)
-    clip = {"x": left, "y": bottom + 4, "width": 120, "height": 100, "scale": 1}
-    return bytes(page.call("Page.captureScreenshot", format="png", clip=clip)["data"], "ascii")
+def picture(page: Page, heading: str) -> str:
+    """The picture that is seen below a heading, as its address, which holds its pixels."""
+    image = f"deep((e) => e.alt === {json.dumps(heading)}).find({SEEN})?.src"
+    return str(page.until(image))
 
 
-def changed(page: Page, heading: str, before: bytes) -> bytes:
+def changed(page: Page, heading: str, before: str) -> str:
     """The picture below a heading once it is another one."""
     end = time.monotonic() + SECONDS
     while (found := picture(page, heading)) == before:

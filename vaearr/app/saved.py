@@ -84,7 +84,7 @@ def save_page(run: Run, out: str | Path, *, seed: int, overwrite: bool) -> Path:
     samples = encoded_samples(run)
     head = Section("top", "")
     head.say(f"Page of {now()}, vaearr {versions()['vaearr']}, seed {seed}.")
-    sections = [_maps(run)] if is_map(run) else []
+    sections = [_maps(run, samples)] if is_map(run) else []
     sections.append(_points(run, samples, seed))
     if has_network(run):
         sections.append(_sliders(run, samples))
@@ -93,20 +93,19 @@ def save_page(run: Run, out: str | Path, *, seed: int, overwrite: bool) -> Path:
     return write_new(target, page(summary(run), head, sections).encode(), overwrite)
 
 
-def _maps(run: Run) -> Section:
+def _maps(run: Run, samples: Encoded) -> Section:
     """Side maps and latents of a scan next to each other, each with a chooser."""
     section = Section("maps", "Maps")
-    side_maps: list[xr.DataArray] = []
-    latents: list[xr.DataArray] = []
+    planes: dict[str, xr.DataArray] = {}
     for title, layer in layers_of(run).items():
-        plane = thinned(layer if layer.ndim == 2 else layer[len(layer) // 2])
-        maps = latents if title.startswith("latent ") else side_maps
-        maps.append(plane)
-    section.figure(explorer(side_maps, latents))
+        planes[title] = thinned(layer if layer.ndim == 2 else layer[len(layer) // 2])
+    latents = [planes.pop(f"latent {i}") for i in samples.most_structured]
+    section.figure(explorer([*planes.values()], latents))
     section.caption(
-        "Side map and latent (posterior mean), each selected above; zoom and cross-hair are "
-        "linked. Colours run from the 1 % to the 99 % percentile; grey = no value. Of a volume "
-        "the middle plane; of large maps every k-th row and column."
+        "Side map and latent (posterior mean), each selected above, the latents with most "
+        "structure first; zoom and cross-hair are linked. Colours run from the 1 % to the 99 % "
+        "percentile; grey = no value. Of a volume the middle plane; of large maps every k-th row "
+        "and column."
     )
     return section
 

@@ -1471,7 +1471,7 @@ class Run:
         The page shows maps and scatters of the samples, the selected sample, and what the decoder
         makes of latents that sliders set. In the saved file, which works without a network or a
         server, a slider moves one dimension at a time, over pictures that were decoded beforehand
-        for the 64 dimensions that vary most.
+        for the 64 dimensions of most importance.
 
         Parameters
         ----------

@@ -84,10 +84,13 @@ def test_its_numbers_for_other_programs(report: Path, trained_template: Path) ->
     assert record["roi"]["n_points"] == int(zarr(trained_template).roi.sum())
 
 
-def test_the_first_screen_states_the_strongest_findings(report: Path) -> None:
+def test_the_first_screen_states_the_strongest_findings(
+    report: Path, trained_template: Path
+) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
     head = text.partition("<header>")[2].partition("</header>")[0]
-    assert "explain" in re.findall('class="verdict">(.*?)<', head)[0]
+    stored = zarr(trained_template, "runs/vae/health").attrs["verdict"].rstrip(".")
+    assert html.escape(stored)[1:] in re.findall('class="verdict">(.*?)<', head)[0]
     assert 'alt="latent maps"' in head
     sentences = re.findall('class="finding">(.*?)<', head)
     assert 1 <= len(sentences) <= 3

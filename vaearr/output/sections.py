@@ -187,18 +187,21 @@ def association_findings(contents: Contents) -> list[str]:
     by_latent: dict[int, list[dict[Any, Any]]] = {}
     for row in significant:
         by_latent.setdefault(int(row[n.LATENT]), []).append(row)
-    sentences = []
-    for latent, (row, *others) in by_latent.items():
-        verb = "follows" if abs(row["value"]) >= STRONG else "is associated with"
-        evidence = f"{metric_words(row['metric'])} = {c.number(row['value'])}"
-        if P_ADJUSTED in row:
-            evidence += f", p = {row[P_ADJUSTED]:.2g}"
-        sentence = f"Latent {latent} {verb} {target_words(contents, row['target'])} ({evidence})"
-        names = [target_words(contents, other["target"]) for other in others[:2]]
-        if names:
-            sentence += f"; it is also the strongest latent for {' and '.join(names)}"
-        sentences.append(f"{sentence}.")
-    return sentences
+    return [_finding(contents, latent, rows) for latent, rows in by_latent.items()]
+
+
+def _finding(contents: Contents, latent: int, rows: list[dict[Any, Any]]) -> str:
+    """A sentence about a latent, from the rows of the targets for which it is the strongest."""
+    row, *others = rows
+    verb = "follows" if abs(row["value"]) >= STRONG else "is associated with"
+    evidence = f"{metric_words(row['metric'])} = {c.number(row['value'])}"
+    if P_ADJUSTED in row:
+        evidence += f", p = {row[P_ADJUSTED]:.2g}"
+    sentence = f"Latent {latent} {verb} {target_words(contents, row['target'])} ({evidence})"
+    names = [target_words(contents, other["target"]) for other in others[:2]]
+    if names:
+        sentence += f"; it is also the strongest latent for {' and '.join(names)}"
+    return f"{sentence}."
 
 
 def metric_words(metric: str) -> str:

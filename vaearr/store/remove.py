@@ -83,29 +83,31 @@ def written_together(store: Path, name: str) -> list[str]:
 
 def _derived(store: Path, name: str) -> list[str]:
     """Return the result of an analysis that a variable belongs to, with all its variables."""
-    listed = listed_in(store)
-    variables = [key for key in listed if "/" not in key]
-    derived = set()
-    coordinates = set()  # of dims; those of a result begin with its name
-    for key in variables:
-        is_reserved = key in n.RESERVED and key != n.RECONSTRUCTION
-        if n.PROVENANCE in listed[key].get("attributes", {}) and not is_reserved:
-            derived.add(key)
-        elif listed[key].get("dimension_names") == [key]:
-            coordinates.add(key)
-    is_coordinate = name in coordinates
-    owners = [
-        key for key in derived if name == key or (is_coordinate and name.startswith(f"{key}_"))
-    ]
-    if not owners:
+    derived, coordinates = _derived_and_coordinates(store)
+    owner = name
+    if name in coordinates:
+        owners = [key for key in derived if name.startswith(f"{key}_")]
+        owner = max(owners, key=len, default=name)
+    if owner not in derived:
         raise UsageError(
             f"{store}: {name} came with the source and cannot be removed; ingest anew."
         )
-    owner = max(owners, key=len)
-    return [
-        owner,
-        *(key for key in variables if key in coordinates and key.startswith(f"{owner}_")),
-    ]
+    return [owner, *(key for key in coordinates if key.startswith(f"{owner}_"))]
+
+
+def _derived_and_coordinates(store: Path) -> tuple[list[str], list[str]]:
+    """Return the results of analyses, and the coordinates of dims, which begin with their name."""
+    derived = []
+    coordinates = []
+    for key, metadata in listed_in(store).items():
+        if "/" in key:
+            continue
+        is_reserved = key in n.RESERVED and key != n.RECONSTRUCTION
+        if n.PROVENANCE in metadata.get("attributes", {}) and not is_reserved:
+            derived.append(key)
+        elif metadata.get("dimension_names") == [key]:
+            coordinates.append(key)
+    return derived, coordinates
 
 
 def _trained(run: str) -> list[str]:

@@ -288,15 +288,21 @@ def verdict(
 
 
 def _kind(facts: Mapping[str, Any], is_falling: bool) -> str:
-    share, pca = _compared(facts)
-    training = facts["training_signal"]
     has_signal = facts["explained_signal"] is not None
     if not facts["n_active"]:
         return "collapsed"
     if facts["noise_share"] is not None and not has_signal:
         return "noisy"
-    if has_signal and training is not None and training - share > OVERFITTED:
+    training = facts["training_signal"]
+    is_measured = has_signal and training is not None
+    if is_measured and training - facts["explained_signal"] > OVERFITTED:
         return "overfitted"
+    return _kind_by_share(facts, is_falling)
+
+
+def _kind_by_share(facts: Mapping[str, Any], is_falling: bool) -> str:
+    has_signal = facts["explained_signal"] is not None
+    share, pca = _compared(facts)
     if is_falling and share < COMPLETE:
         return "undertrained"
     if share <= 0:

@@ -47,6 +47,7 @@ def opened(store: Path, folder: Path, *options: str) -> Iterator[Page]:
             "!!window.deep && deep((e) => e.tagName === 'CANVAS').some((e) => e.width > 100)"
         )
         page.until(f"deep((e) => e.type === 'range').some({SEEN})")
+        page.until("getComputedStyle(document.getElementById('loader')).display === 'none'")
         page.until("Bokeh.documents.length > 0 && Bokeh.documents.every((d) => d.is_idle)")
         before = None
         while before != (before := on_map(page, 0.5, 0.5)):

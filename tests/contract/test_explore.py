@@ -157,7 +157,7 @@ def test_the_address_remembers_what_is_chosen(trained_template: Path, tmp_path: 
         assert page.run("window.loaded") == 1
         page.go(page.run("location.href") + "&compare=pca")
         says(page, "by the other run")
-        says(page, "Keep as ROI")
+        says(page, "most typical")
         page.until("getComputedStyle(document.body).backgroundColor !== 'rgb(255, 255, 255)'")
 
 

@@ -49,13 +49,8 @@ DPI = 110
 SIDE = 400  # pixels of a picture at most
 STYLE = f"width: 100%; max-width: {SIDE}px; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated"
 HEADING = "font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap"
-PICTURES = {
-    "display": "grid",
-    "grid-template-columns": "repeat(auto-fit, minmax(130px, 1fr))",
-    "gap": "8px",
-    "padding": "0 8px",
-}
 SMALL = {"font-size": "13px"}
+PICTURE = {"flex": "1 1 130px", "max-width": f"{SIDE}px", **SMALL}
 LEFT = {"flex": "1 1 380px", "min-width": "min(100%, 340px)"}
 RIGHT = {"flex": "2 1 560px", "min-width": "min(100%, 340px)"}
 HEADINGS = {
@@ -116,10 +111,8 @@ class Explorer(param.Parameterized):
         self.message = pn.pane.HTML("", margin=(0, 10), styles=SMALL)
         self.pictures: dict[str, pn.pane.HTML] = {}
         for picture in HEADINGS:
-            self.pictures[picture] = pn.pane.HTML(
-                "", styles=SMALL, margin=0, sizing_mode="stretch_width"
-            )
-        self.shown_pictures = pn.Column(sizing_mode="stretch_width", styles=PICTURES)
+            self.pictures[picture] = pn.pane.HTML("", styles=PICTURE, margin=4)
+        self.shown_pictures = pn.FlexBox(sizing_mode="stretch_width")
         self.sliders = Sliders(self.samples)
         self.plots = Plots(self)
         self.left = self._left()

@@ -47,9 +47,7 @@ def test_numbers_are_finite(cls: type[c.Config], key: str, value: Any) -> None:
     "box", [(0, math.inf), (-math.inf, 1), (math.nan, 1), (0, math.nan)], ids=str
 )
 def test_boxes_are_finite(dim: str, box: tuple[float, float]) -> None:
-    with pytest.raises(
-        UsageError, match=rf"RoiConfig\.{dim}\.[01]: Input should be a finite number"
-    ):
+    with pytest.raises(UsageError, match=rf"RoiConfig\.{dim}\.[01]: a finite number is expected"):
         c.RoiConfig.from_attrs({dim: box})
 
 

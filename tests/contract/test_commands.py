@@ -107,7 +107,7 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["train", "{store}", "--run", "b", "--where", "BC > 900"], 65, "the ROI is empty"),
         (["train", "{store}", "--run", "b", "--x", "3"], 2, "not START:STOP"),
         (["train", "{store}", "--run", "b", "--x", "3:1"], 2, "give start < stop"),
-        (["train", "{store}", "--run", "b", "--set", "epochs=none"], 2, "TrainConfig.epochs"),
+        (["train", "{store}", "--run", "b", "--set", "epochs=none"], 2, "--epochs: a whole number"),
         (["train", "{store}", "--run", "b", "--config", "none.json"], 2, "no settings file"),
         (
             ["train", "{store}", "--run", "b", "--config", "."],

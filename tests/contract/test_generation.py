@@ -81,7 +81,7 @@ def test_fitted_prior(trained_template: Path) -> None:
 def test_ways(method: str, images_template: Path, tmp_path: Path) -> None:
     ds = zarr(images_template)
     a, b = (ds.latents.values[i].astype(float) for i in (2, 30))
-    ends = ("--from", 2, "--to", 30, "--steps", 6, "--method", method)
+    ends = ("--a", 2, "--b", 30, "--steps", 6, "--method", method)
     vaearr("look", "interpolate", images_template, *ends, "--out", tmp_path / "way")
     z = read_csv(tmp_path / "way" / "z.csv", "latent_")
     t = np.linspace(0, 1, 6)[:, None]
@@ -91,6 +91,32 @@ def test_ways(method: str, images_template: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(z, lerp if method == "lerp" else slerp, rtol=2e-3, atol=1e-4)
     same = va.load_run(images_template).interpolate(2, 30, steps=6, method=method)
     np.testing.assert_allclose(same.latents, z, rtol=1e-5, atol=1e-6)
+
+
+def test_decoded_points_far_from_every_sample_are_marked(trained_store: Path) -> None:
+    run = va.load_run(trained_store)
+    moved = run.traverse(span=(-50, 50), steps=3)
+    ds = zarr(trained_store)
+    kl = run.statistics().kl.values
+    assert moved.latent_dim.values.tolist() == np.argsort(-kl).tolist()
+    samples = ds.latents.values[ds.roi.values] / run.statistics().aggregate_std.values
+    between = np.linalg.norm(samples[:, None] - samples, axis=-1)
+    np.fill_diagonal(between, np.inf)
+    nearest = between.min(1)
+    points = moved.latents.values / run.statistics().aggregate_std.values
+    distances = np.linalg.norm(points[..., None, :] - samples, axis=-1).min(-1)
+    expected = distances / np.median(nearest[nearest > 0])
+    np.testing.assert_allclose(moved.distance_to_data, expected, rtol=1e-3, atol=1e-3)
+    assert moved.is_far.values.tolist() == len(kl) * [[True, False, True]]
+    np.testing.assert_array_equal(moved.is_far, distances > np.quantile(nearest, 0.99))
+    for result, is_explained in ((moved, True), (run.traverse(span=(-1e-3, 1e-3)), False)):
+        words = " ".join(va.view(result, "matplotlib").axes[0].get_title().split())
+        assert ("framed: far from every sample" in words) == is_explained
+    plane = run.manifold(span=(-50, 50), steps=3)
+    assert plane.is_far.values.sum() == 8
+    assert {plane.row.long_name, plane.column.long_name} == {
+        f"latent {dim}" for dim in moved.latent_dim.values[:2]
+    }
 
 
 def test_prototypes(trained_template: Path, tmp_path: Path) -> None:
@@ -209,18 +235,18 @@ def test_files_by_their_endings_are_replaced_only_with_overwrite(
             "look",
             "interpolate",
             images_template,
-            "--from",
+            "--a",
             0,
             "--steps",
             5,
             "--out",
             tmp_path / name,
         )
-        vaearr(*command, "--to", 9)
+        vaearr(*command, "--b", 9)
         before = (tmp_path / name).read_bytes()
-        assert "--overwrite" in vaearr(*command, "--to", 30, code=EXISTS).error
+        assert "--overwrite" in vaearr(*command, "--b", 30, code=EXISTS).error
         assert (tmp_path / name).read_bytes() == before
-        vaearr(*command, "--to", 30, "--overwrite")
+        vaearr(*command, "--b", 30, "--overwrite")
         assert (tmp_path / name).read_bytes() != before
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames >= 5
@@ -262,7 +288,9 @@ def test_points_and_lines(images_template: Path, tmp_path: Path) -> None:
     plane = explored("line", images_template, tmp_path / "plane.npz", *ends, "--dim", 1, "--dim", 2)
     np.testing.assert_allclose(plane["latents"][:, 1:], [[-1, 0.5], [2, 1]], atol=1e-6)
     check_decoded(images_template, plane)
-    line = explored("line", images_template, tmp_path / "line.npz", *ends, "--steps", 4)
+    line = explored(
+        "line", images_template, tmp_path / "line.npz", *ends, "--steps", 4, "--dim", 0, "--dim", 1
+    )
     np.testing.assert_allclose(line["latents"][:, :2], np.linspace([-1, 0.5], [2, 1], 4), atol=1e-6)
 
 
@@ -302,11 +330,11 @@ def test_prior_against_posterior_is_told_before_drawing(images_store: Path) -> N
         ("traverse", "--base", "prototype:nosuch"),
         ("manifold", "--dim", 1, "--dim", 1),
         ("line", "--space", "plane"),
-        ("interpolate", "--from", 0, "--to", 99),
+        ("interpolate", "--a", 0, "--b", 99),
         ("sample", "--n", 0),
         ("sample", "--source", "elsewhere"),
         ("prototypes", "--by", "nosuch"),
-        ("interpolate", "--from", 0, "--to", 1, "--method", "spline"),
+        ("interpolate", "--a", 0, "--b", 1, "--method", "spline"),
     ],
     ids=lambda value: " ".join(map(str, value)),
 )

@@ -182,8 +182,8 @@ def test_a_table_of_a_store_is_made_once(known_store: Path) -> None:
         "--set",
         "n_permutations=9",
     ).out
-    assert "ridge" in out
-    assert "left_out" in out
+    assert "R2 of numbers" in out
+    assert "left out: " in out
     assert (
         "no feature 'latnets'"
         in vaearr("probe", known_store, "--run", "theirs", "--feature", "latnets", code=66).error

@@ -98,7 +98,7 @@ def test_long_comparisons_tell_how_far_they_are(large: va.Run) -> None:
         significance={"n_surrogates": 99},
         progress=lambda *how: told.append(how),
     )
-    maps = [how for how in told if how[2].startswith("surrogate maps of")]
-    assert maps == [(1, 2, "surrogate maps of noise"), (2, 2, "surrogate maps of BC")]
+    maps = [how for how in told if how[2].startswith("surrogate maps")]
+    assert maps == [(1, 2, "surrogate maps, noise"), (2, 2, "surrogate maps, BC")]
     compared = [(done, total) for done, total, text in told if text == "comparing"]
     assert compared[-1][0] == compared[-1][1] > 0

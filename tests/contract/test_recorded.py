@@ -24,7 +24,7 @@ READING: dict[
     "scan": (
         ("info",),
         ("info", "--json"),
-        ("look contrast", "--top", 20),
+        ("look contrast", "--percent", 20),
         ("look statistics",),
         ("look histograms", "--by", "phase"),
         ("look activations", "--by", "grains"),

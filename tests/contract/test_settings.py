@@ -107,7 +107,7 @@ def test_keywords_do_what_settings_do(
     ("given", "words"),
     [
         ({"epochs": 0}, "greater than or equal to 1"),
-        ({"latent_dim": "many"}, "model.latent_dim.*: Input should be a valid integer"),
+        ({"latent_dim": "many"}, "model.latent_dim.*: a whole number is expected"),
         ({"bta": 2.0}, "Did you mean 'beta'"),
         ({"objective": {"bta": 2.0}}, "Did you mean 'beta'"),
     ],

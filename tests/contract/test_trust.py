@@ -119,7 +119,7 @@ REFUSED = {
     "manifold": "look manifold {store}",
     "path": "look line {store} --point=0:0",
     "prototypes": "look prototypes {store}",
-    "interpolate": "look interpolate {store} --from 0:0 --to 2:2",
+    "interpolate": "look interpolate {store} --a 0:0 --b 2:2",
     "sample": "look sample {store}",
     "layers": "look layers {store} --a 0:0 --b 2:2",
     "flow-encode": "run encode -p store={store} -p overwrite=true -p encode.precision=bfloat16",

@@ -1,4 +1,4 @@
-"""Arrays of latents: the typical sample, an even choice of samples, shifted copies, structure."""
+"""Arrays of latents: typical samples, even choices of samples, shifted copies, structure, distances."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 
 MAX_SAMPLES = 10_000  # samples between which distances are computed
 N_NEIGHBOURS = 5
+MAX_REFERENCES = 5000  # samples from which the distance of other latents is measured
+MAX_REFERENCE_VALUES = 2**25  # their latents, together
+FAR_QUANTILE = 0.99
 
 
 def typical_index(latents: np.ndarray, mean: np.ndarray) -> int:
@@ -31,6 +34,36 @@ def typical_index(latents: np.ndarray, mean: np.ndarray) -> int:
     squares = (vectors - mean.reshape(1, -1)) ** 2
     nearest = squares.sum(1).argmin()
     return int(candidates[nearest])
+
+
+def distances_to_data(
+    latents: np.ndarray, samples: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Distances `(k,)` of latents `(k, L[, …])` from the nearest sample, and the limit of far ones.
+
+    The distances are Euclidean, with each dimension divided by its `scale` `(L,)`, and in units of
+    the typical distance of samples: the median distance from a sample to its nearest neighbour.
+    Of that distance 99 % of the samples stay below the limit. Of many samples, evenly spaced ones
+    are used. NaN without two different samples.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    sample_size = samples[0].size
+    n_references = min(MAX_REFERENCES, max(2, MAX_REFERENCE_VALUES // sample_size))
+    references = samples[evenly_spaced(len(samples), n_references)]
+    unit = np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (samples.ndim - 2))
+    vectors = (references / unit).reshape(len(references), -1)
+    points = (latents / unit).reshape(len(latents), -1)
+    if len(vectors) < 2:
+        return np.full(len(points), np.nan), np.nan
+    neighbours = NearestNeighbors(n_neighbors=1).fit(vectors)
+    between_samples = neighbours.kneighbors()[0][:, 0]
+    is_different = between_samples > 0
+    if not is_different.any():
+        return np.full(len(points), np.nan), np.nan
+    typical = np.median(between_samples[is_different])
+    distances = neighbours.kneighbors(points)[0][:, 0]
+    return distances / typical, float(np.quantile(between_samples, FAR_QUANTILE) / typical)
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:

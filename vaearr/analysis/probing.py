@@ -28,6 +28,7 @@ from vaearr.analysis.association.surrogates import (
 )
 from vaearr.analysis.association.targets import TARGET, columns
 from vaearr.analysis.clustering.features import FEATURE, columns_of, variables_of
+from vaearr.computing.progress import Progress, tracked
 from vaearr.config import ProbeConfig, refuse_unknown, resolved
 from vaearr.config.keywords import ProbeArraySettings
 from vaearr.errors import RoiError, UsageError, did_you_mean
@@ -79,6 +80,7 @@ def probe(
     by: xr.DataArray | str | None = None,
     roi: xr.DataArray | None = None,
     config: ProbeConfig | None = None,
+    progress: Progress = False,
     **settings: Unpack[ProbeArraySettings],
 ) -> xr.Dataset:
     """Measure how well features predict a target at points of groups that were left out.
@@ -106,6 +108,8 @@ def probe(
         Boolean map, True = used. Default: all points where features and target are known.
     config
         Folds, points, permutations, seed.
+    progress
+        Whether to show progress, or a function that is called with (done, total, text).
     **settings
         Single settings, which replace those of `config`.
 
@@ -162,7 +166,9 @@ def probe(
         if FEATURE in columns_of_set.dims:
             is_known &= np.isfinite(columns_of_set.values).all(axis=0)
     results = []
-    for label, target_map, classes in _targets(target, nav):
+    for label, target_map, classes in tracked(
+        [*_targets(target, nav)], progress, "training probes"
+    ):
         values = checked_map(grid, target_map.rename(label), nav, boolean=False)
         item = Target(label, values, classes)
         inside = is_known & np.isfinite(values.values)
@@ -471,6 +477,8 @@ def _predict(method: str, train: np.ndarray, test: np.ndarray, targets: np.ndarr
         model = RidgeCV(PENALTIES, alpha_per_target=True)
     else:
         model = KNeighborsClassifier(min(N_NEIGHBOURS, len(train)))
+    if targets.shape[1] == 1:
+        targets = targets[:, 0]
     return model.fit(train, targets).predict(test).reshape(len(test), -1)
 
 

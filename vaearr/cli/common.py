@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ def refuse(is_wrong: object, words: str) -> None:
 def say(text: str) -> None:
     """Print a line on stderr; of several processes only the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        click.echo(text, err=True)
+        print(text, file=sys.stderr, flush=True)  # rich prints it above a line of progress
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -28,6 +28,7 @@ from vaearr.cli.common import (
     say,
 )
 from vaearr.cli.settings import settings_options
+from vaearr.cli.summaries import next_step, store_lines
 from vaearr.computing.cluster import computing_on
 from vaearr.config import IngestConfig, merged
 from vaearr.errors import DataError, NoInputError, VaearrError
@@ -75,8 +76,9 @@ def ingest(
         )
         settings = merged(settings, {"maps": {BC: bc}})
     with computing_on(scheduler):
-        va.ingest(source, store, overwrite=overwrite, **settings)
-    say(f"{store} is ready; look at it with 'vaearr info {store}'")
+        ds = va.ingest(source, store, overwrite=overwrite, **settings)
+    print_lines(store_lines(ds, store))
+    say(next_step("train", store))
 
 
 @command(
@@ -87,7 +89,12 @@ def ingest(
 @STORE
 @cloup.argument("file", type=PATH, help=".npy, CSV or .tsv maps of elements")
 @cloup.option("--run", help="latents: name of the run that holds them")
-@cloup.option("--kind", default="latents", help="latents, map, classes, elements or scores")
+@cloup.option(
+    "--kind",
+    default="latents",
+    metavar="latents|map|classes|elements|scores",
+    help="what the file holds",
+)
 @cloup.option("--name", help="all but latents: name of the new variable")
 @cloup.option("--coords", type=PATH, help="CSV or .npy with x, y of each row")
 @cloup.option("--roi", help="run whose points the rows are, in row-major order")

@@ -96,7 +96,9 @@ PERPLEXITY = cloup.option(
 )
 SEED = cloup.option("--seed", type=click.IntRange(min=0), help="seed of random numbers; default: 0")
 SOURCE = cloup.option(
-    "--source", help="prior (default), or fitted: the Gaussian of the run's latents"
+    "--source",
+    metavar="prior|fitted",
+    help="prior (default), or fitted: the Gaussian of the run's latents",
 )
 SPAN = cloup.option(
     "--span",
@@ -106,11 +108,13 @@ SPAN = cloup.option(
 )
 STEPS = cloup.option(
     "--steps",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=2),
     help="pictures of each dimension, side or line; default: 9, of a manifold 15",
 )
 UNIT = cloup.option(
-    "--unit", help="unit of --span: std of the aggregate posterior (default), or absolute"
+    "--unit",
+    metavar="std|absolute",
+    help="unit of --span: std of the aggregate posterior (default), or absolute",
 )
 
 
@@ -157,7 +161,11 @@ add_view(
 )
 add_view(
     "traverse",
-    "Move single latent dimensions and decode.",
+    """Move single latent dimensions and decode; by default all, that with the largest KL first.
+
+    The base is a sample of the store. Pictures with a frame are decoded from latents that are far
+    from every sample. The pattern of another grain is reached by 'vaearr look interpolate'.
+    """,
     (*PICTURES, ".gif"),
     DIMS,
     BASE,
@@ -195,7 +203,11 @@ add_view(
         multiple=True,
         help="in the plane, such as --point=-1:2; repeatable",
     ),
-    cloup.option("--space", help="plane of two latents (default), pca, tsne or umap"),
+    cloup.option(
+        "--space",
+        metavar="plane|pca|tsne|umap",
+        help="plane of two latents (default), or of an embedding of all",
+    ),
     DIMS,
     STEPS,
     BASE,
@@ -209,11 +221,11 @@ add_view(
     "interpolate",
     "Decode the interpolation between two samples.",
     (*PICTURES, ".gif", ""),
-    cloup.option("--from", "a", type=point_of, metavar="POINT", required=True, help=SAMPLE),
-    cloup.option("--to", "b", type=point_of, metavar="POINT", required=True, help=SAMPLE),
+    cloup.option("--a", type=point_of, metavar="POINT", required=True, help=f"first: {SAMPLE}"),
+    cloup.option("--b", type=point_of, metavar="POINT", required=True, help=f"second: {SAMPLE}"),
     STEPS,
-    cloup.option("--method", help="lerp (default) or slerp"),
-    example="scan.zarr --from 2:4 --to 9:7 --method slerp --out path.gif",
+    cloup.option("--method", metavar="lerp|slerp", help="linear (default) or along a great circle"),
+    example="scan.zarr --a 2:4 --b 9:7 --method slerp --out path.gif",
 )
 add_view(
     "sample",
@@ -228,7 +240,7 @@ add_view(
     "scatter",
     "Show samples in a plane by their latents, coloured by class.",
     PICTURES,
-    cloup.option("--method", help="tsne (default), pca or umap"),
+    cloup.option("--method", metavar="tsne|pca|umap", help="default: tsne"),
     SEED,
     MAX_POINTS,
     PERPLEXITY,
@@ -289,7 +301,11 @@ add_view(
     (".csv",),
     cloup.option("--n", "n_samples", type=COUNT, help="number of generated samples; default: 1000"),
     SOURCE,
-    cloup.option("--part", help="data to compare with: validation (default), train or all"),
+    cloup.option(
+        "--part",
+        metavar="validation|train|all",
+        help="data to compare with; default: validation",
+    ),
     SEED,
     example="photos.zarr --n 500 --out fidelity.csv",
 )
@@ -368,7 +384,7 @@ def write_folder(result: Any, out: Path, name: str) -> None:
 
 
 @command(
-    "vaearr look contrast scan.zarr --row 4 --top 10 --out bc.png",
+    "vaearr look contrast scan.zarr --row 4 --percent 10 --out bc.png",
     "vaearr look contrast scan.zarr --where 'BC >= 45' --keep kept.csv",
     group=look,
 )
@@ -386,9 +402,14 @@ def write_folder(result: Any, out: Path, name: str) -> None:
     multiple=True,
     help="profile along the column at this x; repeatable",
 )
-@cloup.option("--top", type=float, help="percent of the points with the largest values")
+@cloup.option(
+    "--percent",
+    "top",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="this share of the points, those with the largest values",
+)
 @cloup.option("--where", help='points by a condition, such as "BC >= 45"')
-@cloup.option("--keep", type=PATH, help="CSV to write the points of --top or --where to")
+@cloup.option("--keep", type=PATH, help="CSV to write the points of --percent or --where to")
 @OVERWRITE
 def contrast(
     store: str,
@@ -410,7 +431,7 @@ def contrast(
 
     refuse(
         keep and (top is None) == (where is None),
-        "--keep writes the points of --top or of --where; give one of them.",
+        "--keep writes the points of --percent or of --where; give one of them.",
     )
     if out is not None:
         check_out(out, (".png", ".pdf"), overwrite)

@@ -22,6 +22,8 @@ from vaearr.cli.common import (
     say,
 )
 from vaearr.cli.settings import nested_values
+from vaearr.cli.summaries import next_step
+from vaearr.computing.progress import working
 
 
 @command("vaearr explore scan.zarr", "vaearr explore scan.zarr --save scan.html", section=LOOK)
@@ -68,7 +70,10 @@ def explore(
 @TRUST
 def report(store: str, run: str, out: Path | None, trust: tuple[str, ...]) -> None:
     """Write one HTML page about a run, and PNGs of its main views."""
-    say(f"the report is {va.load_run(store, run, trust=trust).report(out)}")
+    with working("writing the report"):
+        page = va.load_run(store, run, trust=trust).report(out)
+    say(f"the report is {page}; open it in a browser")
+    say(next_step("explore", store, run))
 
 
 @command(
@@ -82,7 +87,8 @@ def report(store: str, run: str, out: Path | None, trust: tuple[str, ...]) -> No
     "--format",
     "file_format",
     default="csv",
-    help="csv, parquet, npy, png, pdf, or seed0: the files of the earlier programs",
+    metavar="csv|parquet|npy|png|pdf|seed0",
+    help="seed0: the files of the earlier programs",
 )
 @RUN_NAME
 @cloup.option(

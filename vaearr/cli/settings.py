@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -27,6 +29,7 @@ FORMS = {
     "quantiles": "LOW:HIGH",
     **dict.fromkeys(("x", "y", "z"), "START:STOP"),
 }
+CONFIG_PREFIX = re.compile(r"\b\w+Config\.([\w.]+): ")
 TYPES = {bool: "true|false", int: "INTEGER", float: "FLOAT", str: "TEXT", Path: "FILE"}
 
 
@@ -157,11 +160,28 @@ def settings_options(
             chosen = grouped(kind, settings_file(config) if config else {})
             chosen = merged(chosen, grouped(kind, nested_values(sets, "--set")))
             chosen = merged(chosen, grouped(kind, options.taken_from(values)))
-            command(**values, settings=chosen)
+            with named_as(options.flags):
+                command(**values, settings=chosen)
 
         return cloup.option_group("Settings", *options.as_click(), config_option, set_option)(call)
 
     return decorate
+
+
+@contextmanager
+def named_as(flags: Mapping[str, str]) -> Iterator[None]:
+    """Name a refused setting by its option, or by --set, instead of its place in a config."""
+
+    def option(match: re.Match[str]) -> str:
+        setting = match[1]
+        return flags.get(setting, f"--set {setting}") + ": "
+
+    try:
+        yield
+    except UsageError as error:
+        text = CONFIG_PREFIX.sub(option, str(error))
+        error.args = (re.sub(r"\b\w+Config has no setting", "there is no setting", text),)
+        raise
 
 
 def roi_options(command: Command) -> Command:
@@ -171,7 +191,11 @@ def roi_options(command: Command) -> Command:
     @functools.wraps(command)
     def call(**values: Any) -> None:
         conditions = options.taken_from(values)
-        command(**values, roi=RoiConfig.from_attrs(conditions) if conditions else None)
+        roi = None
+        if conditions:
+            with named_as(options.flags):
+                roi = RoiConfig.from_attrs(conditions)
+        command(**values, roi=roi)
 
     return cloup.option_group("Region of interest", *options.as_click())(call)
 

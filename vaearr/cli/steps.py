@@ -13,6 +13,7 @@ from vaearr import config
 from vaearr import names as n
 from vaearr.cli.common import (
     ANALYSE,
+    AS_JSON,
     LEARN,
     OVERWRITE,
     PATH,
@@ -27,6 +28,13 @@ from vaearr.cli.common import (
     say,
 )
 from vaearr.cli.settings import roi_options, settings_options
+from vaearr.cli.summaries import (
+    association_lines,
+    cluster_lines,
+    next_step,
+    probe_lines,
+    reconstruction_lines,
+)
 from vaearr.computing.cluster import computing_on
 from vaearr.config import ProbeConfig, merged, resolved
 from vaearr.config.presets import preset_settings
@@ -71,7 +79,8 @@ SCORES = (
 )
 @cloup.option(
     "--preset",
-    help="settings to start from: sd, maisi or digits; others replace single ones",
+    metavar="sd|maisi|digits",
+    help="settings to start from; others replace single ones",
 )
 @cloup.option("--resume", type=PATH, help="checkpoint file to resume from")
 @cloup.option("--restart", is_flag=True, help="discard an interrupted training of this run")
@@ -117,7 +126,7 @@ def report_run(store: str, run: Any) -> None:
         "dimensions active"
     )
     is_good = health.get("verdict_kind", n.GOOD) == n.GOOD
-    say(f"{'next' if is_good else 'or'}: 'vaearr encode {store} --run {run.name}'")
+    say(next_step("encode", store, run.name, word="next" if is_good else "or"))
 
 
 @command("vaearr import photos.zarr vae.safetensors --run sd", name="import", section=LEARN)
@@ -177,6 +186,7 @@ def encode(
             run = run.apply(store, name=name, roi=roi, overwrite=overwrite, device=chosen.device)
         run.encode(overwrite=overwrite, config=chosen)
     say(f"latents of run {run.name!r} are in {store}; open it with xarray.open_zarr({store!r})")
+    say(next_step("associate", store, run.name))
 
 
 @command(
@@ -223,7 +233,9 @@ def reconstruct(
         result = run.reconstruct(folder=inner, overwrite=overwrite, config=chosen)
         if folder:
             write_reconstructions(result, folder, binarise)
-    print_lines(va.describe(result))
+    print_lines(reconstruction_lines(result))
+    print_lines(f"warning: {warning}" for warning in result.attrs["warnings"])
+    say(next_step("report", store, run.name))
 
 
 def write_reconstructions(result: Any, folder: Path, binarise: float | None) -> None:
@@ -261,7 +273,12 @@ def write_reconstructions(result: Any, folder: Path, binarise: float | None) -> 
     default=12,
     help="--reference: largest number of clusters of a dimension",
 )
-@cloup.option("--top", type=click.IntRange(min=1), default=3, help="dimensions listed per target")
+@cloup.option(
+    "--top",
+    type=click.IntRange(min=1),
+    help="list so many dimensions for each target and metric; default: a summary",
+)
+@AS_JSON
 @SCHEDULER
 @OVERWRITE
 def associate(
@@ -270,7 +287,8 @@ def associate(
     significance: bool,
     reference: str | None,
     k_max: int,
-    top: int,
+    top: int | None,
+    as_json: bool,
     scheduler: str | None,
     overwrite: bool,
 ) -> None:
@@ -285,20 +303,43 @@ def associate(
             partitions = run.partitions(
                 reference, k_max=k_max, name=chosen.name, overwrite=overwrite
             )
-        print_lines(va.describe(run.associate(config=chosen, overwrite=overwrite), top))
+        table = run.associate(config=chosen, overwrite=overwrite)
+    if as_json:
+        print_table(table)
+        return
+    if top is None:
+        print_lines(association_lines(table))
+        print_lines(f"warning: {warning}" for warning in table.attrs.get("warnings", ()))
+        say("every value: add --top 10 or --json")
+    else:
+        print_lines(va.describe(table, top))
     if partitions is not None:
         print_lines(va.describe(partitions, top))
+    say(next_step("cluster", store, chosen.run, also=" --method hdbscan --name grains"))
+
+
+def print_table(result: Any) -> None:
+    """Print the values of a table as JSON, a record for each."""
+    frame = result[list(result.data_vars)].to_dataframe().reset_index()
+    click.echo(frame.to_json(orient="records", indent=2))
 
 
 @command("vaearr probe scan.zarr --target phase --by clusters", section=ANALYSE)
 @STORE
 @settings_options(ProbeConfig)
+@AS_JSON
 @OVERWRITE
-def probe(store: str, settings: Settings, overwrite: bool) -> None:
+def probe(store: str, settings: Settings, as_json: bool, overwrite: bool) -> None:
     """Predict maps from latents, evaluated on points, grains or subjects left out."""
     chosen = resolved(ProbeConfig, None, settings)
     run = va.load_run(store, chosen.run)
-    print_lines(va.describe(run.probe(config=chosen, overwrite=overwrite)))
+    table = run.probe(config=chosen, overwrite=overwrite)
+    if as_json:
+        print_table(table)
+        return
+    print_lines(probe_lines(table))
+    print_lines(f"warning: {warning}" for warning in table.attrs["warnings"])
+    say(next_step("report", store, chosen.run))
 
 
 @command(
@@ -313,8 +354,9 @@ def cluster(store: str, settings: Settings, overwrite: bool) -> None:
     """Group scan points by latents and maps, and write the cluster map."""
     chosen = resolved(config.ClusterConfig, None, settings)
     result = va.load_run(store, chosen.run).cluster(config=chosen, overwrite=overwrite)
-    print_lines(va.describe(result))
+    print_lines(cluster_lines(result, chosen.name))
     if "ari" in result:
         scores = ", ".join(f"{name} {float(result[name]):.3f}" for name in SCORES)
         print_lines([f"agreement with the phases at {result.attrs['n_scored']} points: {scores}"])
     say(f"labels are in {store} as {chosen.name!r}")
+    say(next_step("report", store, chosen.run))

@@ -26,6 +26,22 @@ from vaearr.names import is_valid_name
 
 RUN = "name of the run; 'vae' writes `latents`, 'b' writes `latents_b`"
 DEVICE = "auto, cpu, cuda, cuda:1 or mps"
+# what is expected, by pydantic's type of an error
+EXPECTED = {
+    "int_parsing": "a whole number is expected",
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_parsing": "a number is expected",
+    "float_type": "a number is expected",
+    "bool_parsing": "true or false is expected",
+    "bool_type": "true or false is expected",
+    "finite_number": "a finite number is expected",
+    "greater_than": "a value above {gt} is expected",
+    "greater_than_equal": "a value of {ge} or more is expected",
+    "less_than": "a value below {lt} is expected",
+    "less_than_equal": "a value of {le} or less is expected",
+    "literal_error": "{expected} is expected",
+}
 MAX_VALUE_TEXT = 200  # characters of a refused value that a message shows
 
 
@@ -191,6 +207,8 @@ def _error_text(cls: type[BaseModel], error: ValidationError) -> str:
             hint = did_you_mean(str(location[-1]), sorted(owner.model_fields))
             sentences.append(f"{cls.__name__} has no setting {key!r}.{hint}")
         elif location:
+            if item["type"] in EXPECTED:
+                message = EXPECTED[item["type"]].format(**item.get("ctx", {}))
             value = _value_text(item["input"])
             sentences.append(f"{cls.__name__}.{key}: {message} (got {value}).")
         else:  # several settings do not fit together

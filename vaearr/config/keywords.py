@@ -47,7 +47,7 @@ class IngestSettings(TypedDict, total=False):
 class TrainSettings(TypedDict, total=False):
     """Settings of `TrainConfig`."""
 
-    model: str | config.ModelConfig | Mapping[str, Any]  # registered model
+    model: str | config.ModelConfig | Mapping[str, Any]
     preprocess: config.PreprocessConfig | Mapping[str, Any]  # how patterns are preprocessed
     objective: config.ObjectiveConfig | Mapping[str, Any]  # the loss
     split: config.SplitConfig | Mapping[str, Any]  # which scan points are used for validation
@@ -126,7 +126,7 @@ class ReconstructSettings(TypedDict, total=False):
 class AssociateSettings(TypedDict, total=False):
     """Settings of `AssociateConfig`."""
 
-    metrics: Sequence[str]  # registered metrics, or 'all'
+    metrics: Sequence[str]
     quantiles: Sequence[float]
     name: str | None  # table association_<name> of the run; default: association
 

@@ -14,6 +14,13 @@ from vaearr.names import DEFAULT_RUN, RECONSTRUCTION
 TARGETS = "variables; empty = BC, every element and phase, if present"
 
 
+METRICS = (
+    "'all', or pearson, spearman, kendall, mutual_information, distance_correlation, "
+    "distance_correlation_unbiased, hsic, hsic_normalised, hsic_unbiased, partial_pearson, "
+    "partial_pearson_2 or _3, or a registered one"
+)
+
+
 class EncodeConfig(Config):
     """How latents are written."""
 
@@ -104,7 +111,7 @@ class AssociateConfig(Config):
 
     run: str = field(DEFAULT_RUN, RUN)
     targets: tuple[str, ...] = field((), TARGETS)
-    metrics: tuple[str, ...] = field(("pearson", "spearman"), "registered metrics, or 'all'")
+    metrics: tuple[str, ...] = field(("pearson", "spearman"), METRICS)
     quantiles: Quantiles = field(
         (0.0, 1.0),
         "elements in sums and rgb(...): these quantiles of their values in the region become 0 "

@@ -65,7 +65,7 @@ class PreprocessConfig(Config):
 class ModelConfig(Config):
     """Which network; `options` are the keyword arguments of the registered model."""
 
-    name: str = field("conv", "registered model")
+    name: str = field("conv", "conv, conv_ae, pca, nmf, autoencoder-kl, or a registered one")
     latent_dim: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = field(
         32,
         "number of latent dimensions; auto: of pca, those before the knee of the explained "

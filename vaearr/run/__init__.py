@@ -685,6 +685,7 @@ class Run:
         *,
         config: ProbeConfig | None = None,
         overwrite: bool = False,
+        progress: Progress = True,
         **settings: Unpack[ProbeSettings],
     ) -> xr.Dataset:
         """Measure how well latents and other features predict maps over the region of the run.
@@ -699,6 +700,8 @@ class Run:
             Settings. Other keywords replace single ones.
         overwrite : bool
             Replace a table that was created with different settings.
+        progress : bool or callable
+            Show a progress bar, or call a function.
         **settings
             Fields of `ProbeConfig`, such as ``by`` and ``features``.
 
@@ -723,7 +726,7 @@ class Run:
 
         refuse_unknown(Run.probe, ProbeSettings, settings)
         chosen = self._settings(ProbeConfig, config, {**settings, "targets": _listed(targets)})
-        return probe_run(self, chosen, overwrite=overwrite)
+        return probe_run(self, chosen, overwrite=overwrite, progress=progress)
 
     def reconstruct(
         self,
@@ -844,7 +847,7 @@ class Run:
         xarray.Dataset
             ``latents (sample, latent[, lz, ly, lx])`` and ``decoded (sample, [channel,] dy, dx)``,
             in the units that its attribute ``scale`` states; the attribute ``warnings`` states why
-            the prior is not the data.
+            the prior is not the data. ``distance_to_data`` and ``is_far`` as in `traverse`.
 
         Raises
         ------
@@ -879,7 +882,7 @@ class Run:
         xarray.Dataset
             ``latents (step, latent[, lz, ly, lx])``, ``decoded (step, *signal)`` and ``input (end,
             *signal)``, the two patterns in the units of ``decoded`` (attribute ``scale``);
-            coordinate ``t`` from 0 to 1.
+            coordinate ``t`` from 0 to 1; ``distance_to_data`` and ``is_far`` as in `traverse`.
 
         Raises
         ------
@@ -1028,7 +1031,8 @@ class Run:
         Parameters
         ----------
         dims : int or sequence of int, optional
-            Latent dimensions; default: all. The other dimensions keep the values of the base.
+            Latent dimensions; default: all, that with the largest KL first. The other dimensions
+            keep the values of the base.
         base : str, int, mapping or array
             ``"typical"``: the sample nearest the mean of all samples, see `prototypes`;
             ``"typical:NAME"``: that of a class. ``"mean"`` of all samples, ``"prototype:NAME"``:
@@ -1051,7 +1055,13 @@ class Run:
             ``decoded (latent_dim, step, [channel,] dy, dx)``, ``latents (latent_dim, step,
             latent[, …])``, the coordinate ``value (latent_dim, step)``, and ``base
             (latent[, …])``; of a base that is a sample of the store also its coordinates
-            ``base_x``, …. The attribute ``base`` describes it.
+            ``base_x``, …. The attribute ``base`` describes it. Of an encoded run also
+            ``distance_to_data (latent_dim, step)``: the Euclidean distance of the latents from the
+            nearest encoded sample, each dimension divided by the standard deviation of its
+            aggregate posterior, in units of the median distance from a sample to its nearest
+            neighbour (both among at most 5000 evenly spaced samples); and ``is_far``, True where it
+            exceeds the distance below which 99 % of these samples have a neighbour (the attribute
+            ``limit``). The decoder was not trained there.
 
         Raises
         ------
@@ -1073,7 +1083,7 @@ class Run:
 
     def manifold(
         self,
-        dims: Sequence[int] = (0, 1),
+        dims: Sequence[int] | None = None,
         *,
         base: Base = "typical",
         span: tuple[float, float] = (-3.0, 3.0),
@@ -1085,9 +1095,10 @@ class Run:
 
         Parameters
         ----------
-        dims : sequence of int
+        dims : sequence of int, optional
             The dimension along the columns, to the right, and that along the rows, upwards (the
-            first row holds the smallest value). The other dimensions keep the values of the base.
+            first row holds the smallest value); default: the two with the largest KL. The other
+            dimensions keep the values of the base.
         base, span, unit, by
             As in `traverse`.
         steps : int
@@ -1097,7 +1108,8 @@ class Run:
         -------
         xarray.Dataset
             ``decoded (row, column, [channel,] dy, dx)`` and ``latents (row, column, latent[, …])``;
-            the coordinates ``column`` and ``row`` are the values of the two dimensions.
+            the coordinates ``column`` and ``row`` are the values of the two dimensions;
+            ``distance_to_data`` and ``is_far`` as in `traverse`.
 
         Raises
         ------
@@ -1120,7 +1132,7 @@ class Run:
         points: Sequence[Sequence[float]] | np.ndarray = (),
         *,
         space: Space = "plane",
-        dims: Sequence[int] = (0, 1),
+        dims: Sequence[int] | None = None,
         steps: int | None = None,
         base: Base = "typical",
         by: str | None = None,
@@ -1150,7 +1162,8 @@ class Run:
         xarray.Dataset
             ``decoded (step, …)``, ``latents (step, latent[, lz, ly, lx])``, ``requested (step,
             axis)``, ``position (step, axis)`` of the latents in the plane, and ``scatter (point,
-            axis)``, the samples with their coordinates.
+            axis)``, the samples with their coordinates; ``distance_to_data`` and ``is_far`` as in
+            `traverse`.
 
         Raises
         ------

@@ -21,7 +21,7 @@ from vaearr.analysis.clustering.labels import clustered
 from vaearr.analysis.clustering.methods import choose as choose_method
 from vaearr.analysis.clustering.tables import CLUSTER, SCORES, cluster_scores, cluster_summary
 from vaearr.analysis.probing import probe
-from vaearr.computing.progress import Progress
+from vaearr.computing.progress import Progress, working
 from vaearr.config import AssociateConfig, ClusterConfig, ProbeConfig
 from vaearr.errors import NoInputError, RoiError, did_you_mean
 from vaearr.run import Run
@@ -95,14 +95,15 @@ def partition_run(
     recipe = step_recipe(run, None, used, {"reference": reference, "k_max": k_max})
 
     def partitions() -> xr.Dataset:
-        table = latent_partitions(latents, ds[reference], ds.get(roi_name), k_max=k_max)
+        with working(f"comparing clusters of each latent dimension with {reference}"):
+            table = latent_partitions(latents, ds[reference], ds.get(roi_name), k_max=k_max)
         return table.assign_attrs(reference_name=reference)
 
     table_name = _table_name(PARTITIONS, reference, name)
     return stored_or_computed(run, table_name, recipe, partitions, overwrite=overwrite)
 
 
-def probe_run(run: Run, config: ProbeConfig, *, overwrite: bool) -> xr.Dataset:
+def probe_run(run: Run, config: ProbeConfig, *, overwrite: bool, progress: Progress) -> xr.Dataset:
     """Probe maps by the latents and other features, see `Run.probe`."""
     ds = open_store(run.path)
     roi_name = n.run_name(n.ROI, run.name)
@@ -114,7 +115,9 @@ def probe_run(run: Run, config: ProbeConfig, *, overwrite: bool) -> xr.Dataset:
         used.append(str(by.name))
     recipe = step_recipe(run, config, used)
     roi = ds.get(roi_name)
-    probe_targets = partial(probe, features, targets, by=by, roi=roi, config=config)
+    probe_targets = partial(
+        probe, features, targets, by=by, roi=roi, config=config, progress=progress
+    )
     name = _table_name(PROBE, config.name)
     return stored_or_computed(
         run, name, recipe, probe_targets, overwrite=overwrite, packages=["scikit-learn"]
@@ -168,7 +171,8 @@ def cluster_run(run: Run, config: ClusterConfig, *, overwrite: bool) -> xr.Datas
         if has_table(run.path, run.name, table_name):
             summary = run.table(table_name)
         return summary.assign({config.name: run.ds[config.name].load()})
-    labels = clustered(features, config, method, ds.get(roi_name))
+    with working(f"clustering by {config.method}"):
+        labels = clustered(features, config, method, ds.get(roi_name))
     labels = labels.rename(config.name).reset_coords(drop=True)
     tables = {}
     outdated = {f"{table_name}_scores", table_name}  # of the clusters that are replaced

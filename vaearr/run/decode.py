@@ -10,9 +10,13 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
+from vaearr.analysis.latents import distances_to_data
 from vaearr.run import Run
+from vaearr.run.points import encoded_latents
+from vaearr.run.statistics import latent_statistics
 
 BATCH_SIZE = 256
+DISTANCE, IS_FAR = "distance_to_data", "is_far"
 
 
 def decoded_latents(
@@ -20,12 +24,21 @@ def decoded_latents(
 ) -> xr.Dataset:
     """Decode latents `(k, L[, lz, ly, lx])` over new dims of these sizes, whose product is k.
 
-    Returns `latents (*dims, latent[, lz, ly, lx])` and `decoded (*dims, [channel,] dy, dx)`.
+    Returns `latents (*dims, latent[, lz, ly, lx])` and `decoded (*dims, [channel,] dy, dx)`; of an
+    encoded run also `distance_to_data (*dims)` and `is_far (*dims)`, see `Run.traverse`.
     """
     shape = (*sizes.values(), *latents.shape[1:])
     dims = (*sizes, *n.latent_dims(latents.ndim - 1))
     decoded = xr.Dataset({"decoded": decoded_array(run, latents, sizes)}, attrs=run.result_attrs)
     decoded["latents"] = n.named(dims, latents.reshape(shape).astype("f4"), long_name)
+    if n.run_name(n.LATENTS, run.name) in run.ds:
+        _, samples = encoded_latents(run)
+        spread = latent_statistics(run)["aggregate_std"].values
+        distances, limit = distances_to_data(latents, samples, spread)
+        distances = distances.reshape(tuple(sizes.values()))
+        decoded[DISTANCE] = n.named(tuple(sizes), distances, "distance from the nearest sample")
+        decoded[IS_FAR] = n.named(tuple(sizes), distances > limit, "far from every sample")
+        decoded[IS_FAR].attrs["limit"] = limit
     return decoded.assign_coords({n.LATENT: np.arange(latents.shape[1])})
 
 

@@ -91,6 +91,20 @@ def latent_statistics(run: Run) -> xr.Dataset:
     return statistics.assign_attrs(run.result_attrs)
 
 
+def strongest_dimensions(run: Run) -> list[int]:
+    """Latent dimensions by decreasing KL, or by decreasing spread of the means without a KL.
+
+    In their order if the run is not encoded.
+    """
+    if n.run_name(n.LATENTS, run.name) not in run.ds:
+        return list(range(run.model.latent_shape[0]))
+    statistics = latent_statistics(run)
+    strength = statistics["kl"].values
+    if not np.nansum(strength) > 0:
+        strength = statistics["std"].values
+    return np.argsort(-strength, kind="stable").tolist()
+
+
 def statistics_of(
     mean: xr.DataArray, std: xr.DataArray | None, navigation: Sequence[str]
 ) -> xr.Dataset:

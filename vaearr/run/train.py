@@ -138,7 +138,7 @@ def train(
     from vaearr.training import joined_processes, train_model
 
     with joined_processes(settings.device) as team, ExitStack() as stack:
-        show = stack.enter_context(showing(progress, "training"))
+        show = stack.enter_context(showing(progress, "training", "epoch"))
         training_data = open_training_data(data, store_path, roi)
         settings = decide_settings(settings, training_data.ds, trusted)
         init = _model_path(store_path, settings.init)
@@ -200,7 +200,7 @@ def _loss_text(losses: Mapping[str, float]) -> str:
     validation = ""
     if "val_loss" in losses:
         validation = f", validation {losses['val_loss']:.1f}"
-    return f"training, loss {losses['loss']:.1f}{validation} nats per sample"
+    return f"loss {losses['loss']:.1f}{validation}"
 
 
 def _recipe(
@@ -287,6 +287,8 @@ def open_training_data(
     if roi is None and n.ROI in ds:
         count = f"{int(mask.sum())} {schema.samples_word(ds)}"
         log.info(f"the ROI is that of run {n.DEFAULT_RUN!r}, {count}")
+    if roi is not None:
+        log_roi(mask)
     stores = stores_of(ds)
     if stores:
         return _joined_data(ds, mask, store_path, [check_store(path) for path in stores if path])
@@ -297,6 +299,22 @@ def open_training_data(
             patterns.attrs.pop(key, None)
         ds = ds.assign({n.PATTERNS: patterns})
     return TrainingData(store_path, ds, mask, store_ds, store_roi, identity)
+
+
+def log_roi(mask: xr.DataArray) -> None:
+    """Log how many points the conditions of an ROI left out."""
+    kept = mask.attrs.get("kept")
+    if not isinstance(kept, Mapping):  # no conditions
+        return
+    left_out = []
+    for condition, n_kept in kept.items():
+        if n_kept < mask.size:
+            left_out.append(f"{condition}: {mask.size - n_kept}")
+    if left_out:
+        log.info(
+            f"ROI: {int(mask.sum())} of {mask.size} points; left out by each condition: "
+            f"{'; '.join(left_out)}"
+        )
 
 
 def _joined_data(

@@ -17,7 +17,7 @@ from vaearr.run import Run
 from vaearr.run.decode import decoded_array, decoded_latents
 from vaearr.run.draw import stored_sample
 from vaearr.run.points import LATENT_DIM, POINT, dimensions, encoded_latents, latent_points, subset
-from vaearr.run.statistics import latent_statistics
+from vaearr.run.statistics import latent_statistics, strongest_dimensions
 from vaearr.schema.classes import CLASS, classes_of
 from vaearr.schema.grid import find_point, grid_indices, sample_words
 
@@ -92,6 +92,8 @@ def traverse(
 ) -> xr.Dataset:
     """Decode latents along single dimensions, see `Run.traverse`."""
     start = start_of(run, base, by)
+    if dims is None:
+        dims = strongest_dimensions(run)
     selected = dimensions(dims, len(start.latents))
     values = _values(run, start, selected, span, steps, unit)
     latents = []
@@ -110,7 +112,7 @@ def traverse(
 
 def manifold(
     run: Run,
-    dims: Sequence[int],
+    dims: Sequence[int] | None,
     base: Base,
     span: tuple[float, float],
     steps: int,
@@ -119,7 +121,7 @@ def manifold(
 ) -> xr.Dataset:
     """Decode a grid over two latent dimensions, see `Run.manifold`."""
     start = start_of(run, base, by)
-    plane = _plane(dims, start)
+    plane = _plane(run, dims, start)
     across, up = _values(run, start, plane, span, steps, unit)
     if not (np.ptp(across) > 0 and np.ptp(up) > 0):
         raise UsageError(
@@ -138,7 +140,7 @@ def line(
     run: Run,
     points: Sequence[Sequence[float]] | np.ndarray,
     space: Space,
-    dims: Sequence[int],
+    dims: Sequence[int] | None,
     steps: int | None,
     base: Base,
     by: str | None,
@@ -151,13 +153,13 @@ def line(
     positions = requested
     if space == "plane":
         start = start_of(run, base, by)
-        plane = _plane(dims, start)
+        plane = _plane(run, dims, start)
         latents = shifted(start.latents, plane, requested)
         scatter = subset(latent_points(run, by, dims=plane), max_points, seed)
         scatter = scatter.rename({n.LATENT: AXIS, "vectors": "position"})
         scatter[AXIS] = [f"latent {dim}" for dim in plane]
     else:
-        if (tuple(dims), base) != ((0, 1), TYPICAL):
+        if dims is not None or base != TYPICAL:
             raise UsageError(
                 f"dims and base (--dim, --base) are of --space plane; leave them out, or {space!r}."
             )
@@ -266,7 +268,9 @@ def _start_of_samples(run: Run, base: str, by: str | None) -> Start:
     return _start_at(run, indices, latents[typical], f", typical of {group}")
 
 
-def _plane(dims: Sequence[int], start: Start) -> list[int]:
+def _plane(run: Run, dims: Sequence[int] | None, start: Start) -> list[int]:
+    if dims is None:
+        dims = strongest_dimensions(run)[:2]
     plane = dimensions(dims, len(start.latents))
     if len(plane) != 2:
         raise UsageError(f"a plane has two dimensions, {len(plane)} were given: {plane}.")

@@ -120,6 +120,11 @@ def _group(store: Path, version: Hashable) -> zarr.Group:
             f"{store} may not be read ({error.strerror}); change its permissions."
         ) from None
     except Exception as error:  # zarr raises many kinds for damaged metadata
+        if store.is_file():
+            raise DataError(
+                f"{store} is a file, not a store; create a store from it with 'vaearr ingest "
+                f"{store} NEW.zarr'."
+            ) from None
         raise DataError(
             f"{store} is not a zarr v3 store ({type(error).__name__}); give the path of one. If it "
             f"was one, 'vaearr verify {store}' says what is damaged."

@@ -17,6 +17,7 @@ SHEET_WIDTH = 860  # pixels of a sheet on the screen
 MAX_PICTURE_WIDTH = 170  # pixels
 LINE_HEIGHT = 16  # pixels of a line of words
 GAP = 5  # pixels between pictures
+FRAME_COLOR = "#d55e00"  # around marked pictures
 
 
 def in_rows(items: Sequence[Any] | np.ndarray, columns: int = COLUMNS) -> list[Any]:
@@ -37,6 +38,11 @@ def in_own_limits(image: np.ndarray, symmetric: bool = False) -> np.ndarray:
     return scaled(image, robust_limits(image, LIMITS, symmetric))
 
 
+def picture_width(n_columns: int) -> float:
+    """Width in pixels of each of so many pictures next to each other."""
+    return min(SHEET_WIDTH / n_columns - GAP, MAX_PICTURE_WIDTH)
+
+
 def sheet(
     rows: Sequence[Any] | np.ndarray,
     heading: str = "",
@@ -46,6 +52,8 @@ def sheet(
     names: Sequence[str] = (),
     columns: Sequence[str] = (),
     cmap: str | Sequence[str] = "gray",
+    marked: np.ndarray | None = None,
+    side: float | None = None,
     **options: Any,
 ) -> Any:
     """Plot rows of pictures in one frame, as a HoloViews overlay.
@@ -65,6 +73,10 @@ def sheet(
         Of the rows, to their left, and of the columns, below.
     cmap
         Colour map of pictures without colours.
+    marked
+        For each picture, in the order of the pictures, whether it is framed.
+    side
+        Width of a picture in pixels.
     **options
         Options of `holoviews.Image` (of `holoviews.RGB` for colours).
     """
@@ -74,7 +86,7 @@ def sheet(
     low, high = limits
     height, width, *channels = rows[0][0].shape
     n_columns = max(map(len, rows))
-    side = min(SHEET_WIDTH / n_columns - GAP, MAX_PICTURE_WIDTH)
+    side = side or picture_width(n_columns)
     unit = width / side  # pixels of a picture in one pixel of the screen
     gap = math.ceil(GAP * unit)
     n_lines = max((text.count("\n") + 1 for text in words if text), default=0)
@@ -120,7 +132,22 @@ def sheet(
         style["cmap"] = cmap
         style["clipping_colors"] = {"NaN": NAN_COLOR, "max": "white"}
     pictures = pictures.opts(**style | options)
+    if marked is not None and marked.any():
+        n_row, n_column = np.divmod(np.flatnonzero(marked), n_columns)
+        corner = np.stack([n_column * cell_width, n_row * cell_height + top], axis=1)
+        pictures = pictures * _frames(corner, np.array([width, height]), axes)
     if not words:
         return pictures
     captions = hv.Labels(labels, axes, "word")
     return pictures * captions.opts(text_color="black", text_font_size="8pt")
+
+
+def _frames(corner: np.ndarray, size: np.ndarray, axes: list[str]) -> Any:
+    """Frames around pictures with these upper left corners `(k, 2)`."""
+    opposite = corner + size
+    right = np.stack([opposite[:, 0], corner[:, 1]], axis=1)
+    below = np.stack([corner[:, 0], opposite[:, 1]], axis=1)
+    ways = [(corner, right), (right, opposite), (opposite, below), (below, corner)]
+    sides = np.concatenate([np.hstack(way) for way in ways])
+    segments = holoviews().Segments(sides, [*axes, "to_across", "to_down"])
+    return segments.opts(color=FRAME_COLOR, line_width=2)

@@ -165,7 +165,7 @@ def on_paper(picture: Any, width: str = "double") -> Any:
         heading = _options_of(layout).get("title", "")
         if heading:
             heading = heading.replace("{{", "{").replace("}}", "}")
-            figure.suptitle(textwrap.fill(heading, LETTERS_PER_LINE))
+            figure.suptitle(_wrapped(heading, LETTERS_PER_LINE))
     return figure
 
 

@@ -25,10 +25,11 @@ from vaearr.views.common import (
     value_text,
 )
 from vaearr.views.kinds import builder
-from vaearr.views.mosaic import LIMITS, in_own_limits, in_rows, sheet
+from vaearr.views.mosaic import LIMITS, in_own_limits, in_rows, picture_width, sheet
 from vaearr.views.paper import write_new
 from vaearr.views.spread import centred
 
+TINY = 1e-12
 FRAME_SIDE = 240  # pixels: smaller pictures are enlarged in an animation
 
 
@@ -70,6 +71,20 @@ def units_of(da: xr.DataArray) -> str:
     if n.Z in da.dims:
         return f"middle axial slices, {units}"
     return f"middle slices, {units}" if n.DZ in da.dims else units
+
+
+def framed(decoded: xr.Dataset) -> dict[str, Any]:
+    """Option `marked` of a sheet of decoded pictures: those far from every sample."""
+    if "is_far" not in decoded:
+        return {}
+    return {"marked": decoded["is_far"].values.ravel()}
+
+
+def with_frames_explained(heading: str, decoded: xr.Dataset) -> str:
+    """A heading that explains the frames of `framed`, if a picture has one."""
+    if "is_far" in decoded and decoded["is_far"].values.any():
+        return f"{heading}\nframed: far from every sample"
+    return heading
 
 
 def grey_of(images: np.ndarray) -> np.ndarray:
@@ -192,7 +207,8 @@ def sample_sheet(samples: xr.Dataset, *, most: int = 64) -> Any:
     source = "the prior" if samples.attrs.get("source") == "prior" else "the fitted distribution"
     heading = f"samples from {source} ({units_of(samples['decoded'])})"
     numbers = list(map(str, samples[n.SAMPLE].values))
-    return sheet(in_rows(images), heading, words=numbers)
+    heading = with_frames_explained(heading, samples)
+    return sheet(in_rows(images), heading, words=numbers, **framed(samples))
 
 
 @builder("interpolation", "decoded", "step", "input", "end", "t")
@@ -212,18 +228,48 @@ def interpolation_strip(interpolation: xr.Dataset, *, most: int = 9) -> Any:
     words = [ends[0], *(f"t = {t:.3g}" for t in steps["t"].values), ends[1]]
     method = interpolation.attrs["method"]
     heading = f"{method} between posterior means ({units_of(steps['decoded'])})"
-    return sheet([images], heading, words=words)
+    heading = with_frames_explained(heading, steps)
+    marks = framed(steps)
+    if marks:
+        marks["marked"] = np.pad(marks["marked"], 1)  # the two ends are data
+    return sheet([images], heading, words=words, **marks)
 
 
 @builder("traversal", "decoded", "latent_dim", "step", "value")
-def traversal_sheet(traversal: xr.Dataset) -> Any:
-    """Plot the pictures of `Run.traverse` on one scale, a row for each latent with its values."""
+def traversal_sheet(traversal: xr.Dataset, *, most: int = 8) -> Any:
+    """Plot the pictures of `Run.traverse` on one scale, a row for each latent with its values.
+
+    Next to each row stands the difference between its last and its first picture, on a diverging
+    scale, and its standard deviation in percent of that of the pictures.
+
+    Parameters
+    ----------
+    traversal
+        Result of `Run.traverse`.
+    most
+        Number of latents.
+    """
+    n_dims = traversal.sizes["latent_dim"]
+    traversal = traversal.isel(latent_dim=slice(most))
     images = stacked(traversal["decoded"], ("latent_dim", "step"))
     units = units_of(traversal["decoded"])
     heading = f"traversal from {brief(traversal.attrs['base'], 70)} ({units})"
+    if n_dims > most:
+        heading += f", {most} of {n_dims} latents"
     names = [f"latent {int(dim)}" for dim in traversal["latent_dim"].values]
     values = list(map(number, traversal["value"].values.ravel()))
-    return sheet(images, heading, names=names, words=values)
+    side = picture_width(images.shape[1] + 1)
+    style: Options = {"side": side, "colorbar": False, **framed(traversal)}
+    heading = with_frames_explained(heading, traversal)
+    moves = sheet(images, heading, names=names, words=values, **style)
+    change = images[:, -1] - images[:, 0]
+    if change.ndim == 4:
+        change = change.mean(-1)
+    contrast = images[:, [0, -1]].std((2, 3)).reshape(len(images), -1).mean(1)
+    words = [f"{share:.0%}" for share in change.std((1, 2)) / np.maximum(contrast, TINY)]
+    limits = robust_limits(change, LIMITS, symmetric=True)
+    style = {"limits": limits, "cmap": DIVERGING, "side": side}
+    return in_columns([moves, sheet(change[:, None], "last − first", words=words, **style)], 2)
 
 
 @builder("manifold", "decoded", "row", "column")
@@ -234,13 +280,15 @@ def manifold_sheet(manifold: xr.Dataset) -> Any:
     """
     manifold = manifold.isel(row=slice(None, None, -1))
     units = units_of(manifold["decoded"])
+    heading = f"others: {brief(manifold.attrs['base'], 60)} ({units})"
     return sheet(
         stacked(manifold["decoded"], ("row", "column")),
-        f"others: {brief(manifold.attrs['base'], 60)} ({units})",
+        with_frames_explained(heading, manifold),
         names=list(map(number, manifold["row"].values)),
         columns=list(map(number, manifold["column"].values)),
         xlabel=text(manifold["column"].attrs["long_name"]),
         ylabel=text(manifold["row"].attrs["long_name"]),
+        **framed(manifold),
     )
 
 

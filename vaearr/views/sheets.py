@@ -32,7 +32,7 @@ from vaearr.views.common import (
 from vaearr.views.kinds import builder
 from vaearr.views.maps import beside_each_other, latent_map, side_map_list
 from vaearr.views.mosaic import COLUMNS, in_own_limits, in_rows, scaled, sheet
-from vaearr.views.pictures import pictures, units_of
+from vaearr.views.pictures import framed, pictures, units_of, with_frames_explained
 from vaearr.views.spread import scatter
 
 MARK = "#111111"
@@ -224,5 +224,6 @@ def path_sheet(path: xr.Dataset) -> Any:
     words = hv.Labels((*position.T, numbers), axes).opts(text_color=MARK, text_font_size="7pt")
     plane = scatter(path, path["scatter"].values, axes) * lines * circles * words
     rows = in_rows(images, columns=max(1, round(math.sqrt(len(images)))))
-    decoded = sheet(rows, f"decoded ({units_of(path['decoded'])})", words=numbers)
+    decoded_heading = with_frames_explained(f"decoded ({units_of(path['decoded'])})", path)
+    decoded = sheet(rows, decoded_heading, words=numbers, **framed(path))
     return in_columns([plane.opts(title=title(heading)), decoded], 2)

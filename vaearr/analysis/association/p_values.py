@@ -79,7 +79,7 @@ def significance(
                 tests = _test_target(latents, target, observed[..., t], settings, seed)
                 for name, numbers in tests.items():
                     result[name][..., t] = numbers
-                show(t + 1, len(points.target_labels), f"surrogate maps of {label}")
+                show(t + 1, len(points.target_labels), label)
     return result
 
 

@@ -82,6 +82,7 @@ def targets_of(
             target = _combination(ds, name, roi, quantiles)
         if target is None:
             labels = [label for variable in maps.values() for label, _ in columns(variable, dims)]
+            labels = [label for label in labels if ": " not in label]  # classes of a listed map
             raise NoInputError(
                 f"no target is named {name!r}, and it is no sum such as 'Fe + 0.5*Ni' and no "
                 f"'rgb(Fe, Ni, Cr)'.{did_you_mean(name, sorted({*maps, *labels}))}"

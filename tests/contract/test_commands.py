@@ -4,19 +4,25 @@ signals, help.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
+import termios
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vaearr as va
 
-from .harness import TINY, command, tree, vaearr
+from .harness import TINY, command, tree, vaearr, zarr
 
 
 def test_info_in_words_and_for_programs(trained_template: Path) -> None:
@@ -59,17 +65,74 @@ def test_doctor_reports_the_machine() -> None:
     assert all(line.startswith("not installed: ") for line in lines[5:])
 
 
-def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
-    text = vaearr("associate", trained_store, "--name", "first").out
-    assert "BC" in text
-    assert "pearson" in text
-    words = ("--run", "pca", "--target", "Fe", "--reference", "grains")
+def test_steps_end_with_a_summary_and_the_next_command(trained_store: Path) -> None:
+    commands: dict[str, tuple[tuple[object, ...], str, str]] = {
+        "associate": (("--metric", "all", "--name", "first"), "strongest latent", "cluster"),
+        "probe": (("--target", "BC", "--set", "n_permutations=0"), "balanced accuracy", "report"),
+        "cluster": (("--k", 3, "--name", "three"), "3 clusters of", "report"),
+        "reconstruct": ((), "means over n = ", "report"),
+        "encode": ((), "", "associate"),
+    }
+    for name, (options, words, next_command) in commands.items():
+        done = vaearr(name, trained_store, *options)
+        assert words in done.out, name
+        assert len(done.out.splitlines()) <= 10, name
+        assert f"next: 'vaearr {next_command} {trained_store}" in done.err.splitlines()[-1], name
+    table = zarr(trained_store, "runs/vae/association_first").association
+    lines = vaearr("associate", trained_store, "--name", "first", "--metric", "all").out
+    (row,) = (line.split() for line in lines.splitlines() if line.split()[0] == "BC")
+    values = table.sel(metric="pearson", target="BC").values
+    strongest = int(np.argmax(np.abs(values)))
+    assert row[1:4] == ["latent", str(strongest), f"{values[strongest]:+.3f}"]
+    records = json.loads(
+        vaearr("associate", trained_store, "--name", "first", "--metric", "all", "--json").out
+    )
+    assert len(records) == table.size
+
+
+def test_associate_lists_the_first_ranks(trained_store: Path) -> None:
+    words = ("--run", "pca", "--target", "Fe", "--reference", "grains", "--top", 3)
     text = vaearr("associate", trained_store, *words).out
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "metric target latent association tied" in lines
     assert any(line.startswith("pearson Fe ") for line in lines)
     assert "k_reference = 4" in text
     assert "reference_name = grains" in text
+
+
+def test_the_roi_counts_what_each_condition_leaves_out(scan_store: Path) -> None:
+    options = ("--x", "2:9", "--where", "BC > 90", "--model", "pca", "--latent-dim", 2)
+    lines = vaearr("train", scan_store, *options).err.splitlines()
+    ds = zarr(scan_store)
+    is_inside = (ds.x >= 2) & (ds.x < 9)
+    (line,) = (line for line in lines if line.startswith("ROI: "))
+    assert f"2 <= x < 9: {int((~is_inside).sum()) * ds.sizes['y']}" in line
+    assert f"BC > 90: {int((~(ds.BC > 90)).sum())}" in line
+    assert f"ROI: {int(zarr(scan_store).roi.sum())} of {ds.BC.size} points" in line
+
+
+@pytest.mark.slow
+def test_progress_is_one_line_below_the_log(scan_store: Path) -> None:
+    """In a terminal of 80 columns: log lines are complete, the line of progress vanishes."""
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    words = command("train", scan_store, "--epochs", 3, *TINY)
+    with subprocess.Popen(words, stdout=terminal, stderr=terminal, close_fds=True) as process:
+        os.close(terminal)
+        received = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while block := os.read(controller, 4096):
+                received += block
+    os.close(controller)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", received.decode()).replace("\r", "\n")
+    lines = [line.strip() for line in text.splitlines()]
+    assert any("epoch 3/3, loss " in line and "validation" in line for line in lines)
+    assert any(line.startswith("training conv (") for line in lines)
+    progress = [line for line in lines if "━" in line]
+    assert progress
+    assert max(map(len, progress)) <= 80
+    assert not [line for line in progress if "training conv" in line or "ROI" in line]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +222,18 @@ def test_associate_prints_the_first_ranks(trained_store: Path) -> None:
         (["train"], 2, "Missing argument"),
         (["settings", "trian"], 2, "Did you mean 'train'"),
         (["look", "traverse", "{store}", "--steps", "many"], 2, "--steps"),
+        (["look", "traverse", "{store}", "--steps", "1"], 2, "--steps"),
+        (["look", "traverse", "{store}", "--unit", "sd"], 2, "Did you mean 'std'"),
+        (["info", "{files}/scan.h5"], 65, "'vaearr ingest"),
+        (["train", "{store}", "--run", "b", "--epochs", "0"], 2, "--epochs: a value of 1 or more"),
+        (["train", "{store}", "--run", "b", "--precision", "f8"], 2, "--precision: 'auto', "),
+        (
+            ["train", "{store}", "--run", "b", "--set", "objective.beta=x"],
+            2,
+            "--set objective.beta: a number is expected",
+        ),
+        (["train", "{store}", "--run", "b", "--set", "objectve=x"], 2, "no setting 'objectve'"),
+        (["associate", "{store}", "--target", "Feta"], 66, "Did you mean 'Fe'"),
         (["look", "scatter", "{store}", "--seed", "-1"], 2, "--seed"),
     ],
     ids=lambda v: "-".join(map(str, v))[:50] if isinstance(v, list) else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -91,6 +92,16 @@ def say(text: str) -> None:
     """Print a line on stderr; of several processes only the first prints."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)  # rich prints it above a line of progress
+
+
+def next_step(
+    command: str, store: str, run: str = DEFAULT_RUN, *, also: str = "", word: str = "next"
+) -> str:
+    """Return the line that names the next command, with the path of the store and the run."""
+    words = f"vaearr {command} {shlex.quote(store)}"
+    if run != DEFAULT_RUN:
+        words += f" --run {run}"
+    return f"{word}: '{words}{also}'"
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -23,12 +23,12 @@ from vaearr.cli.common import (
     STORE,
     TRUST,
     command,
+    next_step,
     print_lines,
     refuse,
     say,
 )
 from vaearr.cli.settings import settings_options
-from vaearr.cli.summaries import next_step, store_lines
 from vaearr.computing.cluster import computing_on
 from vaearr.config import IngestConfig, merged
 from vaearr.errors import DataError, NoInputError, VaearrError
@@ -77,6 +77,8 @@ def ingest(
         settings = merged(settings, {"maps": {BC: bc}})
     with computing_on(scheduler):
         ds = va.ingest(source, store, overwrite=overwrite, **settings)
+    from vaearr.views.summaries import store_lines
+
     print_lines(store_lines(ds, store))
     say(next_step("train", store))
 

@@ -27,6 +27,7 @@ def run_demo(
     refused with ExistsError.
     """
     from vaearr.testing import synthetic_scan, write_scan_files
+    from vaearr.views.summaries import association_lines, cluster_lines
 
     target = Path(folder).expanduser()
     if target.exists() and not (target / MARK).exists() and any(target.iterdir()):
@@ -55,10 +56,10 @@ def run_demo(
     log.info("5/8 principal components, to compare with")
     va.encode(va.train(store, run=n.PCA, model=n.PCA))
     log.info("6/8 associate, tested against random maps of the same smoothness")
-    tested = va.describe(va.load_run(store).associate(significance=True), top=1)
+    tested = association_lines(va.load_run(store).associate(significance=True))
     log.info("\n".join(f"    {line}" for line in tested))
     log.info("7/8 cluster: grains, without knowing their number")
-    grains = va.describe(va.load_run(store).cluster(method="hdbscan", name="grains"))
+    grains = cluster_lines(va.load_run(store).cluster(method="hdbscan", name="grains"), "grains")
     log.info("\n".join(f"    {line}" for line in grains))
     log.info("8/8 report")
     page = va.load_run(store).report(target / REPORTS / n.DEFAULT_RUN)

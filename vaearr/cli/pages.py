@@ -19,10 +19,10 @@ from vaearr.cli.common import (
     STORE,
     TRUST,
     command,
+    next_step,
     say,
 )
 from vaearr.cli.settings import nested_values
-from vaearr.cli.summaries import next_step
 from vaearr.computing.progress import working
 
 
@@ -70,8 +70,9 @@ def explore(
 @TRUST
 def report(store: str, run: str, out: Path | None, trust: tuple[str, ...]) -> None:
     """Write one HTML page about a run, and PNGs of its main views."""
+    opened = va.load_run(store, run, trust=trust)
     with working("writing the report"):
-        page = va.load_run(store, run, trust=trust).report(out)
+        page = opened.report(out)
     say(f"the report is {page}; open it in a browser")
     say(next_step("explore", store, run))
 

@@ -23,18 +23,12 @@ from vaearr.cli.common import (
     TRUST,
     command,
     folder_of,
+    next_step,
     print_lines,
     refuse,
     say,
 )
 from vaearr.cli.settings import roi_options, settings_options
-from vaearr.cli.summaries import (
-    association_lines,
-    cluster_lines,
-    next_step,
-    probe_lines,
-    reconstruction_lines,
-)
 from vaearr.computing.cluster import computing_on
 from vaearr.config import ProbeConfig, merged, resolved
 from vaearr.config.presets import preset_settings
@@ -221,6 +215,8 @@ def reconstruct(
     reconstruction.png, metrics.csv, with --binarise binary.png, of volumes slices.png and
     slices.html; --files also the folder files: PNG, NIfTI with its affine, or .npy.
     """
+    from vaearr.views.summaries import reconstruction_lines
+
     refuse(files and out is None, "--files needs a folder, so give one with --out.")
     if roi is not None:
         settings["roi"] = roi
@@ -293,6 +289,8 @@ def associate(
     overwrite: bool,
 ) -> None:
     """Compare latent dimensions with band contrast, elements and phases."""
+    from vaearr.views.summaries import association_lines
+
     if significance:
         settings = merged({"significance": {}}, settings)
     chosen = resolved(config.AssociateConfig, None, settings)
@@ -331,6 +329,8 @@ def print_table(result: Any) -> None:
 @OVERWRITE
 def probe(store: str, settings: Settings, as_json: bool, overwrite: bool) -> None:
     """Predict maps from latents, evaluated on points, grains or subjects left out."""
+    from vaearr.views.summaries import probe_lines
+
     chosen = resolved(ProbeConfig, None, settings)
     run = va.load_run(store, chosen.run)
     table = run.probe(config=chosen, overwrite=overwrite)
@@ -352,6 +352,8 @@ def probe(store: str, settings: Settings, as_json: bool, overwrite: bool) -> Non
 @OVERWRITE
 def cluster(store: str, settings: Settings, overwrite: bool) -> None:
     """Group scan points by latents and maps, and write the cluster map."""
+    from vaearr.views.summaries import cluster_lines
+
     chosen = resolved(config.ClusterConfig, None, settings)
     result = va.load_run(store, chosen.run).cluster(config=chosen, overwrite=overwrite)
     print_lines(cluster_lines(result, chosen.name))

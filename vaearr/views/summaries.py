@@ -1,8 +1,7 @@
-"""The result of a step in at most ten lines, and the command that continues."""
+"""The result of a step in at most ten lines."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,16 +15,6 @@ MAX_ROWS = 6  # of a table
 MAX_METRICS = 3  # columns of a table
 MAX_CLASSES = 6
 NOISE = -1
-
-
-def next_step(
-    command: str, store: str, run: str = n.DEFAULT_RUN, *, also: str = "", word: str = "next"
-) -> str:
-    """Return the line that names the next command, with the path of the store and the run."""
-    words = f"vaearr {command} {shlex.quote(store)}"
-    if run != n.DEFAULT_RUN:
-        words += f" --run {run}"
-    return f"{word}: '{words}{also}'"
 
 
 def store_lines(ds: xr.Dataset, store: str) -> Iterator[str]:
@@ -57,34 +46,40 @@ def _map_text(ds: xr.Dataset, name: str) -> str:
 
 
 def association_lines(table: xr.Dataset) -> Iterator[str]:
-    """The strongest latent for each target by the first metrics."""
-    from vaearr.analysis.association import ranking
-
-    association = table["association"]
-    metrics = [str(metric) for metric in association["metric"].values]
-    rows = []
-    strengths = []
-    for target in map(str, association["target"].values):
+    """The strongest latent for each target by the first metrics, the strongest targets first."""
+    metrics = [str(metric) for metric in table["metric"].values]
+    rows: list[dict[str, str]] = []
+    strengths: list[float] = []
+    for target in map(str, table["target"].values):
+        strongest = _strongest(table["association"], metrics, target)
         row = {"target": target}
-        numbers = []
-        for metric in metrics:
-            strongest = ranking(association, metric, target, 1)
-            if not strongest.sizes["rank"]:
-                continue
-            number = int(strongest["latent"][0])
-            value = float(strongest["value"][0])
-            numbers.append(number)
-            if not strengths or len(strengths) == len(rows):
-                strengths.append(abs(value))
-            if metric in metrics[:MAX_METRICS]:
+        for metric in metrics[:MAX_METRICS]:
+            if metric in strongest:
+                number, value = strongest[metric]
                 row[metric] = f"latent {number} {value:+.3f}"
                 row[metric] += _p_text(table, metric, number, target)
+        numbers = [number for number, _ in strongest.values()]
         if len(metrics) > MAX_METRICS and numbers:
             row["all metrics"] = f"{numbers.count(numbers[0])} of {len(numbers)} agree"
         rows.append(row)
+        strengths.append(max((abs(value) for _, value in strongest.values()), default=0.0))
     order = np.argsort([-strength for strength in strengths], kind="stable")
     yield "strongest latent of each target"
     yield from _table([rows[i] for i in order], "targets")
+
+
+def _strongest(
+    association: xr.DataArray, metrics: list[str], target: str
+) -> dict[str, tuple[int, float]]:
+    """Number and value of the strongest latent by each metric that has one."""
+    from vaearr.analysis.association import ranking
+
+    strongest = {}
+    for metric in metrics:
+        first = ranking(association, metric, target, 1)
+        if first.sizes["rank"]:
+            strongest[metric] = int(first["latent"][0]), float(first["value"][0])
+    return strongest
 
 
 def _p_text(table: xr.Dataset, metric: str, number: int, target: str) -> str:

@@ -33,7 +33,7 @@ SCAN = {"source": "a", "store": "s.zarr"}
         (
             "train-vae",
             {"store": "a", "overwrite": "perhaps"},
-            "overwrite: Input should be a valid boolean",
+            "overwrite: true or false is expected",
         ),
         ("train-vae", {"store": "a", "roi": {"x": [3, 1]}}, "RoiConfig.x: the interval is empty"),
         ("analyse-many", {"scans": []}, "scans: List should have at least 1 item"),

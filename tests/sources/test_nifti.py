@@ -140,4 +140,4 @@ def test_bad_volumes_are_named_together(tmp_path: Path) -> None:
         assert part in str(caught.value)
     assert not (tmp_path / "a.zarr").exists()
     refused(folder, "must be three numbers", UsageError, size=(4, 4))
-    refused(folder, "greater than 0", UsageError, spacing=(1, 1, 0))
+    refused(folder, "a value above 0", UsageError, spacing=(1, 1, 0))

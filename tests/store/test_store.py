@@ -64,6 +64,7 @@ def test_what_is_not_a_store_is_refused(what: str, tmp_path: Path) -> None:
         error, message = NoInputError, "there is no store"
     elif what == "file":
         path.write_text("text")
+        message = "is a file, not a store"
     elif what == "folder":
         path.mkdir()
     else:

@@ -229,7 +229,7 @@ def test_collections_colours_and_volumes(images_store: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("pca", "--latent-dim", 5000), "less than or equal to 4096"),
+        (("pca", "--latent-dim", 5000), "a value of 4096 or less"),
         (("pca", "--latent-dim", 400), "at most 371 components"),
         (("pca", "--epochs", 3), "leave out epochs"),
         (("conv", "--latent-dim", "auto"), "'auto' is for pca"),

@@ -106,7 +106,7 @@ def test_keywords_do_what_settings_do(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"epochs": 0}, "a value of 1 or more"),
         ({"latent_dim": "many"}, "model.latent_dim.*: a whole number is expected"),
         ({"bta": 2.0}, "Did you mean 'beta'"),
         ({"objective": {"bta": 2.0}}, "Did you mean 'beta'"),

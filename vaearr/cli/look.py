@@ -161,7 +161,7 @@ add_view(
 )
 add_view(
     "traverse",
-    """Move single latent dimensions and decode; by default all, that with the largest KL first.
+    """Move single latent dimensions, by default all in order of KL, and decode.
 
     The base is a sample of the store. Pictures with a frame are decoded from latents that are far
     from every sample. The pattern of another grain is reached by 'vaearr look interpolate'.

@@ -139,6 +139,8 @@ def reconstruction_lines(result: xr.Dataset) -> Iterator[str]:
     text = f"means over n = {result.attrs['n']} samples, in {result.attrs['scale']} units"
     if result.attrs.get("data_range"):
         text += f", data_range = {result.attrs['data_range']:g}"
+    if "compression_ratio" in result.attrs:
+        text += f", compression_ratio = {result.attrs['compression_ratio']:.4g}"
     yield text
     yield from _table(rows, "parts")
 

@@ -14,7 +14,6 @@ from vaearr import schema
 MAX_ROWS = 6  # of a table
 MAX_METRICS = 3  # columns of a table
 MAX_CLASSES = 6
-NOISE = -1
 
 
 def store_lines(ds: xr.Dataset, store: str) -> Iterator[str]:
@@ -92,12 +91,8 @@ def _p_text(table: xr.Dataset, metric: str, number: int, target: str) -> str:
 
 def cluster_lines(summary: xr.Dataset, name: str) -> Iterator[str]:
     """Number of clusters, share of noise, sizes."""
-    labels = summary[name].values
-    clustered = labels[np.isfinite(labels)] if labels.dtype.kind == "f" else labels
     sizes = np.sort(summary["count"].values)[::-1]
-    n_noise = int((clustered == NOISE).sum())
-    if "n_noise" in summary.attrs:
-        n_noise = int(summary.attrs["n_noise"])
+    n_noise = int((summary[name] == n.NOISE).sum())
     n_points = int(sizes.sum()) + n_noise
     yield (
         f"{len(sizes)} clusters of {n_points} points, {n_noise} of them noise "

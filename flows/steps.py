@@ -13,7 +13,7 @@ import xarray as xr
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 import vaearr as va
-from vaearr.analysis.association import targets_of
+from vaearr.analysis.association import strongest_latents, targets_of
 from vaearr.config import (
     AssociateConfig,
     ClusterConfig,
@@ -30,7 +30,6 @@ from vaearr.config import (
 from vaearr.config.parts import parts_of_users
 from vaearr.errors import NoInputError, RoiError, TrainingError, UsageError, VaearrError
 from vaearr.names import DEFAULT_RUN, LATENTS, SCAN_DIMS, run_name
-from vaearr.output.contents import rankings
 from vaearr.output.reporting import is_current, report_folder
 from vaearr.run.statistics import recommend, score_run
 from vaearr.run.train import check_extras
@@ -208,7 +207,8 @@ def associate_flow(
     for line in va.describe(result):
         log.info(line)
     key = store_key("associate", store, associate.run)
-    table(key, rankings(result), "strongest associations, by target and metric")
+    strongest = strongest_latents(result).to_dict("records")
+    table(key, strongest, "strongest associations, by target and metric")
     key = store_key("associate-map", store, associate.run)
     page(store, key, result, "associations", kind="association")
     name = f"association_{associate.name}" if associate.name else "association"

@@ -14,9 +14,9 @@ from .config.presets import preset as preset
 from .ingestion.attaching import attach as attach
 from .ingestion.ingest import ingest as ingest
 from .models.artifacts import load_model as load_model
+from .output.comparing import compare as compare
 from .run import Run as Run
 from .run import load_run as load_run
-from .run.comparing import compare as compare
 from .run.concat import concat as concat
 from .run.encode import encode as encode
 from .run.importing import import_model as import_model

@@ -45,7 +45,7 @@ def test_stores_below_a_folder_are_listed(trained_template: Path, tmp_path: Path
     rows = json.loads(vaearr("list", folder, "--json").out)
     row = next(row for row in rows if row["store"] == str(trained_template))
     assert row["runs"]["vae"] == "trained, encoded"
-    assert "17 y x 22 x, 20 x 20 uint8" in row["contents"]
+    assert "17 y x 22 x, patterns of 20 x 20 uint8" in row["contents"]
     assert f"{trained_template}: {row['contents']}; runs: " in vaearr("list", folder).out
     assert "no store below" in vaearr("list", tmp_path).err
     assert "no folder" in vaearr("list", tmp_path / "none", code=66).error

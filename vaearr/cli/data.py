@@ -187,7 +187,7 @@ def _store_row(path: Path) -> dict[str, Any]:
 
     try:
         ds = open_store(path, chunks=None)
-        facts = schema.describe(ds)
+        contents = schema.contents(ds)
         states = {}
         for run in run_names(path):
             run_state = run_facts(path, ds, run)
@@ -198,9 +198,6 @@ def _store_row(path: Path) -> dict[str, Any]:
             states[run] = state
     except VaearrError as error:
         return {"store": str(path), "contents": f"cannot be read: {error}", "runs": {}}
-    grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
-    sample = " x ".join(map(str, facts["pattern"].values()))
-    contents = f"{facts['kind']} of {grid}, {sample} {facts['dtype']}"
     return {"store": str(path), "contents": contents, "runs": states}
 
 

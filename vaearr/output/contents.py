@@ -12,7 +12,7 @@ import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
-from vaearr.analysis.association import P_ADJUSTED, associate, ranking, targets_of
+from vaearr.analysis.association import associate, strongest_latents, targets_of
 from vaearr.analysis.clustering import cluster_scores, cluster_summary
 from vaearr.errors import DataError, NoInputError
 from vaearr.output.exporting import clusterings_of, sample_table
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PNG_DPI = 200  # pages stay small; the SVG has no resolution
 COMPUTED_METRICS = ("pearson", "spearman")  # if the run has no current table of associations
-TOP = 3  # latents in a ranking
 MAX_TABLE_VALUES = 2_000_000  # of a CSV file next to the page
 PHASE_PREFIX = f"{n.PHASE}: "
 
@@ -103,9 +102,10 @@ class Contents:
     def rankings(self) -> list[dict[Any, Any]]:
         """The strongest latents for each target and metric; empty without side maps."""
         try:
-            return rankings(self.associations)
+            table = strongest_latents(self.associations)
         except (NoInputError, DataError):
             return []
+        return table.to_dict("records")
 
     @cached_property
     def strongest(self) -> list[dict[Any, Any]]:
@@ -173,21 +173,6 @@ class Contents:
             width = SCREEN_DPI * figure.get_figwidth()
             section.picture(self.files[links["PNG"]], alt, width)
         section.caption(caption, links)
-
-
-def rankings(associations: xr.Dataset) -> list[dict[Any, Any]]:
-    """The strongest latents for each target and metric, one row each."""
-    rows = []
-    for target in map(str, associations["target"].values):
-        for metric in map(str, associations["metric"].values):
-            strongest = ranking(associations["association"], metric, target, TOP)
-            for row in strongest.to_dataframe().to_dict("records"):
-                row = {"target": target, "metric": metric, **row}
-                if P_ADJUSTED in associations:
-                    labels = {dim: row[dim] for dim in associations[P_ADJUSTED].dims}
-                    row["p_adjusted"] = associations[P_ADJUSTED].sel(labels).item()
-                rows.append(row)
-    return rows
 
 
 def cluster_tables(ds: xr.Dataset, name: str) -> dict[str, xr.Dataset]:

@@ -15,6 +15,7 @@ from vaearr import schema
 from vaearr.analysis.association import P_ADJUSTED
 from vaearr.analysis.clustering import boundary_segments
 from vaearr.errors import NoInputError
+from vaearr.output.comparing import compare
 from vaearr.output.contents import PHASE_PREFIX, Contents
 from vaearr.output.exporting import file_name
 from vaearr.recipe import now, versions
@@ -103,7 +104,7 @@ def introduction(contents: Contents) -> Section:
         section.say(f"{verdict[0].upper()}{verdict[1:].rstrip('.')}.", "verdict")
     for finding in findings(contents):
         section.say(finding, "finding")
-    facts = [data_words(contents)]
+    facts = [f"Data: {contents.source}, {schema.contents(run.ds)}."]
     for line in lines:
         if line.startswith("warning"):
             section.say(f"{line[0].upper()}{line[1:].rstrip('.')}.", "note")
@@ -125,17 +126,6 @@ def verdict_of(run: Run) -> str:
     if not has_table(run.path, run.name, n.HEALTH):
         return ""
     return str(run.health.attrs.get("verdict", ""))
-
-
-def data_words(contents: Contents) -> str:
-    """The data of the run in a sentence."""
-    description = schema.describe(contents.run.ds)
-    grid = " × ".join(f"{size} {dim}" for dim, size in description["grid"].items())
-    pattern = " × ".join(f"{size} {dim}" for dim, size in description["pattern"].items())
-    return (
-        f"Data: {contents.source}, {schema.samples_word(contents.run.ds)} {grid}, each of "
-        f"{pattern} values ({description['dtype']})."
-    )
 
 
 def selected_latents(contents: Contents) -> list[int]:
@@ -405,12 +395,10 @@ def pca_runs(run: Run) -> list[str]:
 
 def comparison(contents: Contents, section: Section) -> None:
     """The run next to principal components of the same store."""
-    import vaearr as va
-
     run = contents.run
     names = pca_runs(run)
     check_inputs(run.path, [n.run_name(n.LATENTS, name) for name in names])
-    scores = va.compare([run, *(type(run)(run.path, name) for name in names)])
+    scores = compare([run, *(type(run)(run.path, name) for name in names)])
     words = [name for name in RUN_WORDS if name in scores]
     frame = scores[words].to_dataframe().T.rename(RUN_WORDS)
     if "association" in scores:

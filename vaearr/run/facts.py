@@ -154,12 +154,7 @@ def in_words(facts: dict[str, Any]) -> str:
 def _sample_lines(facts: dict[str, Any]) -> list[str]:
     samples = facts["samples"]
     n_samples = math.prod(facts["grid"].values())
-    pattern = " x ".join(map(str, facts["pattern"].values()))
-    kind = f"collection of {n_samples} {samples},"
-    if facts["kind"] == "scan":
-        grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
-        kind = f"scan of {grid}, patterns of"
-    lines = [f"{facts['store']}: {kind} {pattern} {facts['dtype']}"]
+    lines = [f"{facts['store']}: {facts['contents']}"]
     if facts["source"]:
         lines.append(f"  from {facts['source']}")
     for dim, (first, last, units) in facts["extent"].items():

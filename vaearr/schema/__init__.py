@@ -272,6 +272,7 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
             extent[dim] = (float(values[0]), float(values[-1]), units)
     return {
         "kind": "scan" if is_scan(ds) else "collection",
+        "contents": contents(ds),
         "grid": {dim: ds.sizes[dim] for dim in nav},
         "extent": extent,
         "pattern": {dim: ds.sizes[dim] for dim in signal_dims(ds)},
@@ -279,6 +280,16 @@ def describe(ds: xr.Dataset) -> dict[str, Any]:
         "nbytes": int(ds[n.PATTERNS].nbytes),
         "elements": list(map(str, elements)),
     }
+
+
+def contents(ds: xr.Dataset) -> str:
+    """The samples in a line, such as `scan of 48 y x 64 x, patterns of 60 x 60 uint8`."""
+    pattern = " x ".join(str(ds.sizes[dim]) for dim in signal_dims(ds))
+    values = f"{pattern} {ds[n.PATTERNS].dtype}"
+    if not is_scan(ds):
+        return f"collection of {ds.sizes[n.SAMPLE]} {samples_word(ds)}, {values}"
+    grid = " x ".join(f"{ds.sizes[dim]} {dim}" for dim in navigation_dims(ds))
+    return f"scan of {grid}, patterns of {values}"
 
 
 def is_categorical(variable: xr.DataArray) -> bool:

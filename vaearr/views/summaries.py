@@ -19,11 +19,7 @@ MAX_CLASSES = 6
 def store_lines(ds: xr.Dataset, store: str) -> Iterator[str]:
     """Grid, patterns and maps of a new store."""
     facts = schema.describe(ds)
-    grid = " x ".join(f"{size} {dim}" for dim, size in facts["grid"].items())
-    sample = " x ".join(map(str, facts["pattern"].values()))
-    contents = f"{grid}, {sample} {facts['dtype']}"
-    kind = "scan" if facts["kind"] == "scan" else "collection"
-    yield f"{store}: {kind} of {contents}"
+    yield f"{store}: {facts['contents']}"
     for dim, (first, last, units) in facts["extent"].items():
         yield f"  {dim} from {first:g} to {last:g} {units}".rstrip()
     names = [_map_text(ds, name) for name in schema.maps(ds)]
@@ -46,47 +42,29 @@ def _map_text(ds: xr.Dataset, name: str) -> str:
 
 def association_lines(table: xr.Dataset) -> Iterator[str]:
     """The strongest latent for each target by the first metrics, the strongest targets first."""
-    metrics = [str(metric) for metric in table["metric"].values]
+    from vaearr.analysis.association import P_ADJUSTED, strongest_latents
+
+    strongest = strongest_latents(table, 1)
+    strongest["text"] = [
+        f"latent {latent} {value:+.3f}"
+        for latent, value in zip(strongest[n.LATENT], strongest["value"], strict=True)
+    ]
+    if P_ADJUSTED in strongest:
+        p_words = strongest[P_ADJUSTED].map(" (p {:.2g})".format)
+        strongest["text"] += p_words.where(strongest[P_ADJUSTED].notna(), "")
+    metrics = table["metric"].values[:MAX_METRICS]
+    strengths = strongest["value"].abs().groupby(strongest["target"], sort=False).max()
     rows: list[dict[str, str]] = []
-    strengths: list[float] = []
-    for target in map(str, table["target"].values):
-        strongest = _strongest(table["association"], metrics, target)
-        row = {"target": target}
-        for metric in metrics[:MAX_METRICS]:
-            if metric in strongest:
-                number, value = strongest[metric]
-                row[metric] = f"latent {number} {value:+.3f}"
-                row[metric] += _p_text(table, metric, number, target)
-        numbers = [number for number, _ in strongest.values()]
-        if len(metrics) > MAX_METRICS and numbers:
-            row["all metrics"] = f"{numbers.count(numbers[0])} of {len(numbers)} agree"
+    for target in strengths.sort_values(ascending=False, kind="stable").index:
+        of_target = strongest[strongest["target"] == target]
+        by_metric = of_target[of_target["metric"].isin(metrics)]
+        row = {"target": target} | dict(by_metric[["metric", "text"]].values)
+        if len(of_target) > MAX_METRICS:
+            latents = of_target[n.LATENT]
+            row["all metrics"] = f"{(latents == latents.iloc[0]).sum()} of {len(latents)} agree"
         rows.append(row)
-        strengths.append(max((abs(value) for _, value in strongest.values()), default=0.0))
-    order = np.argsort([-strength for strength in strengths], kind="stable")
     yield "strongest latent of each target"
-    yield from _table([rows[i] for i in order], "targets")
-
-
-def _strongest(
-    association: xr.DataArray, metrics: list[str], target: str
-) -> dict[str, tuple[int, float]]:
-    """Number and value of the strongest latent by each metric that has one."""
-    from vaearr.analysis.association import ranking
-
-    strongest = {}
-    for metric in metrics:
-        first = ranking(association, metric, target, 1)
-        if first.sizes["rank"]:
-            strongest[metric] = int(first["latent"][0]), float(first["value"][0])
-    return strongest
-
-
-def _p_text(table: xr.Dataset, metric: str, number: int, target: str) -> str:
-    if "p_adjusted" not in table:
-        return ""
-    labels = {"metric": metric, n.LATENT: number, "target": target}
-    p_value = float(table["p_adjusted"].sel(labels))
-    return f" (p {p_value:.2g})" if np.isfinite(p_value) else ""
+    yield from _table(rows, "targets")
 
 
 def cluster_lines(summary: xr.Dataset, name: str) -> Iterator[str]:

@@ -225,6 +225,45 @@ def ranking(
     )
 
 
+def strongest_latents(associations: xr.Dataset, top: int = 3) -> pd.DataFrame:
+    """List the strongest latents for each target and metric.
+
+    Parameters
+    ----------
+    associations
+        The stored table of a run: `association` over metric, latent and target, perhaps with
+        `p_adjusted`.
+    top
+        Number of latents of each target and metric.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each: `target`, `metric`, the columns of `ranking`, and `p_adjusted` if tested.
+
+    Raises
+    ------
+    NoInputError
+        For a table without targets.
+    """
+    association = associations["association"]
+    frames = []
+    for target in map(str, associations[TARGET].values):
+        for metric in map(str, associations[METRIC].values):
+            frame = ranking(association, metric, target, top).to_dataframe().reset_index()
+            frame.insert(0, TARGET, target)
+            frame.insert(1, METRIC, metric)
+            frames.append(frame)
+    if not frames:
+        raise NoInputError("the table has no targets.")
+    table = pd.concat(frames, ignore_index=True)
+    if p_values.P_ADJUSTED in associations:
+        p_adjusted = associations[p_values.P_ADJUSTED]
+        rows = {dim: xr.DataArray(table[dim], dims="row") for dim in p_adjusted.dims}
+        table[p_values.P_ADJUSTED] = p_adjusted.sel(rows).values
+    return table
+
+
 def _check_label(name: str, labels: xr.DataArray) -> None:
     names = [str(label) for label in labels.values]
     if name not in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
@@ -12,8 +13,10 @@ from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.association import associate, targets_of
 from vaearr.errors import NoInputError
-from vaearr.run import Run
 from vaearr.store import has_table
+
+if TYPE_CHECKING:
+    from vaearr import Run
 
 LONG_NAMES = {
     "explained_variance": "share of the variance explained",

@@ -38,13 +38,15 @@ def test_spatial_latents_are_shifted_as_a_whole_and_keep_their_positions(
     spatial_path: Path,
 ) -> None:
     run = va.load_run(spatial_path)
-    found = run.traverse(1, span=(-1, 1), steps=3, unit="absolute")
+    found = run.traverse(1, span=(-1, 1), steps=3, unit="absolute", others="base")
     values, base = found["latents"].values[0], found["base"].values
     assert (values[:, 0] == base[0]).all()
     np.testing.assert_allclose(values[:, 1].mean((1, 2)), [-1, 0, 1], atol=1e-6)
     pattern = values[:, 1] - values[:, 1].mean((1, 2), keepdims=True)
     np.testing.assert_allclose(pattern, np.tile(base[1] - base[1].mean(), (3, 1, 1)), atol=1e-5)
     np.testing.assert_allclose(run.traverse(base=5, steps=2)["base"], run.latents[5], atol=1e-4)
+    nearest = run.traverse(1, steps=3)["latents"].values[0]
+    assert all((run.latents.values == latents).all((1, 2, 3)).any() for latents in nearest)
     classes = run.prototypes()
     first = run.latents.values[run.ds["label"].values == classes["class"].values[0]]
     np.testing.assert_allclose(classes["latents"][0], first.mean(0), atol=1e-5)
@@ -114,6 +116,7 @@ def test_activations_by_class(attached_path: Path, tmp_path: Path) -> None:
     [
         ("traverse", {"base": "middle"}, UsageError, "no base 'middle'"),
         ("traverse", {"base": [1.0, 2.0]}, UsageError, r"latents of shape \(2,\) were given"),
+        ("traverse", {"others": "bases"}, UsageError, "Did you mean 'base'"),
         ("line", {"points": [[1, 2, 3]]}, UsageError, "give one or more"),
         ("scatter", {"max_points": 3}, NoInputError, "4 samples or more"),
         ("pairs", {"dims": [1]}, UsageError, "two dimensions or more"),

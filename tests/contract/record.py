@@ -222,7 +222,10 @@ RESULTS: dict[str, Callable[[Path, Path], Table]] = {
     ),
     "layers": layers,
     "traversal": lambda folder, out: explored(
-        folder, "traverse", out, "--dim", 0, "--dim", 1, "--dim", 2, "--steps", 3, "--base", "mean"
+        folder,
+        "traverse",
+        out,
+        *("--dim", 0, "--dim", 1, "--dim", 2, "--steps", 3, "--base", "mean", "--others", "base"),
     ),
     "manifold": lambda folder, out: explored(
         folder, "manifold", out, "--steps", 2, "--dim", 2, "--dim", 0, "--base", "mean"

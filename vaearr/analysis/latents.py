@@ -48,11 +48,8 @@ def distances_to_data(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    sample_size = samples[0].size
-    n_references = min(MAX_REFERENCES, max(2, MAX_REFERENCE_VALUES // sample_size))
-    references = samples[evenly_spaced(len(samples), n_references)]
-    unit = np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (samples.ndim - 2))
-    vectors = (references / unit).reshape(len(references), -1)
+    unit = _units(scale, samples.ndim)
+    vectors = (references_of(samples) / unit).reshape(-1, samples[0].size)
     points = (latents / unit).reshape(len(latents), -1)
     if len(vectors) < 2:
         return np.full(len(points), np.nan), np.nan
@@ -64,6 +61,40 @@ def distances_to_data(
     typical = np.median(between_samples[is_different])
     distances = neighbours.kneighbors(points)[0][:, 0]
     return distances / typical, float(np.quantile(between_samples, FAR_QUANTILE) / typical)
+
+
+def references_of(samples: np.ndarray) -> np.ndarray:
+    """Evenly spaced samples, so few that their distances are computed at once."""
+    n_references = min(MAX_REFERENCES, max(2, MAX_REFERENCE_VALUES // samples[0].size))
+    return samples[evenly_spaced(len(samples), n_references)]
+
+
+def _units(scale: np.ndarray, ndim: int) -> np.ndarray:
+    """Scale `(L,)` of latents of `ndim` dims, to divide them by; 1 for a dimension without."""
+    return np.where(scale > 0, scale, 1.0).reshape(-1, *[1] * (ndim - 2))
+
+
+def samples_along(
+    base: np.ndarray, samples: np.ndarray, scale: np.ndarray, dim: int, values: np.ndarray
+) -> np.ndarray:
+    """For each value `(n,)` of a dimension, the sample of `(k, L[, …])` most similar to the base.
+
+    The values are as many between the same ends, within the range of the samples. Of the samples
+    for which a value is the closest one, it is the nearest in the other dimensions, each divided by
+    its `scale` `(L,)`. For a value without such samples, it is that with the closest value.
+    """
+    sample_values = samples.reshape(*samples.shape[:2], -1).mean(2)[:, dim]
+    ends = np.clip(values[[0, -1]], sample_values.min(), sample_values.max())
+    differences = abs(sample_values[:, None] - np.linspace(*ends, len(values)))
+    step_of_sample = differences.argmin(1)
+    squares = ((samples - base) / _units(scale, samples.ndim)) ** 2
+    squares[:, dim] = 0
+    distances = squares.reshape(len(samples), -1).sum(1)
+    chosen = differences.argmin(0)
+    for step in np.unique(step_of_sample):
+        members = np.flatnonzero(step_of_sample == step)
+        chosen[step] = members[distances[members].argmin()]
+    return samples[chosen]
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:

@@ -171,7 +171,7 @@ def _sliders(run: Run, samples: Encoded) -> Section:
     """A slider for each dimension, over pictures that are decoded here."""
     section = Section("sliders", "Sliders")
     dims = samples.most_important[:MAX_DIMS]
-    traversal = run.traverse(dims, span=(-REACH, REACH), steps=STEPS)
+    traversal = run.traverse(dims, span=(-REACH, REACH), steps=STEPS, others="base")
     decoded = traversal["decoded"].reset_coords(drop=True)
     frames = [as_pictures(decoded.sel(latent_dim=dim, drop=True)) for dim in dims]
     limits = robust_limits(np.stack(frames), GREY)

@@ -161,10 +161,11 @@ add_view(
 )
 add_view(
     "traverse",
-    """Move single latent dimensions, by default all in order of KL, and decode.
+    """Show how patterns change along single latent dimensions, by default all in order of KL.
 
-    The base is a sample of the store. Pictures with a frame are decoded from latents that are far
-    from every sample. The pattern of another grain is reached by 'vaearr look interpolate'.
+    Each picture is decoded from the sample that is most similar to the base, among those with about
+    that value of the dimension. With --others base the other dimensions do not change; pictures
+    with a frame are then far from every sample.
     """,
     (*PICTURES, ".gif"),
     DIMS,
@@ -173,6 +174,11 @@ add_view(
     STEPS,
     UNIT,
     BY,
+    cloup.option(
+        "--others",
+        metavar="data|base",
+        help="other dimensions: of the most similar sample (default), or those of the base",
+    ),
     example="scan.zarr --dim 0 --out traverse.gif",
 )
 add_view(

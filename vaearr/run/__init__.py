@@ -50,7 +50,7 @@ from vaearr.store import (
 
 if TYPE_CHECKING:
     from vaearr.models.artifacts import TrainedModel
-    from vaearr.run.traversals import Base, Space, Unit
+    from vaearr.run.traversals import Base, Others, Space, Unit
 
 
 class Run:
@@ -1025,14 +1025,18 @@ class Run:
         steps: int = 9,
         unit: Unit = "std",
         by: str | None = None,
+        others: Others = "data",
     ) -> xr.Dataset:
         """Decode latents along single dimensions, starting from a base.
+
+        A real change, such as that of an orientation, is a move along several dimensions. By
+        default each picture is therefore decoded from the encoded sample that is most similar to
+        the base, among those with about that value of the dimension.
 
         Parameters
         ----------
         dims : int or sequence of int, optional
-            Latent dimensions; default: all, that with the largest KL first. The other dimensions
-            keep the values of the base.
+            Latent dimensions; default: all, that with the largest KL first.
         base : str, int, mapping or array
             ``"typical"``: the sample nearest the mean of all samples, see `prototypes`;
             ``"typical:NAME"``: that of a class. ``"mean"`` of all samples, ``"prototype:NAME"``:
@@ -1048,13 +1052,19 @@ class Run:
             is shifted as a whole; its value is the mean over positions.
         by : str, optional
             Map of the class that `base` names, see `prototypes`.
+        others : {"data", "base"}
+            Values of the other dimensions. ``"data"``: each sample (of at most 5000 evenly spaced
+            ones, and the base) belongs to the closest value of the row; of these, the one is decoded
+            whose other dimensions are nearest those of the base, each divided by its standard
+            deviation. A value without samples repeats the sample with the closest value.
+            ``"base"``: those of the base; only this dimension changes.
 
         Returns
         -------
         xarray.Dataset
             ``decoded (latent_dim, step, [channel,] dy, dx)``, ``latents (latent_dim, step,
-            latent[, …])``, the coordinate ``value (latent_dim, step)``, and ``base
-            (latent[, …])``; of a base that is a sample of the store also its coordinates
+            latent[, …])``, the coordinate ``value (latent_dim, step)`` of the decoded latents, and
+            ``base (latent[, …])``; of a base that is a sample of the store also its coordinates
             ``base_x``, …. The attribute ``base`` describes it. Of an encoded run also
             ``distance_to_data (latent_dim, step)``: the Euclidean distance of the latents from the
             nearest encoded sample, each dimension divided by the standard deviation of its
@@ -1079,7 +1089,7 @@ class Run:
         """
         from vaearr.run.traversals import traverse
 
-        return traverse(self, dims, base, span, steps, unit, by)
+        return traverse(self, dims, base, span, steps, unit, by, others)
 
     def manifold(
         self,

@@ -11,7 +11,13 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from vaearr import names as n
-from vaearr.analysis.latents import channel_means, shifted, typical_index
+from vaearr.analysis.latents import (
+    channel_means,
+    references_of,
+    samples_along,
+    shifted,
+    typical_index,
+)
 from vaearr.errors import NoInputError, UsageError, did_you_mean
 from vaearr.run import Run
 from vaearr.run.decode import decoded_array, decoded_latents
@@ -25,11 +31,13 @@ TYPICAL, MEAN, PROTOTYPE = "typical", "mean", "prototype"
 STEP, AXIS = "step", "axis"
 ROW, COLUMN = "row", "column"
 UNITS = ("std", "absolute")
+OTHERS = ("data", "base")
 DECODED = "latents that were decoded"
 
 Base = str | int | Mapping[str, Any] | Sequence[float] | np.ndarray
 Space = Literal["plane", "pca", "tsne", "umap"]
 Unit = Literal["std", "absolute"]
+Others = Literal["data", "base"]
 
 
 class Start(NamedTuple):
@@ -89,16 +97,20 @@ def traverse(
     steps: int,
     unit: Unit,
     by: str | None,
+    others: Others,
 ) -> xr.Dataset:
     """Decode latents along single dimensions, see `Run.traverse`."""
+    if others not in OTHERS:
+        raise UsageError(f"there is no choice {others!r} of others.{did_you_mean(others, OTHERS)}")
     start = start_of(run, base, by)
     if dims is None:
         dims = strongest_dimensions(run)
     selected = dimensions(dims, len(start.latents))
-    values = _values(run, start, selected, span, steps, unit)
-    latents = []
-    for dim, row in zip(selected, values, strict=True):
-        latents.append(shifted(start.latents, [dim], row[:, None]))
+    requested = _values(run, start, selected, span, steps, unit)
+    latents = _rows(run, start, selected, requested, others)
+    values = []
+    for dim, row in zip(selected, latents, strict=True):
+        values.append(row[:, dim].reshape(steps, -1).mean(1))
     sizes = {LATENT_DIM: len(selected), STEP: steps}
     result = decoded_latents(run, np.concatenate(latents), sizes, DECODED)
     base_dims = n.latent_dims(start.latents.ndim)
@@ -107,7 +119,20 @@ def traverse(
     result[STEP] = np.arange(steps)
     result.coords["value"] = n.named((LATENT_DIM, STEP), values, "value of the dimension")
     result = result.assign_coords(start.coords)
-    return result.assign_attrs(base=start.description, unit=unit, span=list(span))
+    return result.assign_attrs(base=start.description, unit=unit, span=list(span), others=others)
+
+
+def _rows(
+    run: Run, start: Start, dims: Sequence[int], values: np.ndarray, others: Others
+) -> list[np.ndarray]:
+    """Latents `(steps, L[, …])` for each dimension and its values, see `Run.traverse`."""
+    rows = list(zip(dims, values, strict=True))
+    if others == "base":
+        return [shifted(start.latents, [dim], row[:, None]) for dim, row in rows]
+    _, encoded = encoded_latents(run)
+    samples = np.concatenate([start.latents[None], references_of(encoded)])
+    scale = latent_statistics(run)["aggregate_std"].values
+    return [samples_along(start.latents, samples, scale, dim, row) for dim, row in rows]
 
 
 def manifold(

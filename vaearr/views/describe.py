@@ -19,9 +19,10 @@ from vaearr.views.kinds import kind_of
 if TYPE_CHECKING:
     from vaearr import Run
 
-WIDTH = 110  # characters of a line
+WIDTH = 100  # characters of a line
 MAX_ROWS = 20  # of a table
-MAX_COLUMNS = 10
+MAX_DECODED_LINES = 10  # about decoded pictures
+MAX_DECODED_ROWS = 4
 QUANTILES = ("min", "median", "max")
 MAX_CELLS = 60  # of an array of several dims that is printed as a table
 MAX_VALUES = 10_000_000  # larger variables are not read
@@ -30,6 +31,7 @@ SKIPPED_ATTRIBUTES = {
     "long_name",
     "units",
     "warnings",
+    "weights_sha256",
     "flag_values",
     "flag_meanings",
     n.PROVENANCE,
@@ -86,11 +88,17 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
         ds = result.to_dataset(name=result.name or "value")
     else:
         ds = result
-    statistics = [_statistics(variable) for variable in ds.data_vars.values()]
+    columns = _columns(ds)
+    others = ds.drop_vars(columns).data_vars.values()
+    statistics = _rows(pd.DataFrame([_statistics(variable) for variable in others]))
     lines = textwrap.wrap(f"{kind}: {sizes}", WIDTH)
     lines += _attributes(result.attrs)
-    lines += _rows(pd.DataFrame(statistics))
-    lines += _table(ds, top)
+    if "decoded" in ds:
+        lines += _table(ds, columns, top or MAX_DECODED_ROWS)
+        lines += statistics[: max(0, MAX_DECODED_LINES - len(lines))]
+    else:
+        lines += statistics
+        lines += _table(ds, columns, top)
     warnings: list[Any] = []
     for item in (ds, *ds.data_vars.values()):
         warnings += item.attrs.get("warnings", ())
@@ -126,8 +134,8 @@ def _statistics(variable: xr.DataArray) -> dict[str, str]:
     return row
 
 
-def _table(ds: xr.Dataset, top: int | None) -> list[str]:
-    """The table that a Dataset holds: sorted rows, class sizes, vectors, or columns."""
+def _table(ds: xr.Dataset, columns: list[Any], top: int | None) -> list[str]:
+    """The table that a Dataset holds: sorted rows, class sizes, or columns."""
     for name, prefix in SORTED_BY.items():
         dims = [str(dim) for dim in ds.get(name, xr.DataArray()).dims]
         sorted_dims = [dim for dim in dims if dim.startswith(prefix)]
@@ -136,22 +144,24 @@ def _table(ds: xr.Dataset, top: int | None) -> list[str]:
     first = next(iter(ds.data_vars.values()), xr.DataArray())
     if len(ds.data_vars) == 1 and is_categorical(first) and first.size <= MAX_VALUES:
         return _class_sizes(first)
-    if "decoded" in ds and ds[n.LATENTS].ndim == 2:
-        vectors: Any = ds[n.LATENTS].to_pandas()
-        return _rows(vectors.reset_index(), top, max_columns=None)
-    columns = _columns(ds)
-    if n.PATTERNS in ds or not columns:
+    if not columns:
         return []
     return _rows(ds[columns].to_dataframe().reset_index(), top)
 
 
 def _columns(ds: xr.Dataset) -> list[Any]:
-    """The largest group of variables over the same dims that fit into a table."""
+    """The largest group of variables over the same dims that fit into a table.
+
+    A single one of several variables is none.
+    """
+    if n.PATTERNS in ds:
+        return []
     groups: dict[Any, list[Any]] = {}
     for name, variable in ds.data_vars.items():
         if variable.ndim == 1 or (variable.ndim and variable.size <= MAX_CELLS):
             groups.setdefault(variable.dims, []).append(name)
-    return max(groups.values(), key=len, default=[])
+    largest = max(groups.values(), key=len, default=[])
+    return [] if len(largest) == 1 < len(ds.data_vars) else largest
 
 
 def _sorted_table(ds: xr.Dataset, name: str, along: str, top: int | None) -> list[str]:
@@ -183,17 +193,24 @@ def _class_sizes(labels: xr.DataArray) -> list[str]:
     return _rows(counts)
 
 
-def _rows(
-    frame: pd.DataFrame, max_rows: int | None = None, max_columns: int | None = MAX_COLUMNS
-) -> list[str]:
-    """The first rows of a table as lines of text, by default as many as fit on a screen."""
+def _rows(frame: pd.DataFrame, max_rows: int | None = None) -> list[str]:
+    """The first rows of a table as lines of text, by default as many as fit on a screen.
+
+    Columns that do not fit are named.
+    """
     if frame.empty:
         return []
     max_rows = max_rows or MAX_ROWS
-    cells = frame.iloc[:max_rows, :max_columns].map(_cell)
-    lines = [f"  {line.rstrip()}" for line in cells.to_string(index=False).splitlines()]
+    cells = frame.iloc[:max_rows].map(_cell)
+    widths = [max(len(str(name)), *map(len, cells[name])) + 1 for name in cells]
+    n_columns = max(1, int((np.cumsum(widths) < WIDTH - 1).sum()))
+    text_of_rows = cells.iloc[:, :n_columns].to_string(index=False)
+    lines = [f"  {line.rstrip()}" for line in text_of_rows.splitlines()]
     if len(frame) > max_rows:
         lines.append(f"  and {len(frame) - max_rows} more rows")
+    if n_columns < len(widths):
+        names = ", ".join(map(str, cells.columns[n_columns:]))
+        lines.append(f"  and columns {brief(names, WIDTH - 14)}")
     return lines
 
 

@@ -84,8 +84,8 @@ def samples_along(
     its `scale` `(L,)`. For a value without such samples, it is that with the closest value.
     """
     sample_values = samples.reshape(*samples.shape[:2], -1).mean(2)[:, dim]
-    ends = np.clip(values[[0, -1]], sample_values.min(), sample_values.max())
-    differences = abs(sample_values[:, None] - np.linspace(*ends, len(values)))
+    first, last = np.clip(values[[0, -1]], sample_values.min(), sample_values.max()).tolist()
+    differences = abs(sample_values[:, None] - np.linspace(first, last, len(values)))
     step_of_sample = differences.argmin(1)
     squares = ((samples - base) / _units(scale, samples.ndim)) ** 2
     squares[:, dim] = 0

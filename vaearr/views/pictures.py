@@ -257,7 +257,7 @@ def traversal_sheet(traversal: xr.Dataset, *, most: int = 8) -> Any:
     if n_dims > most:
         heading += f", {most} of {n_dims} latents"
     if traversal.attrs["others"] == "data":
-        heading += "\nof the samples with each value, the one most similar to the base"
+        heading += ";\nat each value the sample most similar to the base"
     names = [f"latent {int(dim)}" for dim in traversal["latent_dim"].values]
     values = list(map(number, traversal["value"].values.ravel()))
     side = picture_width(images.shape[1] + 1)

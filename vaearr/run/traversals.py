@@ -101,7 +101,7 @@ def traverse(
 ) -> xr.Dataset:
     """Decode latents along single dimensions, see `Run.traverse`."""
     if others not in OTHERS:
-        raise UsageError(f"there is no choice {others!r} of others.{did_you_mean(others, OTHERS)}")
+        raise UsageError(f"others (--others) cannot be {others!r}.{did_you_mean(others, OTHERS)}")
     start = start_of(run, base, by)
     if dims is None:
         dims = strongest_dimensions(run)

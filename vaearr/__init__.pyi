@@ -7,6 +7,7 @@ from .analysis.association import (
     associate_jointly as associate_jointly,
 )
 from .analysis.clustering import cluster as cluster
+from .analysis.clustering import cluster_scores as cluster_scores
 from .analysis.planes import embed as embed
 from .analysis.probing import probe as probe
 from .batching import batches as batches
@@ -33,6 +34,7 @@ from .schema.pattern_steps import remove_static_background as remove_static_back
 from .schema.pattern_steps import rescale_intensity as rescale_intensity
 from .sources import open_source as open_source
 from .store.read import open_store as open_store
+from .views import save as save
 from .views import view as view
 from .views.describe import describe as describe
 

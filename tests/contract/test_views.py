@@ -151,8 +151,8 @@ def test_every_kind_of_result_is_a_picture_and_a_page(
 
 
 def test_figures_for_paper(trained_template: Path, tmp_path: Path) -> None:
-    """300 dpi, widths of columns by name, panel letters, units, limits, letters of 6 to 8 pt, the
-    same bytes again.
+    """300 dpi, widths of columns by name, panel letters, no title, units, limits, letters of 5 to 7
+    pt, the same bytes again.
     """
     ds = va.open_store(trained_template)
     for width, inches in (("single", 3.5), ("double", 7.2)):
@@ -161,11 +161,15 @@ def test_figures_for_paper(trained_template: Path, tmp_path: Path) -> None:
             assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
             assert inches * 0.6 < picture.width / 300 < inches * 1.1
     figure = va.view(ds, "matplotlib", kind="map_scatter")
-    assert [text.get_text() for axes in figure.axes for text in axes.texts][:2] == ["a", "b"]
-    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
-    assert min(sizes) >= 6
-    assert max(sizes) <= 8
-    axes = va.view(ds.BC, "matplotlib").axes[0]
+    assert [axes.get_title("left") for axes in figure.axes] == ["a", "b"]
+    texts = [text for text in figure.findobj(Text) if text.get_text() not in ("", "a", "b")]
+    assert min(text.get_fontsize() for text in texts) >= 5
+    assert max(text.get_fontsize() for text in texts) <= 7
+    (axes,) = va.view(ds.BC, "matplotlib").axes
+    assert axes.get_title() == ""
+    assert axes.child_axes[0].get_ylabel() == "band contrast"  # the colour bar
+    (axes,) = views.on_paper(va.view(ds.BC), titles=True).axes
+    assert axes.get_title() == "band contrast"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (µm)", "y (µm)")
     assert axes.get_aspect() == 1
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # rows downwards

@@ -366,7 +366,7 @@ class Explorer(param.Parameterized):
                 dims.value, base=self.latents()[0], span=(-REACH, REACH), steps=STEPS
             )
             return pn.pane.PNG(
-                file_of(on_paper(view(traversal)), ".png", DPI),
+                file_of(on_paper(view(traversal), titles=True), ".png", DPI),
                 sizing_mode="scale_width",
                 max_width=WIDTH,
             )

@@ -350,7 +350,7 @@ def write(result: Any, out: Path, name: str, overwrite: bool) -> None:
     elif ending == ".csv":
         write_new(out, result.to_dataframe().to_csv(lineterminator="\n").encode(), overwrite)
     elif ending:
-        save(result, out, overwrite=overwrite)
+        save(result, out, overwrite=overwrite, titles=ending == ".png")
     else:
         write_folder(result, out, name)
     say(f"written: {out}")
@@ -378,7 +378,7 @@ def write_folder(result: Any, out: Path, name: str) -> None:
     from vaearr.views.pictures import save_pictures
 
     with output_folder(out) as folder:
-        save(result, folder / f"{name}.png")
+        save(result, folder / f"{name}.png", titles=True)
         save_pictures(result["decoded"], folder, name)
         latents = result["latents"].values
         rows = latents.reshape(len(latents), -1)

@@ -161,7 +161,7 @@ class Contents:
         `data` is the path of its table.
         """
         picture = view(result, kind=kind, **options)
-        figure = on_paper(picture)
+        figure = on_paper(picture, titles=True)
         links = {ending.upper(): f"{ending}/{name}.{ending}" for ending in ("png", "svg")}
         for path in links.values():
             self.files[path] = file_of(figure, Path(path).suffix, PNG_DPI)

@@ -26,7 +26,6 @@ from vaearr.views.explorer import explorer
 from vaearr.views.maps import latent_map, side_map_list
 from vaearr.views.page import Section
 from vaearr.views.relations import ALPHA
-from vaearr.views.sheets import side_map_sheet
 
 if TYPE_CHECKING:
     from vaearr import Run
@@ -248,14 +247,10 @@ def overview(contents: Contents, section: Section) -> None:
         section,
         "side_maps",
         contents.plane,
-        "The side maps that the scan came with. Above each: the values of the darkest and the "
-        "brightest colour.",
+        "The side maps that the scan came with. Colours span the 1 % to the 99 % percentile.",
         contents.map_table,
-        kind=side_map_sheet,
+        kind="side_maps",
     )
-    if n.PHASE in contents.plane:
-        phases = c.colored_classes(contents.plane[n.PHASE])
-        section.legend(phases.names, phases.colors)
 
 
 def linked(contents: Contents, section: Section) -> None:

@@ -198,6 +198,8 @@ def side_maps(
     for name, attrs in TRUTH.items():
         if name == "true_phase":
             attrs = phase_attrs | attrs
+        elif name == "true_grain":  # numbers of classes
+            attrs = attrs | {"flag_values": np.unique(truth[name]).tolist()}
         maps[name] = (navigation, truth[name], attrs)
     return maps
 

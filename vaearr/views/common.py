@@ -87,13 +87,13 @@ def value_text(value: object, attrs: dict[Any, Any]) -> str:
     """A coordinate value with its unit, "12.5 µm"."""
     words = text(value)
     if isinstance(value, int | float | np.number):
-        words = f"{float(value):.6g}"
+        words = number(float(value), ".6g")
     return f"{words} {unit(attrs)}".strip()
 
 
-def number(value: float) -> str:
-    """A number with two decimals and a typographic minus sign."""
-    return f"{value:.2f}".replace("-", "−")
+def number(value: float, form: str = ".2f") -> str:
+    """A number, by default with two decimals, with a typographic minus sign."""
+    return format(float(value), form).replace("-", "−")
 
 
 def map_dims(da: xr.DataArray) -> tuple[str, str]:

@@ -212,6 +212,7 @@ def variance_curve(ratio: xr.DataArray, **options: Any) -> Any:
         "ylabel": "share of the variance",
         "xticks": _ticks(numbers),
         "ylim": (0, 1.03),
+        "legend": "top_left",
     } | options
     bars = plot(table, "bar", y="share", label="of each", **style)
     style["color"] = COLORS[1]

@@ -14,7 +14,7 @@ import xarray as xr
 from vaearr import names as n
 from vaearr.config.parts import of_packages, part
 from vaearr.errors import UsageError
-from vaearr.schema import is_categorical
+from vaearr.schema import is_categorical, position_dims
 from vaearr.views.common import Options, bokeh_is_current, holoviews, in_columns, robust_limits
 from vaearr.views.page import Section, page
 from vaearr.views.paper import DPI, check_new, file_of, on_paper, write_new
@@ -26,7 +26,7 @@ KIND = "kind"  # attribute of a result: which builder shows it
 Builder = Callable[..., Any]
 PAGE_DPI = 170
 SCREEN_DPI = 150  # of a figure on a page in pixels of the screen
-ARRAY_SHAPES = {"array", "map", "stack"}  # names that `_names_of` gives to an array
+ARRAY_SHAPES = {"array", "map", "stack", "pictures"}  # names that `_names_of` gives to an array
 # builder of each kind, and the names (dims, coordinates, variables) that identify a result
 # without `kind`
 KINDS: dict[str, tuple[Builder, frozenset[str]]] = {}
@@ -93,7 +93,9 @@ def _names_of(result: xr.Dataset | xr.DataArray) -> set[str]:
     names |= {"array", name, name.partition("_")[2]}
     if set(result.attrs.get(n.NAVIGATION_DIMS, ["none"])) <= set(result.dims):
         names.add("samples of a dataset")
-    further_dims = set(result.dims) - set(n.SCAN_DIMS)
+    elif set(result.attrs.get(n.SIGNAL_DIMS, [n.DY, n.DX])) <= set(result.dims):
+        names.add("pictures")
+    further_dims = set(result.dims) - {*n.SCAN_DIMS, *position_dims(result)}
     if result.ndim == 2:
         names.add("map")
     elif result.ndim == 3 and len(further_dims) == 1 and n.CHANNEL not in further_dims:
@@ -201,6 +203,7 @@ def save(
     overwrite: bool = False,
     dpi: int = DPI,
     width: str = "double",
+    titles: bool = False,
     **options: Any,
 ) -> Path:
     """Save a result or a view as .png, .pdf, .svg or as a self-contained .html page.
@@ -220,12 +223,15 @@ def save(
     width
         Maximum width of a figure: "single", "middle" or "double" column of a journal (89, 140,
         183 mm).
+    titles
+        Whether the title of a figure is printed, see `on_paper`.
     **options
         Options of the view of a result.
 
     Returns
     -------
     pathlib.Path
+        The file that was written.
 
     Raises
     ------
@@ -235,6 +241,12 @@ def save(
         If the folder does not exist.
     ExistsError
         If the file exists and `overwrite` is false.
+
+    Examples
+    --------
+    >>> path = va.save(va.view(ds.BC), "figure.pdf", width="single")
+    >>> path.name
+    'figure.pdf'
     """
     target = Path(path)
     ending = target.suffix.lower()
@@ -246,7 +258,7 @@ def save(
         show(introduction, shown, heading or target.stem)
         data = page(heading or target.stem, introduction, []).encode()
     else:
-        data = file_of(on_paper(shown, width), ending, dpi)
+        data = file_of(on_paper(shown, width, titles=titles), ending, dpi)
     return write_new(target, data, overwrite)
 
 

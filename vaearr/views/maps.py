@@ -15,7 +15,7 @@ from vaearr.schema.grid import edges, label_borders
 from vaearr.views import common as c
 from vaearr.views.common import NAN_COLOR, PERCENT, SEQUENTIAL
 from vaearr.views.kinds import builder
-from vaearr.views.paper import MAX_NAMES
+from vaearr.views.paper import CLIPPED, MAX_NAMES
 
 FRAME = 380  # longer side of a map in screen pixels
 
@@ -63,7 +63,7 @@ def map_plot(
         style |= {"cmap": classes.colors, **named_bar(classes.names)}
     else:
         values = c.as_map(da)
-        span = f"colours span {PERCENT[0]:g}–{PERCENT[1]:g} %"
+        span = f"{CLIPPED} {PERCENT[0]:g}–{PERCENT[1]:g} %"
         unit = c.unit(da.attrs)
         style["clabel"] = f"{unit}, {span}" if unit else span
         style |= {"cmap": SEQUENTIAL, "clim": c.robust_limits(values.values)}
@@ -200,7 +200,8 @@ def stack(
     NoInputError
         If an entry does not exist.
     """
-    further_dims = [str(dim) for dim in da.dims if dim not in n.SCAN_DIMS]
+    positions = {*n.SCAN_DIMS, *schema.position_dims(da)}
+    further_dims = [str(dim) for dim in da.dims if dim not in positions]
     if len(further_dims) != 1 or da.ndim != 3:
         raise SchemaError(
             f"{da.name!r} has dims {da.dims}; expected two map axes and one further dimension."

@@ -15,9 +15,10 @@ LIMITS = (0.5, 99.5)  # percentiles between which grey runs
 COLUMNS = 8  # pictures side by side
 SHEET_WIDTH = 860  # pixels of a sheet on the screen
 MAX_PICTURE_WIDTH = 170  # pixels
-LINE_HEIGHT = 16  # pixels of a line of words
+LINE_HEIGHT = 20  # pixels of a line of words, which are readable on paper as well
 GAP = 5  # pixels between pictures
 FRAME_COLOR = "#d55e00"  # around marked pictures
+AXES = ["across", "down"]
 
 
 def in_rows(items: Sequence[Any] | np.ndarray, columns: int = COLUMNS) -> list[Any]:
@@ -80,74 +81,81 @@ def sheet(
     **options
         Options of `holoviews.Image` (of `holoviews.RGB` for colours).
     """
-    hv = holoviews()
     if limits is None:
         limits = robust_limits(np.concatenate([np.ravel(row) for row in rows]), LIMITS)
-    low, high = limits
-    height, width, *channels = rows[0][0].shape
+    height, width = rows[0][0].shape[:2]
     n_columns = max(map(len, rows))
     side = side or picture_width(n_columns)
     unit = width / side  # pixels of a picture in one pixel of the screen
-    gap = math.ceil(GAP * unit)
     n_lines = max((text.count("\n") + 1 for text in words if text), default=0)
     top = math.ceil(LINE_HEIGHT * n_lines * unit)
-    bottom = top + height
-    cell_height = bottom + gap
-    cell_width = width + gap
-    shape = (len(rows), cell_height, n_columns, cell_width, *channels)
-    cells = np.full(shape, 2 * high - low, "f4")  # above the limits, which is white
-    brightest = high - 1e-4 * (high - low)
-    labels = []
-    remaining_words = iter(words)
-    for i, row in enumerate(rows):
-        for j, image in enumerate(row):
-            cells[i, top:bottom, j, :width] = np.minimum(image, brightest)
-            x = j * cell_width + width / 2
-            y = i * cell_height + top / 2
-            labels.append((x, y, next(remaining_words, "")))
-    canvas = cells.reshape(len(rows) * cell_height, n_columns * cell_width, *channels)
-    middles = np.arange(len(rows)) * cell_height + top + height / 2
-    centres = np.arange(n_columns) * cell_width + width / 2
+    cells = _cells(rows, limits, top, math.ceil(GAP * unit))
+    lefts = np.arange(n_columns) * cells.shape[3]
+    tops = np.arange(len(rows)) * cells.shape[1] + top
+    positions = [(i, j) for i, row in enumerate(rows) for j in range(len(row))]
+    row, column = np.transpose(positions)
+    corners = np.stack([lefts[column], tops[row]], axis=1)
     style: Options = {
         "title": title(heading),
         "xlabel": "",
         "ylabel": "",
         "xaxis": bool(columns),
         "yaxis": bool(names),
-        "xticks": list(zip(centres.tolist(), columns, strict=False)) or None,
-        "yticks": list(zip(middles.tolist(), names, strict=False)) or None,
+        "xticks": list(zip(lefts + width / 2, columns, strict=False)) or None,
+        "yticks": list(zip(tops + height / 2, names, strict=False)) or None,
         "invert_yaxis": True,
         "data_aspect": 1,
         "frame_width": round((side + GAP) * n_columns),
         "show_frame": False,
     }
-    axes = ["across", "down"]
+    pictures = _canvas(cells, limits, cmap).opts(**style | options)
+    if marked is not None and marked.any():
+        pictures = pictures * _frames(corners[marked], np.array([width, height]))
+    if words:
+        x, y = corners[: len(words)].T
+        labels = (x + width / 2, y - top / 2, words)
+        captions = holoviews().Labels(labels, AXES, "word")
+        pictures = pictures * captions.opts(text_color="black", text_font_size="8pt")
+    return pictures
+
+
+def _cells(rows: Sequence[Any] | np.ndarray, limits: Limits, top: int, gap: int) -> np.ndarray:
+    """Pictures in cells `(row, y, column, x[, channel])` with white above, below and to the right.
+
+    `top` rows above a picture and `gap` rows and columns after it are white.
+    """
+    low, high = limits
+    height, width, *channels = rows[0][0].shape
+    shape = (len(rows), top + height + gap, max(map(len, rows)), width + gap, *channels)
+    cells = np.full(shape, 2 * high - low, "f4")  # above the limits, which is white
+    brightest = high - 1e-4 * (high - low)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            cells[i, top : top + height, j, :width] = np.minimum(image, brightest)
+    return cells
+
+
+def _canvas(cells: np.ndarray, limits: Limits, cmap: str | Sequence[str]) -> Any:
+    """Cells as one HoloViews Image, as RGB if they have channels."""
+    hv = holoviews()
+    n_rows, cell_height, n_columns, cell_width, *channels = cells.shape
+    canvas = cells.reshape(n_rows * cell_height, n_columns * cell_width, *channels)
     coordinates = [np.arange(size) + 0.5 for size in (canvas.shape[1], canvas.shape[0])]
     if channels:
         colors = np.nan_to_num(scaled(canvas, limits), nan=1.0)
-        pictures = hv.RGB((*coordinates, *np.moveaxis(colors, -1, 0)), axes)
-    else:
-        pictures = hv.Image((*coordinates, canvas), axes, "value")
-        style |= {"clim": limits, "colorbar": True, "clabel": "", "tools": ["hover"]}
-        style["cmap"] = cmap
-        style["clipping_colors"] = {"NaN": NAN_COLOR, "max": "white"}
-    pictures = pictures.opts(**style | options)
-    if marked is not None and marked.any():
-        n_row, n_column = np.divmod(np.flatnonzero(marked), n_columns)
-        corner = np.stack([n_column * cell_width, n_row * cell_height + top], axis=1)
-        pictures = pictures * _frames(corner, np.array([width, height]), axes)
-    if not words:
-        return pictures
-    captions = hv.Labels(labels, axes, "word")
-    return pictures * captions.opts(text_color="black", text_font_size="8pt")
+        return hv.RGB((*coordinates, *np.moveaxis(colors, -1, 0)), AXES)
+    style: Options = {"clim": limits, "colorbar": True, "clabel": "", "tools": ["hover"]}
+    style["cmap"] = cmap
+    style["clipping_colors"] = {"NaN": NAN_COLOR, "max": "white"}
+    return hv.Image((*coordinates, canvas), AXES, "value").opts(**style)
 
 
-def _frames(corner: np.ndarray, size: np.ndarray, axes: list[str]) -> Any:
+def _frames(corners: np.ndarray, size: np.ndarray) -> Any:
     """Frames around pictures with these upper left corners `(k, 2)`."""
-    opposite = corner + size
-    right = np.stack([opposite[:, 0], corner[:, 1]], axis=1)
-    below = np.stack([corner[:, 0], opposite[:, 1]], axis=1)
-    ways = [(corner, right), (right, opposite), (opposite, below), (below, corner)]
+    opposite = corners + size
+    right = np.stack([opposite[:, 0], corners[:, 1]], axis=1)
+    below = np.stack([corners[:, 0], opposite[:, 1]], axis=1)
+    ways = [(corners, right), (right, opposite), (opposite, below), (below, corners)]
     sides = np.concatenate([np.hstack(way) for way in ways])
-    segments = holoviews().Segments(sides, [*axes, "to_across", "to_down"])
+    segments = holoviews().Segments(sides, [*AXES, "to_across", "to_down"])
     return segments.opts(color=FRAME_COLOR, line_width=2)

@@ -47,8 +47,6 @@ img { max-width: 100%; height: auto; display: block; }
 label img { cursor: zoom-in; }
 input:checked + img { position: fixed; inset: 0; z-index: 9; width: 100vw !important; height: 100vh; max-width: none;
   object-fit: contain; background: #fff; padding: 12px; cursor: zoom-out; }
-.swatch { display: inline-block; white-space: nowrap; margin-right: 1rem; }
-.swatch i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { text-align: left; padding: 3px 16px 3px 0; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: normal; }
@@ -102,15 +100,6 @@ class Section:
             f'<img src="data:image/png;base64,{data}" alt="{_safe(alt)}" '
             f'style="width:{width:.0f}px"></label></div>'
         )
-
-    def legend(self, names: Sequence[str], colors: Sequence[str]) -> None:
-        """Add the names of classes, each with its colour."""
-        items = []
-        for name, color in zip(names, colors, strict=True):
-            items.append(
-                f'<span class="swatch"><i style="background:{color}"></i>{_safe(name)}</span>'
-            )
-        self.blocks.append(f"<p>{' '.join(items)}</p>")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Add a table."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import math
+import string
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -20,29 +22,43 @@ import numpy as np
 
 from vaearr.errors import ExistsError, NoInputError, UsageError
 from vaearr.store.folders import replace_file
-from vaearr.views.common import COLORS, Options, bokeh_is_current, holoviews
+from vaearr.views.common import COLORS, Options, bokeh_is_current, holoviews, number
 from vaearr.views.mosaic import in_rows, scaled, sheet
 
 DPI = 300
 COLUMN_WIDTHS = {"single": 3.5, "middle": 5.5, "double": 7.2}  # inches: 89, 140 and 183 mm
 WIDTH = COLUMN_WIDTHS["double"]
 SMALL = 6  # points: tick labels, legends and words within a picture
+SMALLEST = 5  # points: words within small pictures
 PIXELS_PER_INCH = 130.0  # of a frame on the screen and on paper
-MAX_NAMES = 24  # in a legend or on a colour bar
-LETTERS = "abcdefgh"  # of panels
-FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")
+MAX_NAMES = 24  # on a colour bar
+MAX_LEGEND = 12  # names in a legend; more have none
+# the first that is installed; those after Helvetica have the widths of its letters
+FONTS = (
+    "Arial",
+    "Helvetica",
+    "Liberation Sans",
+    "Arimo",
+    "Nimbus Sans",
+    "TeX Gyre Heros",
+    "DejaVu Sans",
+)
 
 STYLE: dict[Any, Any] = {
     "font.family": ["sans-serif", "DejaVu Sans"],
     "font.size": 7,
-    "figure.titlesize": 8,
-    "axes.titlesize": 8,
+    "figure.titlesize": 7,
+    "axes.titlesize": 7,
+    "axes.titlepad": 3,
     "axes.labelsize": 7,
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
     "legend.fontsize": SMALL,
     "legend.title_fontsize": SMALL,
     "legend.frameon": False,
+    "legend.handlelength": 1.2,
+    "legend.labelspacing": 0.3,
+    "legend.borderpad": 0.2,
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "savefig.dpi": DPI,
@@ -64,9 +80,9 @@ STYLE: dict[Any, Any] = {
 def journal() -> Iterator[None]:
     """Set the style of a journal inside this context.
 
-    Sans-serif letters of 6 to 8 pt in the first of the listed fonts that is installed, DejaVu Sans
-    for letters that it lacks; editable text in PDF; 300 dpi; Okabe and Ito's colours, which are
-    distinguishable with any colour vision.
+    Letters of 5 to 7 pt in Arial, Helvetica or a font with the same widths if one is installed,
+    DejaVu Sans for letters that it lacks; editable text in PDF; 300 dpi; Okabe and Ito's colours,
+    which are distinguishable with any colour vision.
     """
     import matplotlib as mpl
     from cycler import cycler
@@ -130,8 +146,11 @@ def write_new(path: Path, data: bytes, overwrite: bool) -> Path:
 
 
 @bokeh_is_current()
-def on_paper(picture: Any, width: str = "double") -> Any:
+def on_paper(picture: Any, width: str = "double", *, titles: bool = False) -> Any:
     """Render a view as a matplotlib Figure, the frames of a HoloMap as panels side by side.
+
+    As journals require, a figure has no title; that of a map becomes the label of its colour bar.
+    Of several panels each has a letter and its title.
 
     Parameters
     ----------
@@ -139,6 +158,8 @@ def on_paper(picture: Any, width: str = "double") -> Any:
         A HoloViews object; a matplotlib Figure is returned unchanged.
     width
         Maximum width of the figure: "single", "middle" or "double" column of a journal.
+    titles
+        Whether the title is printed.
 
     Returns
     -------
@@ -153,19 +174,18 @@ def on_paper(picture: Any, width: str = "double") -> Any:
         raise UsageError(f"width is {width!r}; use {', '.join(COLUMN_WIDTHS)}.")
     if hasattr(picture, "savefig"):
         return picture
-    hv = holoviews()
-    layout = _as_layout(picture)
-    has_letters = isinstance(picture, hv.Layout) and 1 < len(layout) <= len(LETTERS)
+    max_width = COLUMN_WIDTHS[width]
+    layout = _as_layout(picture, max_width)
+    heading = _options_of(layout).get("title", "")
     with journal(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib")
-        figure, panels = _rendered(layout, COLUMN_WIDTHS[width])
-        if has_letters:
-            for letter, axes in zip(LETTERS, panels, strict=False):
-                axes.annotate(letter, (0, 1), **LETTER_STYLE)
-        heading = _options_of(layout).get("title", "")
-        if heading:
-            heading = heading.replace("{{", "{").replace("}}", "}")
-            figure.suptitle(_wrapped(heading, LETTERS_PER_LINE))
+        figure, panels = _rendered(layout, max_width, titles)
+        if titles and heading:
+            figure.suptitle(_wrapped(heading.format(), LETTERS_PER_LINE))
+        elif not heading and len(panels) > 1:  # else they are parts of one panel
+            for letter, axes in zip(string.ascii_lowercase, panels, strict=False):
+                axes.set_title(letter, loc="left", fontsize=8, fontweight="bold")
+        _fit(figure, panels, layout, max_width)
     return figure
 
 
@@ -176,74 +196,153 @@ LAYOUT_OPTIONS: Options = {
     "hspace": 0.02,
     "vspace": 0.02,
 }
-LETTER_STYLE: Options = {
-    "fontsize": 8,
-    "fontweight": "bold",
-    "xytext": (-22, 5),
-    "xycoords": "axes fraction",
-    "textcoords": "offset points",
-}
-MARGIN = 0.75  # inches of a panel for its labels
+MARGIN = 0.6  # inches of a panel for its labels
+LOWEST = 0.75  # smallest scale of the height of a curve or table, whose labels keep their size
+SMALLEST_SCALE = 0.1  # of panels in a row of many
+MIN_SCALE = 0.45  # smaller panels are arranged in fewer columns
 
 
-def _as_layout(picture: Any) -> Any:
-    """A view as a Layout: maps with a selector as one sheet, other frames side by side."""
+def _as_layout(picture: Any, max_width: float) -> Any:
+    """A view as a Layout: maps with a selector as one sheet, other frames side by side.
+
+    Panels that belong into rows have a common title; others are arranged to fit.
+    """
     hv = holoviews()
+    if isinstance(picture, hv.HoloMap) and isinstance(picture.last, hv.Image):
+        picture = _maps_in_one(picture, round(max_width * MAPS_PER_INCH))
     if isinstance(picture, hv.Layout):
-        return picture
-    if not isinstance(picture, hv.HoloMap):
+        layout = picture
+    elif isinstance(picture, hv.HoloMap):
+        layout = hv.Layout(list(picture)).cols(3)
+    else:
         return hv.Layout([picture])
-    if isinstance(picture.last, hv.Image):
-        return hv.Layout([_maps_in_one(picture)])
-    n_columns = 1 if _frame_size(picture.last)[0] > WIDTH / 2 else 3
-    return hv.Layout(list(picture)).cols(n_columns).opts(title=str(picture.label))
+    n_columns = layout.shape[1]
+    if _options_of(layout).get("title"):
+        return layout
+    while n_columns > 1 and _scale(layout, n_columns, max_width) < MIN_SCALE:
+        n_columns -= 1
+    return hv.Layout(list(layout)).cols(n_columns)
 
 
-def _maps_in_one(maps: Any) -> Any:
+def _scale(layout: Any, n_columns: int, max_width: float) -> float:
+    """Size of the frames of a Layout relative to their size on the screen, before they are fitted."""
+    widths = sorted(_frame_size(view)[0] for view in layout)
+    scale = (max_width - MARGIN * n_columns) / sum(widths[-n_columns:])
+    return float(np.clip(scale, SMALLEST_SCALE, 1))
+
+
+MAPS_PER_INCH = 1.15
+
+
+def _maps_in_one(maps: Any, n_columns: int) -> Any:
     """The maps of a HoloMap side by side, each with its colour range above it."""
     images = []
     words = []
     for (name,), frame in maps.data.items():
         low, high = _options_of(frame)["clim"]
         images.append(scaled(frame.dimension_values(2, flat=False), (low, high)))
-        words.append(f"{name}: {low:.2g} … {high:.2g}")
+        words.append(f"{name}: {number(low, '.2g')} … {number(high, '.2g')}")
     left, bottom, right, top = maps.last.bounds.lbrt()
     options = _options_of(maps.last)
     unit = options["xlabel"].partition("(")[2].rstrip(")")
     heading = f"{maps.label} ({right - left:.4g} x {top - bottom:.4g} {unit})"
     style = {"cmap": options["cmap"], "colorbar": False}
-    return sheet(in_rows(images), heading, limits=(0.0, 1.0), words=words, **style)
+    return sheet(in_rows(images, n_columns), heading, limits=(0.0, 1.0), words=words, **style)
 
 
-def _rendered(layout: Any, max_width: float) -> tuple[Any, list[Any]]:
-    """A Layout as a matplotlib figure with panels sized as on the screen; and its panels."""
+def _rendered(layout: Any, max_width: float, titles: bool) -> tuple[Any, list[Any]]:
+    """A Layout as a matplotlib figure; and its panels."""
     # registers the backend; `hv.extension` would write into notebooks
     importlib.import_module("holoviews.plotting.mpl")
     from matplotlib import pyplot
 
     hv = holoviews()
-    n_rows, n_columns = layout.shape
-    sizes = np.zeros((n_rows * n_columns, 2))
-    sizes[: len(layout)] = [_frame_size(view) for view in layout]
-    sizes = sizes.reshape(n_rows, n_columns, 2)
-    widths = sizes[..., 0].max(axis=0)
-    heights = sizes[..., 1].max(axis=1)
+    n_columns = layout.shape[1]
+    scale = _scale(layout, n_columns, max_width)
+    has_title = titles or len(layout) > 1
+    convert = functools.partial(_for_matplotlib, scale=scale, has_title=has_title)
     with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
-    views = [_visible(view).map(_for_matplotlib, with_options) for view in layout]
+    views = [_visible(view).map(convert, with_options) for view in layout]
     converted = hv.Layout(views).cols(n_columns).opts(**LAYOUT_OPTIONS, backend="matplotlib")
     figure = hv.renderer("matplotlib").get_plot(converted).state  # `hv.render` plots it twice
     pyplot.close(figure)
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    return figure, panels
+
+
+def _fit(figure: Any, panels: list[Any], layout: Any, max_width: float) -> None:
+    """Size a figure so that its frames have the proportions of the screen."""
+    n_rows, n_columns = layout.shape
+    _remove_repeated_labels(panels, n_columns)
     grid = panels[0].get_gridspec()
     grid.figure = figure
-    grid.set_width_ratios(widths)
-    grid.set_height_ratios(heights)
-    margins = MARGIN * n_columns
-    scale = min(1.0, max(0.5, max_width - margins) / widths.sum())
-    width = min(max_width, scale * widths.sum() + margins)
-    figure.set_size_inches(width, scale * heights.sum() + MARGIN * n_rows + 0.2)
     figure.set_layout_engine("constrained")
-    return figure, panels
+    scale = _scale(layout, n_columns, max_width)
+    figure_width = 0.0
+    for _ in range(2):  # the second time with the space that the labels have taken
+        sizes = np.zeros((n_rows * n_columns, 2))
+        sizes[: len(layout)] = [_frame_size(view, scale) for view in layout]
+        sizes = sizes.reshape(n_rows, n_columns, 2)
+        widths = sizes[..., 0].max(axis=0)
+        heights = sizes[..., 1].max(axis=1)
+        grid.set_width_ratios(widths)
+        grid.set_height_ratios(heights)
+        figure_width = figure_width or widths.sum() + MARGIN * n_columns
+        figure.set_size_inches(figure_width, heights.sum() + MARGIN * n_rows)
+        figure.draw_without_rendering()
+        frames = [axes.get_position(original=True).width for axes in panels[:n_columns]]
+        scale *= min(1, figure_width * sum(frames) / widths.sum())
+    for axes in panels:
+        _fit_ticks(axes)
+        _fit_words(axes)
+
+
+def _fit_ticks(axes: Any) -> None:
+    """Leave as many names below a panel as do not touch each other."""
+    low, high = sorted(axes.get_xlim())
+    ticks = []
+    widest = 0.0
+    for tick in axes.xaxis.get_major_ticks():
+        label = tick.label1
+        if low <= tick.get_loc() <= high and not label.get_rotation():
+            ticks.append((tick.get_loc(), label.get_text()))
+            widest = max(widest, label.get_window_extent().width)
+    step = math.ceil(1.2 * widest * len(ticks) / axes.bbox.width)
+    if step > 1:
+        axes.set_xticks(*zip(*ticks[::step], strict=True))
+
+
+def _remove_repeated_labels(panels: list[Any], n_columns: int) -> None:
+    """Leave the labels of the outer panels if all panels have the same axes."""
+    axes_words = {
+        (axes.get_xlabel(), axes.get_ylabel(), axes.get_xlim(), axes.get_ylim()) for axes in panels
+    }
+    if len(axes_words) > 1:
+        return
+    for i, axes in enumerate(panels):
+        if i % n_columns:
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False)
+        if i + n_columns < len(panels):
+            axes.set_xlabel("")
+            axes.tick_params(labelbottom=False)
+
+
+def _fit_words(axes: Any) -> None:
+    """Size the words between pictures so that neighbours do not touch.
+
+    Words that are too long in the smallest letters are hidden, all of them if these are most.
+    """
+    words = [text for text in axes.texts if text.get_text()]
+    if not words:
+        return
+    places = axes.transData.transform([text.get_position() for text in words])
+    space = 0.9 * np.diff(np.unique(places[:, 0].round())).min(initial=axes.bbox.width)
+    widths = np.array([text.get_window_extent().width for text in words])
+    scale = np.clip(0.8 * space / widths.max(), SMALLEST / SMALL, 1)
+    fits = scale * widths <= space
+    for text, is_short in zip(words, fits & (fits.mean() > 0.5), strict=True):
+        text.set(fontsize=scale * SMALL, linespacing=1.1, visible=is_short)
 
 
 def _visible(view: Any) -> Any:
@@ -266,7 +365,7 @@ def _options_of(view: Any) -> Options:
     return options
 
 
-def _frame_size(view: Any) -> tuple[float, float]:
+def _frame_size(view: Any, scale: float = 1.0) -> tuple[float, float]:
     """Width and height of the frame of a view in inches."""
     options = _options_of(view)
     width = options.get("frame_width")
@@ -278,7 +377,10 @@ def _frame_size(view: Any) -> tuple[float, float]:
         ratio = (right - left) / (top - bottom)
         width = width or height * ratio
         height = width / ratio
-    return (width or 400.0) / PIXELS_PER_INCH, (height or 300.0) / PIXELS_PER_INCH
+    across = scale * (width or 400.0) / PIXELS_PER_INCH
+    if not options.get("data_aspect"):
+        scale = max(scale, LOWEST)
+    return across, scale * (height or 300.0) / PIXELS_PER_INCH
 
 
 # options of bokeh and those of matplotlib that mean the same
@@ -291,16 +393,16 @@ RENAMED = {
     "text_color": ("color",),
     "text_align": ("horizontalalignment",),
 }
-LETTERS_PER_INCH = 17  # of a title
+LETTERS_PER_INCH = 15  # of a title
 LETTERS_PER_LINE = 96  # of the title of a figure
 SCREEN_ONLY = {"colorbar", "fontsize", "colorbar_opts", "hooks"}
 
 
-def _for_matplotlib(view: Any) -> Any:
+def _for_matplotlib(view: Any, scale: float, has_title: bool) -> Any:
     """An element or overlay with matplotlib options that correspond to its bokeh options."""
     hv = holoviews()
     screen = _options_of(view)
-    width = _frame_size(view)[0]
+    width = scale * _frame_size(view)[0]
     groups = hv.Store.options(backend="matplotlib")[type(view).__name__].groups
     allowed = {name for group in groups.values() for name in group.allowed_keywords}
     options: Options = {"hooks": []}
@@ -310,19 +412,26 @@ def _for_matplotlib(view: Any) -> Any:
             options[names[0]] = value
     if not screen.get("data_aspect"):
         options["aspect"] = "auto"
-    if "title" in options:
-        options["title"] = _wrapped(options["title"], max(24, int(LETTERS_PER_INCH * width)))
+    if not has_title:
+        options["title"] = ""
+    elif "title" in options:
+        options["title"] = _wrapped(options["title"], max(12, int(LETTERS_PER_INCH * width)))
+    if isinstance(view, hv.NdOverlay | hv.Overlay) and len(view) > MAX_LEGEND:
+        options["show_legend"] = False
     if screen.get("show_frame") is False:
         options["hooks"].append(_hide_frame)
     if isinstance(view, hv.Element):
         if screen.get("colorbar"):
-            options["hooks"].append(functools.partial(_color_bar, screen, width))
+            color_bar = functools.partial(_color_bar, screen, has_title, width)
+            options["hooks"].append(color_bar)
         _adapt_element(view, options, screen)
     return view.opts(**options, backend="matplotlib", clone=True)
 
 
 def _wrapped(title: str, n_letters: int) -> str:
-    return "\n".join(textwrap.fill(line, n_letters) for line in title.splitlines())
+    return "\n".join(
+        textwrap.fill(line, n_letters, break_long_words=False) for line in title.splitlines()
+    )
 
 
 def _adapt_element(element: Any, options: Options, screen: Options) -> None:
@@ -349,16 +458,28 @@ def _hide_frame(plot: Any, element: Any) -> None:
     plot.handles["axis"].tick_params(length=0)
 
 
-def _color_bar(options: Options, frame_width: float, plot: Any, element: Any) -> None:
-    """Draw the colour bar of an element to the right of its frame, where layouts reserve space."""
+CLIPPED = "colours span"  # begins the note on a colour bar that does not show all values
+
+
+def _color_bar(options: Options, has_title: bool, width: float, plot: Any, element: Any) -> None:
+    """Draw the colour bar of an element to the right of its frame, where layouts reserve space.
+
+    Its label is the unit, of a map without a title the title.
+    """
     axes = plot.handles["axis"]
-    label, is_clipped, _ = options.get("clabel", "").partition("colours span")
+    label, is_clipped, _ = options.get("clabel", "").partition(CLIPPED)
+    label = label.strip(", ")
+    title = options.get("title", "")
+    if is_clipped and not has_title:
+        label = title.format()  # HoloViews titles are format strings
+    elif f"({label})" in title:
+        label = ""
     bar = axes.figure.colorbar(
         plot.handles["artist"],
-        cax=axes.inset_axes((1 + 0.06 / frame_width, 0, 0.09 / frame_width, 1)),
+        cax=axes.inset_axes((1 + 0.06 / width, 0, 0.09 / width, 1)),
         extend="both" if is_clipped else "neither",
     )
-    bar.set_label(label.strip(", "))
+    bar.set_label(label)
     names = options.get("colorbar_opts", {}).get("major_label_overrides")
     if names:
         bar.set_ticks([*names], labels=[*names.values()])

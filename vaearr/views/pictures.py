@@ -21,6 +21,7 @@ from vaearr.views.common import (
     number,
     robust_limits,
     text,
+    title,
     unit,
     value_text,
 )
@@ -93,6 +94,26 @@ def grey_of(images: np.ndarray) -> np.ndarray:
     return grey.round().astype(np.uint8)
 
 
+@builder("pictures", "pictures")
+def picture_sheet(da: xr.DataArray, **options: Any) -> Any:
+    """Plot selected or decoded patterns in their order, their coordinates above them.
+
+    All have one grey scale. `**options` are those of `holoviews.Image`.
+    """
+    signal = da.attrs.get(n.SIGNAL_DIMS, [n.DY, n.DX])
+    dims = [dim for dim in da.dims if dim not in signal]
+    samples = da.expand_dims("picture")
+    if dims:
+        samples = da.stack(picture=dims, create_index=False)
+    samples = samples.transpose("picture", *signal)
+    words = []
+    for sample in samples:
+        places = [f"{dim} = {value_text(sample[dim].item(), sample[dim].attrs)}" for dim in dims]
+        words.append("\n".join(places))
+    rows = in_rows(pictures(samples))
+    return sheet(rows, limits=options.pop("clim", None), words=words, **options)
+
+
 @builder("reconstruction", "input", "reconstruction")
 def reconstruction_sheet(
     examples: xr.Dataset, *, threshold: float | None = None, most: int = 8
@@ -128,7 +149,7 @@ def reconstruction_sheet(
     for i in range(len(original)):
         example = examples.isel(example=i)
         sources.append("\n".join(source_of(example, "example_{}")))
-        scores.append("\n".join(scores_of(example)))
+        scores.append("\n".join(scores_of(example)).removeprefix("PSNR "))  # dB identifies it
     heading = f"reconstructions ({units_of(examples['input'])})"
     names = ["input", "reconstruction"]
     pair = sheet([original, recon], heading, limits=limits, names=names, words=sources)
@@ -225,7 +246,7 @@ def interpolation_strip(interpolation: xr.Dataset, *, most: int = 9) -> Any:
         sample = interpolation.isel(end=end)
         source = "\n".join(source_of(sample, "{}_of_end"))
         ends.append(f"{sample['end'].item()}: {source}")
-    words = [ends[0], *(f"t = {t:.3g}" for t in steps["t"].values), ends[1]]
+    words = [ends[0], *(f"t = {t:.2g}" for t in steps["t"].values), ends[1]]
     method = interpolation.attrs["method"]
     heading = f"{method} between posterior means ({units_of(steps['decoded'])})"
     heading = with_frames_explained(heading, steps)
@@ -263,7 +284,7 @@ def traversal_sheet(traversal: xr.Dataset, *, most: int = 8) -> Any:
     side = picture_width(images.shape[1] + 1)
     style: Options = {"side": side, "colorbar": False, **framed(traversal)}
     heading = with_frames_explained(heading, traversal)
-    moves = sheet(images, heading, names=names, words=values, **style)
+    moves = sheet(images, names=names, words=values, **style)
     change = images[:, -1] - images[:, 0]
     if change.ndim == 4:
         change = change.mean(-1)
@@ -271,7 +292,8 @@ def traversal_sheet(traversal: xr.Dataset, *, most: int = 8) -> Any:
     words = [f"{share:.0%}" for share in change.std((1, 2)) / np.maximum(contrast, TINY)]
     limits = robust_limits(change, LIMITS, symmetric=True)
     style = {"limits": limits, "cmap": DIVERGING, "side": side}
-    return in_columns([moves, sheet(change[:, None], "last − first", words=words, **style)], 2)
+    change_sheet = sheet(change[:, None], "last − first", words=words, **style)
+    return in_columns([moves, change_sheet], 2, title=title(heading))
 
 
 @builder("manifold", "decoded", "row", "column")
@@ -286,8 +308,8 @@ def manifold_sheet(manifold: xr.Dataset) -> Any:
     return sheet(
         stacked(manifold["decoded"], ("row", "column")),
         with_frames_explained(heading, manifold),
-        names=list(map(number, manifold["row"].values)),
-        columns=list(map(number, manifold["column"].values)),
+        names=[number(value, ".1f") for value in manifold["row"].values],
+        columns=[number(value, ".1f") for value in manifold["column"].values],
         xlabel=text(manifold["column"].attrs["long_name"]),
         ylabel=text(manifold["row"].attrs["long_name"]),
         **framed(manifold),
@@ -304,7 +326,7 @@ def prototype_sheet(prototypes: xr.Dataset) -> Any:
     words = []
     for i, name in enumerate(names):
         source = source_of(prototypes.isel({"class": i}), "{}_of_sample")
-        words.append(f"{name}\n{', '.join(source)}")
+        words.append("\n".join([name, *source]))
     words += [f"n = {count}" for count in prototypes["n"].values]
     rows = [pictures(prototypes["decoded"]), pictures(prototypes["decoded_mean"])]
     heading = f"classes of {prototypes.attrs['by']} ({units_of(prototypes['decoded'])})"

@@ -148,6 +148,7 @@ def map_scatter(
     elif len(table) >= DENSE:
         points = {"size": 4} | HIDDEN
         style: c.Options = {"cmap": DENSITY, "gridsize": 40, "color": None, "grid": False}
+        style["clabel"] = "points"
         below = [c.plot(table, "hexbin", x=across, y=up, **style)]
     return linked(
         map_plot(latent_values, roi=roi, **options),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,31 +13,23 @@ from vaearr import schema
 from vaearr.errors import NoInputError, did_you_mean
 from vaearr.schema.classes import class_names, class_of_each
 from vaearr.schema.grid import measured
-from vaearr.views.colors import colors_of
 from vaearr.views.common import (
-    NAN_COLOR,
-    SEQUENTIAL,
-    as_map,
     brief,
-    colored_classes,
     holoviews,
     in_columns,
-    label,
-    robust_limits,
     text,
     title,
     unit,
 )
 from vaearr.views.kinds import builder
 from vaearr.views.maps import beside_each_other, latent_map, side_map_list
-from vaearr.views.mosaic import COLUMNS, in_own_limits, in_rows, scaled, sheet
+from vaearr.views.mosaic import COLUMNS, in_own_limits, in_rows, sheet
 from vaearr.views.pictures import framed, pictures, units_of, with_frames_explained
 from vaearr.views.spread import scatter
 
 MARK = "#111111"
 MAX_CLASSES = 12
 MAX_OVERVIEW_LATENTS = 6
-SIDE_MAP_COLUMNS = 5
 
 
 @builder("patterns", "samples of a dataset")
@@ -155,40 +146,6 @@ def overview(ds: xr.Dataset, run: str | None = None, **options: Any) -> Any:
             numbers = ds[n.run_name(n.LATENT, name)].values[:MAX_OVERVIEW_LATENTS]
             maps += [latent_map(ds, name, int(number)) for number in numbers]
     return beside_each_other(maps, **options)
-
-
-def side_map_sheet(ds: xr.Dataset) -> Any:
-    """Show the side maps of a Dataset in one frame, each from its 1 % to its 99 % percentile.
-
-    The limits stand above each map; a map of classes has the colours of `colored_classes`. Raises
-    NoInputError if there is no side map.
-    """
-    maps = side_map_list(ds)
-    if not maps:
-        raise NoInputError("the store has no band contrast, elements or phases.")
-    images = []
-    words = []
-    for da in maps:
-        name = label(da)
-        if schema.is_categorical(da):
-            classes = colored_classes(da)
-            images.append(painted(as_map(classes.values).values, classes.colors))
-            words.append(name)
-            continue
-        values = as_map(da).values
-        low, high = robust_limits(values)
-        colors = colors_of(SEQUENTIAL)
-        images.append(painted(scaled(values, (low, high)) * (len(colors) - 1), colors))
-        words.append(f"{name}: {low:.3g} … {high:.3g}")
-    return sheet(in_rows(images, SIDE_MAP_COLUMNS), limits=(0.0, 1.0), words=words)
-
-
-def painted(positions: np.ndarray, colors: Sequence[str]) -> np.ndarray:
-    """A picture `(H, W, 3)` of positions in a list of colours; NaN is grey."""
-    from matplotlib.colors import to_rgb
-
-    palette = np.array([to_rgb(color) for color in [*colors, NAN_COLOR]])
-    return palette[np.where(np.isfinite(positions), positions, len(colors)).astype(int)]
 
 
 def _is_further_map(da: xr.DataArray) -> bool:

@@ -156,7 +156,7 @@ def volume_slices(
     """
     if isinstance(result, xr.DataArray):
         volumes = {text(label(result)): as_volume(result)}
-        heading = ""
+        heading = text(label(result))
     else:
         volumes, heading = example_volumes(result, example)
     first = next(iter(volumes.values()))

@@ -118,7 +118,7 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
 
     Parameters
     ----------
-    labels, reference
+    labels, reference : xarray.DataArray
         Whole numbers over the same dims, below 0 (or NaN) if missing; named by `flag_values` and
         `flag_meanings` if they have them.
 
@@ -145,6 +145,12 @@ def cluster_scores(labels: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:
     .. [2] Vinh, Epps & Bailey, J. Mach. Learn. Res. 11, 2837 (2010).
     .. [3] Rosenberg & Hirschberg, EMNLP-CoNLL 2007, 410.
     .. [4] Kuhn, Nav. Res. Logist. Q. 2, 83 (1955).
+
+    Examples
+    --------
+    >>> scores = va.cluster_scores(ds.grains, ds.phase)
+    >>> scores.confusion.dims
+    ('cluster', 'reference')
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn import metrics

@@ -43,6 +43,9 @@ def bokeh_is_current() -> Iterator[None]:
     """Interpret options as those of bokeh inside this context, whichever backend is current."""
     store = holoviews().Store
     before = store.current_backend
+    if before == "bokeh":  # setting it again builds all option classes anew, 0.2 s each time
+        yield
+        return
     store.set_current_backend("bokeh")
     try:
         yield

@@ -264,7 +264,8 @@ def _rendered(layout: Any, max_width: float, titles: bool) -> tuple[Any, list[An
     with_options = [hv.Element, hv.Overlay, hv.NdOverlay]
     views = [_visible(view).map(convert, with_options) for view in layout]
     converted = hv.Layout(views).cols(n_columns).opts(**LAYOUT_OPTIONS, backend="matplotlib")
-    figure = hv.renderer("matplotlib").get_plot(converted).state  # `hv.render` plots it twice
+    with _without_fitting():
+        figure = hv.renderer("matplotlib").get_plot(converted).state  # `hv.render` plots it twice
     pyplot.close(figure)
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     return figure, panels
@@ -343,6 +344,19 @@ def _fit_words(axes: Any) -> None:
     fits = scale * widths <= space
     for text, is_short in zip(words, fits & (fits.mean() > 0.5), strict=True):
         text.set(fontsize=scale * SMALL, linespacing=1.1, visible=is_short)
+
+
+@contextmanager
+def _without_fitting() -> Iterator[None]:
+    """Omit HoloViews' search for the size of a figure, which draws it twice: its size is set here."""
+    from holoviews.plotting.mpl import LayoutPlot
+
+    before = LayoutPlot.v17_layout_format
+    LayoutPlot.v17_layout_format = False
+    try:
+        yield
+    finally:
+        LayoutPlot.v17_layout_format = before
 
 
 def _visible(view: Any) -> Any:

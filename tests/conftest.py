@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tiny networks: more threads only wait for each other
+# tiny networks: more threads only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -26,8 +26,26 @@ from .data import random_patterns_dataset
 
 @pytest.fixture(autouse=True)
 def _random_numbers() -> None:
-    """Tests that draw with torch's own generator draw the same each time."""
+    """Tests that use the generator of torch get the same numbers each time."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _threads_are_unchanged() -> Iterator[None]:
+    """Restore the number of threads, which numba changes: with another, trained weights differ."""
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def without_compiling() -> Iterator[None]:
+    """Import orix and kikuchipy as Python code: numba would compile for half a minute."""
+    numba = pytest.importorskip("numba")
+    before = numba.config.DISABLE_JIT
+    numba.config.DISABLE_JIT = True
+    yield
+    numba.config.DISABLE_JIT = before
 
 
 @pytest.fixture

@@ -36,12 +36,18 @@ NEEDED = {
 @pytest.mark.filterwarnings("ignore:Object at model is not recognized")
 @pytest.mark.parametrize("page", PAGES)
 def test_python_of_a_guide(
-    page: str, trained_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str,
+    trained_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     if page in NEEDED:
         pytest.importorskip(
             NEEDED[page], reason=f"{page}.md needs {NEEDED[page]}, which is not installed"
         )
+    if page == "crystals":
+        request.getfixturevalue("without_compiling")
     for name in ("a", "b", "scan"):
         shutil.copytree(trained_store, tmp_path / "guide" / "stores" / f"{name}.zarr")
     monkeypatch.chdir(tmp_path / "guide")

@@ -67,8 +67,9 @@ def _ctrl_c() -> None:
 
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Size and time of the last change of every file below a folder."""
-    files = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    """Size and time of the last change of every file below a folder, except locks of writers."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".writer"]
+    files = {path: path.stat() for path in paths}
     return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in files.items()}
 
 

@@ -98,6 +98,7 @@ def test_an_address_without_a_scheduler_is_refused(trained_template: Path, tmp_p
         free.bind(("127.0.0.1", 0))
         nobody = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     for scheduler in (nobody, tmp_path / "nowhere.json", "somewhere"):
-        refused = vaearr("encode", store, "--overwrite", "--scheduler", scheduler, code=USAGE)
+        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+            refused = vaearr("encode", store, "--overwrite", "--scheduler", scheduler, code=USAGE)
         assert f"--scheduler {scheduler}: no Dask scheduler answers there" in refused.error
         assert dask.config.get("scheduler", None) is None, "later work is not sent there"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import vaearr as va
@@ -46,6 +47,7 @@ def dense(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_values_are_those_of_the_formulae(ds: xr.Dataset) -> None:
+    n_threads = torch.get_num_threads()
     x = ds.latents.values.reshape(-1, 4)
     column = {name: ds[name].values.reshape(-1, 1) for name in ("BC", "sign", "like_bc")}
     each = va.associate(
@@ -65,6 +67,7 @@ def test_values_are_those_of_the_formulae(ds: xr.Dataset) -> None:
         partial = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
         found = table["association"].sel(target=name, latent="all").values
         np.testing.assert_allclose(found, [xy, partial], atol=1e-9)
+    assert torch.get_num_threads() == n_threads, "numba has changed it"
 
 
 def test_what_two_latents_tell_together_is_found_and_what_bc_explains_is_taken_off(

@@ -94,7 +94,6 @@ def test_all_steps_work_on_a_linear_run(known_store: Path, tmp_path: Path) -> No
     vaearr("probe", known_store, "--run", "pca", "--target", "BC")
     vaearr("reconstruct", known_store, "--run", "pca")
     vaearr("look", "traverse", known_store, "--run", "pca", "--out", tmp_path / "t.png")
-    vaearr("report", known_store, "--run", "pca", "--out", tmp_path / "report")
     assert "pca, 4 latent dimensions" in vaearr("info", known_store).out
     assert run.model.reconstruct(run.ds.patterns[0, :3]).shape == (3, 20, 20)
     assert len(va.view(run.components)) > 0

@@ -143,13 +143,13 @@ def test_lpips_of_images(
 
 @pytest.fixture(scope="module")
 def cubes(template: Template) -> Path:
-    """Six volumes of 17 x 18 x 19 voxels with a run of spatial latents, over the values 0 to 100."""
+    """Four volumes of 17 x 18 x 19 voxels with a run of spatial latents, over the values 0 to 100."""
     if not HAS_MONAI:
         pytest.skip(MONAI)
 
     def make(folder: Path) -> None:
         (folder / "volumes").mkdir()
-        for number in range(6):
+        for number in range(4):
             volume = np.random.default_rng(number).uniform(0, 100, (19, 18, 17)).astype("float32")
             nibabel.Nifti1Image(volume, np.eye(4)).to_filename(
                 folder / "volumes" / f"{number}.nii.gz"
@@ -188,18 +188,16 @@ def test_lpips_of_volumes_is_the_mean_over_the_slices_of_three_axes(
     )
     found = read_csv(tmp_path / "out" / "metrics.csv", "lpips")[:, 0]
     ds = zarr(store)
-    assert ds.patterns.shape == (6, 17, 18, 19)
-    for number in (0, 4):
-        axes = []
-        for axis in range(3):
-            planes = [
-                torch.from_numpy(np.moveaxis(ds[name].values[number], axis, 0)[:, None]) / 50 - 1
-                for name in ("patterns", "reconstruction")
-            ]
-            axes.append(lpips(vgg, lines, *planes).mean())
-        assert found[number] == pytest.approx(
-            np.mean(axes), rel=0.02
-        )  # a range of the data, not of 0 to 100
+    assert ds.patterns.shape == (4, 17, 18, 19)
+    means = []
+    for axis in range(3):
+        planes = [
+            torch.from_numpy(np.moveaxis(ds[name].values[1], axis, 0)[:, None]) / 50 - 1
+            for name in ("patterns", "reconstruction")
+        ]
+        means.append(lpips(vgg, lines, *planes).mean())
+    # 2 %: the range is that of the data, not 0 to 100
+    assert found[1] == pytest.approx(np.mean(means), rel=0.02)
 
 
 def history(store: Path, run: str) -> dict[str, np.ndarray]:

@@ -16,9 +16,8 @@ from vaearr.errors import VaearrError
 
 from .harness import BAD_DATA, vaearr, zarr
 
-quaternions = pytest.importorskip(
-    "orix.quaternion", reason="ORIX IS MISSING: .ang and .ctf maps are not tested at all"
-)
+pytest.importorskip("orix", reason="ORIX IS MISSING: .ang and .ctf maps are not tested at all")
+pytestmark = pytest.mark.usefixtures("without_compiling")
 NY, NX, STEP = 4, 5, 1 / 3
 ANG = """# HEADER: Start
 # TEM_PIXperUM          1.000000
@@ -118,11 +117,11 @@ def test_ang(scan: Path, tmp_path: Path) -> None:
     )
     angles[1, 2] = np.nan
     np.testing.assert_allclose(ds.euler, angles, atol=2e-6)
-    rotations = quaternions.Rotation.from_euler(
-        ds.euler.values[PHASE > 0]
-    )  # orix reads them as they are stored
+    from orix.quaternion import Rotation
+
+    rotations = Rotation.from_euler(ds.euler.values[PHASE > 0])
     np.testing.assert_allclose(rotations.to_euler(), angles[PHASE > 0], atol=1e-5)
-    np.testing.assert_allclose(ds.x, np.arange(NX) * 0.5)  # the scan's own
+    np.testing.assert_allclose(ds.x, np.arange(NX) * 0.5)
     assert ds.phase.attrs["source"] == "a.ang"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ PACKAGE = Path(__file__).parents[1] / "plugin"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the package is installed."""
-    target = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("plugin")
+    source = shutil.copytree(PACKAGE, folder / "source")  # pip builds next to the files
+    target = folder / "site"
     install = (
         "-m",
         "pip",
@@ -33,7 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "--target",
     )
     subprocess.run(
-        [sys.executable, *install, str(target), str(PACKAGE)], check=True, capture_output=True
+        [sys.executable, *install, str(target), str(source)], check=True, capture_output=True
     )
     return {
         **os.environ,
@@ -41,38 +44,31 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-COMMANDS = """
+COMMANDS_AND_VIEWS = """
 import json, sys
+import vaearr as va
 from vaearr.cli import main
-for words in json.loads(sys.argv[1]):
+store = sys.argv[1]
+for words in json.loads(sys.argv[2]):
     sys.argv = ["vaearr", *words]
     try:
         main()
     except SystemExit as end:
         assert not end.code, words
-"""
-VIEWS = """
-import sys, vaearr as va
-ds = va.open_store(sys.argv[1])
+ds = va.open_store(store)
 result = ds.latents[..., 0].assign_attrs(kind="example")
 print(type(va.view(result)).__name__, type(va.view(ds.roi, kind="vaearr_example:show")).__name__)
-print(va.load_run(sys.argv[1]).decode(ds.latents[:2, :2]).shape)
+print(va.load_run(store).decode(ds.latents[:2, :2]).shape)
 """
 
 
-def python(installed: dict[str, str], script: str, argument: object) -> str:
-    """What a script prints in that environment."""
-    command = [sys.executable, "-c", script, str(argument)]
-    done = subprocess.run(command, env=installed, capture_output=True, text=True)
+def output_of(installed: dict[str, str], store: Path, *commands: tuple[object, ...]) -> str:
+    """What commands and views print, one after the other in one process."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
+    python = [sys.executable, "-c", COMMANDS_AND_VIEWS, str(store), words]
+    done = subprocess.run(python, env=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def run(installed: dict[str, str], *commands: tuple[object, ...]) -> str:
-    """What commands print, one after the other in one process."""
-    return python(
-        installed, COMMANDS, json.dumps([[str(word) for word in words] for words in commands])
-    )
 
 
 @pytest.mark.slow
@@ -92,11 +88,8 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
     )
     train = ("train", store, *choice, "--epochs", 2, "--set", "model.latent_dim=3")
     ingest = ("ingest", tmp_path / "scan.stack", store)
-    run(installed, ingest, (*train, "--device", "cpu"), ("encode", store))
-    np.testing.assert_array_equal(xr.open_zarr(store).patterns, patterns)
-    ds = va.open_store(store)
-    bc = xr.DataArray(rng.normal(size=(12, 11)), dims=("y", "x"))
-    va.keep(ds, brightness=ds.patterns.mean(("dy", "dx")) + 0 * bc)
+    np.save(tmp_path / "map.npy", patterns.mean((2, 3)))
+    attach = ("attach", store, tmp_path / "map.npy", "--kind", "map", "--name", "brightness")
     associate = (
         "associate",
         store,
@@ -104,12 +97,18 @@ def test_every_door(installed: dict[str, str], tmp_path: Path) -> None:
         "agreement",
         "--metric",
         "vaearr_example:agreement",
+        "--target",
+        "brightness",
     )
     given = 'cluster={"method": "halves", "name": "groups", "run": "vae"}'
     cluster = ("run", "cluster", "-p", f"store={store}", "-p", given)
-    assert "agreement" in run(installed, (*associate, "--target", "brightness"), cluster)
-    assert set(np.unique(xr.open_zarr(store).groups)) <= {0, 1}
-    assert python(installed, VIEWS, store).splitlines() == ["Curve Curve", "(2, 2, 16, 16)"]
+    steps = (ingest, attach, (*train, "--device", "cpu"), ("encode", store), associate, cluster)
+    printed = output_of(installed, store, *steps)
+    assert "agreement" in printed
+    assert printed.splitlines()[-2:] == ["Curve Curve", "(2, 2, 16, 16)"]
+    ds = xr.open_zarr(store)
+    np.testing.assert_array_equal(ds.patterns, patterns)
+    assert set(np.unique(ds.groups)) <= {0, 1}
 
 
 def test_functions_in_the_place_of_names(known_template: Path) -> None:

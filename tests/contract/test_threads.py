@@ -62,14 +62,3 @@ def test_importing_vaearr_changes_no_environment_variable() -> None:
         "assert dict(os.environ) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_joint_statistics_leave_the_number_of_threads() -> None:
-    code = (
-        "import torch, vaearr as va, vaearr.testing as t; ds = t.synthetic_scan(nx=9, ny=8); "
-        "va.associate_jointly(ds.elements.rename(element='latent'), ds.BC); "
-        "assert torch.get_num_threads() == 1"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )

@@ -22,6 +22,7 @@ import vaearr as va
 from vaearr.errors import UntrustedError
 
 from .harness import BAD_DATA, TINY, USAGE, sets, vaearr, zarr
+from .test_openings import MOST_OF_A_STORE, opened_stores
 
 STRANGER = """
 from pathlib import Path
@@ -209,8 +210,10 @@ def test_checkpoint_names_are_not_imported(scan_template: Path, marker: Path) ->
     assert not marker.exists()
 
 
-def test_stored_metric_names_are_not_imported(trained_template: Path, marker: Path) -> None:
-    """A report imports neither the metrics that a table names nor the views that variables name."""
+def test_a_report_imports_no_stored_names_and_opens_the_store_at_most_twice(
+    trained_template: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the metrics that a table names nor the views that variables name are imported."""
     store = shutil.copytree(trained_template, marker.parent / "scan.zarr")
     vaearr("associate", store, "--metric", "stranger:metric", "--overwrite")
     assert marker.exists()
@@ -222,8 +225,12 @@ def test_stored_metric_names_are_not_imported(trained_template: Path, marker: Pa
     with warnings.catch_warnings():  # the folders of runs hold files that are no arrays
         warnings.simplefilter("ignore")
         consolidate_metadata(store)
-    vaearr("report", store, "--out", "report")
+    store = store.rename(store.with_name("renamed.zarr"))  # unknown to this process
+    opened = opened_stores(monkeypatch)
+    vaearr("report", store)
     assert not marker.exists()
+    assert 1 <= opened.count(store) <= MOST_OF_A_STORE
+    assert (store.with_name("renamed.reports") / "vae" / "index.html").is_file()
 
 
 def test_entry_points_beside_a_store_are_not_installed(

@@ -28,6 +28,7 @@ kikuchipy = pytest.importorskip(
     "kikuchipy", reason="KIKUCHIPY IS MISSING: vendor files are not tested at all"
 )
 
+pytestmark = pytest.mark.usefixtures("without_compiling")
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "edax-h5": lambda folder: files.edax_h5(folder / "a.h5"),
     "h5oina": lambda folder: files.oxford(folder / "a.h5oina"),

@@ -164,6 +164,7 @@ class Workshop:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            "NUMBA_DISABLE_JIT": "1",
         }
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.reliability.workshop", *modules],

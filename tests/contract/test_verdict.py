@@ -57,7 +57,11 @@ def scan_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("good", "can be trusted", ["--model", "pca", "--latent-dim", 6]),
         ("overfitted", "overfitted", ["--model", "pca", "--latent-dim", 80]),
-        ("collapsed", "collapsed", [*TINY, "--epochs", 2, "--beta", 10_000]),
+        (
+            "collapsed",
+            "Next: train longer (epochs=4), and if they",
+            [*TINY, "--epochs", 2, "--beta", 10_000],
+        ),
     ],
 )
 def test_good_and_bad_runs_are_distinguished(

@@ -54,7 +54,7 @@ from vaearr.store import (
 from vaearr.store.folders import sha256_of
 from vaearr.store.remove import removable
 from vaearr.training import array_sha256
-from vaearr.training.verdict import judge
+from vaearr.training.verdict import add_verdict
 
 log = logging.getLogger("vaearr")
 
@@ -161,7 +161,7 @@ def import_model(
             model, origin = _model_of_file(ds, file, split, settings)
         sample = _validation_split(mask, seed=settings.seed)
         health = latent_health(model, _batches(ds, sample, model))
-        judge(health, model, ds, split, seed=0, max_samples=N_HEALTH)
+        add_verdict(health, model, ds, split, seed=0, max_samples=N_HEALTH)
         if is_run:
             health.attrs["warnings"] += _likeness(origin["explained_variance"], health.attrs)
         imported = {"file": file.name, "sha256": sha256, **origin}

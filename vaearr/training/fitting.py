@@ -20,7 +20,7 @@ from vaearr.models.linear import Samples
 from vaearr.models.quality import MIN_SAMPLES, latent_health
 from vaearr.recipe import now, versions
 from vaearr.training.step import seeded
-from vaearr.training.verdict import judge
+from vaearr.training.verdict import add_verdict
 
 log = logging.getLogger("vaearr")
 
@@ -122,7 +122,7 @@ def fit_model(
     health = health.assign(findings.data_vars)
     facts = dict(findings.attrs)
     health.attrs["warnings"] += facts.pop("warnings", [])
-    judge(health, model, ds, split, seed=settings.seed)
+    add_verdict(health, model, ds, split, seed=settings.seed)
     manifest = model_facts(model, settings, identities, n_training, int(validation.sum())) | {
         "latent_dim": n_latents,
         "fit": facts,

@@ -34,7 +34,7 @@ from vaearr.training.loop import MAX_VALIDATED, OnEpoch, OnStep, fit
 from vaearr.training.processes import Processes
 from vaearr.training.records import history_dataset, read_sheets, tensorboard
 from vaearr.training.state import Training
-from vaearr.training.verdict import judge
+from vaearr.training.verdict import add_verdict
 
 log = logging.getLogger("vaearr")
 
@@ -142,7 +142,9 @@ def train_model(
     _fit_or_clear(state, checkpoint, logs, on_step, on_epoch)
     health = latent_health(model, _health_samples(state, part_batches, n_validation))
     history = history_dataset(state)
-    judge(health, model, ds, split, seed=settings.seed, history=history, epochs=settings.epochs)
+    add_verdict(
+        health, model, ds, split, seed=settings.seed, history=history, epochs=settings.epochs
+    )
     tables = {n.HISTORY: history, n.HEALTH: health}
     manifest = _manifest(state, identities, n_validation)
     saved = team.first_does(save_model, model, folder, manifest)

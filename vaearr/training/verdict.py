@@ -34,8 +34,8 @@ LOW = 0.5  # share of the signal below which most of it is lost
 TEXTS = {  # of each kind of verdict
     n.GOOD: "The latents can be trusted: they explain {found}.",
     "collapsed": "The latents have collapsed: no latent dimension carries information about the "
-    "patterns, so latent maps show noise only. Next: lower beta, lengthen the warm-up or train "
-    "longer.",
+    "patterns, so latent maps show noise only. Next: {longer}, and if they stay collapsed, use smaller "
+    "batches or lower beta.",
     "noisy": "The latents cannot be trusted: noise is nearly all of the patterns' variance. Next: "
     "bin the patterns more (preprocess.bin), or record them with a higher dose.",
     "overfitted": "The model is overfitted: its latents explain {found}, but {training} of that of "
@@ -52,14 +52,14 @@ TEXTS = {  # of each kind of verdict
 
 
 class Part(NamedTuple):
-    """Patterns of a part of the split, what the model decodes `(n, C, …)`, similar neighbours."""
+    """Patterns of a part of the split, similar neighbours, and what the model decodes of these."""
 
     patterns: Patterns
-    decoded: torch.Tensor
     pairs: Pairs | None
+    shares: Shares | None
 
 
-def judge(
+def add_verdict(
     health: xr.Dataset,
     model: TrainedModel,
     ds: xr.Dataset,
@@ -132,44 +132,57 @@ def measure_signal(
         measured = _read(model, samples.at(is_validation), max_samples)
     by_pca = _decoded_by_pca(model, training.patterns, measured.patterns, seed)
     largest = training if training.pairs is not None else measured
-    facts = _noise(largest)
-    shares = _shares(measured, measured.decoded)
-    facts["explained_signal"] = shares and shares.signal
-    facts["explained_signal_error"] = shares and shares.error
-    facts["training_signal"] = _training_signal(model, training)
-    facts["explained_signal_pca"] = None
-    facts["explained_variance_pca"] = None
-    facts["n_pca_samples"] = 0
+    shares = measured.shares
+    facts: dict[str, Any] = {
+        "explained_signal": shares and shares.signal,
+        "explained_signal_error": shares and shares.error,
+        "training_signal": _training_signal(model, training),
+        "explained_signal_pca": None,
+        "explained_variance_pca": None,
+        "n_pca_samples": 0,
+    }
     if by_pca is not None:
-        shares = _shares(measured, by_pca)
-        facts["explained_signal_pca"] = shares and shares.signal
+        if measured.pairs is not None:
+            decoded = by_pca[measured.pairs.samples]
+            shares = explained_signal(measured.patterns, measured.pairs, decoded)
+            facts["explained_signal_pca"] = shares and shares.signal
         facts["explained_variance_pca"] = _explained_variance(measured.patterns, by_pca)
         facts["n_pca_samples"] = len(training.patterns.points)
-    return facts
+    return _noise(largest) | facts
 
 
 def _read(model: TrainedModel, samples: Samples, max_samples: int) -> Part:
     """Samples of random chunks, so that they have their neighbours, and what is decoded."""
     limit = min(max_samples, MAX_VALUES // samples.n_values)
-    shape = model.preprocess.shape
     points = [np.empty((0, samples.inside.ndim), np.int64)]
-    values = [torch.empty((0, *shape))]
+    values = [torch.empty((0, *model.preprocess.shape))]
     spreads = [torch.empty(0)]
-    decoded = [torch.empty((0, *shape))]
     for grid_points, stored in samples.at(_in_random_chunks(samples, limit)).stored():
         points.append(grid_points)
         for batch in stored.split(model.fitting(len(stored))):
             batch = batch.to(model.device)
-            mean, _ = model.encode_batch(batch)
             values.append(model.preprocess(batch).cpu())
             spreads.append(model.preprocess.spread(batch).cpu())
-            decoded.append(model.decode_batch(mean).cpu())
     x = torch.cat(values)
     is_finite = x.flatten(1).isfinite().all(1)
     kept_points = np.concatenate(points)[is_finite.numpy()]
     patterns = Patterns(x[is_finite], torch.cat(spreads)[is_finite], kept_points)
     pairs = similar_pairs(patterns) if schema.is_scan(samples.ds) else None
-    return Part(patterns, torch.cat(decoded)[is_finite], pairs)
+    if pairs is None:
+        return Part(patterns, None, None)
+    decoded = _decoded(model, patterns.values[pairs.samples])
+    return Part(patterns, pairs, explained_signal(patterns, pairs, decoded))
+
+
+@torch.inference_mode()
+def _decoded(model: TrainedModel, values: torch.Tensor) -> torch.Tensor:
+    """What the model decodes of preprocessed patterns."""
+    model.eval()
+    decoded = []
+    for batch in values.split(model.fitting(len(values))):
+        mean, _ = model.network.encode(batch.to(model.device))
+        decoded.append(model.decode_batch(mean.float()).cpu())
+    return torch.cat(decoded)
 
 
 def _in_random_chunks(samples: Samples, limit: int) -> np.ndarray:
@@ -195,19 +208,13 @@ def _noise(part: Part) -> dict[str, Any]:
     return {"noise_variance": noise, "noise_share": noise / max(total, 1e-30)}
 
 
-def _shares(part: Part, decoded: torch.Tensor) -> Shares | None:
-    if part.pairs is None:
-        return None
-    return explained_signal(part.patterns, part.pairs, decoded)
-
-
 def _training_signal(model: TrainedModel, training: Part) -> float | None:
     """The share explained of training patterns, of the own or the neighbour's pattern.
 
     More than 1 if noise is reproduced. What any fit of so few numbers to a pattern reproduces, a
     share n_latent / n_values of its noise, is not counted.
     """
-    shares = _shares(training, training.decoded)
+    shares = training.shares
     if shares is None:
         return None
     noise = _noise(training)["noise_share"]

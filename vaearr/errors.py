@@ -4,7 +4,7 @@ sysexits.h.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
 INTERNAL_ERROR = 70  # exit code of a mistake in the program itself
@@ -92,15 +92,24 @@ def need(package: str, install: str, what: str) -> None:
         )
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return a hint for a misspelt name: the closest known name, then the known names."""
+def did_you_mean(
+    name: str, known: Sequence[str], long_names: Mapping[str, str] | None = None
+) -> str:
+    """Return a hint for a misspelt name: the closest known name, then the known names.
+
+    Upper and lower case count as equal. A name is also compared with the long names of known names.
+    If it begins with a known name of two letters or more, this is close, such as Ti to titanium.
+    """
     import difflib
 
     hint = ""
     if len(name) <= MAX_NAME:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        names = {long.lower(): text for text, long in (long_names or {}).items()}
+        names |= {text.lower(): text for text in known}
+        close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        close += [text for text in names if len(text) > 1 and name.lower().startswith(text)]
         if close:
-            hint = f" Did you mean {shortened(close[0])!r}?"
+            hint = f" Did you mean {shortened(names[close[0]])!r}?"
     return f"{hint} Known: {listed(known)}."
 
 

@@ -339,10 +339,6 @@ def test_nearest_sample_in_tsne(images_template: Path, tmp_path: Path) -> None:
     )
 
 
-def test_prior_against_posterior_is_told_before_drawing(images_store: Path) -> None:
-    assert "aggregate_kl" in vaearr("look", "statistics", images_store).out
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -103,7 +103,8 @@ def test_one_image_for_each_point(kind: str, tmp_path: Path) -> None:
             Image.fromarray(values[y, x]).save(
                 tmp_path / "points" / (pattern.format(x=x, y=y) + ".png")
             )
-    vaearr("ingest", tmp_path / "points", tmp_path / "a.zarr", *options)
+    done = vaearr("ingest", tmp_path / "points", tmp_path / "a.zarr", *options)
+    assert ("images are points of a scan, as their names hold" in done.err) == (not options)
     ds = zarr(tmp_path / "a.zarr")
     assert not bool(ds.present[1, 2])
     assert int(ds.present.sum()) == 11

@@ -247,6 +247,15 @@ def test_text_of_any_result(trained_template: Path) -> None:
     warned = xr.DataArray([1.0, 2.0], dims="step", name="a", attrs={"warnings": ["too few points"]})
     assert va.describe(warned)[-1] == "warning: too few points"
     assert va.describe(xr.Dataset())
+    wide = xr.Dataset({f"column_{i}": ("row", np.ones(9)) for i in range(20)})
+    lines = va.describe(wide)
+    assert max(map(len, lines)) <= 100
+    assert "column_19" in lines[-1]
+    steps = xr.Dataset({"decoded": (("step", "dy"), np.ones((30, 8)))})
+    for i in range(20):
+        steps[f"of_step_{i}"] = "step", np.ones(30)
+        steps[f"other_{i}"] = ("step", "end"), np.ones((30, 4))
+    assert len(va.describe(steps)) <= 10
     assert len(va.describe(va.load_run(trained_template))) < 80
 
 

@@ -51,13 +51,14 @@ def distances_to_data(
     unit = _units(scale, samples.ndim)
     vectors = (references_of(samples) / unit).reshape(-1, samples[0].size)
     points = (latents / unit).reshape(len(latents), -1)
+    unknown = np.full(len(points), np.nan), np.nan
     if len(vectors) < 2:
-        return np.full(len(points), np.nan), np.nan
+        return unknown
     neighbours = NearestNeighbors(n_neighbors=1).fit(vectors)
     between_samples = neighbours.kneighbors()[0][:, 0]
     is_different = between_samples > 0
     if not is_different.any():
-        return np.full(len(points), np.nan), np.nan
+        return unknown
     typical = np.median(between_samples[is_different])
     distances = neighbours.kneighbors(points)[0][:, 0]
     return distances / typical, float(np.quantile(between_samples, FAR_QUANTILE) / typical)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import re
@@ -29,10 +28,6 @@ __all__ = ["app", "data", "help", "look", "main", "pages", "steps"]
 # take 15 ms, in which it blocks a core. libgomp reads this when torch or scikit-learn is loaded;
 # results do not depend on it.
 GOMP_SPINS = "10000"
-
-# New objects after which Python collects garbage. With its default of 700, a tenth of the time
-# in which a command imports its libraries is spent on it.
-GC_THRESHOLD = 50_000
 
 # Messages name a setting in both spellings, as in "overwrite=True (--overwrite)". The command line
 # keeps the second.
@@ -90,7 +85,6 @@ def _log_on_stderr() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line: an error is one line on stderr; `--debug` shows its traceback."""
-    gc.set_threshold(GC_THRESHOLD)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINS)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -68,7 +68,11 @@ def ingest(
     scheduler: str | None,
     overwrite: bool,
 ) -> None:
-    """Write a scan, an image folder, digits or NIfTI volumes as a new store."""
+    """Write a scan, an image folder, digits or NIfTI volumes as a new store.
+
+    A folder of images named by scan points, such as x0_y0.png, becomes a scan; with --format images
+    a collection.
+    """
     if bc:
         refuse(
             BC in settings.get("maps", {}),

@@ -31,8 +31,8 @@ class IngestConfig(Config):
     )
     filenames: str | None = field(
         None,
-        "how file names give the scan point: '{y}_{x}', or a regular expression with groups x "
-        "and y",
+        "images: how their names give the scan point, such as '{y}_{x}', or a regular expression "
+        "with groups x and y; names such as x0_y0 are recognised",
     )
     nonfinite: Literal["error", "mask"] = field(
         "error",

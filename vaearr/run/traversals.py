@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -30,14 +30,13 @@ from vaearr.schema.grid import find_point, grid_indices, sample_words
 TYPICAL, MEAN, PROTOTYPE = "typical", "mean", "prototype"
 STEP, AXIS = "step", "axis"
 ROW, COLUMN = "row", "column"
-UNITS = ("std", "absolute")
-OTHERS = ("data", "base")
 DECODED = "latents that were decoded"
 
 Base = str | int | Mapping[str, Any] | Sequence[float] | np.ndarray
 Space = Literal["plane", "pca", "tsne", "umap"]
 Unit = Literal["std", "absolute"]
 Others = Literal["data", "base"]
+UNITS, OTHERS = get_args(Unit), get_args(Others)
 
 
 class Start(NamedTuple):

@@ -336,15 +336,19 @@ def open_points(folder: Path, config: IngestConfig) -> xr.Dataset:
 def _steps(folder: Path, stems: list[str], filenames: str | None) -> tuple[np.ndarray, str]:
     """Step numbers [x, y] of each file name, and a note on how they were read."""
     note = ""
+    reading = (
+        "The images are points of a scan, as their names hold {}; if not, choose format images."
+    )
     remedy = "move other images away, or give a template: filenames='x{x}_y{y}'."
     if filenames is not None:
         pattern, rule = _pattern(filenames), f"filenames={filenames!r}"
         remedy = "correct the template so that it fits these names, or move other images away."
     elif _count_matches(LABELLED, stems) >= _count_matches(UNLABELLED, stems):
         pattern, rule = LABELLED, "x and y numbers (such as x12_y7)"
+        note = reading.format(rule)
     else:
         pattern, rule = UNLABELLED, "y_x numbers at the end (such as 7_12)"
-        note = "file names are read as y_x; if they mean x_y, give filenames='*{x}_{y}'."
+        note = reading.format(rule) + " If they mean x_y, give filenames '*{x}_{y}'."
     steps = []
     unmatched = []
     for stem in stems:

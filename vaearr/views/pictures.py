@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from vaearr import names as n
+from vaearr.analysis.latents import evenly_spaced
 from vaearr.errors import NoInputError, SchemaError
 from vaearr.views.common import (
     DIVERGING,
@@ -198,7 +199,7 @@ def progress_sheet(progress: xr.Dataset, *, most: int = 8) -> Any:
     """
     dims = {dim: str(dim).removeprefix("sheet_") for dim in progress.dims}
     progress = progress.rename(dims)
-    epochs = _evenly_spaced(progress.sizes[n.EPOCH], most)
+    epochs = evenly_spaced(progress.sizes[n.EPOCH], most)
     progress = progress.isel({n.EPOCH: epochs})
     names = ["input"]
     rows = [pictures(progress["input"])]
@@ -207,12 +208,6 @@ def progress_sheet(progress: xr.Dataset, *, most: int = 8) -> Any:
             names.append(f"{name}, epoch {int(samples[n.EPOCH])}")
             rows.append(pictures(samples))
     return sheet(rows, "samples during training", names=names)
-
-
-def _evenly_spaced(count: int, most: int) -> np.ndarray:
-    """At most `most` evenly spaced numbers below `count`, including both ends."""
-    numbers = np.linspace(0, count - 1, min(most, count))
-    return np.unique(numbers.round().astype(int))
 
 
 @builder("draws", "decoded", "latents", n.SAMPLE)
@@ -238,7 +233,7 @@ def interpolation_strip(interpolation: xr.Dataset, *, most: int = 9) -> Any:
 
     At most `most` evenly spaced steps, including both ends, on one grey scale.
     """
-    steps = interpolation.isel(step=_evenly_spaced(interpolation.sizes["step"], most))
+    steps = interpolation.isel(step=evenly_spaced(interpolation.sizes["step"], most))
     first, last = pictures(interpolation["input"])
     images = np.stack([first, *pictures(steps["decoded"]), last])
     ends = []

@@ -83,9 +83,13 @@ def targets_of(
         if target is None:
             labels = [label for variable in maps.values() for label, _ in columns(variable, dims)]
             labels = [label for label in labels if ": " not in label]  # classes of a listed map
+            long_names = {
+                text: variable.attrs.get("long_name", "") for text, variable in maps.items()
+            }
+            hint = did_you_mean(name, sorted({*maps, *labels}), long_names)
             raise NoInputError(
                 f"no target is named {name!r}, and it is no sum such as 'Fe + 0.5*Ni' and no "
-                f"'rgb(Fe, Ni, Cr)'.{did_you_mean(name, sorted({*maps, *labels}))}"
+                f"'rgb(Fe, Ni, Cr)'.{hint}"
             )
         chosen[name] = target
     return stack(chosen.items(), dims)

@@ -54,11 +54,3 @@ def test_a_command_waits_briefly_and_the_run_tells_its_threads(scan_store: Path)
 
 def test_what_the_environment_says_wins(trained_template: Path) -> None:
     assert min(looks(*command("encode", trained_template), OMP_WAIT_POLICY="ACTIVE")) > 10**6
-
-
-def test_importing_vaearr_changes_no_environment_variable() -> None:
-    code = (
-        "import os; before = dict(os.environ); import vaearr as va; va.load_model, va.roi; "
-        "assert dict(os.environ) == before"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

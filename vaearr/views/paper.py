@@ -184,7 +184,7 @@ def on_paper(picture: Any, width: str = "double", *, titles: bool = False) -> An
             figure.suptitle(_wrapped(heading.format(), LETTERS_PER_LINE))
         elif not heading and len(panels) > 1:  # else they are parts of one panel
             for letter, axes in zip(string.ascii_lowercase, panels, strict=False):
-                axes.set_title(letter, loc="left", fontsize=8, fontweight="bold")
+                axes.set_title(letter, loc="left", ha="right", fontsize=8, fontweight="bold")
         _fit(figure, panels, layout, max_width)
     return figure
 
@@ -280,6 +280,7 @@ def _fit(figure: Any, panels: list[Any], layout: Any, max_width: float) -> None:
     figure.set_layout_engine("constrained")
     scale = _scale(layout, n_columns, max_width)
     figure_width = 0.0
+    margin = MARGIN * n_rows
     for _ in range(2):  # the second time with the space that the labels have taken
         sizes = np.zeros((n_rows * n_columns, 2))
         sizes[: len(layout)] = [_frame_size(view, scale) for view in layout]
@@ -289,10 +290,13 @@ def _fit(figure: Any, panels: list[Any], layout: Any, max_width: float) -> None:
         grid.set_width_ratios(widths)
         grid.set_height_ratios(heights)
         figure_width = figure_width or widths.sum() + MARGIN * n_columns
-        figure.set_size_inches(figure_width, heights.sum() + MARGIN * n_rows)
+        height = heights.sum() + margin
+        figure.set_size_inches(figure_width, height)
         figure.draw_without_rendering()
-        frames = [axes.get_position(original=True).width for axes in panels[:n_columns]]
-        scale *= min(1, figure_width * sum(frames) / widths.sum())
+        frames = [axes.get_position(original=True) for axes in panels]
+        row_width = figure_width * sum(frame.width for frame in frames[:n_columns])
+        scale *= min(1, row_width / widths.sum())
+        margin = height * (1 - sum(frame.height for frame in frames[::n_columns]))
     for axes in panels:
         _fit_ticks(axes)
         _fit_words(axes)

@@ -43,6 +43,7 @@ bench: setup
 
 pictures: setup
 	$(BIN)/python notebooks/pictures/make.py
+	$(BIN)/python notebooks/pictures/gallery.py
 
 docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"

@@ -47,7 +47,6 @@ HOMES = {
     "holoviews": {"views"},
     "bokeh": {"views", "app"},
     "panel": {"app"},
-    "panel_material_ui": {"app"},
     "matplotlib": {"views"},
     "prefect": set(),
     "distributed": {"computing"},

@@ -56,7 +56,7 @@ def test_sliders_are_ordered_by_importance_and_filtered(runs: Runs, values: np.n
     order = np.argsort(-variances)
     labels = [slider.label for slider in page.sliders.grid.objects]
     assert [label.split(" · ")[0] for label in labels] == [f"latent {i}" for i in order]
-    assert labels[0].endswith(f"{100 * variances.max() / variances.sum():.2g} % of variance")
+    assert f" · {100 * variances.max() / variances.sum():.2g} % · " in labels[0]
     page.sliders.filter = "3, 0-1, nothing, 77"
     assert [slider.label[:8] for slider in page.sliders.grid.objects] == [
         "latent 3",
@@ -72,7 +72,7 @@ def test_a_slider_moves_in_standard_deviations(runs: Runs, values: np.ndarray) -
     assert slider.start == pytest.approx((column.min() - column.mean()) / column.std(), rel=1e-4)
     slider.value = 1.5
     assert page.latents()[0, 1] == pytest.approx(column.mean() + 1.5 * column.std(), rel=1e-4)
-    page.go_to(page.samples.vectors[page.row])
+    page.sliders.set(page.samples.vectors[page.row])
     np.testing.assert_allclose(page.latents()[0], values.reshape(-1, 4)[page.sample], rtol=1e-6)
 
 
@@ -80,14 +80,13 @@ def test_a_selection_has_a_mean_a_spread_and_files(runs: Runs, values: np.ndarra
     page = Explorer(runs, "own")
     page.select(np.arange(5))
     assert page.sample < 5
-    shown = str(selection_view(page)[0].object)
+    shown = str(selection_view(page).object)
     assert all(words in shown for words in ("most typical", "mean of 5 samples", "spread"))
-    points, table, picture = [button.callback().read() for button in downloads(page)]
+    points, table = [button.callback().read() for button in downloads(page)]
     assert pd.read_csv(io.BytesIO(points))[["x", "y"]].values.tolist() == [[i, 0] for i in range(5)]
     columns = pd.read_csv(io.BytesIO(table))
     np.testing.assert_allclose(columns["latent_3"], values[0, :5, 3], rtol=1e-5)
     assert "BC" in columns
-    assert b"<svg" in picture
 
 
 def test_the_address_sets_the_page_and_follows_it(runs: Runs) -> None:

@@ -129,7 +129,7 @@ CENTRE = """(() => {
 })()"""
 DECODED = f"!!window.deep && !!{LIVE}"
 MOVE = f"""(async () => {{
-  const handles = deep((e) => e.type === "range" && e.getBoundingClientRect().width);
+  const handles = deep((e) => e.getAttribute("role") === "slider" && e.getBoundingClientRect().width);
   const found = [];
   for (let i = 0; i < {MOVES}; i++) {{
     const before = {LIVE}.src, began = performance.now();

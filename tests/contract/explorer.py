@@ -17,11 +17,15 @@ from .harness import command
 
 SECONDS = 120
 SEEN = "(e) => e.getBoundingClientRect().width > 0"
+SLIDER = f"deep((e) => e.getAttribute('role') === 'slider').find({SEEN})"
 
 
 @contextmanager
-def explored(store: Path, *options: str) -> Iterator[str]:
-    """Address of the page while it is served, in a process of its own."""
+def explored(store: Path, *options: str, quiet: bool = False) -> Iterator[str]:
+    """Address of the page while it is served, in a process of its own.
+
+    quiet: the server must print nothing more, no warning of any library.
+    """
     words = command("explore", store, "--no-show", *options)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -36,18 +40,18 @@ def explored(store: Path, *options: str) -> Iterator[str]:
             process.terminate()
             said = process.stderr.read()
             assert process.wait(20) == 0, said
+            assert not quiet or said == "", said
 
 
 @contextmanager
 def opened(store: Path, folder: Path, *options: str) -> Iterator[Page]:
     """The page in a browser, drawn; it logs no error and asks nobody else for anything."""
-    with explored(store, *options) as address, browser(folder / "profile") as page:
+    with explored(store, *options, quiet=True) as address, browser(folder / "profile") as page:
         page.go(address)
         page.until(
             "!!window.deep && deep((e) => e.tagName === 'CANVAS').some((e) => e.width > 100)"
         )
-        page.until(f"deep((e) => e.type === 'range').some({SEEN})")
-        page.until("getComputedStyle(document.getElementById('loader')).display === 'none'")
+        page.until(f"!!{SLIDER}")
         page.until("Bokeh.documents.length > 0 && Bokeh.documents.every((d) => d.is_idle)")
         before = None
         while before != (before := on_map(page, 0.5, 0.5)):

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import panel as pn
-import panel_material_ui as pmui
 import param
 import xarray as xr
+from bokeh.themes import default
 from panel.io import hold
 
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.latents import shifted, typical_index
-from vaearr.app.figures import index_slider
+from vaearr.app.design import DARK, LIGHT
 from vaearr.app.plots import Plots
 from vaearr.app.samples import (
     GREY,
@@ -35,22 +35,17 @@ from vaearr.app.samples import (
     stored,
     summary,
 )
-from vaearr.app.selection import downloads, selection_view
+from vaearr.app.selection import OUTLINED, downloads, selection_view
 from vaearr.app.sliders import NOTE, Sliders
 from vaearr.errors import UsageError, VaearrError
-from vaearr.views import on_paper, view
 from vaearr.views.common import robust_limits, text
-from vaearr.views.paper import file_of
 
-MAX_DIMS = 5  # of one traversal
-REACH = 3.0  # standard deviations to each side of a traversal
-STEPS = 7  # pictures of each dimension of a traversal
-DPI = 110
 SIDE = 400  # pixels of a picture at most
 STYLE = f"width: 100%; max-width: {SIDE}px; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated"
 HEADING = "font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap"
 SMALL = {"font-size": "13px"}
-PICTURE = {"flex": "1 1 130px", "max-width": f"{SIDE}px", **SMALL}
+PICTURE = {"flex": "1 1 130px", "min-width": "0", "max-width": f"{SIDE}px", **SMALL}
+WIDE = {"flex": "1 1 100%"}
 LEFT = {"flex": "1 1 380px", "min-width": "min(100%, 340px)"}
 RIGHT = {"flex": "2 1 560px", "min-width": "min(100%, 340px)"}
 HEADINGS = {
@@ -61,7 +56,6 @@ HEADINGS = {
     "other": "by the other run",
 }
 SELECTION = 1  # number of its tab
-WIDTH = 700  # pixels of a traversal
 NOBODY = "none"  # no run to compare with
 # parameters that the address of the page remembers, by their names in it
 REMEMBERED = {
@@ -74,9 +68,17 @@ REMEMBERED = {
     "other_name": "compare",
     "other_layer": "compared",
     "tab": "tab",
+    "dark": "dark",
 }
 
 log = logging.getLogger("vaearr")
+
+
+def indices(parameter: Any) -> Any:
+    """A slider over the indices of a dimension, nothing if there is one index only."""
+    if parameter.bounds[1] == 0:
+        return pn.Spacer(width=0, height=0)
+    return pn.widgets.IntSlider.from_param(parameter, width=136)
 
 
 class Explorer(param.Parameterized):
@@ -94,6 +96,8 @@ class Explorer(param.Parameterized):
     other_name: Any = param.Selector(check_on_set=True, label="Compare with")
     other_layer: Any = param.Selector(check_on_set=True, label="Show")
     tab = param.Integer(doc="view below the pictures")
+    dark = param.Boolean(label="Dark")
+    depth = param.Integer(label="Slice", doc="of volumes")
 
     def __init__(self, runs: Runs, name: str) -> None:
         self.runs = runs
@@ -122,16 +126,20 @@ class Explorer(param.Parameterized):
 
     def _choices(self) -> None:
         """What can be chosen in this run, and what is chosen at first."""
+        ds = self.run.ds
         titles = list(self.layers)
         structured = [f"latent {i}" for i in self.samples.most_structured[:2]]
-        shape = schema.navigation_shape(self.run.ds)
+        shape = schema.navigation_shape(ds)
         n_planes = shape[0] if len(shape) == 3 else 1
+        dims = [dim for dim in (n.Z, n.DZ) if dim in schema.signal_dims(ds)]
+        n_slices = ds.sizes[dims[0]] if dims else 1
         others = [name for name in self.runs.names if name != self.run.name]
         for name in ("layer", "across", "up"):
             self.param[name].objects = titles
         self.param.run_name.objects = self.runs.names
         self.param.other_name.objects = [NOBODY, *others]
         self.param.plane.bounds = (0, n_planes - 1)
+        self.param.depth.bounds = (0, n_slices - 1)
         self.param.update(
             run_name=self.run.name,
             other_name=NOBODY,
@@ -139,6 +147,7 @@ class Explorer(param.Parameterized):
             across=structured[0],
             up=structured[-1],
             plane=n_planes // 2,
+            depth=n_slices // 2,
             sample=int(self.samples.numbers[self.row]),
         )
 
@@ -147,6 +156,8 @@ class Explorer(param.Parameterized):
         watch(self.safe(self._sample_named), "sample")
         watch(self.safe(self._compare), "other_name")
         watch(self.safe(self._show_tab), ["selected", "tab"])
+        watch(self.safe(self._show_again), "depth")
+        watch(self.safe(self._theme), "dark")
         self.sliders.param.watch(self.safe(self._decode), "vector")
 
     # ---- the layout
@@ -154,46 +165,42 @@ class Explorer(param.Parameterized):
     def _left(self) -> Any:
         """The maps and the scatter, and what they show."""
         column = pn.Column(sizing_mode="stretch_width", styles=LEFT)
-        select = partial(pmui.Select.from_param, size="small", width=136)
-        level = pmui.IntSlider.from_param(
-            self.param.plane, size="small", width=136, visible=self.param.plane.bounds[1] > 0
+        select = partial(pn.widgets.Select.from_param, width=136)
+        has_others = len(self.runs.names) > 1
+        choices = pn.FlexBox(
+            select(self.param.run_name, visible=has_others),
+            select(self.param.layer),
+            indices(self.param.plane),
+            select(self.param.other_name, visible=has_others),
         )
-        run = select(self.param.run_name, visible=len(self.runs.names) > 1)
-        other = select(self.param.other_name, visible=len(self.runs.names) > 1)
-        column.append(pn.FlexBox(run, select(self.param.layer), level, other))
+        column.append(choices)
         self.other_view = pn.Column(sizing_mode="stretch_width")
         self.other_choice = select(self.param.other_layer)
         if is_map(self.run):
             column += [self.plots.map(self.layers, self.param.layer), self.other_view]
         column.append(pn.FlexBox(select(self.param.across), select(self.param.up)))
-        column.append(self.plots.scatter())
+        self.figure = self.plots.scatter()
+        column.append(self.figure)
         return column
 
     def _right(self) -> Any:
         """The chosen sample, and views of it in tabs."""
-        sizes = self.run.ds.sizes
-        depths = [sizes[dim] for dim in (n.Z, n.DZ) if dim in schema.signal_dims(self.run.ds)]
-        self.depth = index_slider("Slice", depths[0] if depths else 1)
-        self.depth.param.watch(self.safe(self._show_again), "value")
-        back = pmui.Button(label="Back to the sample", variant="outlined", visible=self.has_network)
-        back.on_click(self.safe(lambda _: self.go_to(self.samples.vectors[self.row])))
-        head = pn.FlexBox(
-            self.sliders.filter_input, back, pn.pane.HTML(NOTE, styles=SMALL), align_items="center"
-        )
+        back = pn.widgets.Button(label="Back to the sample", visible=self.has_network, **OUTLINED)
+        note = pn.pane.HTML(NOTE.format(measure=self.samples.measure), styles=SMALL)
+        back.on_click(self.safe(lambda _: self.sliders.set(self.samples.vectors[self.row])))
+        head = pn.FlexBox(self.sliders.filter_input, back, note, align_items="end")
         self.selection = pn.Column(sizing_mode="stretch_width")
         selection = pn.Column(downloads(self), self.selection, sizing_mode="stretch_width")
-        self.tabs = pmui.Tabs(
+        self.tabs = pn.Tabs(
             ("Sliders", pn.Column(head, self.sliders.grid, sizing_mode="stretch_width")),
             ("Selection", selection),
             sizing_mode="stretch_width",
         )
-        if self.has_network:
-            self.tabs.append(("Traversal", self._traversal()))
         self.tabs.link(self, active="tab", bidirectional=True)
         return pn.Column(
             pn.FlexBox(self.heading, self.message),
             self.shown_pictures,
-            self.depth,
+            indices(self.param.depth),
             self.tabs,
             sizing_mode="stretch_width",
             styles=RIGHT,
@@ -201,11 +208,25 @@ class Explorer(param.Parameterized):
 
     def view(self) -> Any:
         """Everything, in one column on a narrow screen."""
-        words = pn.pane.HTML(html.escape(summary(self.run)), margin=(4, 12), styles=SMALL)
-        columns = pn.FlexBox(
-            self.left, self.right, align_items="flex-start", sizing_mode="stretch_width"
+        words = pn.pane.HTML(
+            f"<b>vaearr</b> <span>{html.escape(summary(self.run))}</span>",
+            margin=(8, 12),
+            styles=SMALL,
         )
-        return pn.Column(words, columns, sizing_mode="stretch_width")
+        dark = pn.widgets.Toggle.from_param(self.param.dark, width=60, **OUTLINED)
+        self.columns = pn.FlexBox(
+            pn.FlexBox(words, dark, justify_content="space-between", styles=WIDE),
+            self.left,
+            self.right,
+            align_items="flex-start",
+        )
+        self._theme()
+        return self.columns
+
+    def _theme(self, *_: Any) -> None:
+        """Set the colours of the page and of the figures."""
+        self.columns.styles = DARK if self.dark else LIGHT
+        self.figure.theme = pn.theme.DarkTheme.bokeh_theme if self.dark else default
 
     def remember(self, location: Any) -> None:
         """Keep what is chosen in the address of the page, and take it from there."""
@@ -256,7 +277,7 @@ class Explorer(param.Parameterized):
             self.limits = robust_limits(rebuilt.values, GREY)
             self.show("rebuilt", rebuilt)
             self.show("seen", self.run.as_decoded(patterns))
-        self.go_to(self.samples.vectors[self.row])
+        self.sliders.set(self.samples.vectors[self.row])
         self._show_other()
         self.selected = rows
         self.sample = int(number[0])
@@ -302,7 +323,7 @@ class Explorer(param.Parameterized):
 
     def as_pictures(self, da: xr.DataArray) -> np.ndarray:
         """Samples as pictures, of volumes the chosen slice."""
-        return as_pictures(da, self.depth.value / max(1, self.depth.end))
+        return as_pictures(da, self.depth / max(1, self.param.depth.bounds[1]))
 
     def show(self, name: str, da: xr.DataArray) -> None:
         """Show a picture under its heading; all but the stored one have the scale of the
@@ -328,10 +349,6 @@ class Explorer(param.Parameterized):
 
     # ---- the views below
 
-    def go_to(self, vector: np.ndarray) -> None:
-        """Set the sliders and decode."""
-        self.sliders.set(vector)
-
     def latents(self) -> np.ndarray:
         """Latents of the shown sample moved to the sliders: `(1, latent[, lz, ly, lx])`."""
         vector = self.sliders.vector
@@ -344,32 +361,3 @@ class Explorer(param.Parameterized):
     def _show_tab(self, _: Any) -> None:
         if self.tab == SELECTION:
             self.selection.objects = [selection_view(self)]
-
-    def _traversal(self) -> Any:
-        """Dimensions moved about the sliders: which ones, and the button that draws the sheet."""
-        first = self.samples.most_important
-        dims = pmui.MultiChoice(
-            label=f"Dimensions (at most {MAX_DIMS})",
-            options=sorted(first),
-            value=first[:3],
-            max_items=MAX_DIMS,
-            width=180,
-        )
-        button = pmui.Button(label="Draw about the sliders", variant="outlined")
-
-        def draw(clicks: int) -> Any:
-            if not clicks:
-                return None
-            if not dims.value:
-                raise UsageError("choose one dimension or more")
-            traversal = self.run.traverse(
-                dims.value, base=self.latents()[0], span=(-REACH, REACH), steps=STEPS
-            )
-            return pn.pane.PNG(
-                file_of(on_paper(view(traversal), titles=True), ".png", DPI),
-                sizing_mode="scale_width",
-                max_width=WIDTH,
-            )
-
-        drawn = pn.panel(pn.bind(self.safe(draw), button.param.clicks))
-        return pn.FlexBox(pn.Column(dims, button), drawn)

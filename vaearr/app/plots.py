@@ -74,9 +74,8 @@ class Plots:
             )
 
         figure = holoviews().DynamicMap(pn.bind(draw, layer, self.page.param.plane))
-        dims = tuple(dim for dim, _ in axes)
-        marks = (max(3.0, FRAME / max(lengths)), [self.page.param.plane])
-        return self._selectable(figure, positions_of, *marks, dims)
+        size = max(3.0, FRAME / max(lengths))
+        return self._selectable(figure, positions_of, size, [self.page.param.plane])
 
     def _add_pointer(self, plot: Any, _: Any) -> None:
         figure = plot.handles["plot"]
@@ -116,13 +115,12 @@ class Plots:
         positions_of: Callable[[], np.ndarray],
         size: float,
         changing: list[Any],
-        dims: tuple[str, ...] = (),
     ) -> Any:
         """A figure in which samples are selected, and the selected ones are marked.
 
         positions_of: gives the positions of the samples in it, `(samples, 2)`, NaN where they are
         not in the figure; they change with the parameters `changing`. size: of the marks, in
-        pixels. dims: of a map, whose box is a region to train on.
+        pixels.
         """
         hv = holoviews()
         page = self.page
@@ -143,10 +141,6 @@ class Plots:
             if not len(rows):
                 return
             page.select(rows)
-            if dims and page.has_network:
-                ends = zip(dims, low, high, strict=True)
-                options = [f"--{dim} {start:.6g}:{stop:.6g}" for dim, start, stop in ends]
-                page.tell(f"to train on them: {' '.join(options)}")
 
         def marks(selected: np.ndarray, *_: Any) -> Any:
             positions = positions_of()[selected[evenly_spaced(len(selected), MAX_MARKS)]]

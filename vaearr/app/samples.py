@@ -67,8 +67,8 @@ class Encoded:
         return np.argsort(-self.structure, kind="stable").tolist()
 
     def share(self, dim: int) -> str:
-        """The importance of a dimension in words, such as "12 % of KL"."""
-        return f"{100 * self.importance[dim]:.2g} % of {self.measure}"
+        """The importance of a dimension in words, such as "12 %"."""
+        return f"{100 * self.importance[dim]:.2g} %"
 
 
 def encoded_samples(run: Run) -> Encoded:

@@ -181,7 +181,7 @@ def _sliders(run: Run, samples: Encoded) -> Section:
         for move, image in zip(np.linspace(-REACH, REACH, STEPS), images, strict=True):
             cell += f'<img alt="{move:+.2f} std" src="{png(image, limits, FRAME)}">'
         cell += (
-            f"<span>latent {dim} · {samples.share(dim)}: <output></output></span>"
+            f"<span>latent {dim} · {samples.share(dim)} of {samples.measure}: <output></output></span>"
             f"<input type='range' min='0' max='{STEPS - 1}' value='{STEPS // 2}' "
             f"oninput='moved(this)' aria-label='latent {dim}'>"
         )

@@ -7,32 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import panel as pn
-import panel_material_ui as pmui
 import xarray as xr
 
 from vaearr import names as n
 from vaearr import schema
 from vaearr.analysis.latents import evenly_spaced
-from vaearr.app.figures import sheet
-from vaearr.app.samples import GREY, names_of, png, stored
+from vaearr.app.samples import GREY, png, stored
 from vaearr.ingestion.kept_points import points_table
 from vaearr.output.exporting import latent_table, select_latents
-from vaearr.views import on_paper
 from vaearr.views.common import robust_limits
-from vaearr.views.maps import map_plot
-from vaearr.views.paper import file_of
 
 if TYPE_CHECKING:
     from vaearr.app.page import Explorer
 
-MAX_SHEET = 16  # samples that are shown one by one
 MAX_AVERAGED = 64  # samples of a mean and a spread
 HINT = "Draw a box on the map or the scatter to select several samples."
+OUTLINED = {"color": "primary", "variant": "outline"}
 SIDE = 190  # pixels of a picture
 
 
 def selection_view(page: Explorer) -> Any:
-    """The most typical sample, mean and spread of the selection, and some of its samples."""
+    """The most typical sample, mean and spread of the selection."""
     rows = page.selected
     averaged = rows[evenly_spaced(len(rows), MAX_AVERAGED)]
     patterns = _comparable(page, np.append(averaged, page.row))
@@ -52,12 +47,7 @@ def selection_view(page: Explorer) -> Any:
     head = pn.pane.HTML(
         f'<div style="display: flex; flex-wrap: wrap; gap: 10px; font-size: 13px">{cells}</div>'
     )
-    if len(rows) == 1:
-        return pn.Column(head, HINT)
-    few = evenly_spaced(len(averaged), MAX_SHEET)
-    return pn.Column(
-        head, _samples(page, averaged[few], patterns[few]), sizing_mode="stretch_width"
-    )
+    return pn.Column(head, HINT) if len(rows) == 1 else head
 
 
 def _comparable(page: Explorer, rows: np.ndarray) -> xr.DataArray:
@@ -66,23 +56,11 @@ def _comparable(page: Explorer, rows: np.ndarray) -> xr.DataArray:
     return page.run.as_decoded(patterns) if page.has_network else patterns
 
 
-def _samples(page: Explorer, rows: np.ndarray, patterns: xr.DataArray) -> Any:
-    """Pictures of some of the selected samples."""
-    stacks = [page.as_pictures(patterns)]
-    title = f"some of the {len(page.selected):,} selected samples, evenly spread"
-    if page.has_network:
-        decoded = page.run.decode_samples(page.samples.latents[rows])
-        stacks.append(page.as_pictures(decoded))
-        title += "; input above reconstruction"
-    return sheet(title, names_of(page.run, page.samples.numbers[rows]), np.stack(stacks, 1))
-
-
 def downloads(page: Explorer) -> Any:
     """Buttons that make files of the selection and of the map."""
     buttons = [_download(page, "Save table", "selection.csv", _table)]
     if schema.is_scan(page.run.ds):
         buttons.insert(0, _download(page, "Keep as ROI", "roi.csv", _points))
-        buttons.append(_download(page, "Map as SVG", "map.svg", _map))
     return pn.FlexBox(*buttons)
 
 
@@ -90,7 +68,9 @@ def _download(page: Explorer, label: str, filename: str, content: Any) -> Any:
     def callback() -> io.BytesIO:
         return io.BytesIO(content(page))
 
-    return pmui.FileDownload(callback=page.safe(callback), filename=filename, label=label)
+    return pn.widgets.FileDownload(
+        callback=page.safe(callback), filename=filename, label=label, **OUTLINED
+    )
 
 
 def _points(page: Explorer) -> bytes:
@@ -113,8 +93,3 @@ def _table(page: Explorer) -> bytes:
     table = latent_table(run, select_latents(run, ()), maps)
     rows = page.samples.numbers[page.selected]
     return bytes(table.iloc[rows].to_csv(index=False, lineterminator="\n").encode())
-
-
-def _map(page: Explorer) -> bytes:
-    """The map as it is chosen, for paper."""
-    return file_of(on_paper(map_plot(page.plane_of(page.layers[page.layer]))), ".svg")

@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("vaearr")
 
 CHECK = 1000  # milliseconds between looks for pages that were closed
-FONT = {"typography": {"fontFamily": "system-ui, sans-serif", "fontSize": 13}}
-THEME = {
-    "light": {"palette": {"primary": {"main": "#0b63a5"}}, **FONT},
-    "dark": {"palette": {"primary": {"main": "#7cc0f5"}}, **FONT},
-}
-HEADER = {
-    "& .MuiToolbar-root": {"minHeight": "44px !important"},
-    "& .MuiAppBar-root": {"backgroundColor": "#0b63a5"},
-}
 
 
 def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
@@ -82,24 +73,19 @@ def serve(run: Run, *, port: int, host: str, show: bool) -> Any:
 def page(runs: Runs) -> Any:
     """The page of one visitor, in the state that its address names."""
     import panel as pn
-    import panel_material_ui as pmui
     from panel.io.location import Location
 
+    from vaearr.app.design import TEMPLATE, Design
     from vaearr.app.page import Explorer
 
     state = {name: values[0].decode() for name, values in pn.state.session_args.items()}
     name = state.get("run", runs.run.name)
     explorer = Explorer(runs, name if name in runs.names else runs.run.name)
-    template = pmui.Page(
-        title="vaearr",
-        main=[explorer.view()],
-        theme_config=THEME,
-        sx=HEADER,
-    )
+    template = pn.Template(TEMPLATE, location=True, design=Design)
+    template.add_panel("page", explorer.view())
     if pn.state.curdoc is not None:
         location = Location(search=f"?{urlencode(state)}")
         borrowed.set_location(pn.state, location)
-        location.sync(template, {"dark_theme": "dark"})
         explorer.remember(location)
     return template
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import panel as pn
-import panel_material_ui as pmui
 import param
 
 from vaearr.app.samples import Encoded, has_network
@@ -16,15 +15,14 @@ MAX_SLIDERS = 24  # shown without a filter
 STEPS = 200  # of a slider
 GRID = {
     "display": "grid",
-    "grid-template-columns": "repeat(auto-fill, minmax(165px, 1fr))",
+    "grid-template-columns": "repeat(auto-fill, minmax(225px, 1fr))",
     "gap": "2px 20px",
     "padding": "0 12px",
 }
-SMALL = {
-    "& .MuiFormLabel-root": {"fontSize": 12, "whiteSpace": "nowrap"},
-    "& .MuiSlider-markLabel": {"fontSize": 11},
-}
-NOTE = "Most important first, in standard deviations from the mean of all samples."
+NOTE = (
+    "Most important first: share of {measure}, range and value in standard deviations from the mean "
+    "of all samples."
+)
 
 
 class Sliders(param.Parameterized):
@@ -41,8 +39,8 @@ class Sliders(param.Parameterized):
         self.std = np.where(std > 0, std, 1.0)
         self.widgets: dict[int, Any] = {}
         self.grid = pn.Column(sizing_mode="stretch_width", styles=GRID)
-        self.filter_input = pmui.TextInput.from_param(
-            self.param.filter, placeholder="such as 3, 8-12", size="small", width=170
+        self.filter_input = pn.widgets.TextInput.from_param(
+            self.param.filter, placeholder="such as 3, 8-12", width=170
         )
         self.param.watch(lambda _: self.arrange(), "filter")
         self.arrange()
@@ -68,20 +66,17 @@ class Sliders(param.Parameterized):
         values = self.samples.vectors[:, dim]
         start = self._scaled(dim, values.min())
         end = max(self._scaled(dim, values.max()), start + 1e-3)
-        slider = pmui.FloatSlider(
-            label=f"latent {dim} · {self.samples.share(dim)}",
+        slider = pn.widgets.FloatSlider(
+            label=f"latent {dim} · {self.samples.share(dim)} · {start:+.1f} to {end:+.1f}",
             start=start,
             end=end,
             value=self._scaled(dim, self.vector[dim]),
             step=(end - start) / STEPS,
             format="+0.00",
-            marks=[{"value": value, "label": f"{value:+.1f}"} for value in (start, end)],
             tooltips=False,
-            size="small",
             disabled=not has_network(self.samples.run),
             sizing_mode="stretch_width",
             margin=0,
-            sx=SMALL,
         )
         slider.param.watch(partial(self._moved, dim), "value")
         return slider

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vaearr import Run
 
 WIDTH = 100  # characters of a line
+INDENT = "  "
+NO_BREAK = "\N{NO-BREAK SPACE}"
 MAX_ROWS = 20  # of a table
 MAX_DECODED_LINES = 10  # about decoded pictures
 MAX_DECODED_ROWS = 4
@@ -112,9 +114,12 @@ def _attributes(attrs: Mapping[Any, Any]) -> list[str]:
         if key in SKIPPED_ATTRIBUTES or isinstance(value, Mapping) or not np.size(value):
             continue
         entry = f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {text(value)}"
-        if len(entry) < WIDTH and value != "":
-            entries.append(entry)
-    return textwrap.wrap("; ".join(entries), WIDTH, initial_indent="  ", subsequent_indent="  ")
+        if len(entry) < WIDTH - len(INDENT) and value != "":
+            entries.append(entry.replace(" ", NO_BREAK))
+    lines = textwrap.wrap(
+        "; ".join(entries), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT
+    )
+    return [line.replace(NO_BREAK, " ") for line in lines]
 
 
 def _statistics(variable: xr.DataArray) -> dict[str, str]:

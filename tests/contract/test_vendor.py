@@ -101,6 +101,14 @@ def test_a_file_that_kikuchipy_wrote(tmp_path: Path) -> None:
     np.testing.assert_allclose(about["projection_centre"], [0.4, 0.3, 0.6])
 
 
+def test_a_detector_without_calibration_has_no_projection_centre(tmp_path: Path) -> None:
+    path = files.edax_h5(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        for name in ("x-star", "y-star", "z-star"):
+            file[f"Scan 1/EBSD/Header/Pattern Center Calibration/{name}"] = np.zeros(1, "f4")
+    assert "projection_centre" not in va.open_source(path).attrs["detector"]
+
+
 def many_patterns(path: Path, rows: int, columns: int) -> Path:
     """An EDAX file of patterns of 48 x 48 px, each a chunk of its own, as vendors write them."""
     small = {"nRows": rows, "nColumns": columns, "Pattern_Height": 48, "Pattern_Width": 48}
@@ -242,7 +250,9 @@ def test_up1_has_no_shape(tmp_path: Path) -> None:
     assert "nav_shape" in vaearr("ingest", path, tmp_path / "a.zarr").err.replace(
         "--nav-shape", "nav_shape"
     )
-    assert dict(zarr(tmp_path / "a.zarr").patterns.sizes) == {"y": 1, "x": 6, "dy": 4, "dx": 5}
+    ds = zarr(tmp_path / "a.zarr")
+    assert dict(ds.patterns.sizes) == {"y": 1, "x": 6, "dy": 4, "dx": 5}
+    assert ds.x.attrs["units"] == "step"
     shaped = va.open_source(path, nav_shape=(2, 3), step=0.1)
     np.testing.assert_array_equal(shaped.patterns, files.GRID)
     np.testing.assert_allclose(shaped.x, [0, 0.1, 0.2])

@@ -357,8 +357,16 @@ def cluster(store: str, settings: Settings, overwrite: bool) -> None:
     chosen = resolved(config.ClusterConfig, None, settings)
     result = va.load_run(store, chosen.run).cluster(config=chosen, overwrite=overwrite)
     print_lines(cluster_lines(result, chosen.name))
+    if chosen.method == "hdbscan":
+        print_lines(
+            [f"  groups below {chosen.min_cluster_size} points are noise (--min-cluster-size)"]
+        )
     if "ari" in result:
         scores = ", ".join(f"{name} {float(result[name]):.3f}" for name in SCORES)
-        print_lines([f"agreement with the phases at {result.attrs['n_scored']} points: {scores}"])
+        print_lines(
+            [
+                f"agreement with the phases (1: complete) at {result.attrs['n_scored']} points: {scores}"
+            ]
+        )
     say(f"labels are in {store} as {chosen.name!r}")
     say(next_step("report", store, chosen.run))

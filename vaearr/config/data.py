@@ -21,7 +21,7 @@ class IngestConfig(Config):
     elements: Path | None = field(None, "CSV with x, y and one column per element, or .tsv maps")
     element_units: str = field("wt%", "unit of the element columns")
     phases: Path | None = field(None, "CSV with x, y and a phase number, -1 = not indexed")
-    phase_names: dict[int, str] = field({}, "phase number -> name")
+    phase_names: dict[int, str] = field({}, "phase number -> name, such as 0=nickel")
     orientations: Path | None = field(
         None, ".ang or .ctf map of the scan: orientations, phases, quality"
     )

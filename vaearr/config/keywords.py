@@ -23,7 +23,7 @@ class IngestSettings(TypedDict, total=False):
     elements: str | Path | None  # CSV with x, y and one column per element, or .tsv maps
     element_units: str  # unit of the element columns
     phases: str | Path | None  # CSV with x, y and a phase number, -1 = not indexed
-    phase_names: Mapping[int, str]  # phase number -> name
+    phase_names: Mapping[int, str]  # phase number -> name, such as 0=nickel
     orientations: str | Path | None  # .ang or .ctf map of the scan: orientations, phases, quality
     scan: str | None  # scan of a vendor file that holds several; default: the first
     nav_shape: Sequence[int] | None  # (rows, columns) of a vendor file that does not specify them

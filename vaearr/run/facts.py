@@ -221,10 +221,10 @@ def run_lines(facts: dict[str, Any], samples: str = SCAN_POINTS) -> list[str]:
     region = f"ROI of {facts['n_roi']} {samples} ({_roi_words(facts['roi'], samples)})"
     if facts["n_train"]:
         region += f", {facts['n_train']} for training, {facts['n_validation']} for validation"
-    health = (
-        f"{facts['n_active']} active dimensions, {facts['explained_variance']:.1%} of the variance "
-        "explained, noise included"
-    )
+    health = f"{facts['n_active']} active dimensions"
+    if not facts["verdict"]:  # which states the share explained
+        share = f"{facts['explained_variance']:.1%}"
+        health += f", {share} of the variance explained, noise included"
     latents = f"encoded as {facts['latents']!r}" if facts["encoded"] else "not encoded yet"
     verdict = [facts["verdict"]] if facts["verdict"] else []
     warnings = [f"warning: {text}" for text in facts["warnings"]]

@@ -128,10 +128,15 @@ def hdf5_format(file: h5py.File) -> str:
 
 def is_up(path: Path) -> bool:
     """Whether a file is an UP1 or UP2 file by its name and the version in its first bytes."""
+    return 0 < _up_version(path) < 100
+
+
+def _up_version(path: Path) -> int:
+    """Version of an UP1 or UP2 file; 0 for other files."""
     if path.suffix.lower() not in (".up1", ".up2"):
-        return False
+        return 0
     with path.open("rb") as file:
-        return 0 < int.from_bytes(file.read(4), "little") < 100
+        return int.from_bytes(file.read(4), "little")
 
 
 def is_nordif(path: Path) -> bool:
@@ -347,7 +352,8 @@ def _scan(
         )
     steps: dict[str, float] = {}
     for axis in signal.axes_manager.navigation_axes:
-        if axis.units != "px" and 0 < axis.scale < math.inf:
+        has_step = axis.units != "px" and _up_version(file) != 1  # kikuchipy then states 1 um
+        if has_step and 0 < axis.scale < math.inf:
             steps[axis.name] = float(axis.scale)
     ds = scan_dataset(patterns, grid, config, file, steps)
     if signal.detector is not None:
@@ -364,14 +370,15 @@ def _scan(
 def _detector(detector: Any) -> dict[str, Any]:
     """Geometry of the detector; the projection centre in Bruker's convention, its mean if it varies.
 
-    (1/2, 1/2, 1/2) is kikuchipy's default for files without a projection centre: it is left out.
+    Left out for files without one: (1/2, 1/2, 1/2) is kikuchipy's default, and an uncalibrated
+    header has a detector at no distance.
     """
     attrs: dict[str, Any] = {}
     for key in ("sample_tilt", "tilt", "azimuthal", "twist", "binning"):
         attrs[key] = float(getattr(detector, key))
     attrs["angle_units"] = "degree"
     centres = np.asarray(detector.pc, dtype="f8").reshape(-1, 3)
-    if not np.all(centres == 0.5):
+    if not np.all(centres == 0.5) and np.all(centres[:, 2] > 0):
         attrs["projection_centre"] = centres.mean(axis=0).tolist()
         attrs["projection_centre_convention"] = "Bruker"
     return attrs

@@ -61,7 +61,7 @@ def association_lines(table: xr.Dataset) -> Iterator[str]:
         row = {"target": target} | dict(by_metric[["metric", "text"]].values)
         if len(of_target) > MAX_METRICS:
             latents = of_target[n.LATENT]
-            row["all metrics"] = f"{(latents == latents.iloc[0]).sum()} of {len(latents)} agree"
+            row["strongest by"] = f"{(latents == latents.iloc[0]).sum()} of {len(latents)} metrics"
         rows.append(row)
     yield "strongest latent of each target"
     yield from _table(rows, "targets")

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test contract fmt lint keywords matrix bench pictures docs clean
+.PHONY: setup demo test contract fmt lint keywords matrix bench pictures notebooks docs clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +44,9 @@ bench: setup
 pictures: setup
 	$(BIN)/python notebooks/pictures/make.py
 	$(BIN)/python notebooks/pictures/gallery.py
+
+notebooks: setup
+	$(BIN)/python -m notebooks.store
 
 docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sys
 import warnings
 from typing import Any
 
+DPI = 100
 _connect, _connect_ex, _lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
 
@@ -41,12 +43,28 @@ def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
     return _lookup(host, *args, **kwargs)
 
 
+def give_pictures() -> None:
+    """Show HoloViews objects as PNG as well, which a stored notebook keeps."""
+    from holoviews import Store
+    from holoviews.core import Dimensioned
+
+    from vaearr.views.paper import file_of, on_paper
+
+    def picture(view: Any) -> Any:
+        return {"image/png": file_of(on_paper(view, titles=True), ".png", DPI)}, {}
+
+    Store.set_display_hook("png", Dimensioned, picture)
+
+
 if __name__ == "__main__":
     from ipykernel import kernelapp
 
     socket.socket.connect = connect  # type: ignore[method-assign]
     socket.socket.connect_ex = connect_ex  # type: ignore[method-assign]
     socket.getaddrinfo = getaddrinfo
+    if "--pictures" in sys.argv:
+        sys.argv.remove("--pictures")
+        give_pictures()
     app = kernelapp.IPKernelApp.instance()
     app.initialize()
     for whose in (r"vaearr(\.|$)", r"__main__$"):  # after IPython has set its own

@@ -8,9 +8,9 @@ from tests.notebooks.running import check, run
 
 FIGURES = {  # bokeh views, pictures
     "01_first_maps": (9, 1),
-    "02_what_latents_mean": (7, 0),
-    "03_latent_space": (9, 1),
-    "04_volumes_and_layers": (7, 0),
+    "02_what_latents_mean": (6, 0),
+    "03_latent_space": (8, 1),
+    "04_volumes_and_layers": (6, 0),
     "05_dataset_in_your_hands": (4, 0),
     "06_how_much_they_know": (2, 0),
 }

@@ -1,4 +1,4 @@
-"""Notebooks as they are stored: no output, no traces of a machine, short prose, no network."""
+"""Notebooks as they are stored: static outputs, no traces of a machine, short prose, no network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from tests.notebooks.running import FOLDER
+from tests.notebooks.running import FOLDER, outputs
 from tests.notebooks.test_run import FIGURES
 from vaearr.cli import app
 
@@ -20,21 +20,30 @@ METADATA = {
 }
 
 
-def test_all_are_there_and_each_is_run():
+def test_all_are_small_and_each_is_run():
     assert [path.stem for path in NOTEBOOKS] == list(FIGURES)
+    assert sum(path.stat().st_size for path in NOTEBOOKS) < 3_000_000
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_stored_clean(path):
+def test_stored_with_static_outputs(path):
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert notebook.metadata == METADATA
+    count = 0
     for number, cell in enumerate(notebook.cells):
         assert cell.metadata == {}
         assert cell.id == f"cell-{number:02d}"
         if cell.cell_type == "code":
-            assert cell.execution_count is None
-            assert cell.outputs == []
+            count += 1
+            assert cell.execution_count == count
+    shown = outputs(notebook)
+    kinds = [kind for output in shown for kind in output.get("data", {})]
+    assert set(kinds) <= {"image/png", "text/plain", "text/html"}
+    assert kinds.count("image/png") == sum(FIGURES[path.stem])
+    words = "".join(map(str, shown))
+    assert "<script" not in words
+    assert not re.search(r"/tmp/|/root/|/home/|0x[0-9a-f]{6}", words)
     text = "\n".join(cell.source for cell in notebook.cells)
     assert not re.search(r"https?://|/home/|/root/|/Users/|/tmp/|!pip|%pip", text)
     assert "tempfile.mkdtemp()" in text

@@ -111,6 +111,7 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "map": (lambda store: va.open_store(store).BC, {}),
     "phase": (lambda store: va.open_store(store).phase, {}),
     "stack": (lambda store: va.open_store(store).latents, {}),
+    "pictures": (lambda store: va.open_store(store).patterns[0, :3], {}),
     "dataset": (lambda store: va.open_store(store), {}),
     "side_maps": (lambda store: va.open_store(store), {"kind": "side_maps"}),
     "samples": (lambda store: va.open_store(store), {"kind": "samples"}),

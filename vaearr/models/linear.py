@@ -142,8 +142,8 @@ class PCA(nn.Module):
 def fit_pca(rows: np.ndarray, count: int | str, seed: int, *, solver: str | None = None) -> Any:
     """Fit scikit-learn's PCA to rows; "auto": the components before the knee.
 
-    With more than EXACT_VALUES values per row by its randomised method, unless a solver is given. Raises UsageError for more
-    components than possible, DataError for rows that are all equal.
+    With more than EXACT_VALUES values per row by its randomised method, unless a solver is given.
+    Raises UsageError for more components than possible, DataError for rows that are all equal.
     """
     from sklearn.decomposition import PCA as Components
 

@@ -101,10 +101,15 @@ def describe(result: xr.Dataset | xr.DataArray | Run, top: int | None = None) ->
     else:
         lines += statistics
         lines += _table(ds, columns, top)
+    return lines + _warnings(ds)
+
+
+def _warnings(ds: xr.Dataset) -> list[str]:
+    """The warnings of a Dataset and of its variables, each once."""
     warnings: list[Any] = []
     for item in (ds, *ds.data_vars.values()):
         warnings += item.attrs.get("warnings", ())
-    return [*lines, *(f"warning: {text(warning)}" for warning in dict.fromkeys(warnings))]
+    return [f"warning: {text(warning)}" for warning in dict.fromkeys(warnings)]
 
 
 def _attributes(attrs: Mapping[Any, Any]) -> list[str]:

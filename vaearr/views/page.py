@@ -57,11 +57,15 @@ pre { overflow-x: auto; background: var(--code); padding: 12px; font-size: .82re
 nav { font-size: .92rem; margin-top: .8rem; clear: both; }
 nav a { margin-right: 1rem; display: inline-block; }
 @media (min-width: 1000px) { header .sheet { float: right; width: 60%; margin: 0 0 0 28px; } }
-@media (max-width: 999px) { header { display: flex; flex-direction: column; } header .sheet { order: 1; } nav { order: 2; } }
+@media (max-width: 999px) {
+  header { display: flex; flex-direction: column; } header .sheet { order: 1; } nav { order: 2; }
+}
 @media (max-width: 600px) { main { padding: 8px 6px 40px; } section, header { padding: 14px 12px; }
   th, td { padding-right: 8px; overflow-wrap: anywhere; }
   input:checked + img { position: static; width: 900px !important; height: auto; } }
-@media print { body { background: #fff; font-size: 10pt; } main { max-width: none; padding: 0; } nav, .files { display: none; }
+@media print {
+  body { background: #fff; font-size: 10pt; } main { max-width: none; padding: 0; }
+  nav, .files { display: none; }
   section, header { border: 0; padding: 0; } h2 { break-after: avoid; }
   .figure, .caption, tr { break-inside: avoid; } .figure { overflow: visible; } }
 """

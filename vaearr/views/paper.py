@@ -421,13 +421,7 @@ def _for_matplotlib(view: Any, scale: float, has_title: bool) -> Any:
     hv = holoviews()
     screen = _options_of(view)
     width = scale * _frame_size(view)[0]
-    groups = hv.Store.options(backend="matplotlib")[type(view).__name__].groups
-    allowed = {name for group in groups.values() for name in group.allowed_keywords}
-    options: Options = {"hooks": []}
-    for name, value in screen.items():
-        names = [other for other in RENAMED.get(name, (name,)) if other in allowed]
-        if names and name not in SCREEN_ONLY:
-            options[names[0]] = value
+    options: Options = {"hooks": []} | _renamed(screen, type(view).__name__)
     if not screen.get("data_aspect"):
         options["aspect"] = "auto"
     if not has_title:
@@ -444,6 +438,18 @@ def _for_matplotlib(view: Any, scale: float, has_title: bool) -> Any:
             options["hooks"].append(color_bar)
         _adapt_element(view, options, screen)
     return view.opts(**options, backend="matplotlib", clone=True)
+
+
+def _renamed(screen: Options, kind: str) -> Options:
+    """The bokeh options of a kind of element that matplotlib has too, under its names."""
+    groups = holoviews().Store.options(backend="matplotlib")[kind].groups
+    allowed = {name for group in groups.values() for name in group.allowed_keywords}
+    options = {}
+    for name, value in screen.items():
+        names = [other for other in RENAMED.get(name, (name,)) if other in allowed]
+        if names and name not in SCREEN_ONLY:
+            options[names[0]] = value
+    return options
 
 
 def _wrapped(title: str, n_letters: int) -> str:

@@ -81,18 +81,20 @@ def targets_of(
         if target is None:
             target = _combination(ds, name, roi, quantiles)
         if target is None:
-            labels = [label for variable in maps.values() for label, _ in columns(variable, dims)]
-            labels = [label for label in labels if ": " not in label]  # classes of a listed map
-            long_names = {
-                text: variable.attrs.get("long_name", "") for text, variable in maps.items()
-            }
-            hint = did_you_mean(name, sorted({*maps, *labels}), long_names)
             raise NoInputError(
                 f"no target is named {name!r}, and it is no sum such as 'Fe + 0.5*Ni' and no "
-                f"'rgb(Fe, Ni, Cr)'.{hint}"
+                f"'rgb(Fe, Ni, Cr)'.{_similar_target(maps, name, dims)}"
             )
         chosen[name] = target
     return stack(chosen.items(), dims)
+
+
+def _similar_target(maps: dict[str, xr.DataArray], name: str, dims: tuple[str, ...]) -> str:
+    """The hint at a target with a similar name or long name; "" if there is none."""
+    labels = [label for variable in maps.values() for label, _ in columns(variable, dims)]
+    labels = [label for label in labels if ": " not in label]  # classes of a listed map
+    long_names = {text: variable.attrs.get("long_name", "") for text, variable in maps.items()}
+    return did_you_mean(name, sorted({*maps, *labels}), long_names)
 
 
 def _is_excluded(name: str) -> bool:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from vaearr import store as vs
 from vaearr.errors import DataError, ExistsError, NoInputError, SchemaError, UsageError
+from vaearr.store.commit import edit_store
 
 from ..data import random_patterns_dataset
 
@@ -101,6 +102,11 @@ def test_one_lock_however_the_path_is_spelt(
     link.symlink_to(scan_store)
     monkeypatch.chdir(scan_store)
     assert vs.check_store(link) == vs.check_store(".") == scan_store.resolve()
+
+
+def test_a_missing_run_names_the_command_that_writes(scan_store: Path) -> None:
+    with edit_store(scan_store), pytest.raises(NoInputError, match=r"complete.*written by process"):
+        vs.run_manifest(scan_store, "not_yet")
 
 
 def _table(count: int) -> xr.Dataset:

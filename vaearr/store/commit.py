@@ -62,14 +62,12 @@ def lock_store(store: Path) -> Iterator[None]:
     A hidden file next to the store is locked; while it is, another one names the holder.
     """
     lock_file = store.with_name(f".{store.name}.lock")
-    holder_file = store.with_name(f".{store.name}.writer")
+    holder_file = _holder_file(store)
     with write_errors(store):
         store.parent.mkdir(parents=True, exist_ok=True)
     with try_lock(lock_file, store) as is_locked:
         if not is_locked:
-            holder = "another process"
-            with suppress(OSError):
-                holder = holder_file.read_text() or holder
+            holder = recorded_writer(store) or "another process"
             raise LockedError(f"{store} is being written by {holder}; wait for it to end.")
         try:
             with write_errors(store):
@@ -78,6 +76,18 @@ def lock_store(store: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 holder_file.unlink()
+
+
+def recorded_writer(store: Path) -> str:
+    """Return the process that writes a store, or that was killed while it wrote; "" for none."""
+    try:
+        return _holder_file(store).read_text()
+    except OSError:
+        return ""
+
+
+def _holder_file(store: Path) -> Path:
+    return store.with_name(f".{store.name}.writer")
 
 
 def _this_process() -> str:

@@ -27,7 +27,7 @@ from vaearr.errors import (
     need,
 )
 from vaearr.recipe import parsed
-from vaearr.store.commit import journalled, recover
+from vaearr.store.commit import journalled, recorded_writer, recover
 from vaearr.store.fingerprints import check_chunks, damaged, undecodable
 from vaearr.store.folders import file_sizes, has_file
 from vaearr.store.layout import Region
@@ -295,7 +295,12 @@ def _with_run(path: str | Path, run: str) -> tuple[Path, zarr.Group]:
     existing = run_names(path)
     if run not in existing:
         hint = f" It has none yet: 'vaearr train {store}'."
-        if existing:
+        writer = recorded_writer(store)
+        if writer:
+            hint = (
+                f" A run appears once its training is complete; the store is written by {writer}."
+            )
+        elif existing:
             hint = did_you_mean(run, existing)
         raise NoInputError(f"{store} has no run {run!r}.{hint}")
     return store, open_group(store)

@@ -1,7 +1,7 @@
-"""The pictures of the README, each from a run on data that anyone can make again.
+"""The pictures of the README, each of a run on data that anyone can create.
 
-python notebooks/pictures/make.py [scan] [page] [volumes] [digits]     (all by default; some minutes
-on two cores)
+python notebooks/pictures/make.py [scan] [page] [volumes] [digits]     (default: all; some
+minutes on two cores)
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from vaearr.cli.demo import run_demo
 from vaearr.config import IngestConfig, TrainConfig
 from vaearr.config.presets import preset_settings
 from vaearr.testing import synthetic_volumes, write_volume_files
-from vaearr.views import save as save_view
-from vaearr.views import view
 
 FOLDER = Path(__file__).parent
 DPI, RIM = 150, 8
@@ -32,34 +30,25 @@ MOST_BYTES = 150_000
 def scan(folder: Path) -> Any:
     """The latent maps of the demo's scan."""
     run_demo(folder / "demo")
-    return view(va.open_store(folder / "demo" / "scan.zarr")["latents"], "matplotlib")
+    return va.view(va.open_store(folder / "demo" / "scan.zarr")["latents"])
 
 
 def page(folder: Path) -> Any:
-    """The explorer over the demo's scan, in a browser without a window: a traversal of the three
-    widest dimensions.
-    """
+    """The live page of the demo's scan, in a browser without a window."""
     sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
     from tests.contract import explorer
 
     run_demo(folder / "demo")
-    store = folder / "demo" / "scan.zarr"
-    widest = int(va.open_store(store)["latents"].std(("y", "x")).argmax("latent"))
-    with explorer.opened(store, folder) as shown:
-        shown.run(
-            f"[...Bokeh.documents[0]._all_models.values()].find((m) => m.title === 'Show').value='latent {widest}'"
+    with explorer.opened(folder / "demo" / "scan.zarr", folder) as browser:
+        browser.until(
+            "deep((e) => e.tagName === 'IMG' && e.alt === 'from the sliders').length",
         )
-        shown.until("deep((e) => e.tagName === 'IMG' && e.alt === 'from the sliders').length")
-        explorer.press(shown, "Traversal")
-        shown.until(
-            "deep((e) => e.tagName === 'IMG' && e.getBoundingClientRect().width > 300).length > 0"
-        )
-        shown.picture(folder / "page.png")
+        browser.picture(folder / "page.png")
     return Image.open(folder / "page.png").convert("RGB")
 
 
 def volumes(folder: Path) -> Any:
-    """A volume of a person that the network has not seen, its reconstruction and the difference."""
+    """A volume of a subject outside the training data, its reconstruction and the residual."""
     store = folder / "volumes.zarr"
     va.ingest(
         write_volume_files(synthetic_volumes(24, (24, 32, 24), spacing=6.0), folder / "files"),
@@ -72,8 +61,7 @@ def volumes(folder: Path) -> Any:
     settings |= {"epochs": 50, "learning_rate": 2e-3}
     va.train(store, config=TrainConfig.from_attrs(settings))
     va.encode(store)
-    found = va.load_run(store).reconstruct()
-    return view(found, kind="volumes")
+    return va.view(va.load_run(store).reconstruct(), kind="volumes")
 
 
 def digits(folder: Path) -> Any:
@@ -90,9 +78,7 @@ def digits(folder: Path) -> Any:
     va.ingest(folder / "digits", store, config=IngestConfig(size=(20, 20)))
     va.train(store, latent_dim=2, epochs=60)
     va.encode(store)
-    figure = view(va.load_run(store).manifold(span=(-2, 2), steps=14))
-    figure.axes[0].set_title("a run with two latents: its plane, decoded")
-    return figure
+    return va.view(va.load_run(store).manifold(span=(-2, 2), steps=14))
 
 
 PICTURES: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -123,7 +109,7 @@ def save(figure: Any, path: Path) -> int:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             whole = trimmed(
-                Image.open(save_view(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB")
+                Image.open(va.save(figure, Path(scratch) / "whole.png", dpi=DPI)).convert("RGB")
             )
     red, green, blue = np.moveaxis(np.asarray(whole), -1, 0)
     tries = [whole.convert("L") if (red == green).all() and (red == blue).all() else whole]

@@ -19,7 +19,7 @@ from vaearr.training.verdict import still_falls, verdict
 from .harness import TINY, vaearr
 
 SCAN: dict[str, Any] = {"nx": 18, "ny": 14, "pattern_shape": (24, 24), "n_grains": 4}
-NO_PCA = {"explained_variance_pca": None}
+NO_SHARES = {"explained_beyond_mean": None, "explained_beyond_mean_pca": None}
 SPLIT = ("--set", "split.fraction=0.3")
 
 
@@ -100,7 +100,7 @@ def test_a_training_that_ended_too_early_is_recognised() -> None:
     assert not still_falls(history, 5)  # stopped early
     lost = verdict(facts | {"explained_signal": 0.3, "explained_signal_pca": 0.2}, 32)
     assert "most of the signal" in lost["verdict"]
-    noisy = verdict(facts | {"explained_signal": None, "explained_variance": 0.0} | NO_PCA, 32)
+    noisy = verdict(facts | {"explained_signal": None} | NO_SHARES, 32)
     assert "nearly all" in noisy["verdict"]
     useless = verdict(facts | {"explained_signal": -0.1}, 32)
     assert "explain none of the signal" in useless["verdict"]
@@ -122,9 +122,6 @@ def test_a_vae_is_compared_with_as_many_components(scan_store: Path) -> None:
     share = few.health.attrs["explained_signal"]
     assert ae.health.attrs["explained_signal_pca"] == pytest.approx(share, abs=0.02)
     assert ae.health.attrs["n_pca_samples"] > 100
-    assert few.health.attrs["explained_variance"] == pytest.approx(
-        ae.health.attrs["explained_variance_pca"], abs=0.02
-    )
     assert few.health.attrs["explained_signal_pca"] is None
     assert 0 < few.health.attrs["explained_signal_error"] < 0.1
 
@@ -135,7 +132,20 @@ def test_a_collection_has_no_neighbours(tmp_path: Path) -> None:
     vaearr("train", store, "--model", "pca", "--latent-dim", 6)
     health = va.load_run(store).health.attrs
     assert health["noise_variance"] is health["explained_signal"] is None
-    assert "of the patterns' variance, noise included" in health["verdict"]
+    assert health["measured_on"] == "training"
+    assert "of the variance of the training samples about the mean sample" in health["verdict"]
+    run = va.load_run(store)
+    samples = run.ds.patterns.values[run.ds.split.values == 1].astype(float)
+    residual = samples - np.asarray(run.model.reconstruct(samples.astype("f4")))
+    expected = 1 - (residual**2).mean() / (samples - samples.mean(0)).var()
+    assert health["explained_beyond_mean"] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_model_that_is_worse_than_the_mean_image_is_not_trusted() -> None:
+    facts = {"n_active": 8, "noise_share": None, "explained_signal": None, "training_signal": None}
+    found = verdict(facts | {"explained_beyond_mean": -0.4, "explained_beyond_mean_pca": None}, 8)
+    assert found["verdict_kind"] == "useless"
+    assert "explain none of the variance about the mean sample" in found["verdict"]
 
 
 def test_runs_of_earlier_versions_have_no_verdict(scan_store: Path) -> None:

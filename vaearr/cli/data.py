@@ -81,10 +81,12 @@ def ingest(
         settings = merged(settings, {"maps": {BC: bc}})
     with computing_on(scheduler):
         ds = va.ingest(source, store, overwrite=overwrite, **settings)
+    from vaearr import schema
     from vaearr.views.summaries import store_lines
 
     print_lines(store_lines(ds, store))
-    say(next_step("train", store))
+    preset = " --preset maisi" if schema.samples_word(ds) == "volumes" else ""
+    say(next_step("train", store, also=preset))
 
 
 @command(

@@ -120,7 +120,7 @@ def report_run(store: str, run: Any) -> None:
         "dimensions active"
     )
     is_good = health.get("verdict_kind", n.GOOD) == n.GOOD
-    say(next_step("encode", store, run.name, word="next" if is_good else "or"))
+    say(next_step("encode", store, run.name, word="next" if is_good else "to use it as it is"))
 
 
 @command("vaearr import photos.zarr vae.safetensors --run sd", name="import", section=LEARN)
@@ -363,10 +363,6 @@ def cluster(store: str, settings: Settings, overwrite: bool) -> None:
         )
     if "ari" in result:
         scores = ", ".join(f"{name} {float(result[name]):.3f}" for name in SCORES)
-        print_lines(
-            [
-                f"agreement with the phases (1: complete) at {result.attrs['n_scored']} points: {scores}"
-            ]
-        )
+        print_lines([f"agreement with the phases at {result.attrs['n_scored']} points: {scores}"])
     say(f"labels are in {store} as {chosen.name!r}")
     say(next_step("report", store, chosen.run))

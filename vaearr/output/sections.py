@@ -494,12 +494,13 @@ def health(contents: Contents, section: Section) -> None:
     table = contents.run.health
     columns = [name for name in table if len(table[name].dims) == 1]
     data = contents.table("latent_health", table[columns].to_dataframe().reset_index())
+    part = table.attrs.get("measured_on", "validation")
     caption = "How much each latent is used; grey: unused, without variance over the samples."
     if np.isfinite(table["kl"]).all() and table["kl"].any():
         caption = (
             "KL divergence of each latent from the prior, mean over "
-            f"{table.attrs['n_samples']} validation samples by the stored network; the curve of the "
-            "training samples differs. Grey: unused, without variance over the samples."
+            f"{table.attrs['n_samples']} {part} samples by the stored network; the curve of the "
+            "losses differs. Grey: unused, without variance over the samples."
         )
     contents.show(section, "latent_health", table, caption, data, kind="run_health")
 

@@ -142,7 +142,8 @@ def in_words(facts: dict[str, Any]) -> str:
     """
     lines = [*_sample_lines(facts), *_variable_lines(facts)]
     if not facts["trained"]:
-        return "\n".join([*lines, f"no run yet: 'vaearr train {facts['store']}'"])
+        preset = " --preset maisi" if facts["samples"] == "volumes" else ""
+        return "\n".join([*lines, f"no run yet: 'vaearr train {facts['store']}{preset}'"])
     lines.append("runs")
     for run, about_run in facts["trained"].items():
         first, *others = run_lines(about_run, facts["samples"])

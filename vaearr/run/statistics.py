@@ -188,7 +188,7 @@ def prior_warnings(statistics: xr.Dataset) -> list[str]:
         warnings.append(
             f"The aggregate posterior is far from the prior N(0, 1) in {len(far)} of {size} "
             f"dimensions ({dims}): samples of the prior lie where the decoder was not "
-            "trained; use the fitted distribution."
+            "trained; use the fitted distribution (source='fitted', --source fitted)."
         )
     return warnings
 

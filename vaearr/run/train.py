@@ -435,7 +435,8 @@ def split_samples(ds: xr.Dataset, roi: xr.DataArray, settings: TrainConfig) -> x
         by = ds[name].transpose(*roi.dims).load()
     split = grid.split(roi, config, seed=settings.seed, by=by)
     side = split.attrs.get("block_used")
-    if config.method == "blocks" and side != config.block:
+    is_smaller = config.method == "blocks" and side != config.block
+    if is_smaller and schema.is_scan(ds):
         log.info(
             f"split: blocks of side {side}, not {config.block}, so that there are enough of them"
         )

@@ -119,9 +119,11 @@ def measure_signal(
         `noise_variance` (preprocessed units) and `noise_share` (of the variance of the patterns);
         `explained_signal` of validation patterns and its standard error `explained_signal_error`;
         `training_signal`, the same of training patterns, in which memorised noise counts as signal:
-        None where neighbours or signal are missing. `explained_signal_pca` and
-        `explained_variance_pca` of as many principal components of `n_pca_samples` training
-        patterns: None of a PCA, and where these are too few.
+        None where neighbours or signal are missing. Without neighbours, as in a collection,
+        `explained_beyond_mean`: the share of the variance about the mean training sample.
+        `explained_signal_pca` and `explained_beyond_mean_pca` of as many principal components of
+        `n_pca_samples` training patterns: None of a PCA, and where these are too few.
+        `measured_on`: "validation", or "training" if there are fewer than 64 validation samples.
     """
     is_training = (split == n.TRAIN).values
     is_validation = (split == n.VALIDATION).values
@@ -138,15 +140,23 @@ def measure_signal(
         "explained_signal_error": shares and shares.error,
         "training_signal": _training_signal(model, training),
         "explained_signal_pca": None,
-        "explained_variance_pca": None,
+        "explained_beyond_mean": None,
+        "explained_beyond_mean_pca": None,
         "n_pca_samples": 0,
+        "measured_on": "training" if measured is training else "validation",
     }
+    mean_sample = (training if is_training.any() else measured).patterns.values.flatten(1).mean(0)
+    if measured.pairs is None and len(measured.patterns.values):
+        decoded = _decoded(model, measured.patterns.values).flatten(1)
+        share = _beyond_mean(measured.patterns, decoded, mean_sample)
+        facts["explained_beyond_mean"] = share
     if by_pca is not None:
         if measured.pairs is not None:
             decoded = by_pca[measured.pairs.samples]
             shares = explained_signal(measured.patterns, measured.pairs, decoded)
             facts["explained_signal_pca"] = shares and shares.signal
-        facts["explained_variance_pca"] = _explained_variance(measured.patterns, by_pca)
+        share = _beyond_mean(measured.patterns, by_pca, mean_sample)
+        facts["explained_beyond_mean_pca"] = share
         facts["n_pca_samples"] = len(training.patterns.points)
     return _noise(largest) | facts
 
@@ -242,10 +252,12 @@ def _decoded_by_pca(
     return torch.from_numpy(pca.inverse_transform(scores)).float()
 
 
-def _explained_variance(patterns: Patterns, decoded: torch.Tensor) -> float:
+def _beyond_mean(patterns: Patterns, decoded: torch.Tensor, mean_sample: torch.Tensor) -> float:
+    """The share of the variance about the mean sample that decoded patterns explain."""
     values = patterns.values.flatten(1)
     residual = (values - decoded).square().mean()
-    return float(1 - residual / values.var().clamp_min(1e-30))
+    variance = (values - mean_sample).square().mean()
+    return float(1 - residual / variance.clamp_min(1e-30))
 
 
 def still_falls(history: xr.Dataset, max_epochs: int) -> bool:
@@ -320,18 +332,19 @@ def _kind_by_share(facts: Mapping[str, Any], is_falling: bool) -> str:
 
 
 def _compared(facts: Mapping[str, Any]) -> tuple[float, float | None]:
-    """The shares that the latents and PCA explain: of the signal, or of the variance."""
+    """The shares that the latents and PCA explain: of the signal, or beyond the mean sample."""
     if facts["explained_signal"] is None:
-        return facts["explained_variance"], facts["explained_variance_pca"]
+        return facts["explained_beyond_mean"] or 0.0, facts["explained_beyond_mean_pca"]
     return facts["explained_signal"], facts["explained_signal_pca"]
 
 
 def _explained_in_words(facts: Mapping[str, Any], n_latent: int) -> str:
     share, pca = _compared(facts)
-    quantity = "the signal"
+    samples = " of the training samples" if facts.get("measured_on") == "training" else ""
+    quantity = f"the signal{samples}"
     noise = ""
     if facts["explained_signal"] is None:
-        quantity = "the patterns' variance, noise included"
+        quantity = f"the variance{samples} about the mean sample, noise included"
     else:
         noise = f"; noise is {facts['noise_share']:.0%} of the patterns' variance"
     comparison = ""

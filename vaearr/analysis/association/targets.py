@@ -109,9 +109,12 @@ def _default_names(ds: xr.Dataset, maps: dict[str, xr.DataArray]) -> list[str]:
             if n.PROVENANCE not in variable.attrs and variable.dtype.kind in "iuf":
                 names.append(name)
     if not names:
+        usual = "band contrast, elements or phases"
+        if not schema.is_scan(ds):
+            usual = "labels or numbers of its samples"
         raise NoInputError(
-            "the Dataset holds no band contrast, elements or phases to compare latents with; name "
-            f"a map.{did_you_mean(n.BC, sorted(maps))}"
+            f"the Dataset holds no {usual} to compare latents with; name a map."
+            f"{did_you_mean(n.BC, sorted(maps))}"
         )
     return names
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vaearr as va
+from vaearr.views import on_paper
 
 from .harness import EXISTS, USAGE, vaearr, zarr
 from .record import read_csv
@@ -104,7 +105,8 @@ def test_decoded_points_far_from_every_sample_are_marked(trained_store: Path) ->
     assert moved.is_far.values.tolist() == len(kl) * [[True, False, True]]
     np.testing.assert_array_equal(moved.is_far, distances > np.quantile(nearest, 0.99))
     for result, is_explained in ((moved, True), (run.traverse(), False)):
-        words = " ".join(va.view(result, "matplotlib").axes[0].get_title().split())
+        figure = on_paper(va.view(result), titles=True)
+        words = " ".join(figure.get_suptitle().split())
         assert ("framed: far from every sample" in words) == is_explained
     plane = run.manifold(span=(-50, 50), steps=3)
     assert plane.is_far.values.sum() == 8

@@ -118,7 +118,7 @@ def test_a_style_for_journals_that_ends() -> None:
         sizes = [
             mpl.rcParams[name] for name in ("axes.titlesize", "axes.labelsize", "xtick.labelsize")
         ]
-        assert sizes == [8, 7, 6]
+        assert sizes == [7, 7, 6]
         assert mpl.rcParams["pdf.fonttype"] == 42
         assert mpl.rcParams["savefig.dpi"] == 300
         assert len(set(mpl.rcParams["axes.prop_cycle"].by_key()["color"])) >= 7

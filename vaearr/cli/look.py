@@ -161,11 +161,11 @@ add_view(
 )
 add_view(
     "traverse",
-    """Show how patterns change along single latent dimensions, by default all in order of KL.
+    """Show how patterns change along single latent dimensions.
 
     Each picture is decoded from the sample that is most similar to the base, among those with about
-    that value of the dimension. With --others base the other dimensions do not change; pictures
-    with a frame are then far from every sample.
+    that value of the dimension. Default: all dimensions, in order of KL. With --others base the
+    other dimensions do not change; pictures with a frame are then far from every sample.
     """,
     (*PICTURES, ".gif"),
     DIMS,

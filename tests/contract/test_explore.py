@@ -21,6 +21,7 @@ from . import inputs
 from .browser import CHROMIUM
 from .explorer import SECONDS, SLIDER, changed, explored, on_map, opened, picture, press, says
 from .harness import USAGE, vaearr
+from .prefect_server import until
 
 TOKEN = re.compile(r'"token":\s*"([^"]+)"')  # by which the page opens its WebSocket
 # the picture of each figure, which holds the pointer
@@ -144,9 +145,7 @@ def test_the_page_is_driven_by_mouse_and_keys(trained_store: Path, tmp_path: Pat
         says(page, "their spread")
         press(page, "Keep as ROI")
         says(page, "--points roi.csv")
-        end = time.monotonic() + SECONDS
-        while not (tmp_path / "roi.csv").exists():
-            assert time.monotonic() < end
+        until((tmp_path / "roi.csv").exists, "the ROI is downloaded", SECONDS)
     vaearr("train", trained_store, "--points", tmp_path / "roi.csv", "--run", "part", "--epochs", 1)
 
 

@@ -82,11 +82,11 @@ def ingest(
     with computing_on(scheduler):
         ds = va.ingest(source, store, overwrite=overwrite, **settings)
     from vaearr import schema
+    from vaearr.run.facts import preset_option
     from vaearr.views.summaries import store_lines
 
     print_lines(store_lines(ds, store))
-    preset = " --preset maisi" if schema.samples_word(ds) == "volumes" else ""
-    say(next_step("train", store, also=preset))
+    say(next_step("train", store, also=preset_option(schema.samples_word(ds))))
 
 
 @command(

@@ -512,9 +512,10 @@ def layers(
 ) -> None:
     """Compare two samples layer by layer: how far apart a trained model's activations are.
 
-    The relative difference is divided by the RMS of the activations of --a. Two labels compare all samples of the same file name, as pairs. --out writes layers.csv,
-    top_layers.png, layer_curves.png, difference_maps.png, of pairs pairs.csv, and the earlier
-    programs' layer_differences.json or aggregated_results.json.
+    The relative difference is divided by the RMS of the activations of --a. Two labels compare all
+    samples of the same file name, as pairs. --out writes layers.csv, top_layers.png,
+    layer_curves.png, difference_maps.png, of pairs pairs.csv, and the earlier programs'
+    layer_differences.json or aggregated_results.json.
     """
     from vaearr.output.earlier import write_layer_files
 

@@ -142,7 +142,7 @@ def in_words(facts: dict[str, Any]) -> str:
     """
     lines = [*_sample_lines(facts), *_variable_lines(facts)]
     if not facts["trained"]:
-        preset = " --preset maisi" if facts["samples"] == "volumes" else ""
+        preset = preset_option(facts["samples"])
         return "\n".join([*lines, f"no run yet: 'vaearr train {facts['store']}{preset}'"])
     lines.append("runs")
     for run, about_run in facts["trained"].items():
@@ -150,6 +150,11 @@ def in_words(facts: dict[str, Any]) -> str:
         lines.append(f"  {run}: {first}")
         lines += [f"    {line}" for line in others]
     return "\n".join(lines)
+
+
+def preset_option(samples: str) -> str:
+    """The option of `vaearr train` that samples of this kind need; "" for all but volumes."""
+    return " --preset maisi" if samples == "volumes" else ""
 
 
 def _sample_lines(facts: dict[str, Any]) -> list[str]:

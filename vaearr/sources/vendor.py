@@ -350,10 +350,12 @@ def _scan(
         raise DataError(
             f"{file}: the header says patterns of {header_shape} px, the patterns have {shape}."
         )
+    axes = signal.axes_manager.navigation_axes
+    if _up_version(file) == 1:  # has no step, for which kikuchipy states 1 um
+        axes = ()
     steps: dict[str, float] = {}
-    for axis in signal.axes_manager.navigation_axes:
-        has_step = axis.units != "px" and _up_version(file) != 1  # kikuchipy then states 1 um
-        if has_step and 0 < axis.scale < math.inf:
+    for axis in axes:
+        if axis.units != "px" and 0 < axis.scale < math.inf:
             steps[axis.name] = float(axis.scale)
     ds = scan_dataset(patterns, grid, config, file, steps)
     if signal.detector is not None:

@@ -52,7 +52,7 @@ TEXTS = {  # of each kind of verdict
 
 
 class Part(NamedTuple):
-    """Patterns of a part of the split, similar neighbours, and what the model decodes of these."""
+    """Patterns of a part of the split, similar neighbours, and the shares that the model explains."""
 
     patterns: Patterns
     pairs: Pairs | None
@@ -120,9 +120,10 @@ def measure_signal(
         `explained_signal` of validation patterns and its standard error `explained_signal_error`;
         `training_signal`, the same of training patterns, in which memorised noise counts as signal:
         None where neighbours or signal are missing. Without neighbours, as in a collection,
-        `explained_beyond_mean`: the share of the variance about the mean training sample.
-        `explained_signal_pca` and `explained_beyond_mean_pca` of as many principal components of
-        `n_pca_samples` training patterns: None of a PCA, and where these are too few.
+        `explained_beyond_mean`: the share of the variance about the mean training sample; None
+        where there are neighbours. `explained_signal_pca` and `explained_beyond_mean_pca`: the same
+        of as many principal components of `n_pca_samples` training patterns, None of a PCA, and
+        where these are too few.
         `measured_on`: "validation", or "training" if there are fewer than 64 validation samples.
     """
     is_training = (split == n.TRAIN).values
@@ -145,24 +146,34 @@ def measure_signal(
         "n_pca_samples": 0,
         "measured_on": "training" if measured is training else "validation",
     }
-    mean_sample = (training if is_training.any() else measured).patterns.values.flatten(1).mean(0)
-    if measured.pairs is None and len(measured.patterns.values):
-        decoded = _decoded(model, measured.patterns.values).flatten(1)
-        share = _beyond_mean(measured.patterns, decoded, mean_sample)
-        facts["explained_beyond_mean"] = share
     if by_pca is not None:
-        if measured.pairs is not None:
-            decoded = by_pca[measured.pairs.samples]
-            shares = explained_signal(measured.patterns, measured.pairs, decoded)
-            facts["explained_signal_pca"] = shares and shares.signal
-        share = _beyond_mean(measured.patterns, by_pca, mean_sample)
-        facts["explained_beyond_mean_pca"] = share
         facts["n_pca_samples"] = len(training.patterns.points)
+    if measured.pairs is None:
+        mean_of = training if is_training.any() else measured
+        mean_sample = mean_of.patterns.values.flatten(1).mean(0)
+        facts |= _shares_beyond_mean(model, measured.patterns, mean_sample, by_pca)
+    elif by_pca is not None:
+        decoded = by_pca[measured.pairs.samples]
+        shares = explained_signal(measured.patterns, measured.pairs, decoded)
+        facts["explained_signal_pca"] = shares and shares.signal
     return _noise(largest) | facts
 
 
+def _shares_beyond_mean(
+    model: TrainedModel, patterns: Patterns, mean_sample: torch.Tensor, by_pca: torch.Tensor | None
+) -> dict[str, float]:
+    """The shares of the variance about the mean sample that the model and PCA explain."""
+    facts: dict[str, float] = {}
+    if len(patterns.values):
+        decoded = _decoded(model, patterns.values).flatten(1)
+        facts["explained_beyond_mean"] = _beyond_mean(patterns, decoded, mean_sample)
+    if by_pca is not None:
+        facts["explained_beyond_mean_pca"] = _beyond_mean(patterns, by_pca, mean_sample)
+    return facts
+
+
 def _read(model: TrainedModel, samples: Samples, max_samples: int) -> Part:
-    """Samples of random chunks, so that they have their neighbours, and what is decoded."""
+    """Samples of random chunks, so that they have their neighbours, and the shares explained."""
     limit = min(max_samples, MAX_VALUES // samples.n_values)
     points = [np.empty((0, samples.inside.ndim), np.int64)]
     values = [torch.empty((0, *model.preprocess.shape))]

@@ -34,15 +34,15 @@ def scan(folder: Path) -> Any:
 
 
 def page(folder: Path) -> Any:
-    """The live page of the demo's scan, in a browser without a window."""
+    """The live page of the demo's scan, two runs compared, in a browser without a window."""
     sys.path.insert(0, str(FOLDER.parents[1]))  # for the driver of the browser
     from tests.contract import explorer
 
     run_demo(folder / "demo")
     with explorer.opened(folder / "demo" / "scan.zarr", folder) as browser:
-        browser.until(
-            "deep((e) => e.tagName === 'IMG' && e.alt === 'from the sliders').length",
-        )
+        browser.go(browser.run("location.href") + "?compare=pca")
+        explorer.says(browser, "by the other run")
+        browser.until("deep((e) => e.tagName === 'IMG' && e.alt === 'by the other run').length")
         browser.picture(folder / "page.png")
     return Image.open(folder / "page.png").convert("RGB")
 
